@@ -1,0 +1,104 @@
+"""The preprocessing contract: how a scan became the array that a network sees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from datamodules.errors import DataError
+
+CONTRACT_VERSION = 1
+Region = Literal["kidney", "lesion", "abdomen"]
+
+
+@dataclass(frozen=True)
+class PreprocessingContract:
+    """Everything that must be equal between two volume sets before one encoder may read both.
+
+    Arrays are stored D x H x W, where D runs from inferior to superior, H from posterior to anterior and W from
+    left to right (patient axes RAS, reversed); lengths follow the same order. The default is the kidney region of
+    RenalCLIP (Tao et al., Nature Communications 2026): a box of 160 x 140 x 140 mm, padded with air.
+
+    Args:
+        extent_mm: Size of the box in mm, D x H x W.
+        grid: Number of voxels, D x H x W; the spacing is `extent_mm / grid`.
+        orientation: Patient axes of the array before it is reversed to D x H x W.
+        pad_hu: Value outside the scan, in HU.
+        window_hu: Lower and upper end of the window that is mapped to [0, 1] on the device.
+        region: What the box is centred on. Recorded, and not part of the hash: an encoder trained on kidneys may
+            read lesion-centred boxes of the same geometry.
+        version: Version of this format.
+
+    Raises:
+        DataError: if a length, the grid or the window is not positive.
+    """
+
+    extent_mm: tuple[float, float, float] = (160.0, 140.0, 140.0)
+    grid: tuple[int, int, int] = (40, 140, 140)
+    orientation: str = "RAS"
+    pad_hu: int = -1000
+    window_hu: tuple[float, float] = (-200.0, 300.0)
+    region: Region = "kidney"
+    version: int = CONTRACT_VERSION
+
+    def __post_init__(self) -> None:
+        # YAML and JSON give lists; the hash and equality want tuples of one type.
+        object.__setattr__(self, "extent_mm", tuple(float(value) for value in self.extent_mm))
+        object.__setattr__(self, "grid", tuple(int(value) for value in self.grid))
+        object.__setattr__(self, "window_hu", tuple(float(value) for value in self.window_hu))
+        if len(self.extent_mm) != 3 or len(self.grid) != 3 or min(self.extent_mm) <= 0 or min(self.grid) < 1:
+            raise DataError(
+                f"Preprocessing contract: extent_mm={self.extent_mm} and grid={self.grid} were found; "
+                "expected three positive numbers each, in the order D x H x W."
+            )
+        if len(self.window_hu) != 2 or self.window_hu[0] >= self.window_hu[1]:
+            raise DataError(f"Preprocessing contract: window_hu={self.window_hu}; expected (lower, upper) in HU.")
+        if self.version != CONTRACT_VERSION:
+            raise DataError(
+                f"Preprocessing contract: version {self.version} was found and this code reads version "
+                f"{CONTRACT_VERSION}; make the volumes again with `make volumes`."
+            )
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres in mm, D x H x W."""
+        depth, height, width = (extent / count for extent, count in zip(self.extent_mm, self.grid, strict=True))
+        return depth, height, width
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that name the contract; the region is left out."""
+        content = {key: value for key, value in self.to_dict().items() if key != "region"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract as plain data, as it is stored beside shards and inside checkpoints."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> PreprocessingContract:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            DataError: if a field is unknown, missing or out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown, missing = sorted(set(content) - known), sorted(known - set(content))
+        if unknown or missing:
+            raise DataError(
+                f"Preprocessing contract: unknown fields {unknown}, missing fields {missing}; "
+                f"expected exactly {sorted(known)}."
+            )
+        return cls(**content)
+
+    def differences(self, other: PreprocessingContract) -> list[str]:
+        """The fields in which two contracts differ, each as 'name: mine, theirs'; the region is left out."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [
+            f"{name}: {mine[name]} against {theirs[name]}"
+            for name in mine
+            if name != "region" and mine[name] != theirs[name]
+        ]
