@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from datamodules.errors import Finding
@@ -295,7 +296,7 @@ def _check_column(frame: pd.DataFrame, column: Column, source: str, shown: int =
     findings = [
         Finding(
             "FAIL",
-            f"value {'missing' if pd.isna(typed[row]) else repr(typed[row])}",
+            f"value {_shown(typed[row])}",
             f"{source}, row {row}, column {column.name}",
             column.expectation,
             "correct or drop the row",
@@ -305,6 +306,12 @@ def _check_column(frame: pd.DataFrame, column: Column, source: str, shown: int =
     if len(rows) > shown:
         findings.append(Finding("FAIL", f"{len(rows) - shown} more such values", f"{source}, column {column.name}"))
     return findings
+
+
+def _shown(value: Any) -> str:
+    if pd.isna(value):
+        return "missing"
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def check_links(tables: dict[str, pd.DataFrame], names: Iterable[str] = tuple(TABLES)) -> list[Finding]:

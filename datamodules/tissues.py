@@ -28,6 +28,7 @@ class Tissue(IntEnum):
     RENAL_VEIN = 9
     RENAL_ARTERY = 10
     THROMBUS = 11  # tumour thrombus in renal vein or vena cava
+    STONE = 12  # calculus in the collecting system, no part of a lesion
     AIR = 20  # outside the body
     FAT = 21  # perirenal and retroperitoneal fat
     MUSCLE = 22
@@ -38,6 +39,7 @@ class Tissue(IntEnum):
     AORTA = 27
     VENA_CAVA = 28
     STRANDING = 29  # perirenal fat stranding or invasion
+    SOFT_TISSUE = 30  # lymph nodes and adrenal glands
 
 
 LESION = (Tissue.TUMOR, Tissue.CYST, Tissue.NECROSIS, Tissue.MACROSCOPIC_FAT, Tissue.CALCIFICATION)

@@ -1,0 +1,1 @@
+"""A seeded generator of multi-centre renal-mass patients: phantoms with known truth, made without any download."""

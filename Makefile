@@ -1,0 +1,115 @@
+# Every target sets itself up: Python 3.11, make and git are enough. `make help` explains targets and variables.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# --- variables -------------------------------------------------------------------------------------------------
+PROFILE   ?= demo## size of a run: demo (two CPU cores), small (one 16 GB GPU), paper (four 80 GB GPUs)
+DATA      ?= data/demo## folder of the cohort
+TASK      ?= malignancy## downstream task
+FRACTION  ?= 1.0## share of the training labels, in (0, 1]
+ENCODER   ?= scratch## image encoder
+SEED      ?= 42## seed of fraction, weights and order
+DEVICES   ?= auto## devices, as Lightning's Trainer takes them
+RUNS      ?= runs## folder of all runs and of the MLflow store
+TAG       ?=## suffix of a run whose configuration you changed
+PATIENTS  ?= 1000## number of patients of the phantom cohort
+SOURCE    ?=## folder or manifest to import
+OUT       ?=## folder of the imported cohort
+KIND      ?= auto## kind of source: auto, kits23
+OPTIONS   ?= {}## options of the source, for example OPTIONS='{sites: sites.csv}'
+RUN       ?=## run folder or MLflow id to resume
+BENCH     ?= data## benchmark to run
+PORT      ?= 5000## port of the MLflow page
+ARGS      ?=## further flags of the command
+PYTEST    ?=## further flags of pytest
+
+# --- environment: conda's when environment.yml was activated, else a virtual environment of our own ----------------
+ifeq ($(CONDA_DEFAULT_ENV),renal-suite)
+  BIN := $(CONDA_PREFIX)/bin
+  READY := $(CONDA_PREFIX)/.renal-suite-ready
+else
+  BIN := .venv/bin
+  READY := .venv/.ready
+endif
+BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PY := $(BIN)/python
+RUN_SUITE := $(PY) -m experiments
+
+.PHONY: help setup cohort import volumes data-check finetune pretrain resume ui doctor figure benchmarks test lint clean
+
+help: ## explain targets and variables
+	@printf 'Targets\n'
+	@sed -n -E 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@printf 'Variables (make TARGET NAME=value)\n'
+	@sed -n -E 's/^([A-Z]+) +\?= ?([^#]*)## (.*)/  \1|\2|\3/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-12s %-11s %s\n", $$1, $$2, $$3}'
+
+setup: $(READY) ## install the environment (every target does it when needed)
+
+$(READY): pyproject.toml constraints.txt
+	@test -d "$(BIN)" || { \
+	  "$(BASE_PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+	    || { echo "Python 3.11 was not found (python3.11 or python3); install it, or use conda with environment.yml."; exit 2; }; \
+	  "$(BASE_PYTHON)" -m venv .venv; }
+	$(PY) -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --group no-deps
+	@touch $@
+
+# --- cohorts ----------------------------------------------------------------------------------------------------
+cohort: $(READY) ## draw the phantom cohort of multi-centre renal-mass patients
+	$(RUN_SUITE) cohort --out $(or $(OUT),$(DATA)) --patients $(PATIENTS) --seed $(SEED) --profile $(PROFILE) $(ARGS)
+
+# The phantom cohort is drawn when a run asks for it and it is not there.
+data/demo/cohort.json: | $(READY)
+	$(RUN_SUITE) cohort --out data/demo --patients $(PATIENTS) --seed 42 --profile $(PROFILE)
+
+ifeq ($(DATA),data/demo)
+  COHORT := data/demo/cohort.json
+endif
+
+import: $(READY) ## import scans as a cohort: SOURCE=folder or manifest, OUT=cohort folder
+	$(RUN_SUITE) import --source "$(SOURCE)" --out "$(OUT)" --kind $(KIND) --options '$(OPTIONS)' --profile $(PROFILE) $(ARGS)
+
+volumes: $(READY) ## make the volume set of another PROFILE for the cohort DATA
+	$(RUN_SUITE) volumes --data "$(DATA)" --profile $(PROFILE) $(ARGS)
+
+data-check: $(READY) ## check the cohort DATA: findings as PASS, WARN, FAIL, and as JSON
+	$(RUN_SUITE) data-check --data "$(DATA)" $(ARGS)
+
+# --- training ---------------------------------------------------------------------------------------------------
+pretrain: $(READY) $(COHORT) ## run the pretraining stages in order; finished stages are skipped
+	$(RUN_SUITE) pretrain --data "$(DATA)" --profile $(PROFILE) --seed $(SEED) --devices $(DEVICES) --runs "$(RUNS)" $(ARGS)
+
+finetune: $(READY) $(COHORT) ## train and test one point: TASK=, FRACTION=, ENCODER=, SEED=, PROFILE=, DATA=
+	$(RUN_SUITE) finetune --task $(TASK) --fraction $(FRACTION) --encoder $(ENCODER) --seed $(SEED) \
+	  --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
+
+resume: $(READY) ## go on with an interrupted run: RUN=folder or MLflow id
+	$(RUN_SUITE) resume "$(RUN)" --runs "$(RUNS)"
+
+ui: $(READY) ## open MLflow on the runs: http://localhost:PORT
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(RUNS)/mlflow.db --port $(PORT)
+
+# --- care -------------------------------------------------------------------------------------------------------
+doctor: $(READY) ## check Python, packages, GPU, quantisation, disk, MLflow store and cohort
+	$(RUN_SUITE) doctor --data "$(DATA)" --runs "$(RUNS)" $(ARGS)
+
+figure: $(READY) $(COHORT) ## draw the README's picture of a phantom patient
+	$(RUN_SUITE) figure --data "$(DATA)" $(ARGS)
+
+benchmarks: $(READY) ## measure a hot path side by side: BENCH=data
+	$(RUN_SUITE) benchmarks --bench $(BENCH) $(ARGS)
+
+test: $(READY) ## run the tests
+	$(PY) -m pytest $(PYTEST)
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove caches; cohorts, runs and the environment stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

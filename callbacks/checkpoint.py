@@ -1,0 +1,52 @@
+"""Checkpoints of a run: the best and the last, in the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+_PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps `best.ckpt` and `last.ckpt` in one folder and no absolute path inside them.
+
+    A run folder can then be moved, shared and resumed elsewhere.
+
+    Args:
+        folder: Where the checkpoints go.
+        monitor: Metric that says which epoch is best.
+        mode: `min` or `max`.
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=1,
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state with file names instead of paths."""
+        state = super().state_dict()
+        state["dirpath"] = ""
+        for name in _PATHS:
+            state[name] = Path(state[name]).name if state[name] else ""
+        state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resolve file names against this run's folder."""
+        folder = Path(str(self.dirpath))
+        state = dict(state_dict, dirpath=str(folder))
+        for name in _PATHS:
+            state[name] = str(folder / state[name]) if state[name] else ""
+        state["best_k_models"] = {str(folder / name): score for name, score in state["best_k_models"].items()}
+        super().load_state_dict(state)

@@ -1,0 +1,64 @@
+"""How fast a run goes and when it will end."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+
+
+class Throughput(Callback):
+    """Logs samples per second and peak GPU memory of every epoch, and says how long the rest will take."""
+
+    def __init__(self) -> None:
+        self._started = 0.0
+        self._run_started = 0.0
+        self._first_epoch = 0
+        self._samples = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock of the run."""
+        self._run_started, self._first_epoch = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock of the epoch."""
+        self._started, self._samples = time.monotonic(), 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: dict[str, torch.Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Count the samples of this rank."""
+        self._samples += len(batch["patient"])
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Log the rates."""
+        rate = self._samples * trainer.world_size / max(time.monotonic() - self._started, 1e-9)
+        pl_module.log("train/samples_per_second", rate, rank_zero_only=True)
+        if torch.cuda.is_available():
+            pl_module.log("train/peak_memory_gib", torch.cuda.max_memory_allocated() / 2**30, rank_zero_only=True)
+        done, total = trainer.current_epoch + 1, trainer.max_epochs
+        if total is None or total < 0:
+            return
+        elapsed = time.monotonic() - self._run_started
+        left = elapsed / (done - self._first_epoch) * (total - done)
+        if done == total or done % max(1, total // 5) == 0:
+            metrics = ", ".join(
+                f"{name} {float(value):.3f}"
+                for name, value in sorted(trainer.callback_metrics.items())
+                if name in ("train/loss", "val/loss", "val/auroc")
+            )
+            rank_zero_info(
+                f"epoch {done}/{total}: {metrics}, {rate:.1f} volumes/s, "
+                f"about {timedelta(seconds=round(left))} left"
+            )

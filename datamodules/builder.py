@@ -1,0 +1,195 @@
+"""Building a cohort from a source: in parallel, resumable, every patient accounted for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from datamodules.cohort import Cohort
+from datamodules.contract import PreprocessingContract
+from datamodules.errors import DataError
+from datamodules.files import read_json, write_json, write_parquet
+from datamodules.records import SkipPatient, Source
+from datamodules.schema import TABLES
+from datamodules.volumes import finish_volume_set, shard_name, volume_folder, write_shard
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of every patient.
+
+    `rows` has the columns patient_id, status (imported, skipped, failed) and reason.
+    """
+
+    rows: pd.DataFrame
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of patients by status."""
+        tally = Counter(self.rows["status"])
+        return {status: tally.get(status, 0) for status in ("imported", "skipped", "failed")}
+
+
+def default_workers() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build_cohort(
+    source: Source,
+    root: Path,
+    contract: PreprocessingContract,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Cohort, ImportReport]:
+    """Read or generate every patient of a source and write the cohort.
+
+    Patients that an interrupted build finished are kept as long as the source's fingerprint is unchanged; the cohort
+    can be loaded only after the last file, `cohort.json`, is written. The same source under another contract adds a
+    volume set to the cohort.
+
+    Args:
+        source: Importer or generator.
+        root: Folder of the cohort.
+        contract: Preprocessing contract of the volume set to write.
+        workers: Processes; all cores by default.
+        progress: Called with (patients done, patients in all).
+
+    Returns:
+        The cohort as it can be loaded, and what became of every patient; also in `import.parquet`.
+
+    Raises:
+        DataError: if the folder holds another cohort, no patient could be imported, or the disk is full.
+    """
+    patients = source.patient_ids()
+    state = _State(root, contract, source.fingerprint)
+    pending = [patient for patient in patients if state.entry(patient) is None]
+    done = len(patients) - len(pending)
+    if progress is not None:
+        progress(done, len(patients))
+    jobs = _run(source, state, pending, contract, default_workers() if workers is None else workers)
+    for count, _ in enumerate(jobs, start=done + 1):
+        if progress is not None:
+            progress(count, len(patients))
+    return _assemble(source, state, patients, contract)
+
+
+class _State:
+    """The entries of finished patients under `.build/`, valid for one source."""
+
+    def __init__(self, root: Path, contract: PreprocessingContract, fingerprint: str) -> None:
+        self.root, self.volumes = root, volume_folder(root, contract)
+        self.folder = root / ".build" / self.volumes.name
+        key = root / ".build" / "source.json"
+        stored = read_json(key)["fingerprint"] if key.is_file() else None
+        if stored == fingerprint:
+            return
+        if (root / "cohort.json").is_file():
+            raise DataError(
+                f"{root.name} holds a finished cohort made from another source or with other settings; "
+                "finished work is not overwritten. Choose another folder, or delete that one."
+            )
+        if stored is not None:  # an interrupted build of something else: none of it can be kept
+            shutil.rmtree(root / ".build")
+            shutil.rmtree(root / "volumes", ignore_errors=True)
+        write_json(key, {"fingerprint": fingerprint})
+
+    def path(self, patient_id: str) -> Path:
+        return self.folder / f"{shard_name(patient_id)}.json"
+
+    def entry(self, patient_id: str) -> dict[str, Any] | None:
+        """What a finished patient left; None where it is to be done (again): failures are tried again."""
+        path = self.path(patient_id)
+        if not path.is_file():
+            return None
+        entry: dict[str, Any] = read_json(path)
+        shard = entry.get("volumes")
+        lost = shard is not None and shard["litdata"] and not (self.volumes / "shards" / shard["shard"]).is_file()
+        return None if lost or entry["status"] == "failed" else entry
+
+
+def _work(source: Source, path: Path, folder: Path, patient_id: str, contract: PreprocessingContract) -> str:
+    """One patient, in a worker process; the entry is written last, so a killed worker leaves the patient undone."""
+    entry: dict[str, Any] = {"patient_id": patient_id, "status": "imported", "reason": ""}
+    try:
+        record = source.load(patient_id, contract)
+        shard = write_shard(folder, patient_id, record.volumes, record.masks, contract)
+        entry |= {"rows": {name: list(rows) for name, rows in record.rows.items()}, "volumes": shard}
+        entry["reason"] = " ".join(record.notes)
+    except SkipPatient as error:
+        entry |= {"status": "skipped", "reason": str(error)}
+    except DataError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise  # a full disk is no fault of this patient: stop, and go on from here later
+        entry |= {"status": "failed", "reason": str(error)}
+    write_json(path, entry)
+    return patient_id
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # one process per core: threads of their own would only get in each other's way
+
+
+def _run(
+    source: Source, state: _State, pending: list[str], contract: PreprocessingContract, workers: int
+) -> Iterable[str]:
+    if workers <= 1:
+        for patient in pending:
+            yield _work(source, state.path(patient), state.volumes, patient, contract)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, max(len(pending), 1)), context, initializer=_one_thread) as pool:
+        queue = iter(pending)
+        running: set[Future[str]] = set()
+        try:
+            while True:
+                # A short queue, so that an interrupt does not wait for a thousand patients.
+                while len(running) < 4 * workers and (patient := next(queue, None)) is not None:
+                    running.add(
+                        pool.submit(_work, source, state.path(patient), state.volumes, patient, contract)
+                    )
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _assemble(
+    source: Source, state: _State, patients: list[str], contract: PreprocessingContract
+) -> tuple[Cohort, ImportReport]:
+    entries = [entry for patient in patients if (entry := state.entry(patient) or _failed(state, patient)) is not None]
+    report = ImportReport(pd.DataFrame([{k: e[k] for k in ("patient_id", "status", "reason")} for e in entries]))
+    write_parquet(state.root / "import.parquet", report.rows)
+    imported = [entry for entry in entries if entry["status"] == "imported"]
+    if not imported:
+        reasons = "; ".join(f"{entry['patient_id']}: {entry['reason']}" for entry in entries[:3])
+        raise DataError(f"None of {len(patients)} patients could be imported. {reasons}")
+    names = {name for entry in imported for name in entry["rows"]}
+    tables = {name: pd.DataFrame([row for e in imported for row in e["rows"].get(name, [])]) for name in sorted(names)}
+    tables = source.finish(tables)
+    finish_volume_set(state.volumes, contract, [entry["volumes"] for entry in imported])
+    for name in sorted(set(tables) - set(TABLES)):  # a generator's truth, which no training code reads
+        write_parquet(state.root / f"{name}.parquet", tables[name])
+    Cohort(state.root, source.info, {name: frame for name, frame in tables.items() if name in TABLES}).write()
+    return Cohort.load(state.root), report
+
+
+def _failed(state: _State, patient_id: str) -> dict[str, Any] | None:
+    path = state.path(patient_id)
+    return read_json(path) if path.is_file() else None

@@ -1,0 +1,172 @@
+"""The checks of `make data-check`: what would make training fail, or its result mislead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError, Finding
+from datamodules.schema import ENDPOINTS
+from datamodules.splits import MINIMUM_PER_CLASS
+from datamodules.volumes import VolumeSet
+
+
+def check_cohort(root: Path, *, verify: bool = True) -> list[Finding]:
+    """Every finding about a cohort; findings are returned, not raised.
+
+    Args:
+        root: Folder of the cohort.
+        verify: Whether to read every volume and compare its checksum.
+
+    Returns:
+        Findings, PASS included, in the order tables, patients, outcomes, volumes.
+    """
+    cohort, findings = Cohort.inspect(root)
+    if cohort is None:
+        return findings
+    if not any(finding.level == "FAIL" for finding in findings):
+        rows = ", ".join(f"{len(frame)} {name}" for name, frame in cohort.tables.items())
+        findings.append(Finding("PASS", f"all tables follow their schema ({rows})", "tables"))
+    findings += _check_index_kidneys(cohort)
+    findings += _check_endpoints(cohort)
+    findings += _check_classes(cohort)
+    findings += _check_volume_sets(cohort, verify)
+    return findings
+
+
+def _named(values: list[str], shown: int = 3) -> str:
+    return ", ".join(values[:shown]) + (f" and {len(values) - shown} more" if len(values) > shown else "")
+
+
+def _check_index_kidneys(cohort: Cohort) -> list[Finding]:
+    kidneys, patients = cohort["kidneys"], cohort["patients"]
+    index = kidneys[kidneys["is_index"]].drop_duplicates(["patient_id", "side"])
+    counts = index.groupby("patient_id").size().reindex(patients["patient_id"], fill_value=0)
+    findings = []
+    if several := sorted(map(str, counts.index[counts > 1])):
+        findings.append(
+            Finding("FAIL", f"{len(several)} patients have two index kidneys ({_named(several)})", "kidneys.parquet",
+                    "one kidney with the largest lesion", "set is_index of the other to false")
+        )
+    if none := sorted(map(str, counts.index[counts == 0])):
+        findings.append(
+            Finding("WARN", f"{len(none)} patients have no index kidney ({_named(none)})", "kidneys.parquet",
+                    "a lesion", "they serve pretraining only")
+        )
+    return findings or [Finding("PASS", "every patient has one index kidney", "kidneys.parquet")]
+
+
+def _check_endpoints(cohort: Cohort) -> list[Finding]:
+    patients = cohort["patients"]
+    findings = []
+    for name in ENDPOINTS:
+        half = patients[patients[f"{name}_months"].isna() != patients[f"{name}_event"].isna()]
+        if len(half):
+            findings.append(
+                Finding("FAIL", f"{len(half)} patients have a time or an event of {name} without the other "
+                        f"({_named(list(half['patient_id']))})", "patients.parquet", "both or neither", "complete it")
+            )
+    both = patients.dropna(subset=["dss_event", "os_event", "dss_months", "os_months"])
+    wrong = both[(both["dss_event"] & ~both["os_event"]).to_numpy(dtype=bool)]
+    if len(wrong):
+        findings.append(
+            Finding("FAIL", f"{len(wrong)} patients died of cancer and not of any cause "
+                    f"({_named(list(wrong['patient_id']))})", "patients.parquet", "dss_event implies os_event",
+                    "correct the endpoint")
+        )
+    late = patients.dropna(subset=["rfs_months", "os_months"])
+    late = late[(late["rfs_months"] > late["os_months"] + 1e-6).to_numpy(dtype=bool)]
+    if len(late):
+        findings.append(
+            Finding("FAIL", f"{len(late)} patients have recurrence-free time beyond their overall follow-up "
+                    f"({_named(list(late['patient_id']))})", "patients.parquet", "rfs_months <= os_months",
+                    "correct the times")
+        )
+    if findings:
+        return findings
+    known = ", ".join(
+        f"{name} {int(patients[f'{name}_event'].sum())} events of {int(patients[f'{name}_event'].notna().sum())}"
+        for name in ENDPOINTS
+    )
+    return [Finding("PASS", f"endpoints are consistent ({known})", "patients.parquet")]
+
+
+def _check_classes(cohort: Cohort) -> list[Finding]:
+    patients = cohort.patients()
+    findings = []
+    trained = patients[(patients["role"] == "internal") & (patients["split"].fillna("train") == "train")]
+    for column in ("malignancy", "aggressiveness"):
+        counts = trained[column].value_counts()
+        if counts.empty:
+            findings.append(Finding("WARN", f"{column} is not known of any internal training patient",
+                                    "patients.parquet", "labels", "its task cannot be trained"))
+        elif len(counts) < 2 or counts.min() < MINIMUM_PER_CLASS:
+            findings.append(Finding("WARN", f"{column} has classes of {counts.to_dict()} training patients",
+                                    "patients.parquet", f"at least {MINIMUM_PER_CLASS} of each",
+                                    "its task cannot be trained"))
+    return findings or [Finding("PASS", "both classes of malignancy and aggressiveness can be trained", "patients.parquet")]
+
+
+def _check_volume_sets(cohort: Cohort, verify: bool) -> list[Finding]:
+    folders = sorted(path for path in (cohort.root / "volumes").glob("*") if path.is_dir())
+    if not folders:
+        return [Finding("FAIL", "no volume set", "volumes", "at least one", "run `make volumes`")]
+    findings: list[Finding] = []
+    for folder in folders:
+        try:
+            volumes = VolumeSet(folder)
+        except DataError as error:
+            findings.append(Finding("FAIL", str(error).rstrip("."), folder.name))
+            continue
+        failed = _check_coverage(cohort, volumes) + (_check_contents(volumes) if verify else [])
+        findings += failed or [
+            Finding("PASS", f"{len(volumes)} volumes{' with right checksums' if verify else ''}", folder.name)
+        ]
+    return findings
+
+
+def _check_coverage(cohort: Cohort, volumes: VolumeSet) -> list[Finding]:
+    kidneys = cohort["kidneys"]
+    index = kidneys[kidneys["is_index"]]
+    keys = ["patient_id", "study_id", "side"]
+    missing = index.merge(volumes.index[keys].drop_duplicates(), on=keys, how="left", indicator=True)
+    lost = sorted(missing.loc[missing["_merge"] == "left_only", "patient_id"].unique())
+    findings = []
+    if lost:
+        findings.append(
+            Finding("FAIL", f"{len(lost)} patients have no volume of their index kidney ({_named(lost)})",
+                    volumes.folder.name, "one per phase", "import them again with `make volumes`")
+        )
+    known = pd.MultiIndex.from_frame(cohort["series"][["patient_id", "study_id", "series_id"]])
+    found = pd.MultiIndex.from_frame(volumes.index[["patient_id", "study_id", "series_id"]])
+    strange = sorted({str(values[0]) for values in found[~found.isin(known)]})
+    if strange:
+        findings.append(
+            Finding("FAIL", f"volumes of series that series.parquet does not list ({_named(strange)})",
+                    volumes.folder.name, "a row each", "import the cohort again")
+        )
+    return findings
+
+
+def _check_contents(volumes: VolumeSet) -> list[Finding]:
+    findings = []
+    for position, row in enumerate(volumes.index.itertuples(index=False)):
+        try:
+            image = volumes.read(position)
+        except DataError as error:
+            findings.append(Finding("FAIL", str(error).rstrip("."), f"{row.patient_id}, {row.side}, {row.phase}"))
+            continue
+        if image.min() == image.max():
+            findings.append(
+                Finding("FAIL", f"every voxel is {image.flat[0]} HU", f"{row.patient_id}, {row.side}, {row.phase}",
+                        "a scan", "import the patient again")
+            )
+        elif np.mean(image <= volumes.contract.pad_hu) > 0.9:
+            findings.append(
+                Finding("WARN", "more than 90 % of the voxels are padding", f"{row.patient_id}, {row.side}, {row.phase}",
+                        "a kidney in the box", "check the kidney mask")
+            )
+    return findings

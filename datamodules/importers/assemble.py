@@ -1,0 +1,240 @@
+"""From the series of one patient to its record: regions of interest cut, rows filled, everything left out named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torchio as tio
+
+from datamodules.contract import PreprocessingContract
+from datamodules.errors import DataError
+from datamodules.importers.clinical import INDEX_SIDE, patient_row, report_rows
+from datamodules.importers.locate import LocatedKidney, draws_lesions
+from datamodules.preprocessing import crop_roi
+from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
+
+Located = tuple[list[LocatedKidney], list[str]]
+
+
+@dataclass(frozen=True)
+class SeriesInput:
+    """One series that can be read.
+
+    Args:
+        series_id: Identifier in the cohort.
+        where: How messages name it.
+        phase: Contrast phase.
+        phase_evidence: What the phase was read from.
+        read: Gives the scan and notes.
+        locate: Gives the kidneys of the scan and notes; None where no mask or box belongs to this series, which then
+            takes the kidneys of another series of its study.
+        slice_thickness_mm: Nominal thickness, where stated.
+    """
+
+    series_id: str
+    where: str
+    phase: str
+    phase_evidence: str
+    read: Callable[[], tuple[tio.ScalarImage, list[str]]]
+    locate: Callable[[tio.ScalarImage], Located] | None = None
+    slice_thickness_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class StudyInput:
+    """The series of one examination and its reports (rows of `reports.csv`)."""
+
+    study_id: str
+    series: Sequence[SeriesInput]
+    reports: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass
+class Reasons:
+    """What was left out of a patient, and whether a damaged file was the cause."""
+
+    texts: list[str] = field(default_factory=list)
+    damaged: bool = False
+
+    def add(self, text: str, *, damaged: bool = False) -> None:
+        """Keep one reason or note."""
+        self.texts.append(text)
+        self.damaged = self.damaged or damaged
+
+    def stop(self, patient_id: str) -> None:
+        """End the import of a patient of whom nothing could be used.
+
+        Raises:
+            DataError: if a file was damaged, so that the patient counts as failed and is tried again.
+            SkipPatient: otherwise.
+        """
+        text = " ".join([f"{patient_id}: no usable series.", *self.texts])
+        if self.damaged:
+            raise DataError(text)
+        raise SkipPatient(text)
+
+
+@dataclass
+class _Cut:
+    """What one study has given so far."""
+
+    kidneys: list[LocatedKidney] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    volumes: list[Volume] = field(default_factory=list)
+
+
+def assemble(
+    patient_id: str,
+    center: str,
+    studies: Sequence[StudyInput],
+    clinical: Mapping[str, Any],
+    contract: PreprocessingContract,
+    reasons: Reasons,
+) -> PatientRecord:
+    """Cut the regions of interest of one patient and fill the rows of the tables.
+
+    Args:
+        patient_id: Identifier in the cohort.
+        center: Centre of the patient.
+        studies: What can be read.
+        clinical: Known values of the table `patients`, and `index_side`.
+        contract: Preprocessing contract.
+        reasons: What was already left out; notes are added.
+
+    Raises:
+        SkipPatient: if nothing could be used, with all reasons.
+        DataError: if nothing could be used because of a damaged file, with all reasons.
+    """
+    cuts = {study.study_id: _cut_study(study, contract, reasons) for study in studies}
+    used = {study_id: cut for study_id, cut in cuts.items() if cut.volumes}
+    if not used:
+        reasons.stop(patient_id)
+    index = clinical.get(INDEX_SIDE) or _index_side(used.values())
+    if index is None:
+        reasons.add("No lesion is known, so no kidney serves a downstream task; state `index_side` to change that.")
+    kidneys, masks = [], []
+    for study_id, cut in used.items():
+        for kidney in cut.kidneys:
+            if not any(volume.side == kidney.side for volume in cut.volumes):
+                continue
+            kidneys.append(_kidney_row(patient_id, study_id, kidney, index, draws_lesions(cut.kidneys)))
+            if kidney.labels is not None:
+                masks.append(Mask(study_id, kidney.side, crop_roi(kidney.labels, kidney.center(contract.region), contract)))
+    rows = {
+        "patients": [patient_row(patient_id, center, clinical)],
+        "series": [{"patient_id": patient_id, **row} for cut in used.values() for row in cut.rows],
+        "kidneys": kidneys,
+        "reports": [
+            row
+            for study in studies
+            if study.study_id in used
+            for row in report_rows(patient_id, study.study_id, study.reports)
+        ],
+    }
+    volumes = [volume for cut in used.values() for volume in cut.volumes]
+    return PatientRecord(patient_id, rows, volumes, masks, tuple(reasons.texts))
+
+
+def _cut_study(study: StudyInput, contract: PreprocessingContract, reasons: Reasons) -> _Cut:
+    """Read the series of a study one after another, those with a mask of their own first."""
+    cut = _Cut()
+    for series in sorted(study.series, key=lambda item: item.locate is None):
+        try:
+            image, notes = series.read()
+            own = cut.kidneys
+            if series.locate is not None:
+                own, more = series.locate(image)
+                notes += more
+                # A mask that shows the lesions says more about the study than one that does not.
+                if not cut.kidneys or (draws_lesions(own) and not draws_lesions(cut.kidneys)):
+                    cut.kidneys = own
+        except DataError as error:
+            reasons.add(str(error), damaged=True)
+            continue
+        for note in notes:
+            reasons.add(note)
+        if not own:
+            reasons.add(f"{series.where}: no kidney mask or box belongs to it or to another series of its study.")
+            continue
+        volumes = _cut_series(study.study_id, series, image, own, contract, reasons)
+        if volumes:
+            cut.volumes += volumes
+            cut.rows.append(_series_row(study.study_id, series, image))
+    return cut
+
+
+def _cut_series(
+    study_id: str,
+    series: SeriesInput,
+    image: tio.ScalarImage,
+    kidneys: Sequence[LocatedKidney],
+    contract: PreprocessingContract,
+    reasons: Reasons,
+) -> list[Volume]:
+    volumes = []
+    for kidney in kidneys:
+        if not _inside(kidney.center_ras_mm, image):
+            reasons.add(f"{series.where}: the {kidney.side} kidney lies outside the scan.")
+            continue
+        array = crop_roi(image, _center(kidney, kidneys, contract), contract)
+        volumes.append(Volume(study_id, series.series_id, kidney.side, series.phase, array))
+    return volumes
+
+
+def _center(
+    kidney: LocatedKidney, kidneys: Sequence[LocatedKidney], contract: PreprocessingContract
+) -> tuple[float, float, float]:
+    """Centre of the region: for a whole abdomen the middle between the kidneys."""
+    if contract.region != "abdomen":
+        return kidney.center(contract.region)
+    x, y, z = np.mean([other.center_ras_mm for other in kidneys], axis=0)
+    return float(x), float(y), float(z)
+
+
+def _inside(point: Sequence[float], image: tio.ScalarImage) -> bool:
+    voxel = (np.linalg.inv(image.affine) @ np.append(point, 1.0))[:3]
+    return bool((voxel >= -0.5).all() and (voxel <= np.array(image.spatial_shape) - 0.5).all())
+
+
+def _index_side(cuts: Any) -> str | None:
+    """Side of the largest lesion over all studies."""
+    sizes: dict[str, float] = {}
+    for cut in cuts:
+        for kidney in cut.kidneys:
+            # A tumour comes before any cyst, however large.
+            size = float(kidney.measures.get("lesion_diameter_mm", 0.0))
+            size += 1e4 * (float(kidney.measures.get("tumor_volume_ml", 0.0)) > 0.0)
+            sizes[kidney.side] = max(size, sizes.get(kidney.side, 0.0))
+    if not sizes or max(sizes.values()) == 0.0:
+        return None
+    return max(sizes, key=lambda side: sizes[side])
+
+
+def _kidney_row(
+    patient_id: str, study_id: str, kidney: LocatedKidney, index: str | None, drawn: bool
+) -> dict[str, Any]:
+    row = {"patient_id": patient_id, "study_id": study_id, "side": kidney.side, **kidney.measures}
+    if drawn and kidney.labels is not None and "has_lesion" not in row:
+        row |= {"has_lesion": False, "lesion_count": 0, "tumor_volume_ml": 0.0, "cyst_volume_ml": 0.0}
+    if index == kidney.side and not drawn:
+        row["has_lesion"] = True
+    return {**row, "is_index": kidney.side == index}
+
+
+def _series_row(study_id: str, series: SeriesInput, image: tio.ScalarImage) -> dict[str, Any]:
+    width, height, depth = tio.ToCanonical()(image).spacing
+    return {
+        "study_id": study_id,
+        "series_id": series.series_id,
+        "phase": series.phase,
+        "phase_evidence": series.phase_evidence,
+        "intensity": "acquired",
+        "spacing_d_mm": float(depth),
+        "spacing_h_mm": float(height),
+        "spacing_w_mm": float(width),
+        "slice_thickness_mm": pd.NA if series.slice_thickness_mm is None else series.slice_thickness_mm,
+    }

@@ -1,0 +1,187 @@
+"""Where the kidneys are: from a mask or a box to the centre of each region of interest and what can be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torchio as tio
+
+from datamodules.contract import Region
+from datamodules.errors import DataError
+from datamodules.importers.masks import SIDE_CODES, KidneyMask
+from datamodules.nephrometry.geometry import feret_diameter_mm, surface_points
+from datamodules.nephrometry.kidneys import ORGAN, Kidney, separate_kidneys
+from datamodules.tissues import LESION, TUMOR, Tissue
+
+Point = tuple[float, float, float]
+
+BODY_HU = -300
+"""A voxel above this belongs to the body or the table."""
+
+
+@dataclass(frozen=True)
+class LocatedKidney:
+    """One kidney of one scan.
+
+    Args:
+        side: left or right.
+        center_ras_mm: Centre of the bounding box of kidney and lesions. The box, not the centroid: it does not move
+            when a mask is thinner on one side, and a region centred on it holds the organ with equal margins.
+        labels: Label map of this kidney only, in any crop of the scanner's space; None where only a box is known.
+        lesion_center_ras_mm: Centre of the bounding box of the largest lesion, where a mask shows one.
+        measures: Columns of the table `kidneys`.
+    """
+
+    side: str
+    center_ras_mm: Point
+    labels: tio.LabelMap | None = None
+    lesion_center_ras_mm: Point | None = None
+    measures: Mapping[str, Any] = field(default_factory=dict)
+
+    def center(self, region: Region) -> Point:
+        """Centre of the region of interest: the lesion's for `lesion` where there is one, else the kidney's."""
+        if region == "lesion" and self.lesion_center_ras_mm is not None:
+            return self.lesion_center_ras_mm
+        return self.center_ras_mm
+
+
+def locate_kidneys(mask: KidneyMask, image: tio.ScalarImage, where: str) -> tuple[list[LocatedKidney], list[str]]:
+    """Find the kidneys of a mask, each with its side.
+
+    Sides are those that the mask's names state; otherwise the position in RAS decides: the kidney with the smaller x
+    is the left one, and one on its own is compared with the middle of the body.
+
+    Args:
+        mask: Label map in the scan's coordinates.
+        image: The scan, which shows where the middle of the body is.
+        where: How notes name the scan.
+
+    Returns:
+        The kidneys, left first, and notes for the import report.
+
+    Raises:
+        DataError: if the mask holds no piece large enough to be a kidney.
+    """
+    canonical, named = _canonical(mask)
+    labels = np.ascontiguousarray(canonical.data[0].numpy().transpose(2, 1, 0))
+    x_spacing, y_spacing, z_spacing = (float(value) for value in canonical.spacing)
+    middle = (_body_middle_x(image) - float(canonical.affine[0, 3])) * float(np.sign(canonical.affine[0, 0]))
+    kidneys = separate_kidneys(labels, (z_spacing, y_spacing, x_spacing), middle)
+    if not kidneys:
+        raise DataError(f"{where}: the mask holds no piece that is large enough to be a kidney (3 ml).")
+    sides, notes = _sides(kidneys, named, where)
+    return [_located(kidney, side, canonical.affine) for kidney, side in zip(kidneys, sides, strict=True)], notes
+
+
+def _canonical(mask: KidneyMask) -> tuple[tio.LabelMap, np.ndarray | None]:
+    """The label map with its axes along R, A, S, and the named sides as [D, H, W]."""
+    turn = tio.ToCanonical()
+    canonical = turn(mask.labels)
+    if mask.sides is None:
+        return canonical, None
+    sides = turn(tio.LabelMap(tensor=mask.sides, affine=mask.labels.affine))
+    return canonical, sides.data[0].numpy().transpose(2, 1, 0)
+
+
+def _body_middle_x(image: tio.ScalarImage) -> float:
+    """x of the middle of the body in RAS millimetres; every fourth voxel is enough."""
+    body = np.argwhere(image.data[0, ::4, ::4, ::4].numpy() > BODY_HU) * 4
+    if not len(body):
+        return float(image.get_center()[0])
+    corners = np.vstack([body.min(axis=0), body.max(axis=0)]).mean(axis=0)
+    return float((image.affine @ np.append(corners, 1.0))[0])
+
+
+def _sides(kidneys: Sequence[Kidney], named: np.ndarray | None, where: str) -> tuple[list[str], list[str]]:
+    """Side of each kidney: as named where the names say it and do not contradict each other."""
+    found: list[str] = [kidney.side for kidney in kidneys]
+    if named is None:
+        return found, [f"{where}: one kidney was cut in two (fused kidneys)." for kidney in kidneys[:1] if kidney.fused]
+    stated = []
+    for kidney in kidneys:
+        box = tuple(slice(start, start + size) for start, size in zip(kidney.origin, kidney.labels.shape, strict=True))
+        votes = np.bincount(named[box][kidney.labels > 0], minlength=3)
+        stated.append("left" if votes[SIDE_CODES["left"]] >= votes[SIDE_CODES["right"]] else "right")
+    if len(set(stated)) < len(stated):
+        return found, [f"{where}: the mask names both kidneys {stated[0]}; their positions were believed instead."]
+    if stated != found:
+        return stated, [f"{where}: the sides are those that the mask names, although the positions say otherwise."]
+    return stated, []
+
+
+def _located(kidney: Kidney, side: str, affine: np.ndarray) -> LocatedKidney:
+    own = affine.copy()
+    own[:3, 3] = (affine @ np.append(kidney.origin[::-1], 1.0))[:3]
+    labels = tio.LabelMap(tensor=np.ascontiguousarray(kidney.labels.transpose(2, 1, 0))[None], affine=own)
+    center = _box_center(kidney.labels > Tissue.UNLABELED, own)
+    lesion = kidney.index_lesion
+    lesion_center = None if lesion is None else _box_center(lesion.mask, own)
+    return LocatedKidney(side, center, labels, lesion_center, _measures(kidney, center, lesion_center))
+
+
+def _box_center(mask: np.ndarray, affine: np.ndarray) -> Point:
+    points = np.argwhere(mask)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
+    x, y, z = (affine @ np.append(middle[::-1], 1.0))[:3]
+    return float(x), float(y), float(z)
+
+
+def _measures(kidney: Kidney, center: Point, lesion_center: Point | None) -> dict[str, Any]:
+    """Columns of `kidneys` that a mask answers; a mask without lesions cannot say that there is none."""
+    measures: dict[str, Any] = {"kidney_volume_ml": kidney.volume_ml(ORGAN)}
+    lesion = kidney.index_lesion
+    if lesion is None or lesion_center is None:
+        return measures
+    x, y, z = np.subtract(lesion_center, center)
+    return measures | {
+        "has_lesion": True,
+        "lesion_count": len(kidney.lesions),
+        "tumor_volume_ml": kidney.volume_ml(TUMOR),
+        "cyst_volume_ml": kidney.volume_ml((Tissue.CYST,)),
+        "lesion_diameter_mm": feret_diameter_mm(surface_points(lesion.mask, kidney.spacing_mm)),
+        "lesion_offset_d_mm": float(z),
+        "lesion_offset_h_mm": float(y),
+        "lesion_offset_w_mm": float(x),
+    }
+
+
+def draws_lesions(kidneys: Sequence[LocatedKidney]) -> bool:
+    """Whether a mask shows lesions at all; a kidney without one then has none."""
+    return any(kidney.labels is not None and np.isin(kidney.labels.data, LESION).any() for kidney in kidneys)
+
+
+def locate_box(side: str, box: Sequence[float], image: tio.ScalarImage, *, voxels: bool) -> LocatedKidney:
+    """A kidney that only a box shows; nothing of its tumour can be measured.
+
+    Args:
+        side: left or right.
+        box: x, y, z of one corner and of the opposite one: RAS millimetres, or voxel indices of the scan's own axes
+            from the first voxel to the one after the last.
+        image: The scan.
+        voxels: Whether `box` holds voxel indices.
+    """
+    corners = np.sort(np.asarray(box, dtype=float).reshape(2, 3), axis=0)
+    middle = corners.mean(axis=0)
+    if voxels:
+        middle = (image.affine @ np.append(middle - 0.5, 1.0))[:3]
+    x, y, z = middle
+    return LocatedKidney(side, (float(x), float(y), float(z)))
+
+
+def parse_box(text: str, where: str) -> tuple[float, ...]:
+    """Six numbers of a box.
+
+    Raises:
+        DataError: if there are not six, or the box is flat.
+    """
+    try:
+        numbers = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        numbers = ()
+    corners = np.asarray(numbers).reshape(2, 3) if len(numbers) == 6 else np.zeros((2, 3))
+    if not np.isfinite(corners).all() or (corners[0] == corners[1]).any():
+        raise DataError(f"{where}: {text!r} was found; expected a box of six numbers x y z x y z that is not flat.")
+    return numbers

@@ -1,0 +1,233 @@
+"""Kidney and tumour masks: what every voxel of a drawn or computed label map means, and whether it fits its scan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torchio as tio
+
+from datamodules.errors import DataError
+from datamodules.importers.scan import read_nifti_labels
+from datamodules.tissues import Tissue
+
+SIDE_CODES = {"left": 1, "right": 2}
+
+LABELS_KITS: dict[int, str] = {1: "kidney", 2: "tumor", 3: "cyst"}
+"""Codes of KiTS23, and of an nnU-Net trained on it."""
+LABELS_TOTALSEGMENTATOR: dict[int, str] = {2: "kidney_right", 3: "kidney_left", 23: "kidney_cyst_left", 24: "kidney_cyst_right"}
+"""Codes of a TotalSegmentator 2 file with all classes of task `total` (option `--ml`); other organs are left out."""
+LABELS = {"kits": LABELS_KITS, "totalsegmentator": LABELS_TOTALSEGMENTATOR}
+
+# Painted in this order: a tumour is part of what a kidney model calls kidney.
+_PAINT = (Tissue.KIDNEY, Tissue.CYST, Tissue.TUMOR)
+_MEANINGS = (
+    (Tissue.CYST, r"cyst"),
+    (Tissue.TUMOR, r"tumou?r|mass|lesion|neoplasm|carcinoma|cancer|\brcc\b"),
+    (Tissue.KIDNEY, r"kidney|renal (?:parenchyma|cortex)"),
+)
+_BARE = ("tumor", "tumour", "mass", "lesion", "cyst")
+_ONE_VOXEL = 1.0
+
+
+@dataclass(frozen=True)
+class KidneyMask:
+    """A label map of both kidneys, in the geometry of the file that it was read from.
+
+    Args:
+        labels: uint8 codes of `Tissue`: KIDNEY, TUMOR and CYST on UNLABELED.
+        sides: uint8 [1, X, Y, Z] on the same grid, 1 where the source names the left kidney and 2 where it names the
+            right one; None where it names neither.
+        notes: What was done to it, for the import report.
+    """
+
+    labels: tio.LabelMap
+    sides: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+
+def meaning(name: str) -> tuple[Tissue | None, str | None]:
+    """Tissue and side that a label's name speaks of.
+
+    Args:
+        name: Name of a file, a segment or a class, for example `kidney_cyst_left`, `Left kidney` or `Mass`.
+
+    Returns:
+        The tissue or None, and `left`, `right` or None.
+    """
+    text = name.lower().replace("_", " ").replace("-", " ")
+    tissue = next((tissue for tissue, pattern in _MEANINGS if re.search(pattern, text)), None)
+    sides = [side for side in SIDE_CODES if re.search(rf"\b{side}\b", text)]
+    return tissue, sides[0] if len(sides) == 1 else None
+
+
+def read_mask(path: Path, where: str, labels: str | Mapping[int, str] = "kits") -> KidneyMask:
+    """Read a NIfTI label map.
+
+    Args:
+        path: The file.
+        where: How messages name it.
+        labels: `kits`, `totalsegmentator`, or the name of each code: any name that says kidney, tumor or cyst, with
+            left or right where the code is for one side, or `ignore`.
+
+    Raises:
+        DataError: if the file is damaged or holds a code that `labels` does not name.
+    """
+    codes = mapping(labels)
+    stored = read_nifti_labels(path, where)
+    found = [int(code) for code in np.unique(stored.data) if code]
+    unknown = [code for code in found if code not in codes]
+    if unknown and labels != "totalsegmentator":
+        raise DataError(
+            f"{where}: codes {unknown} were found in the label map; expected {codes}. Name them with the option "
+            "`labels`, or `ignore` them."
+        )
+    parts = [(codes[code], stored.data.numpy() == code) for code in found if code in codes]
+    return compose(parts, stored.affine, stored.spatial_shape, where)
+
+
+def mapping(labels: str | Mapping[int, str]) -> Mapping[int, str]:
+    """The names of codes that an option asks for.
+
+    Raises:
+        DataError: if the option is unknown or a name says nothing.
+    """
+    if isinstance(labels, str):
+        if labels not in LABELS:
+            raise DataError(f"Labels {labels!r} were asked for; expected one of {', '.join(LABELS)}, or code: name.")
+        return LABELS[labels]
+    for code, name in labels.items():
+        if name != "ignore" and meaning(name)[0] is None:
+            raise DataError(f"Label {code} is named {name!r}; expected kidney, tumor or cyst in the name, or ignore.")
+    return labels
+
+
+def read_binary_masks(parts: Sequence[tuple[str, Path]], where: str) -> KidneyMask:
+    """Read masks that stand in one file each.
+
+    Args:
+        parts: Names (`kidney_left`, `tumor`, ...) and NIfTI files; every voxel that is not 0 belongs to the part.
+        where: How messages name them.
+
+    Raises:
+        DataError: if a file is damaged, or the files are not on one grid.
+    """
+    arrays: list[tuple[str, np.ndarray]] = []
+    first: tio.LabelMap | None = None
+    for name, path in parts:
+        stored = read_nifti_labels(path, f"{where}, {name}")
+        if first is None:
+            first = stored
+        elif stored.spatial_shape != first.spatial_shape or not np.allclose(stored.affine, first.affine, atol=1e-3):
+            raise DataError(
+                f"{where}: {name} has the grid {stored.spatial_shape}, {parts[0][0]} has {first.spatial_shape}; "
+                "expected the masks of one scan on one grid."
+            )
+        arrays.append((name, stored.data.numpy() > 0))
+    if first is None:
+        raise DataError(f"{where}: no mask was found; expected kidney_left.nii.gz and kidney_right.nii.gz.")
+    return compose(arrays, first.affine, first.spatial_shape, where)
+
+
+def compose(
+    parts: Sequence[tuple[str, np.ndarray]], affine: np.ndarray, shape: Sequence[int], where: str
+) -> KidneyMask:
+    """Paint named binary masks into one label map, the kidney first and the tumour last.
+
+    Args:
+        parts: Names and bool arrays [1, X, Y, Z].
+        affine: [4, 4] of the grid.
+        shape: X, Y, Z.
+        where: How messages name the mask.
+
+    Raises:
+        DataError: if no part holds a voxel of kidney or lesion.
+    """
+    data = np.zeros((1, *shape), dtype=np.uint8)
+    sides = np.zeros((1, *shape), dtype=np.uint8)
+    named = [(*meaning(name), mask) for name, mask in parts]
+    for tissue in _PAINT:
+        for own, side, mask in named:
+            if own == tissue:
+                data[mask] = tissue
+                if side is not None:
+                    sides[mask] = SIDE_CODES[side]
+    if not data.any():
+        raise DataError(f"{where}: the mask holds no kidney; expected one or two. Check the names of its labels.")
+    return KidneyMask(tio.LabelMap(tensor=data, affine=affine), sides if sides.any() else None)
+
+
+def find_segmentation(folder: Path, names: Sequence[str]) -> Path | None:
+    """Output of a segmentation program for one series.
+
+    Args:
+        folder: Folder with `<name>.nii.gz` (nnU-Net: one label map per case) or `<name>/` (TotalSegmentator: one
+            folder per case).
+        names: Names that the case may go by, the most exact first.
+    """
+    for name in names:
+        for candidate in (folder / name, folder / f"{name}.nii.gz", folder / f"{name}.nii"):
+            if candidate.exists():
+                return candidate
+    return None
+
+
+def read_segmentation(path: Path, where: str, labels: str | Mapping[int, str] = "kits") -> KidneyMask:
+    """Read what `find_segmentation` found.
+
+    Args:
+        path: A label map, or a folder of binary masks: `kidney_left.nii.gz`, `kidney_right.nii.gz` and where present
+            `kidney_cyst_left.nii.gz`, `kidney_cyst_right.nii.gz` and `tumor.nii.gz`. Masks of other organs are left
+            out.
+        where: How messages name it.
+        labels: Meaning of the codes of a label map.
+
+    Raises:
+        DataError: if a file is damaged or none shows a kidney.
+    """
+    if path.is_file():
+        return read_mask(path, where, labels)
+    files = {file.name.removesuffix(".gz").removesuffix(".nii"): file for file in sorted(path.glob("*.nii*"))}
+    # A program that draws every organ may have drawn a tumour of the liver, too.
+    ours = {name: file for name, file in files.items() if "kidney" in name.lower() or name.lower() in _BARE}
+    return read_binary_masks(list(ours.items()), where)
+
+
+def fit(mask: KidneyMask, image: tio.ScalarImage, where: str, *, exact_geometry: bool = False) -> KidneyMask:
+    """Check that a mask belongs to its scan.
+
+    Masks are cut in the scanner's millimetres, so another grid is no obstacle as long as its affine explains it.
+
+    Args:
+        mask: The mask.
+        image: The scan it was drawn on.
+        where: How messages name them.
+        exact_geometry: Whether the format itself places every slice, as DICOM SEG does.
+
+    Returns:
+        The mask, with a note if its grid is another one.
+
+    Raises:
+        DataError: if it has another shape that its affine does not explain, or labels lie outside the scan.
+    """
+    labels = mask.labels
+    same_shape = labels.spatial_shape == image.spatial_shape
+    same_affine = np.allclose(labels.affine, image.affine, atol=1e-2)
+    if same_shape and same_affine:
+        return mask
+    found = f"a mask of {labels.spatial_shape} voxels was found on a scan of {image.spatial_shape}"
+    if same_affine and not exact_geometry:
+        raise DataError(f"{where}: {found} with the same affine; expected the mask of this scan.")
+    points = np.argwhere(labels.data[0].numpy() > 0)
+    corners = np.array(np.meshgrid(*zip(points.min(axis=0), points.max(axis=0), strict=True), indexing="ij"))
+    placed = np.linalg.inv(image.affine) @ labels.affine @ np.vstack([corners.reshape(3, -1), np.ones(8)])
+    limits = np.array(image.spatial_shape)[:, None] - 1 + _ONE_VOXEL
+    if (placed[:3] < -_ONE_VOXEL).any() or (placed[:3] > limits).any():
+        raise DataError(
+            f"{where}: {found}, and its labels lie outside the scan; expected a mask in the scan's coordinates."
+        )
+    note = f"{where}: the mask has another grid and was resampled (nearest label)."
+    return KidneyMask(labels, mask.sides, mask.notes if exact_geometry else (*mask.notes, note))

@@ -1,0 +1,139 @@
+"""Reading a NIfTI scan or label map, with the checks that keep a bad file out of a cohort."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torchio as tio
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+
+from datamodules.errors import DataError
+
+SPACING_MM = (0.05, 20.0)
+"""Voxel spacing that a CT can have."""
+AIR_OR_FAT_HU = -50
+"""A scan of a body in HU holds fat near -100 and air near -1000; what never falls below this is not in HU."""
+HU_LIMITS = (-32768, 32767)
+
+
+def read_nifti(path: Path, where: str) -> tio.ScalarImage:
+    """Read a CT in Hounsfield units.
+
+    Args:
+        path: NIfTI file with one 3D volume.
+        where: How messages name the scan, for example `manifest.csv, row 3`; they never show the path.
+
+    Returns:
+        The scan in its own orientation.
+
+    Raises:
+        DataError: if the file is missing, truncated or not NIfTI, has no geometry or an impossible spacing, or holds
+            NaN, one constant value, or values that are not HU (as MR).
+    """
+    data, affine = _read(path, where)
+    if data.dtype.kind == "f":
+        data = data.astype(np.float32)
+    else:
+        data = data.astype(np.int16 if data.min() >= HU_LIMITS[0] and data.max() <= HU_LIMITS[1] else np.int32)
+    image = tio.ScalarImage(tensor=data[None], affine=affine)
+    check_hu(image, where)
+    return image
+
+
+def read_nifti_labels(path: Path, where: str) -> tio.LabelMap:
+    """Read a label map as it is stored, without giving its codes a meaning.
+
+    Args:
+        path: NIfTI file with one 3D volume of whole numbers in [0, 255].
+        where: How messages name the mask.
+
+    Raises:
+        DataError: as `read_nifti`, or if a value is no whole number in [0, 255].
+    """
+    data, affine = _read(path, where)
+    codes = np.unique(data)
+    if codes.min() < 0 or codes.max() > 255 or not np.array_equal(codes, np.round(codes)):
+        raise DataError(f"{where}: the label map holds values such as {codes[-1]:g}; expected whole numbers from 0 on.")
+    return tio.LabelMap(tensor=data.astype(np.uint8)[None], affine=affine)
+
+
+def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels [X, Y, Z] and the affine to RAS millimetres."""
+    if not path.is_file():
+        raise DataError(f"{where}: the file was not found; paths are relative to the table that names them.")
+    try:
+        stored = nibabel.load(path)
+        if not isinstance(stored, SpatialImage):
+            raise DataError(f"{where}: the file is no image; expected a NIfTI volume.")
+        data = np.asanyarray(stored.dataobj)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        # Messages of the library show the path, which may hold a name.
+        raise DataError(
+            f"{where}: the file is damaged or not NIfTI ({type(error).__name__}); copy it again from its source."
+        ) from None
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3 or min(data.shape) < 2:
+        raise DataError(f"{where}: a volume of shape {data.shape} was found; expected one 3D volume.")
+    _check_geometry(stored, where)
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise DataError(
+            f"{where}: {int((~np.isfinite(data)).sum())} voxels are NaN or infinite; expected numbers. "
+            "Convert the scan again from DICOM."
+        )
+    return data, np.asarray(stored.affine, dtype=float)
+
+
+def _check_geometry(stored: SpatialImage, where: str) -> None:
+    """Without a trustworthy affine nobody can tell left from right."""
+    header = stored.header
+    if "sform_code" in header and int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+        raise DataError(
+            f"{where}: the file does not state its orientation (sform and qform codes are 0); left and right cannot "
+            "be told apart. Convert it again from DICOM."
+        )
+    check_spacing(np.asarray(stored.affine, dtype=float), where)
+
+
+def check_spacing(affine: np.ndarray, where: str) -> None:
+    """Refuse a missing or impossible voxel spacing.
+
+    Args:
+        affine: [4, 4] from voxels to millimetres.
+        where: How the message names the scan.
+
+    Raises:
+        DataError: if a spacing lies outside [0.05, 20] mm.
+    """
+    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    low, high = SPACING_MM
+    if not np.isfinite(spacing).all() or spacing.min() < low or spacing.max() > high:
+        found = " x ".join(f"{value:.3g}" for value in spacing)
+        raise DataError(f"{where}: voxels of {found} mm were found; expected {low:g} to {high:g} mm in every direction.")
+
+
+def check_hu(image: tio.ScalarImage, where: str) -> None:
+    """Refuse what cannot be a CT of a body in Hounsfield units.
+
+    Args:
+        image: The scan.
+        where: How the message names it.
+
+    Raises:
+        DataError: if the scan is constant, or its range is that of an MR, a normalised or a damaged image.
+    """
+    low, high = float(image.data.min()), float(image.data.max())
+    if low == high:
+        raise DataError(f"{where}: every voxel is {low:g}; expected a scan.")
+    if low > AIR_OR_FAT_HU or high - low < 100 or low < HU_LIMITS[0] or high > 2 * HU_LIMITS[1]:
+        raise DataError(
+            f"{where}: values from {low:g} to {high:g} were found, which are not Hounsfield units (an MR, a windowed "
+            "or a normalised image, or a CT whose rescale slope and intercept were left out); expected about -1000 in "
+            "air and -100 in fat."
+        )

@@ -1,0 +1,147 @@
+"""The order of samples: seeded, the same for any number of ranks and workers, with equal steps on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from datamodules.errors import DataError
+
+
+class Draw(NamedTuple):
+    """One sample to load: a visit, one volume of it, and the seed of its augmentation."""
+
+    visit: int
+    position: int
+    seed: int
+
+
+class VisitSampler(Sampler[Draw]):
+    """One pass over all visits in a seeded order, each with one volume drawn at random.
+
+    A visit is a kidney in one study; its volumes are the contrast phases at hand. What is drawn depends on the seed,
+    the epoch and the visit only, so any number of ranks and workers sees the same samples.
+
+    Args:
+        volumes: Positions of the volumes of every visit.
+        centers: Centre of every visit.
+        seed: Seed of the run.
+        weights: Share of an epoch by centre; None takes every visit once. With weights an epoch keeps its length,
+            and every centre is a stream of its own that goes on where the last epoch left it, so that within a
+            centre no visit is drawn twice before all are drawn once.
+
+    Raises:
+        DataError: if there is no visit, a weight is negative, or a weighted centre has no visit.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[Sequence[int]],
+        centers: Sequence[str],
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        if not volumes:
+            raise DataError("No visit is left to train on; expected at least one patient with a volume and a label.")
+        self.volumes, self.seed, self.epoch = volumes, seed, 0
+        self._streams = self._make_streams(centers, weights)
+
+    def _make_streams(
+        self, centers: Sequence[str], weights: Mapping[str, float] | None
+    ) -> list[tuple[np.ndarray, int]]:
+        visits = np.arange(len(self.volumes))
+        if weights is None:
+            return [(visits, len(visits))]
+        present = set(centers)
+        unknown = sorted(name for name, weight in weights.items() if weight > 0 and name not in present)
+        if unknown or min(weights.values(), default=0) < 0 or sum(weights.values()) <= 0:
+            raise DataError(
+                f"Centre weights {dict(weights)} were found (without visits: {unknown}); expected weights of at "
+                f"least 0, not all 0, for some of {sorted(present)}."
+            )
+        names = sorted(name for name, weight in weights.items() if weight > 0)
+        share = np.array([weights[name] for name in names]) / sum(weights[name] for name in names)
+        bounds = np.round(np.cumsum(share) * len(visits)).astype(int)
+        counts = np.diff([0, *bounds])
+        labels = np.array(centers)
+        return [(visits[labels == name], int(count)) for name, count in zip(names, counts, strict=True)]
+
+    def __len__(self) -> int:
+        return sum(count for _, count in self._streams)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is drawn next; Lightning calls it."""
+        self.epoch = epoch
+
+    def _take(self, number: int, members: np.ndarray, count: int) -> np.ndarray:
+        """Members start..start+count of a stream of seeded permutations, one after the other."""
+        start = self.epoch * count
+        taken = []
+        while count > 0:
+            lap, offset = divmod(start, len(members))
+            part = np.random.default_rng([self.seed, number, lap]).permutation(members)[offset : offset + count]
+            taken.append(part)
+            start, count = start + len(part), count - len(part)
+        return np.concatenate(taken) if taken else members[:0]
+
+    def __iter__(self) -> Iterator[Draw]:
+        visits = np.concatenate([self._take(number, *stream) for number, stream in enumerate(self._streams)])
+        for place, visit in enumerate(np.random.default_rng([self.seed, 1 << 20, self.epoch]).permutation(visits)):
+            rng = np.random.default_rng([self.seed, self.epoch, int(visit), place])
+            positions = self.volumes[visit]
+            yield Draw(int(visit), int(positions[rng.integers(len(positions))]), int(rng.integers(1 << 62)))
+
+
+class SequentialDraws(Sampler[Draw]):
+    """Every volume of every visit once, in order, for validation and test."""
+
+    def __init__(self, volumes: Sequence[Sequence[int]]) -> None:
+        self.draws = [
+            Draw(visit, int(position), 0) for visit, positions in enumerate(volumes) for position in positions
+        ]
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return iter(self.draws)
+
+
+class EvenBatchSampler(Sampler[list[Draw]]):
+    """Batches for one rank: every sample once over all ranks, the same number of steps on each.
+
+    The samples of an epoch are dealt over `steps x ranks` batches whose sizes differ by one at most, so nothing is
+    dropped, nothing is padded with a repeat, and no rank waits for another at the end of an epoch. Only where there
+    are fewer samples than batches (a batch size of 1, or fewer samples than ranks) are the first ones repeated, since
+    a rank without a batch would stop all others; metrics drop repeats by key.
+
+    Args:
+        sampler: The order of the epoch, equal on all ranks.
+        batch_size: Largest number of samples in a batch of one rank.
+        rank: This rank.
+        ranks: Number of ranks.
+
+    Raises:
+        DataError: if the batch size is not positive.
+    """
+
+    def __init__(self, sampler: Sampler[Draw], batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        if batch_size < 1:
+            raise DataError(f"batch_size={batch_size} was found; expected at least 1.")
+        self.sampler, self.batch_size, self.rank, self.ranks = sampler, batch_size, rank, ranks
+
+    def __len__(self) -> int:
+        return max(1, -(-len(self.sampler) // (self.batch_size * self.ranks)))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = list(self.sampler)
+        batches = len(self) * self.ranks
+        while len(order) < batches:
+            order += order[: batches - len(order)]
+        bounds = np.arange(batches + 1) * len(order) // batches
+        for step in range(len(self)):
+            batch = step * self.ranks + self.rank
+            yield order[bounds[batch] : bounds[batch + 1]]

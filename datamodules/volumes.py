@@ -1,0 +1,250 @@
+"""Volume sets: the ROI volumes of a cohort as integer shards, one shard per patient.
+
+A shard is a litdata chunk that holds every volume of one patient, so that a label fraction reads its patients' shards
+only, a patient who withdraws is one file to delete, and a build that was interrupted has lost one patient at most.
+
+    volumes/<region>-<contract hash>/
+        contract.json       the preprocessing contract
+        index.json          litdata's index
+        index.parquet       one row per volume: its keys, phase, position, shard and checksum
+        shards/<id>.bin     int16 [D, H, W] in HU
+        masks/<id>.npz      uint8 [D, H, W] label maps, where known
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import litdata
+import numpy as np
+import pandas as pd
+from litdata.streaming.writer import BinaryWriter
+
+from datamodules.contract import PreprocessingContract
+from datamodules.errors import DataError
+from datamodules.files import read_json, read_parquet, replacing, write_json, write_parquet
+from datamodules.records import Mask, Volume
+
+_KEYS = ("patient_id", "study_id", "series_id", "side", "phase")
+_ONE_CHUNK = 1 << 50  # bytes; a patient is never divided
+
+
+def volume_folder(root: Path, contract: PreprocessingContract) -> Path:
+    """Folder of the volume set that follows `contract`."""
+    return root / "volumes" / f"{contract.region}-{contract.hash}"
+
+
+def shard_name(patient_id: str) -> str:
+    """File name of a patient's shard without ending; the identifier itself may not be a valid file name."""
+    return hashlib.sha256(patient_id.encode()).hexdigest()[:16]
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def write_shard(
+    folder: Path, patient_id: str, volumes: Sequence[Volume], masks: Sequence[Mask], contract: PreprocessingContract
+) -> dict[str, Any]:
+    """Write one patient's volumes and masks, atomically; safe to call from several processes at once.
+
+    Args:
+        folder: Folder of the volume set.
+        patient_id: Patient.
+        volumes: int16 volumes on the contract's grid.
+        masks: uint8 label maps on the contract's grid.
+        contract: The contract that they follow.
+
+    Returns:
+        The shard's entry for `finish_volume_set`.
+
+    Raises:
+        DataError: if a volume has another shape or type, or is constant, or the disk is full.
+    """
+    for item in (*volumes, *masks):
+        array, kind = (item.image, np.int16) if isinstance(item, Volume) else (item.labels, np.uint8)
+        where = f"{patient_id}, {item.study_id}, {item.side}"
+        if array.shape != contract.grid or array.dtype != kind:
+            raise DataError(
+                f"{where}: an array {array.shape} of {array.dtype} was found; "
+                f"expected {contract.grid} of {np.dtype(kind).name} (D x H x W)."
+            )
+        if isinstance(item, Volume) and array.min() == array.max():
+            raise DataError(f"{where}: every voxel of the {item.phase} volume is {array.min()} HU; expected a scan.")
+    name = shard_name(patient_id)
+    entry = _write_chunk(folder / "shards" / f"{name}.bin", patient_id, volumes) if volumes else None
+    if masks:
+        with replacing(folder / "masks" / f"{name}.npz") as temporary, temporary.open("wb") as handle:
+            np.savez_compressed(handle, **{f"{mask.study_id}|{mask.side}": mask.labels for mask in masks})
+    rows = [
+        {
+            **{key: patient_id if key == "patient_id" else getattr(volume, key) for key in _KEYS},
+            "crc32": _checksum(volume.image),
+        }
+        for volume in volumes
+    ]
+    return {"patient_id": patient_id, "shard": f"{name}.bin", "litdata": entry, "rows": rows, "masks": bool(masks)}
+
+
+def _write_chunk(path: Path, patient_id: str, volumes: Sequence[Volume]) -> dict[str, Any]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=path.parent))
+    try:
+        writer = BinaryWriter(str(scratch), chunk_bytes=_ONE_CHUNK)
+        for position, volume in enumerate(volumes):
+            key = "|".join((patient_id, volume.study_id, volume.series_id, volume.side))
+            writer.add_item(position, {"key": key, "image": np.ascontiguousarray(volume.image)})
+        writer.done()
+        index = json.loads(next(scratch.glob("*index.json")).read_text())
+        (chunk,) = index["chunks"]
+        (scratch / chunk["filename"]).replace(path)
+        return {"chunk": {**chunk, "filename": path.name}, "config": index["config"]}
+    except OSError as error:
+        raise DataError(
+            f"Shard {path.name} of patient {patient_id} could not be written: {error.strerror or error}. "
+            "Free some space, then run the same command again; finished shards are kept."
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def finish_volume_set(folder: Path, contract: PreprocessingContract, entries: Sequence[dict[str, Any]]) -> None:
+    """Write the indices over all finished shards, `contract.json` last: without it the set does not exist.
+
+    Args:
+        folder: Folder of the volume set.
+        contract: The contract that all shards follow.
+        entries: What `write_shard` returned, in the order that positions shall have.
+    """
+    chunks, rows, config = [], [], None
+    for entry in (entry for entry in entries if entry["litdata"] is not None):
+        chunks.append({**entry["litdata"]["chunk"], "filename": entry["shard"]})
+        config = entry["litdata"]["config"]
+        rows += [{**row, "shard": entry["shard"]} for row in entry["rows"]]
+    if not rows:
+        raise DataError(f"No volume was written to {folder.name}; expected at least one patient with a scan.")
+    frame = pd.DataFrame(rows).convert_dtypes()
+    frame.insert(0, "position", range(len(frame)))
+    write_json(folder / "shards" / "index.json", {"chunks": chunks, "config": config, "updated_at": "0"})
+    write_parquet(folder / "index.parquet", frame)
+    write_json(folder / "contract.json", contract.to_dict())
+
+
+class VolumeSet:
+    """Read access to a volume set; picklable, opened lazily in every process.
+
+    Args:
+        folder: Folder of the set, local.
+        url: Where the shards lie when they are not in `folder`, for example `s3://bucket/cohort/volumes/...`;
+            they are fetched when first read.
+        cache: Local folder for fetched shards.
+        cache_size: Bound of that cache, for example `50GB`.
+
+    Raises:
+        DataError: if the set is not complete or a local shard is missing.
+    """
+
+    def __init__(
+        self, folder: Path, url: str | None = None, cache: Path | None = None, cache_size: str | None = None
+    ) -> None:
+        if not (folder / "contract.json").is_file():
+            raise DataError(f"Volume set {folder.name} is not finished (no contract.json); run `make volumes` first.")
+        self.folder, self.url = folder, url
+        self.cache, self.cache_size = cache, cache_size
+        self.contract = PreprocessingContract.from_dict(read_json(folder / "contract.json"))
+        self.index = read_parquet(folder / "index.parquet")[0]
+        self._checksums = self.index["crc32"].to_numpy(dtype=np.int64)
+        self._shards = self.index["shard"].to_numpy(dtype=object)
+        self._verified = np.zeros(len(self.index), dtype=bool)
+        self._stream: litdata.StreamingDataset | None = None
+        if url is None:
+            missing = sorted(name for name in set(self._shards) if not (folder / "shards" / name).is_file())
+            if missing:
+                raise DataError(
+                    f"{len(missing)} shards of {folder.name} are missing, the first is {missing[0]}; "
+                    "run `make volumes` again, finished shards are kept."
+                )
+
+    @classmethod
+    def find(cls, root: Path, region: str = "kidney", contract_hash: str | None = None, **options: Any) -> VolumeSet:
+        """The volume set of a cohort.
+
+        Args:
+            root: Folder of the cohort.
+            region: What the region is centred on.
+            contract_hash: Hash of the contract wanted; may be left out when there is one set of that region.
+            options: As the constructor's.
+
+        Raises:
+            DataError: if there is none, or several and no hash.
+        """
+        found = sorted((root / "volumes").glob(f"{region}-*/contract.json"))
+        names = [path.parent.name for path in found]
+        wanted = [name for name in names if contract_hash is None or name == f"{region}-{contract_hash}"]
+        if len(wanted) != 1:
+            raise DataError(
+                f"Cohort {root.name} holds the finished volume sets {names or 'none'}; expected "
+                f"{'one' if contract_hash is None else repr(contract_hash)} of region {region!r}. "
+                "Name one by its contract hash, or run `make volumes`."
+            )
+        return cls(root / "volumes" / wanted[0], **options)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stream": None}
+
+    def read(self, position: int) -> np.ndarray:
+        """The volume at a position of `index`.
+
+        Its checksum is verified the first time that this process reads it.
+
+        Returns:
+            int16 [D, H, W] in HU.
+
+        Raises:
+            DataError: if its shard is missing, truncated or damaged, naming the shard.
+        """
+        stream = self._open()
+        shard = self._shards[position]
+        try:
+            image = stream[int(position)]["image"]
+        except Exception as error:  # litdata raises many kinds; every one means that this shard is not readable
+            raise DataError(f"{self._located(shard)} could not be read ({type(error).__name__}: {error}).") from error
+        if not self._verified[position]:
+            found = _checksum(image)
+            if found != self._checksums[position] or image.shape != self.contract.grid:
+                raise DataError(
+                    f"{self._located(shard)} is damaged: volume {position} has CRC-32 {found:08x}, expected "
+                    f"{self._checksums[position]:08x}. Delete the file and run `make volumes` again."
+                )
+            self._verified[position] = True
+        return image
+
+    def masks(self, patient_id: str) -> dict[tuple[str, str], np.ndarray]:
+        """The label maps of a patient by (study_id, side), uint8 [D, H, W]; empty where none are known."""
+        path = self.folder / "masks" / f"{shard_name(patient_id)}.npz"
+        if not path.is_file():
+            return {}
+        with np.load(path, allow_pickle=False) as stored:
+            return {(name.split("|")[0], name.split("|")[1]): stored[name] for name in stored.files}
+
+    def _open(self) -> litdata.StreamingDataset:
+        if self._stream is None:
+            options: dict[str, Any] = {} if self.cache is None else {"cache_dir": str(self.cache)}
+            if self.cache_size is not None:
+                options["max_cache_size"] = self.cache_size
+            source = self.url.rstrip("/") + "/shards" if self.url else str(self.folder / "shards")
+            self._stream = litdata.StreamingDataset(source, **options)
+        return self._stream
+
+    def _located(self, shard: str) -> str:
+        return f"Shard {shard} of {self.folder.parent.parent.name}/{self.folder.name}"

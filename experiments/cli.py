@@ -1,0 +1,164 @@
+"""`python -m experiments`: one entry to everything, callable from tests as `main(args)`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, auto_cli
+
+from datamodules.errors import DataError
+from lightning_modules.errors import ModelError
+
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def finetune(
+    task: str,
+    fraction: float = 1.0,
+    encoder: str = "scratch",
+    profile: str = "demo",
+    data: Path = Path("data/demo"),
+    seed: int = 42,
+    devices: str = "auto",
+    runs: Path = Path("runs"),
+    tag: str = "",
+    extra: list[str] | None = None,
+) -> int:
+    """Train and test one point of a data-efficiency curve.
+
+    Args:
+        task: Downstream task.
+        fraction: Share of the training labels, in (0, 1].
+        encoder: Image encoder.
+        profile: Size of the run: demo, small or paper.
+        data: Folder of the cohort.
+        seed: Seed of the label fraction, the weights and the order.
+        devices: Devices, as Lightning's Trainer takes them.
+        runs: Folder of all runs.
+        tag: Suffix of the run's name, for a configuration that you changed.
+        extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
+    """
+    from experiments import finetune as command
+
+    command.finetune(
+        command.Point(task, fraction, encoder, profile, data, seed, devices, runs, tag, tuple(extra or ()))
+    )
+    return 0
+
+
+def pretrain(
+    profile: str = "demo",
+    data: Path = Path("data/demo"),
+    seed: int = 42,
+    devices: str = "auto",
+    runs: Path = Path("runs"),
+    extra: list[str] | None = None,
+) -> int:
+    """Run the pretraining stages in order, each skipped when it is finished.
+
+    Args:
+        profile: Size of the run: demo, small or paper.
+        data: Folder of the cohort.
+        seed: Seed.
+        devices: Devices, as Lightning's Trainer takes them.
+        runs: Folder of all runs.
+        extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
+    """
+    from experiments import pretrain as command
+
+    command.pretrain(profile, data, seed, devices, runs, tuple(extra or ()))
+    return 0
+
+
+def resume(run: str, runs: Path = Path("runs")) -> int:
+    """Go on with an interrupted run from its last checkpoint.
+
+    Args:
+        run: Folder of the run, or its MLflow id.
+        runs: Folder of all runs.
+    """
+    from datamodules.files import read_json
+    from experiments.launch import RUN_COMMAND
+    from experiments.tracking import find_run
+
+    stored = read_json(find_run(runs, run) / RUN_COMMAND)
+    arguments = [f"--{name}={_text(value)}" for name, value in stored["arguments"].items()]
+    return _dispatch([stored["command"], *arguments])
+
+
+def _text(value: Any) -> str:
+    import json
+
+    return json.dumps(value) if isinstance(value, list) else str(value)
+
+
+def figure(data: Path = Path("data/demo"), patient: str | None = None, out: Path = Path("docs/demo_patient.png")) -> int:
+    """Draw a patient of the phantom cohort: four phases with the lesion outlined.
+
+    Args:
+        data: Folder of the phantom cohort.
+        patient: Patient; one with four phases and a well visible lesion by default.
+        out: Picture to write.
+    """
+    from experiments.figures import demo_figure
+
+    demo_figure(data, patient, out)
+    return 0
+
+
+def _commands() -> dict[str, Any]:
+    from experiments.cohorts import cohort, data_check, import_cohort, volumes
+    from experiments.doctor import doctor
+
+    return {
+        "cohort": cohort,
+        "import": import_cohort,
+        "volumes": volumes,
+        "data-check": data_check,
+        "finetune": finetune,
+        "pretrain": pretrain,
+        "resume": resume,
+        "doctor": doctor,
+        "figure": figure,
+    }
+
+
+def _dispatch(args: list[str]) -> int:
+    if args and args[0] in TRAINER_COMMANDS:
+        from experiments.suite_cli import SuiteCLI
+
+        SuiteCLI(args)
+        return 0
+    commands = _commands()
+    listed = ", ".join([*commands, *TRAINER_COMMANDS])
+    if args and not args[0].startswith("-") and args[0] not in commands:
+        raise DataError(f"Command {args[0]!r} is not known; choose one of {listed}.")
+    if args and args[0] == "resume" and len(args) > 1 and not args[1].startswith("-"):
+        args = ["resume", f"--run={args[1]}", *args[2:]]
+    result = auto_cli(commands, args=args, as_positional=False, exit_on_error=False, prog="python -m experiments")
+    return int(result or 0)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: Command line without the program; `sys.argv` by default.
+
+    Returns:
+        Exit code: 0 done, 1 a check failed, 2 bad input (one sentence on standard error), 130 interrupted.
+    """
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    try:
+        return _dispatch(list(sys.argv[1:] if args is None else args))
+    except (DataError, ModelError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except ArgumentError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command, or `make resume RUN=`, goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 2

@@ -1,0 +1,164 @@
+"""`make cohort`, `make import`, `make volumes` and `make data-check`: from scans, or nothing, to a checked cohort."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from datamodules.builder import ImportReport, build_cohort
+from datamodules.checks import check_cohort
+from datamodules.cohort import Cohort
+from datamodules.contract import PreprocessingContract
+from datamodules.errors import Finding
+from datamodules.files import read_json, write_json
+from datamodules.records import Source
+from experiments.registry import PROFILES, axis_file, choose
+from experiments.sources import make_source, recognise
+
+
+def profile_contract(profile: str) -> PreprocessingContract:
+    """The preprocessing contract of a profile.
+
+    Raises:
+        DataError: if the profile is unknown.
+    """
+    path = axis_file("profile", choose("PROFILE", profile, dict(PROFILES)))
+    return PreprocessingContract(**yaml.safe_load(path.read_text(encoding="utf-8"))["contract"])
+
+
+def cohort(
+    out: Path = Path("data/demo"),
+    patients: int = 1000,
+    seed: int = 42,
+    profile: str = "demo",
+    workers: int | None = None,
+) -> int:
+    """Draw the phantom cohort: multi-centre renal-mass patients with scans, reports, labels and outcomes.
+
+    Args:
+        out: Folder of the cohort.
+        patients: Number of patients.
+        seed: Seed; the same seed gives the same patients on any number of processes.
+        profile: Profile whose preprocessing contract the volumes follow.
+        workers: Processes; all cores by default.
+    """
+    options = {"patients": str(patients), "seed": str(seed)}
+    return _build("demo", None, options, out, profile, workers)
+
+
+def import_cohort(
+    source: Path,
+    out: Path,
+    kind: str = "auto",
+    options: dict[str, str] | None = None,
+    profile: str = "demo",
+    workers: int | None = None,
+) -> int:
+    """Import scans as a cohort; every patient is accounted for in `import.parquet`.
+
+    Args:
+        source: Folder or manifest.
+        out: Folder of the cohort.
+        kind: Kind of source; recognised from the path by default.
+        options: Options of that kind, for example `{sites: sites.csv}`.
+        profile: Profile whose preprocessing contract the volumes follow.
+        workers: Processes; all cores by default.
+    """
+    name = recognise(source) if kind == "auto" else kind
+    return _build(name, source, options or {}, out, profile, workers)
+
+
+def volumes(data: Path = Path("data/demo"), profile: str = "demo", workers: int | None = None) -> int:
+    """Make the volume set of another profile for a cohort, from the source that it was imported from.
+
+    Args:
+        data: Folder of the cohort.
+        profile: Profile whose preprocessing contract the volumes follow.
+        workers: Processes; all cores by default.
+    """
+    made = read_json(data / ".build" / "made.json")
+    path = Path(made["path"]) if made["path"] else None
+    return _build(made["kind"], path, made["options"], data, profile, workers)
+
+
+def _build(
+    kind: str, path: Path | None, options: dict[str, str], out: Path, profile: str, workers: int | None
+) -> int:
+    contract = profile_contract(profile)
+    source = make_source(kind, path, options)
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(f"{source.info.name}: patients", total=None)
+        built, report = build_cohort(
+            source, out, contract, workers, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    # Stays beside the build, so that another volume set can be made from the same source.
+    write_json(
+        out / ".build" / "made.json",
+        {"kind": kind, "path": str(path.resolve()) if path else None, "options": options},
+    )
+    _print_report(console, built, report, source)
+    return 0 if not report.counts["failed"] else 1
+
+
+def _print_report(console: Console, built: Cohort, report: ImportReport, source: Source) -> None:
+    counts = report.counts
+    console.print(
+        f"Cohort {built.info.name}: {counts['imported']} patients imported, {counts['skipped']} skipped, "
+        f"{counts['failed']} failed; intensities {built.info.intensity}. {source.info.source}"
+    )
+    lost = report.rows[report.rows["status"] != "imported"]
+    reasons = Counter((row.status, row.reason) for row in lost.itertuples(index=False))
+    for (status, reason), count in reasons.most_common(10):
+        console.print(f"  {status}, {count} patients: {reason}", highlight=False)
+    table = Table("centre", "role", "patients", "malignant", "train", "val", "test", box=None)
+    patients = built.patients()
+    for (center, role), rows in patients.groupby(["center", "role"], sort=True):
+        if len(table.rows) == 24:
+            table.add_row("...", "", "", "", "", "", "")
+            break
+        splits = [str(int((rows["split"] == split).sum())) for split in ("train", "val", "test")]
+        table.add_row(center, role, str(len(rows)), str(int((rows["malignancy"] == 1).sum())), *splits)
+    console.print(table)
+
+
+def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: bool = False) -> int:
+    """Check a cohort the way a radiologist and an engineer would, before any training time is spent.
+
+    Args:
+        data: Folder of the cohort.
+        out: JSON file for the findings; `<data>/data-check.json` by default.
+        quick: Leave out the checksums of the volumes.
+
+    Returns:
+        1 when a finding is a FAIL, else 0.
+    """
+    console = Console()
+    findings = check_cohort(data, verify=not quick)
+    _print_findings(console, findings)
+    if data.is_dir() or out is not None:
+        write_json(out or data / "data-check.json", [finding.to_dict() for finding in findings])
+    return 1 if any(finding.level == "FAIL" for finding in findings) else 0
+
+
+def _print_findings(console: Console, findings: list[Finding]) -> None:
+    colours = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
+    for finding in findings:
+        console.print(
+            f"[{colours[finding.level]}]{finding.level}[/] {finding.sentence()}", highlight=False, soft_wrap=True
+        )
+    tally = Counter(finding.level for finding in findings)
+    console.print(f"{tally['PASS']} PASS, {tally['WARN']} WARN, {tally['FAIL']} FAIL")

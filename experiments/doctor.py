@@ -1,0 +1,143 @@
+"""`make doctor`: what of this machine and installation works, and how to fix what does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.cohort import Cohort
+from datamodules.errors import Finding
+from datamodules.files import write_json
+from experiments.trainer import auto_precision
+from experiments.tracking import tracking_uri
+
+PACKAGES = (
+    "torch", "lightning", "torchmetrics", "torchio", "monai", "transformers", "peft", "bitsandbytes", "pycox",
+    "optuna", "mlflow", "litdata", "jsonargparse", "lifelines", "scikit-survival",
+)
+_NEEDED_GIB = 5
+
+
+def check_python() -> Finding:
+    """Python 3.11."""
+    version = platform.python_version()
+    if sys.version_info[:2] == (3, 11):
+        return Finding("PASS", f"Python {version}", "Python")
+    return Finding("FAIL", f"Python {version}", "Python", "3.11", "make the environment with Python 3.11")
+
+
+def check_packages() -> Finding:
+    """Every package of the stack is installed."""
+    missing = []
+    for name in PACKAGES:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("FAIL", f"not installed: {', '.join(missing)}", "packages", "the whole stack", "run `make setup`")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "lightning", "mlflow"))
+    return Finding("PASS", f"{len(PACKAGES)} packages ({versions})", "packages")
+
+
+def check_device() -> Finding:
+    """GPU and the precision that suits it."""
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        return Finding("PASS", f"{names}; precision {auto_precision()}", "GPU")
+    build = torch.version.cuda
+    what = f"no GPU is visible to torch {torch.__version__}; precision {auto_precision()}, {torch.get_num_threads()} threads"
+    if build is None or not shutil.which("nvidia-smi"):
+        return Finding("PASS", what, "GPU")
+    return Finding("WARN", what, "GPU", "a working driver", "nvidia-smi is there: check driver and CUDA_VISIBLE_DEVICES")
+
+
+def check_bitsandbytes() -> Finding:
+    """4-bit quantisation runs."""
+    import bitsandbytes.functional as quantisation
+
+    try:
+        weight = torch.linspace(-1, 1, 4096).reshape(64, 64)
+        packed, state = quantisation.quantize_4bit(weight, quant_type="nf4")
+        error = (quantisation.dequantize_4bit(packed, state) - weight).abs().max().item()
+    except (RuntimeError, AttributeError, OSError) as found:
+        return Finding("FAIL", f"nf4 failed ({found})", "bitsandbytes", "a round trip", "reinstall it with `make setup`")
+    if error > 0.2:
+        return Finding("FAIL", f"nf4 errs by {error:.2f}", "bitsandbytes", "below 0.2", "reinstall it with `make setup`")
+    return Finding("PASS", "nf4 quantises and restores", "bitsandbytes")
+
+
+def check_disk(runs: Path) -> Finding:
+    """Room for cohorts and runs."""
+    folder = runs if runs.exists() else Path()
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < _NEEDED_GIB:
+        return Finding("WARN", f"{free:.1f} GiB free", "disk", f"at least {_NEEDED_GIB} GiB", "free some space")
+    return Finding("PASS", f"{free:.0f} GiB free", "disk")
+
+
+def check_store(runs: Path) -> Finding:
+    """The MLflow store answers."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        count = len(MlflowClient(tracking_uri(runs)).search_experiments())
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        return Finding("FAIL", f"no answer ({reason})", "MLflow store", "an open store", "check MLFLOW_TRACKING_URI")
+    where = "server" if os.environ.get("MLFLOW_TRACKING_URI") else "SQLite file in the runs folder"
+    return Finding("PASS", f"{where} with {count} experiments", "MLflow store")
+
+
+def check_data(data: Path) -> Finding:
+    """The cohort's tables."""
+    if not (data / "cohort.json").is_file():
+        return Finding("WARN", "no cohort yet", f"cohort {data.name}", "a cohort", "run `make cohort` or `make import`")
+    cohort, findings = Cohort.inspect(data)
+    failed = [finding for finding in findings if finding.level == "FAIL"]
+    if cohort is None or failed:
+        return Finding("FAIL", f"{len(failed)} failures", f"cohort {data.name}", "none", "run `make data-check`")
+    return Finding("PASS", f"{len(cohort['patients'])} patients in {len(cohort['centers'])} centres", f"cohort {data.name}")
+
+
+def doctor(data: Path = Path("data/demo"), runs: Path = Path("runs"), out: Path | None = None) -> int:
+    """Check Python, packages, GPU and precision, quantisation, disk, MLflow store and cohort.
+
+    Args:
+        data: Folder of the cohort.
+        runs: Folder of all runs.
+        out: JSON file for the findings.
+
+    Returns:
+        1 when a finding is a FAIL, else 0.
+    """
+    checks: list[Callable[[], Finding]] = [
+        check_python,
+        check_packages,
+        check_device,
+        check_bitsandbytes,
+        lambda: check_disk(runs),
+        lambda: check_store(runs),
+        lambda: check_data(data),
+    ]
+    findings = [check() for check in checks]
+    table = Table("", "what", "found", "fix", box=None)
+    colours = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
+    for finding in findings:
+        table.add_row(f"[{colours[finding.level]}]{finding.level}[/]", finding.where, finding.what, finding.fix)
+    Console().print(table)
+    if out is not None:
+        write_json(out, [finding.to_dict() for finding in findings])
+    return 1 if any(finding.level == "FAIL" for finding in findings) else 0

@@ -1,0 +1,177 @@
+"""One training run from its configuration files to its finished folder: fitted, tested, resumable."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from datamodules.errors import DataError
+from datamodules.files import replacing, write_json
+from experiments.suite_cli import SuiteCLI, check_checkpoint_file
+from experiments.tracking import make_logger
+from lightning_modules.base import SuiteModule
+
+DONE = "DONE"
+RUN_COMMAND = "run.json"
+# Where a run computes and reads from may change between a start and its resumption; what it computes may not.
+_FREE = (
+    "run_dir",
+    "trainer.default_root_dir",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "data.init_args.root",
+    "data.init_args.num_workers",
+    "data.init_args.shards_url",
+    "data.init_args.cache_dir",
+    "data.init_args.cache_size",
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything that names and configures a run.
+
+    Args:
+        files: Configuration files in order.
+        options: Flags on top of them, by dotted key.
+        folder: Folder of the run.
+        runs: Folder of all runs.
+        experiment: MLflow experiment.
+        name: Name of the run.
+        tags: What MLflow says of it.
+        command: The command and arguments that `make resume` calls again.
+        parent: MLflow id of the parent run.
+        extra: Further command-line arguments of the user.
+    """
+
+    files: list[Path]
+    options: Mapping[str, Any]
+    folder: Path
+    runs: Path
+    experiment: str
+    name: str
+    tags: Mapping[str, str]
+    command: Mapping[str, Any]
+    parent: str | None = None
+    extra: list[str] = field(default_factory=list)
+
+    def arguments(self) -> list[str]:
+        """The command line of the parser."""
+        options = {**self.options, "run_dir": self.folder}
+        return [
+            *(f"--config={path}" for path in self.files),
+            *(f"--{key}={value}" for key, value in options.items() if value is not None),
+            *self.extra,
+        ]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves behind.
+
+    Args:
+        logger: Logger for further metrics; None on ranks other than 0.
+        best_score: Validation metric of the best checkpoint.
+        model: The module with the best checkpoint's weights.
+    """
+
+    logger: MLFlowLogger | None
+    best_score: float
+    model: SuiteModule
+
+
+def train(launch: Launch, *, test: bool) -> Finished:
+    """Fit a run, going on from its last checkpoint where there is one, and test its best checkpoint.
+
+    Args:
+        launch: The run.
+        test: Whether there is anybody to test; otherwise the best checkpoint is validated.
+
+    Raises:
+        DataError: if the folder holds a run with another configuration.
+        ModelError: if a checkpoint does not fit.
+    """
+    cli = SuiteCLI(launch.arguments(), run=False)
+    resolved = cli.resolved_config()
+    _claim(launch, resolved)
+    last = launch.folder / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        check_checkpoint_file(last, cli.model)  # type: ignore[arg-type]
+    logger = None
+    if rank_zero_only.rank == 0:
+        logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
+        logger.experiment.log_dict(logger.run_id, _without_paths(resolved), "config.yaml")
+        cli.trainer.logger = logger
+    resume = str(last) if last.is_file() else None
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+    checkpoint = cli.trainer.checkpoint_callback
+    best = checkpoint.best_model_path or checkpoint.last_model_path  # type: ignore[union-attr]
+    evaluate = cli.trainer.test if test else cli.trainer.validate
+    evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+    score = checkpoint.best_model_score  # type: ignore[union-attr]
+    return Finished(logger, float("nan") if score is None else float(score), cli.model)  # type: ignore[arg-type]
+
+
+@rank_zero_only
+def mark_done(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write DONE, the last file of a run."""
+    write_json(folder / DONE, dict(content))
+
+
+def _claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
+    """Make the folder this run's own, or check that it already is."""
+    path = launch.folder / "config.yaml"
+    if path.is_file():
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        differing = _differences(stored, resolved)
+        if differing:
+            raise DataError(
+                f"Run {launch.name} exists with another configuration ({'; '.join(differing[:4])}). "
+                "Finished work is not overwritten: give this one a name of its own with TAG=, or delete the folder."
+            )
+        return
+    if rank_zero_only.rank != 0:
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")
+    write_json(launch.folder / RUN_COMMAND, dict(launch.command))
+
+
+def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    before, after = flatten(stored), flatten(wanted)
+    return [
+        f"{key}: {before.get(key)} there, {after.get(key)} here"
+        for key in sorted({*before, *after})
+        if key not in _FREE and before.get(key) != after.get(key)
+    ]
+
+
+def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration for MLflow, which shows no path of this machine."""
+    content: dict[str, Any] = copy.deepcopy(dict(resolved))
+    content["run_dir"] = Path(str(content["run_dir"])).name
+    arguments = content["data"]["init_args"]
+    for key in ("root", "cache_dir"):
+        if arguments.get(key):
+            arguments[key] = Path(str(arguments[key])).name
+    content["trainer"]["default_root_dir"] = content["run_dir"]
+    return content

@@ -1,0 +1,110 @@
+"""The names that a user may choose: tasks, encoders, profiles, stages. Each is an entry here and one YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.errors import DataError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A downstream task.
+
+    Args:
+        title: What it is called in tables.
+        definition: What is predicted, for whom, in clinical terms.
+        source: Where the definition is from.
+    """
+
+    title: str
+    definition: str
+    source: str
+
+
+@dataclass(frozen=True)
+class EncoderEntry:
+    """An image encoder.
+
+    Args:
+        title: What it is called in tables.
+        weights: Where its weights come from.
+        licence: Licence of the weights.
+        citation: What to cite.
+    """
+
+    title: str
+    weights: str
+    licence: str
+    citation: str
+
+
+TASKS: dict[str, TaskEntry] = {
+    "malignancy": TaskEntry(
+        "Malignancy",
+        "Malignant against benign in pathology, for the kidney of the index lesion.",
+        "Tao et al., Nature Communications 2026",
+    ),
+    "aggressiveness": TaskEntry(
+        "Aggressiveness",
+        "Any of WHO/ISUP grade 3-4, pT3 or higher, N1, M1, necrosis, sarcomatoid or rhabdoid differentiation, against "
+        "indolent or benign; what was not assessed counts as not present.",
+        "Tao et al., Nature Communications 2026",
+    ),
+}
+
+ENCODERS: dict[str, EncoderEntry] = {
+    "scratch": EncoderEntry("3D CNN from scratch", "random", "Apache-2.0", "He et al., CVPR 2016; MONAI"),
+}
+
+PROFILES: dict[str, str] = {
+    "demo": "two CPU cores, minutes",
+    "small": "one GPU with 16 GB",
+    "paper": "the published recipe, four GPUs with 80 GB",
+}
+
+
+def choose(kind: str, name: str, choices: dict[str, object]) -> str:
+    """The name itself, if it is one of the choices.
+
+    Raises:
+        DataError: listing the choices, and the nearest one.
+    """
+    if name in choices:
+        return name
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise DataError(f"{kind}={name} is not known; choose one of {', '.join(choices)}.{hint}")
+
+
+def axis_file(axis: str, name: str) -> Path:
+    """The YAML file of one choice, for example `task/malignancy.yaml`."""
+    return CONFIGS / axis / f"{name}.yaml"
+
+
+def compose(stage: str, *, profile: str, encoder: str, task: str) -> list[Path]:
+    """The files of a run in the order in which they override each other.
+
+    Args:
+        stage: Name of a file under `configs/stage`.
+        profile: Size of the run.
+        encoder: Image encoder.
+        task: Downstream task.
+
+    Returns:
+        base, profile, stage, encoder, task.
+
+    Raises:
+        DataError: if a name is unknown, listing the choices.
+    """
+    return [
+        CONFIGS / "base.yaml",
+        axis_file("profile", choose("PROFILE", profile, dict(PROFILES))),
+        axis_file("stage", stage),
+        axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS))),
+        axis_file("task", choose("TASK", task, dict(TASKS))),
+    ]

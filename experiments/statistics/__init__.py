@@ -1,0 +1,1 @@
+"""Statistics of a study: estimates with intervals, by patient."""

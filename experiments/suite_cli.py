@@ -1,0 +1,180 @@
+"""LightningCLI of the suite: what a configuration may hold, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+
+from callbacks.checkpoint import RunCheckpoint
+from callbacks.seeding import EpochSeed
+from datamodules.augmentation import AugmentationConfig
+from datamodules.contract import PreprocessingContract
+from datamodules.errors import DataError
+from experiments.trainer import SuiteTrainer
+from lightning_modules.base import SuiteModule, check_checkpoint
+from lightning_modules.errors import ModelError
+from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.optimization import OptimizerConfig
+
+ALLOWED_PACKAGES = ("lightning_modules", "datamodules", "callbacks", "experiments", "lightning", "torch", "torchmetrics")
+"""Packages whose classes a YAML file may name; importing anything else would run code that nobody reviewed."""
+
+
+class SuiteCLI(LightningCLI):
+    """The parser of `fit`, `validate`, `test` and `predict`, also used by the launchers of stages and tasks.
+
+    Groups that several classes share stand once at the top level (`contract`, `encoder`, `optimizer`,
+    `augmentation`, `seed_everything`) and are linked to where they are used.
+
+    Args:
+        args: Command line, as a list.
+        run: Whether to run a subcommand; otherwise model, data and trainer are built only.
+        logger: Logger of the run; none by default.
+    """
+
+    def __init__(self, args: list[str], run: bool = True, logger: Logger | None = None) -> None:
+        self.logger: Logger | bool = logger or False
+        check_config_files(args)
+        super().__init__(
+            args=args,
+            run=run,
+            trainer_class=SuiteTrainer,
+            save_config_callback=None,
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"exit_on_error": False, "prog": "python -m experiments"}
+            | {name: {"exit_on_error": False} for name in self.subcommands()},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the shared groups and link them."""
+        parser.add_argument("--run_dir", type=str, default="runs/unnamed", help="Folder of the run.")
+        parser.add_class_arguments(PreprocessingContract, "contract")
+        parser.add_class_arguments(EncoderConfig, "encoder")
+        parser.add_class_arguments(OptimizerConfig, "optimizer")
+        parser.add_class_arguments(AugmentationConfig, "augmentation")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        for group, target in (
+            ("contract", "data.init_args.contract"),
+            ("augmentation", "data.init_args.augmentation"),
+            ("encoder", "model.init_args.encoder"),
+            ("optimizer", "model.init_args.optimizer"),
+        ):
+            parser.link_arguments(group, target, apply_on="instantiate")
+        parser.link_arguments("data.contract", "model.init_args.contract", apply_on="instantiate")
+        parser.link_arguments("data.class_counts", "model.init_args.class_counts", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """Guard `--ckpt_path`: LightningCLI would let the checkpoint's hyper-parameters replace class and arguments."""
+        name = self.config.get("subcommand")
+        if name is None:
+            return
+        if name in ("test", "predict", "validate") and not self.config[name].get("ckpt_path"):
+            raise ModelError(
+                f"`{name}` was asked for without --ckpt_path and would score random weights; "
+                "name a checkpoint, for example runs/<experiment>/<run>/checkpoints/best.ckpt."
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> SuiteTrainer:
+        """Build the Trainer with the callbacks that every run has."""
+        if not isinstance(self.model, SuiteModule):
+            raise ModelError(f"{type(self.model).__name__} is not a SuiteModule; a stage or task derives from it.")
+        settings = self._get(self.config_init, "trainer")
+        folder = Path(settings["default_root_dir"]) / "checkpoints"
+        callbacks = [
+            *(settings["callbacks"] or []),
+            EpochSeed(int(self._get(self.config, "seed_everything"))),
+            RunCheckpoint(folder, self.model.monitor, self.model.mode),
+        ]
+        trainer: SuiteTrainer = super().instantiate_trainer(callbacks=callbacks, logger=self.logger, **kwargs)  # type: ignore[assignment]
+        return trainer
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse a checkpoint that does not fit before any data is read."""
+        name = self.config.get("subcommand")
+        path = self.config[name].get("ckpt_path") if name else None
+        if path:
+            check_checkpoint_file(Path(path), self.model)  # type: ignore[arg-type]
+
+    def resolved_config(self) -> dict[str, Any]:
+        """The configuration after all files and flags, as plain data that `--config` reads back."""
+        text = self.parser.dump(self.config, skip_none=False, format="yaml")
+        content: dict[str, Any] = yaml.safe_load(text)
+        return content
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint as plain data and tensors; nothing in it is executed.
+
+    Raises:
+        ModelError: if the file is absent, truncated, or holds anything but tensors and plain data.
+    """
+    if not path.is_file():
+        raise ModelError(f"Checkpoint {path.name} does not exist in {path.parent.name}; name an existing file.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not a safe checkpoint
+        raise ModelError(
+            f"Checkpoint {path.name} could not be read safely ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "it is damaged or holds more than tensors and plain data, and nothing of it was run."
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"Checkpoint {path.name} holds a {type(content).__name__}; expected a Lightning checkpoint.")
+    return content
+
+
+def check_checkpoint_file(path: Path, model: SuiteModule) -> None:
+    """Refuse a checkpoint of another class or contract than the model's.
+
+    Raises:
+        ModelError: naming what differs.
+    """
+    check_checkpoint(read_checkpoint(path), model.class_path(), model.contract)
+
+
+def check_config_files(args: list[str]) -> None:
+    """Refuse YAML that names classes outside the suite and its libraries, before anything is imported.
+
+    Raises:
+        DataError: naming file, key and class.
+    """
+    for position, argument in enumerate(args):
+        name, _, value = argument.partition("=")
+        if name not in ("--config", "-c"):
+            if name.endswith("class_path"):
+                _check_class_path("command line", name, value or (args[position + 1] if position + 1 < len(args) else ""))
+            continue
+        path = Path(value or (args[position + 1] if position + 1 < len(args) else ""))
+        if not path.is_file():
+            raise DataError(f"Configuration {path.name} does not exist; name a YAML file.")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise DataError(f"Configuration {path.name} is not plain YAML: {' '.join(str(error).split())}.") from error
+        _check_node(path.name, "", content)
+
+
+def _check_node(file: str, key: str, node: Any) -> None:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "class_path":
+                _check_class_path(file, key, str(value))
+            _check_node(file, f"{key}.{name}".lstrip("."), value)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            _check_node(file, f"{key}[{number}]", value)
+
+
+def _check_class_path(file: str, key: str, value: str) -> None:
+    if value.split(".")[0] not in ALLOWED_PACKAGES:
+        raise DataError(
+            f"{file}: {key} names the class {value!r}; a configuration may only name classes of "
+            f"{', '.join(ALLOWED_PACKAGES)}."
+        )

@@ -1,0 +1,84 @@
+"""What every LightningModule of the suite has in common: its optimiser, and a guard on its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from lightning_modules.errors import ModelError
+from lightning_modules.optimization import OptimizerConfig, make_optimizer
+
+CHECKPOINT_KEY = "renal_suite"
+_NOT_COMPARED = ("region", "version")
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], module: str, contract: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another class, or one made for other preprocessing.
+
+    Args:
+        checkpoint: What `torch.load` gave.
+        module: Class that is to load it, as `package.module.Class`.
+        contract: The preprocessing contract of the data at hand.
+
+    Raises:
+        ModelError: naming both classes, or the fields of the contract that differ.
+    """
+    stamp = checkpoint.get(CHECKPOINT_KEY)
+    if not isinstance(stamp, Mapping):
+        raise ModelError("The checkpoint was not written by this suite; weights of other sources enter as an encoder.")
+    if stamp["module"] != module:
+        raise ModelError(
+            f"The checkpoint holds {stamp['module']} and the configuration asks for {module}; --ckpt_path resumes or "
+            "tests a run of the same class only. Pretrained weights enter by their own argument, model.encoder."
+        )
+    theirs = stamp["contract"]
+    differing = [
+        f"{name}: {theirs.get(name)} in the checkpoint, {contract.get(name)} in the data"
+        for name in sorted({*theirs, *contract})
+        if name not in _NOT_COMPARED and theirs.get(name) != contract.get(name)
+    ]
+    if differing:
+        raise ModelError(
+            "The checkpoint was trained with another preprocessing contract (" + "; ".join(differing) + "); "
+            "make a volume set that follows it with `make volumes`, or train anew."
+        )
+
+
+class SuiteModule(lightning.LightningModule):
+    """Base of the stages and tasks.
+
+    Subclasses define `training_step` and the rest; `monitor` and `mode` say which checkpoint is the best one.
+
+    Args:
+        contract: Preprocessing contract of the data as plain data; travels with every checkpoint.
+        optimizer: Optimiser and schedule.
+    """
+
+    monitor: ClassVar[str]
+    mode: ClassVar[str]
+
+    def __init__(self, contract: Mapping[str, Any], optimizer: OptimizerConfig) -> None:
+        super().__init__()
+        self.contract = dict(contract)
+        self.optimizer_config = optimizer
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with warm-up and cosine decay over all steps of the run."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        return make_optimizer(self, self.optimizer_config, steps)  # type: ignore[return-value]
+
+    @classmethod
+    def class_path(cls) -> str:
+        """Name of the class as a checkpoint records it."""
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stamp the checkpoint with its class and contract, as plain data."""
+        checkpoint[CHECKPOINT_KEY] = {"module": self.class_path(), "contract": self.contract}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not fit."""
+        check_checkpoint(checkpoint, self.class_path(), self.contract)

@@ -1,0 +1,46 @@
+"""Cohorts and configurations shared by the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.builder import build_cohort
+from tests.tiny import CONTRACT, TinySource
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort with roles; read only."""
+    root = tmp_path_factory.mktemp("cohorts") / "tiny"
+    build_cohort(TinySource(), root, CONTRACT, workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_folds_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort with folds; read only."""
+    root = tmp_path_factory.mktemp("cohorts") / "tiny_folds"
+    build_cohort(TinySource(per_center=10, evaluation="folds"), root, CONTRACT, workers=1)
+    return root
+
+
+@pytest.fixture
+def tiny_copy(tiny_root: Path, tmp_path: Path) -> Path:
+    """A copy of the cohort that a test may damage."""
+    return Path(shutil.copytree(tiny_root, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The development data: real masks, one real CT and real reports."""
+    folder = os.environ.get("RENAL_DATA")
+    if not folder:
+        pytest.skip("RENAL_DATA is not set: real masks and scans do not ship with the project")
+    return Path(folder)

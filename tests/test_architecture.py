@@ -1,0 +1,80 @@
+"""Who may import whom, and what no file may say."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("lightning_modules", "datamodules", "callbacks", "experiments")
+
+FORBIDDEN = {
+    "datamodules": ("lightning_modules", "callbacks", "experiments"),
+    "lightning_modules": ("datamodules", "callbacks", "experiments"),
+    "lightning_modules/networks": ("lightning", "datamodules"),
+    "lightning_modules/losses": ("lightning", "datamodules", "monai", "torchmetrics"),
+    "lightning_modules/metrics": ("lightning", "datamodules"),
+    "callbacks": ("datamodules", "experiments"),
+}
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_rooms_import_only_what_they_may(folder: str) -> None:
+    bad = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in _files(folder)
+        for name in _imports(path)
+        if name.split(".")[0] in FORBIDDEN[folder]
+    ]
+    assert bad == []
+
+
+def test_callbacks_import_metrics_at_most() -> None:
+    names = {name for path in _files("callbacks") for name in _imports(path) if name.startswith("lightning_modules")}
+    assert all(name.startswith("lightning_modules.metrics") for name in names)
+
+
+def test_the_whole_stack_imports_together() -> None:
+    import accelerate
+    import bitsandbytes
+    import lightning
+    import litdata
+    import mlflow
+    import monai
+    import optuna
+    import peft
+    import pycox
+    import torchio
+    import torchmetrics
+    import transformers
+
+    stack = (accelerate, bitsandbytes, lightning, litdata, mlflow, monai, optuna, peft, pycox, torchio, torchmetrics)
+    assert all(module.__name__ for module in (*stack, transformers))
+
+
+def test_no_file_runs_yaml_or_pickles() -> None:
+    banned = ("yaml.load(", "yaml.unsafe_load", "weights_only=False", "allow_pickle=True", "pickle.load", "eval(")
+    found = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for room in ROOMS
+        for path in _files(room)
+        for word in banned
+        if word in path.read_text(encoding="utf-8").replace(".eval()", "")
+    ]
+    assert found == []

@@ -1,0 +1,96 @@
+"""A cohort small enough for every test: a source that draws noise with one planted, learnable sign."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from datamodules.cohort import CohortInfo
+from datamodules.contract import PreprocessingContract
+from datamodules.errors import DataError
+from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
+from datamodules.splits import assign_folds, assign_splits
+
+CONTRACT = PreprocessingContract(grid=(8, 12, 12))
+CENTERS = {"P1": "pretrain", "I1": "internal", "I2": "internal", "E1": "external", "E2": "external"}
+PHASES = ("arterial", "venous")
+
+
+@dataclass(frozen=True)
+class TinySource:
+    """Patients of five centres; malignant ones hold a bright block, so that a network can learn the task.
+
+    Args:
+        per_center: Patients per centre.
+        seed: Seed.
+        evaluation: roles or folds.
+        fail: Patients whose file is damaged.
+        skip: Patients that cannot be used.
+    """
+
+    per_center: int = 12
+    seed: int = 0
+    evaluation: str = "roles"
+    fail: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+    @property
+    def info(self) -> CohortInfo:
+        return CohortInfo("tiny", self.evaluation, "rendered", "Drawn by a test.", phantom=True, seed=self.seed)  # type: ignore[arg-type]
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr((self.per_center, self.seed, self.evaluation)).encode()).hexdigest()
+
+    def patient_ids(self) -> list[str]:
+        return [f"{center}-{number:03d}" for center in CENTERS for number in range(self.per_center)]
+
+    def load(self, patient_id: str, contract: PreprocessingContract) -> PatientRecord:
+        if patient_id in self.fail:
+            raise DataError(f"{patient_id}: segmentation.nii.gz is truncated.")
+        if patient_id in self.skip:
+            raise SkipPatient("no kidney in the mask")
+        center, number = patient_id.split("-")
+        rng = np.random.default_rng([self.seed, *patient_id.encode()])
+        malignant = int(number) % 3 != 0
+        study = f"{patient_id}-s1"
+        volumes, masks, kidneys = [], [], []
+        for side in ("left", "right"):
+            index = side == "left"
+            for phase in PHASES:
+                image = rng.normal(0, 20, contract.grid)
+                if index and malignant:
+                    image[2:6, 4:9, 4:9] += 120
+                volumes.append(Volume(study, f"{study}-{phase}", side, phase, image.round().astype(np.int16)))
+            labels = np.zeros(contract.grid, np.uint8)
+            labels[2:6, 3:9, 3:9] = 1
+            masks.append(Mask(study, side, labels))
+            kidneys.append(
+                {"patient_id": patient_id, "study_id": study, "side": side, "has_lesion": index, "is_index": index,
+                 "renal_r": 1 + int(number) % 3 if index else None}
+            )
+        months = float(rng.exponential(30))
+        patient = {
+            "patient_id": patient_id, "center": center, "age_years": 60.0, "sex": "female", "malignancy": int(malignant),
+            "aggressiveness": int(number) % 2, "os_months": months, "os_event": bool(rng.random() < 0.5),
+            "time_origin": "surgery",
+        }
+        series = [
+            {"patient_id": patient_id, "study_id": study, "series_id": f"{study}-{phase}", "phase": phase,
+             "intensity": "rendered"}
+            for phase in PHASES
+        ]
+        return PatientRecord(patient_id, {"patients": [patient], "series": series, "kidneys": kidneys}, volumes, masks)
+
+    def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        patients = tables["patients"]
+        roles = dict(CENTERS) if self.evaluation == "roles" else dict.fromkeys(CENTERS, "internal")
+        centers = pd.DataFrame([{"center": center, "role": role} for center, role in roles.items()])
+        if self.evaluation == "folds":
+            splits = assign_folds(patients, patients["center"], "malignancy", self.seed)
+        else:
+            splits = assign_splits(patients, centers, "malignancy", self.seed)
+        return {**tables, "centers": centers, "splits": splits}
