@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 _PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")
@@ -13,7 +15,8 @@ _PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")
 class RunCheckpoint(ModelCheckpoint):
     """Keeps `best.ckpt` and `last.ckpt` in one folder and no absolute path inside them.
 
-    A run folder can then be moved, shared and resumed elsewhere.
+    A run folder can then be moved, shared and resumed elsewhere. Of epochs with the same score the last one is kept:
+    on a small validation set the AUC has few values, and the later epoch was trained longer.
 
     Args:
         folder: Where the checkpoints go.
@@ -32,6 +35,12 @@ class RunCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+
+    def check_monitor_top_k(self, trainer: lightning.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Whether the current score is at least as good as the best one."""
+        better = super().check_monitor_top_k(trainer, current)
+        tied = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return bool(trainer.strategy.reduce_boolean_decision(better or tied, all=False))
 
     def state_dict(self) -> dict[str, Any]:
         """The state with file names instead of paths."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import timedelta
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
+
+
+logger = logging.getLogger("renal_suite")
 
 
 class Throughput(Callback):
-    """Logs samples per second and peak GPU memory of every epoch, and says how long the rest will take."""
+    """Logs samples per second, learning rate and peak GPU memory of every epoch, and says how long the rest takes."""
 
     def __init__(self) -> None:
         self._started = 0.0
@@ -45,6 +49,7 @@ class Throughput(Callback):
         """Log the rates."""
         rate = self._samples * trainer.world_size / max(time.monotonic() - self._started, 1e-9)
         pl_module.log("train/samples_per_second", rate, rank_zero_only=True)
+        pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"], rank_zero_only=True)
         if torch.cuda.is_available():
             pl_module.log("train/peak_memory_gib", torch.cuda.max_memory_allocated() / 2**30, rank_zero_only=True)
         done, total = trainer.current_epoch + 1, trainer.max_epochs
@@ -58,7 +63,5 @@ class Throughput(Callback):
                 for name, value in sorted(trainer.callback_metrics.items())
                 if name in ("train/loss", "val/loss", "val/auroc")
             )
-            rank_zero_info(
-                f"epoch {done}/{total}: {metrics}, {rate:.1f} volumes/s, "
-                f"about {timedelta(seconds=round(left))} left"
-            )
+            text = f"epoch {done}/{total}: {metrics}, {rate:.1f} volumes/s, about {timedelta(seconds=round(left))} left"
+            rank_zero_only(logger.info)(text)

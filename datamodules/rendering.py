@@ -146,7 +146,7 @@ class Scene:
             blurred = _smooth(body, look.core_depth_mm, self.spacing_mm)
             if tissue is Tissue.KIDNEY:
                 # Columns of cortex reach between the pyramids.
-                blurred -= 0.07 * np.maximum(_random_field(rng, body.shape, 9.0, self.spacing_mm), 0.0)
+                blurred -= 0.13 * np.maximum(_random_field(rng, body.shape, 11.0, self.spacing_mm), 0.0)
             depth = np.clip((blurred - 0.80) / 0.08, 0.0, 1.0)
             share[box] = np.where(inside[box], depth, share[box])
         return share

@@ -258,6 +258,9 @@ class RoiDataModule(lightning.LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            # A generator of its own: a loader draws a base seed when it is opened, and opening it earlier after a
+            # resumption would shift the global generator, and with it dropout.
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def setup(self, stage: str) -> None:

@@ -69,6 +69,7 @@ class Table:
         columns: All columns it may hold.
         parent: Table and columns that every row must be found in.
         optional: Whether a cohort may leave the table out.
+        repeated: What is said of a key that stands in several rows.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Table:
     columns: tuple[Column, ...]
     parent: tuple[str, tuple[str, ...]] | None = None
     optional: bool = False
+    repeated: str = "stands in several rows"
 
     def column(self, name: str) -> Column:
         """The column of that name."""
@@ -217,6 +219,7 @@ TABLES: dict[str, Table] = {
                 Column("fold", "integer", "Fold in which the patient is tested.", low=0, high=99),
             ),
             parent=("patients", ("patient_id",)),
+            repeated="is in several splits",
         ),
     )
 }
@@ -266,11 +269,9 @@ def check_table(frame: pd.DataFrame, table: Table, source: str) -> list[Finding]
     if all(name in frame for name in table.key):
         repeated = frame[frame.duplicated(list(table.key), keep=False)]
         for values in list(repeated.groupby(list(table.key), dropna=False).groups)[:5]:
-            findings.append(
-                Finding(
-                    "FAIL", f"{values} stands in several rows", f"{source}, columns {', '.join(table.key)}", "one row"
-                )
-            )
+            named = ", ".join(map(str, values)) if isinstance(values, tuple) else str(values)
+            where = f"{source}, column{'s' if len(table.key) > 1 else ''} {', '.join(table.key)}"
+            findings.append(Finding("FAIL", f"{named} {table.repeated}", where, "one row"))
     return findings
 
 

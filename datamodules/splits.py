@@ -127,7 +127,10 @@ def split_of_fold(
     split[tested] = "test"
     rest = patients[~tested]
     label = rest[outcome].astype("string").fillna("").to_numpy()
-    splitter = StratifiedGroupKFold(n_splits=round(1 / validation_share), shuffle=True, random_state=seed + fold)
+    parts = min(round(1 / validation_share), rest["center"].nunique())
+    if parts < 2:
+        raise DataError(f"fold {fold}: the other folds hold one site; expected two, one of them for validation.")
+    splitter = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed + fold)
     # The centre of a cohort with folds is its site.
     _, validation = next(splitter.split(np.zeros(len(rest)), label, rest["center"].to_numpy()))
     split[rest.index[validation]] = "val"

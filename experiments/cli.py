@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, auto_cli
 
 from datamodules.errors import DataError
+from experiments.console import configure_output
 from lightning_modules.errors import ModelError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -142,6 +142,22 @@ def _dispatch(args: list[str]) -> int:
     return int(result or 0)
 
 
+def _sentence(error: Exception) -> str:
+    """What is wrong in one line; the parser wraps our own errors, and of its own keeps every choice it tried.
+
+    Raises:
+        Exception: the error itself, when it is neither ours nor the parser's: a defect, whose trace is wanted.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DataError | ModelError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if not isinstance(error, ArgumentError):
+        raise error
+    return " ".join(str(error).split())
+
+
 def main(args: list[str] | None = None) -> int:
     """Run one command.
 
@@ -151,13 +167,11 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 a check failed, 2 bad input (one sentence on standard error), 130 interrupted.
     """
-    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    configure_output()
     try:
         return _dispatch(list(sys.argv[1:] if args is None else args))
-    except (DataError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except ArgumentError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ArgumentError, ValueError) as error:
+        print(f"error: {_sentence(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("Interrupted; the same command, or `make resume RUN=`, goes on from the last checkpoint.", file=sys.stderr)
         return 130

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
+from experiments.console import say
 from experiments.evaluation import caption, format_table, results_table, write_results
-from experiments.launch import DONE, RUN_COMMAND, Launch, mark_done, train
+from experiments.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
 from experiments.registry import TASKS, choose, compose
 from experiments.tracking import cohort_tags, make_logger, parent_run, short_hash
 
@@ -75,22 +76,30 @@ def finetune(point: Point) -> pd.DataFrame:
     files = compose("finetune", profile=point.profile, encoder=point.encoder, task=point.task)
     cohort = Cohort.load(point.data)
     folder = point.runs / point.experiment(cohort) / point.name
-    if (folder / DONE).is_file():
+    folds = _folds(cohort)
+    launches = [_launch(point, cohort, files, folder, fold) for fold in folds]
+    if (folder / DONE).is_file() and all(check_finished(launch) for launch in launches):
         table = pd.read_csv(folder / "results.csv")
-        rank_zero_info(f"{point.name} is finished already; its results:")
+        say(f"{point.name} is finished already; its results:")
         _report(table, cohort, folder)
         return table
     parent = _curve(point, cohort)
-    if cohort.info.evaluation == "folds":
-        logger, predictions = _run_folds(point, cohort, files, folder, parent)
-    else:
-        logger = _run(point, cohort, files, folder, parent, fold=None)
+    if folds == [None]:
+        logger = train(replace(launches[0], parent=parent), test=True).logger
         predictions = _predictions(folder)
-    if logger is not None:
-        _finish(point, cohort, folder, logger, predictions)
+    else:
+        logger, predictions = _run_folds(point, cohort, folder, launches, parent)
+    _finish(point, cohort, folder, logger, predictions)
     table = results_table(predictions)
     _report(table, cohort, folder)
     return table
+
+
+def _folds(cohort: Cohort) -> list[int | None]:
+    """The folds of a cohort that has them; else one run without a fold."""
+    if cohort.info.evaluation == "roles":
+        return [None]
+    return [int(value) for value in sorted(cohort["splits"]["fold"].dropna().unique())]
 
 
 def _curve(point: Point, cohort: Cohort) -> str | None:
@@ -109,34 +118,29 @@ def _curve(point: Point, cohort: Cohort) -> str | None:
 
 
 def _run_folds(
-    point: Point, cohort: Cohort, files: list[Path], folder: Path, parent: str | None
-) -> tuple[MLFlowLogger | None, pd.DataFrame]:
+    point: Point, cohort: Cohort, folder: Path, launches: list[Launch], parent: str | None
+) -> tuple[MLFlowLogger, pd.DataFrame]:
     """Every fold as a run of its own under one MLflow run, which takes the pooled results."""
-    logger = None
+    logger = make_logger(point.runs, folder, point.experiment(cohort), point.name, _tags(point, cohort), parent)
     if rank_zero_only.rank == 0:
-        logger = make_logger(point.runs, folder, point.experiment(cohort), point.name, _tags(point, cohort), parent)
         write_json(folder / RUN_COMMAND, _command(point))
-    numbers = sorted(int(value) for value in cohort["splits"]["fold"].dropna().unique())
     parts = []
-    for number in numbers:
-        fold_folder = folder / f"fold{number}"
-        if (fold_folder / DONE).is_file():
-            rank_zero_info(f"fold {number + 1} of {len(numbers)} is finished already")
+    for number, launch in enumerate(launches):
+        if check_finished(launch):
+            say(f"fold {number + 1} of {len(launches)} is finished already")
         else:
-            rank_zero_info(f"fold {number + 1} of {len(numbers)}")
-            _run(point, cohort, files, fold_folder, logger.run_id if logger else None, fold=number)
-            mark_done(fold_folder, {"fold": number})
-        parts.append(_predictions(fold_folder).assign(fold=number))
+            say(f"fold {number + 1} of {len(launches)}")
+            train(replace(launch, parent=logger.run_id), test=True)
+            mark_done(launch.folder, {"fold": number})
+        parts.append(_predictions(launch.folder).assign(fold=number))
     pooled = pd.concat(parts, ignore_index=True)
     if rank_zero_only.rank == 0:
         write_parquet(folder / PREDICTIONS, pooled)
     return logger, pooled
 
 
-def _run(
-    point: Point, cohort: Cohort, files: list[Path], folder: Path, parent: str | None, fold: int | None
-) -> MLFlowLogger | None:
-    launch = Launch(
+def _launch(point: Point, cohort: Cohort, files: list[Path], folder: Path, fold: int | None) -> Launch:
+    return Launch(
         files=files,
         options={
             "seed_everything": point.seed,
@@ -145,22 +149,21 @@ def _run(
             "data.init_args.fraction": point.fraction,
             "data.init_args.fold": fold,
         },
-        folder=folder,
+        folder=folder if fold is None else folder / f"fold{fold}",
         runs=point.runs,
         experiment=point.experiment(cohort),
         name=point.name if fold is None else f"{point.name}-fold{fold}",
         tags=_tags(point, cohort),
         command=_command(point),
-        parent=parent,
         extra=list(point.extra),
     )
-    return train(launch, test=True).logger
 
 
 def _predictions(folder: Path) -> pd.DataFrame:
     return read_parquet(folder / PREDICTIONS)[0]
 
 
+@rank_zero_only
 def _finish(point: Point, cohort: Cohort, folder: Path, logger: MLFlowLogger, predictions: pd.DataFrame) -> None:
     """Write and log the results; DONE is written last."""
     title = f"{TASKS[point.task].title}, {point.encoder}, {point.fraction:.0%} of the labels"
@@ -197,4 +200,4 @@ def _plain(point: Point) -> dict[str, object]:
 
 
 def _report(table: pd.DataFrame, cohort: Cohort, folder: Path) -> None:
-    rank_zero_info(f"{format_table(table)}\n{caption(cohort.info)}\nFolder: {folder.as_posix()}")
+    say(f"{format_table(table)}\n{caption(cohort.info)}\nFolder: {folder.as_posix()}")

@@ -13,13 +13,14 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.errors import DataError
-from datamodules.files import replacing, write_json
+from datamodules.files import read_json, replacing, write_json
 from experiments.suite_cli import SuiteCLI, check_checkpoint_file
 from experiments.tracking import make_logger
 from lightning_modules.base import SuiteModule
 
 DONE = "DONE"
 RUN_COMMAND = "run.json"
+CONFIG = "config.yaml"
 # Where a run computes and reads from may change between a start and its resumption; what it computes may not.
 _FREE = (
     "run_dir",
@@ -79,12 +80,12 @@ class Finished:
     """What a run leaves behind.
 
     Args:
-        logger: Logger for further metrics; None on ranks other than 0.
+        logger: Logger for further metrics; it logs nothing on ranks other than 0.
         best_score: Validation metric of the best checkpoint.
         model: The module with the best checkpoint's weights.
     """
 
-    logger: MLFlowLogger | None
+    logger: MLFlowLogger
     best_score: float
     model: SuiteModule
 
@@ -106,11 +107,10 @@ def train(launch: Launch, *, test: bool) -> Finished:
     last = launch.folder / "checkpoints" / "last.ckpt"
     if last.is_file():
         check_checkpoint_file(last, cli.model)  # type: ignore[arg-type]
-    logger = None
+    logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
     if rank_zero_only.rank == 0:
-        logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
         logger.experiment.log_dict(logger.run_id, _without_paths(resolved), "config.yaml")
-        cli.trainer.logger = logger
+    cli.trainer.logger = logger
     resume = str(last) if last.is_file() else None
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
     checkpoint = cli.trainer.checkpoint_callback
@@ -127,23 +127,39 @@ def mark_done(folder: Path, content: Mapping[str, Any]) -> None:
     write_json(folder / DONE, dict(content))
 
 
+def check_finished(launch: Launch) -> bool:
+    """Whether the run is finished with the very configuration that is asked for.
+
+    Raises:
+        DataError: if the folder holds a run with another configuration.
+    """
+    if not (launch.folder / DONE).is_file():
+        return False
+    _check_same(launch, SuiteCLI(launch.arguments(), run=False, parse_only=True).resolved_config())
+    return True
+
+
 def _claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
     """Make the folder this run's own, or check that it already is."""
-    path = launch.folder / "config.yaml"
+    path = launch.folder / CONFIG
     if path.is_file():
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differing = _differences(stored, resolved)
-        if differing:
-            raise DataError(
-                f"Run {launch.name} exists with another configuration ({'; '.join(differing[:4])}). "
-                "Finished work is not overwritten: give this one a name of its own with TAG=, or delete the folder."
-            )
+        _check_same(launch, resolved)
         return
     if rank_zero_only.rank != 0:
         return
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")
     write_json(launch.folder / RUN_COMMAND, dict(launch.command))
+
+
+def _check_same(launch: Launch, resolved: Mapping[str, Any]) -> None:
+    stored = yaml.safe_load((launch.folder / CONFIG).read_text(encoding="utf-8"))
+    differing = _differences(stored, resolved)
+    if differing:
+        raise DataError(
+            f"Run {launch.name} exists with another configuration ({'; '.join(differing[:4])}). "
+            "Finished work is not overwritten: give this one a name of its own with TAG=, or delete the folder."
+        )
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -174,4 +190,10 @@ def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
         if arguments.get(key):
             arguments[key] = Path(str(arguments[key])).name
     content["trainer"]["default_root_dir"] = content["run_dir"]
+    return content
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """What DONE says."""
+    content: dict[str, Any] = read_json(folder / DONE)
     return content

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from experiments.console import say
 from experiments.evaluation import caption
-from experiments.launch import DONE, Launch, mark_done, read_done, train
+from experiments.launch import Launch, check_finished, mark_done, read_done, train
 from experiments.registry import compose
 from experiments.statistics.discrimination import auroc_delong
 from experiments.tracking import cohort_tags
@@ -45,16 +44,13 @@ def pretrain(
             f"Cohort {cohort.info.name} is evaluated in folds and has no pretraining centres; "
             "its stages are trained inside the folds of `make finetune`."
         )
-    rank_zero_info(
+    say(
         "Stages: 1 cohort (done), 2 image encoder. The image encoder is trained on malignancy labels of the "
         "pretraining centres; attribute, text and alignment stages are not part of this version."
     )
     name = f"{STAGE}-{TASK}-s{seed}"
     experiment = f"renal/{cohort.info.name}/pretrain"
     folder = runs / experiment / name
-    if (folder / DONE).is_file():
-        rank_zero_info(f"Stage 2 is finished already: {read_done(folder)['summary']} Folder: {folder.as_posix()}")
-        return
     launch = Launch(
         files=compose("pretrain_supervised", profile=profile, encoder="scratch", task=TASK),
         options={"seed_everything": seed, "trainer.devices": devices, "data.init_args.root": data},
@@ -70,6 +66,9 @@ def pretrain(
         },
         extra=list(extra),
     )
+    if check_finished(launch):
+        say(f"Stage 2 is finished already: {read_done(folder)['summary']} Folder: {folder.as_posix()}")
+        return
     finished = train(launch, test=False)
     table = finished.model.val_table
     margin = (table.score[:, 1] - table.score[:, 0]).double().cpu().numpy()
@@ -80,5 +79,5 @@ def pretrain(
         f"(95 % interval {estimate.low:.3f} to {estimate.high:.3f}), n {len(target)}, positives {int(target.sum())}. "
         f"{caption(cohort.info)}"
     )
-    rank_zero_info(f"{summary}\nFolder: {folder.as_posix()}")
-    mark_done(folder, {"summary": summary, "run_id": finished.logger.run_id if finished.logger else None})
+    say(f"{summary}\nFolder: {folder.as_posix()}")
+    mark_done(folder, {"summary": summary, "run_id": finished.logger.run_id})

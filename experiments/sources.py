@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
-from datamodules.demo.source import DemoSource
 from datamodules.errors import DataError
-from datamodules.importers.kits23 import Kits23Source
 from datamodules.records import Source
 from experiments.registry import choose
 
 
-def _has_kits_table(path: Path) -> bool:
-    return (path / "kits23.json").is_file()
+@dataclass(frozen=True)
+class SourceEntry:
+    """A kind of source.
+
+    Args:
+        title: What it reads.
+        module: Module of its class; imported when it is used.
+        cls: Name of the class, a `datamodules.records.Source`.
+        argument: Its argument that takes SOURCE; None when it reads nothing.
+        matches: Whether a path looks like this kind.
+    """
+
+    title: str
+    module: str
+    cls: str
+    argument: str | None
+    matches: Callable[[Path], bool]
 
 
-SOURCES: dict[str, tuple[type, str | None, Callable[[Path], bool]]] = {
-    # name: class, the argument that takes the path, and how a path of this kind is recognised
-    "demo": (DemoSource, None, lambda path: False),
-    "kits23": (Kits23Source, "folder", _has_kits_table),
+SOURCES: dict[str, SourceEntry] = {
+    "demo": SourceEntry("phantoms, drawn", "datamodules.demo.source", "DemoSource", None, lambda path: False),
+    "kits23": SourceEntry(
+        "the official KiTS23 download",
+        "datamodules.importers.kits23",
+        "Kits23Source",
+        "folder",
+        lambda path: (path / "kits23.json").is_file(),
+    ),
 }
 
 
@@ -34,8 +54,8 @@ def recognise(path: Path) -> str:
     """
     if not path.exists():
         raise DataError(f"SOURCE {path.name} does not exist; name a folder or a manifest.")
-    for name, (_, _, matches) in SOURCES.items():
-        if matches(path):
+    for name, entry in SOURCES.items():
+        if entry.matches(path):
             return name
     raise DataError(f"SOURCE {path.name} was not recognised; name its KIND, one of {', '.join(SOURCES)}.")
 
@@ -46,16 +66,16 @@ def make_source(kind: str, path: Path | None, options: dict[str, str]) -> Source
     Raises:
         DataError: if the kind or an option is unknown, or a value has another type.
     """
-    choose("KIND", kind, dict(SOURCES))
-    cls, argument, _ = SOURCES[kind]
+    entry = SOURCES[choose("KIND", kind, dict(SOURCES))]
+    cls = getattr(importlib.import_module(entry.module), entry.cls)
     values: dict[str, Any] = dict(options)
-    if argument is not None and path is not None:
-        values[argument] = str(path)
+    if entry.argument is not None and path is not None:
+        values[entry.argument] = str(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls)
     try:
         parsed = parser.parse_args([f"--{name}={value}" for name, value in values.items()])
-    except Exception as error:  # jsonargparse raises ArgumentError for every misuse, some with a cause
+    except ArgumentError as error:
         reason = " ".join(str(error).split())
         raise DataError(f"Options of the {kind} source were refused: {reason}") from error
     source: Source = cls(**parser.instantiate_classes(parsed).as_dict())

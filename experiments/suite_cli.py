@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.seeding import EpochSeed
@@ -34,11 +33,11 @@ class SuiteCLI(LightningCLI):
     Args:
         args: Command line, as a list.
         run: Whether to run a subcommand; otherwise model, data and trainer are built only.
-        logger: Logger of the run; none by default.
+        parse_only: Whether to stop after the configuration is read and checked.
     """
 
-    def __init__(self, args: list[str], run: bool = True, logger: Logger | None = None) -> None:
-        self.logger: Logger | bool = logger or False
+    def __init__(self, args: list[str], run: bool = True, parse_only: bool = False) -> None:
+        self.parse_only = parse_only
         check_config_files(args)
         super().__init__(
             args=args,
@@ -67,7 +66,7 @@ class SuiteCLI(LightningCLI):
             ("encoder", "model.init_args.encoder"),
             ("optimizer", "model.init_args.optimizer"),
         ):
-            parser.link_arguments(group, target, apply_on="instantiate")
+            parser.link_arguments(group, target)
         parser.link_arguments("data.contract", "model.init_args.contract", apply_on="instantiate")
         parser.link_arguments("data.class_counts", "model.init_args.class_counts", apply_on="instantiate")
 
@@ -82,6 +81,11 @@ class SuiteCLI(LightningCLI):
                 "name a checkpoint, for example runs/<experiment>/<run>/checkpoints/best.ckpt."
             )
 
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer."""
+        if not self.parse_only:
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> SuiteTrainer:
         """Build the Trainer with the callbacks that every run has."""
         if not isinstance(self.model, SuiteModule):
@@ -93,7 +97,7 @@ class SuiteCLI(LightningCLI):
             EpochSeed(int(self._get(self.config, "seed_everything"))),
             RunCheckpoint(folder, self.model.monitor, self.model.mode),
         ]
-        trainer: SuiteTrainer = super().instantiate_trainer(callbacks=callbacks, logger=self.logger, **kwargs)  # type: ignore[assignment]
+        trainer: SuiteTrainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)  # type: ignore[assignment]
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -105,7 +109,7 @@ class SuiteCLI(LightningCLI):
 
     def resolved_config(self) -> dict[str, Any]:
         """The configuration after all files and flags, as plain data that `--config` reads back."""
-        text = self.parser.dump(self.config, skip_none=False, format="yaml")
+        text = self.parser.dump(self.config, skip_unset=False, format="yaml")
         content: dict[str, Any] = yaml.safe_load(text)
         return content
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_only
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -94,8 +95,13 @@ def make_logger(
         name: Name of the run.
         tags: What is said of it.
         parent: MLflow id of the parent run.
+
+    Returns:
+        The logger; on ranks other than 0 one that logs nothing.
     """
     uri = tracking_uri(runs)
+    if rank_zero_only.rank != 0:
+        return MLFlowLogger(experiment_name=experiment, tracking_uri=uri)
     client = MlflowClient(uri)
     identifier = experiment_id(client, experiment, runs)
     known = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}

@@ -6,6 +6,7 @@ from typing import Any
 
 from datamodules.appearance import Hu
 from datamodules.demo.facts import Kidney, Lesion, Measures, Patient
+from datamodules.nephrometry.scores import e_points, l_points, n_points, r_points
 from datamodules.tissues import Tissue
 
 LESION_ATTRIBUTES = (
@@ -44,24 +45,17 @@ ATTRIBUTES = (*KIDNEY_ATTRIBUTES, *LESION_ATTRIBUTES)
 
 
 def renal_points(measures: Measures) -> dict[str, Any]:
-    """R.E.N.A.L. points of the measured geometry (Kutikov and Uzzo, J Urol 2009;182:844-853).
-
-    R <= 4, < 7, >= 7 cm; E >= 50 %, < 50 %, wholly endophytic; N >= 7, > 4, <= 4 mm; L outside the polar lines,
-    crossing one, more than half across or across the midline. Columns are those of the table `kidneys`.
-    """
-    diameter, outside = measures.diameter_mm, measures.exophytic_fraction
-    near, between = measures.sinus_mm, measures.between_fraction
-    central = between > 0.5 or measures.crosses_midline
+    """R.E.N.A.L. values and points of the measured geometry, as columns of the table `kidneys`."""
     return {
-        "renal_r_mm": diameter,
-        "renal_e_fraction": outside,
-        "renal_n_mm": near,
-        "renal_l_fraction": between,
-        "renal_r": 1 if diameter <= 40 else (2 if diameter < 70 else 3),
-        "renal_e": 1 if outside >= 0.5 else (2 if outside > 0 else 3),
-        "renal_n": 1 if near >= 7 else (2 if near > 4 else 3),
+        "renal_r_mm": measures.diameter_mm,
+        "renal_e_fraction": measures.exophytic_fraction,
+        "renal_n_mm": measures.sinus_mm,
+        "renal_l_fraction": measures.between_fraction,
+        "renal_r": r_points(measures.diameter_mm),
+        "renal_e": e_points(measures.exophytic_fraction),
+        "renal_n": n_points(measures.sinus_mm),
         "renal_a": measures.face,
-        "renal_l": 1 if between <= 0 else (3 if central else 2),
+        "renal_l": l_points(measures.between_fraction, measures.crosses_midline),
     }
 
 

@@ -49,13 +49,9 @@ def _draw_kidney(labels: np.ndarray, grid: Grid, kidney: Kidney, anatomy: Anatom
     halo = 1.0 + 2.0 * anatomy.fat_mm / min(shape.half_axes_mm)
     labels[(body < halo) & (u > -shape.half_axes_mm[0] * 0.6) & ~_among(labels, _KEPT)] = Tissue.FAT
     labels[(body < 1.25) & ~_among(labels, _KEPT)] = Tissue.FAT
-    _vessels(labels, grid, kidney)
-    collecting, sinus = shape.system(u, v, w)
     labels[body < 1.0] = Tissue.KIDNEY
-    hilum = (body < 1.12) & (u < 0.0)
-    labels[(sinus < 0.0) & ((body < 1.0) | hilum) & ~_among(labels, _VESSELS)] = Tissue.RENAL_SINUS
-    _vessels(labels, grid, kidney, only=(sinus < 0.0) & (body < 1.12))
-    labels[(collecting < 0.0) & (body < 1.05)] = Tissue.COLLECTING_SYSTEM
+    _sinus(labels, (u, v, w), body, shape)
+    _vessels(labels, grid, kidney)
     if kidney.stones:
         end = shape.calyces[-1][1]
         labels[(u - end[0]) ** 2 + (v - end[1]) ** 2 + (w - end[2]) ** 2 < 3.0**2] = Tissue.STONE
@@ -64,7 +60,15 @@ def _draw_kidney(labels: np.ndarray, grid: Grid, kidney: Kidney, anatomy: Anatom
         _draw_lesion(labels, (u, v, w), lesion, kidney)
 
 
-_VESSELS = (Tissue.RENAL_VEIN, Tissue.RENAL_ARTERY, Tissue.THROMBUS)
+def _sinus(labels: np.ndarray, local: tuple[np.ndarray, ...], body: np.ndarray, shape: KidneyShape) -> None:
+    """Sinus fat and collecting system, inside the organ and just before its hilum."""
+    near = (body < 1.0) | ((body < 1.12) & (local[0] < 0.0))
+    # Distances to all calyces are costly: only the voxels of the organ are asked.
+    collecting, sinus = shape.system(*(axis[near] for axis in local))
+    tissue = labels[near]
+    tissue[sinus < 0.0] = Tissue.RENAL_SINUS
+    tissue[(collecting < 0.0) & (body[near] < 1.05)] = Tissue.COLLECTING_SYSTEM
+    labels[near] = tissue
 
 
 def _among(labels: np.ndarray, tissues: tuple[Tissue, ...]) -> np.ndarray:
@@ -73,11 +77,10 @@ def _among(labels: np.ndarray, tissues: tuple[Tissue, ...]) -> np.ndarray:
     return table[labels]
 
 
-def _vessels(labels: np.ndarray, grid: Grid, kidney: Kidney, only: np.ndarray | None = None) -> None:
+def _vessels(labels: np.ndarray, grid: Grid, kidney: Kidney) -> None:
     """Renal artery and vein from the great vessels into the sinus; a thrombus fills and widens the vein."""
     shape = kidney.shape
     a = shape.half_axes_mm[0]
-    allowed = ~_among(labels, (*_KEPT, Tissue.LIVER)) if only is None else only
     hilum = tuple(shape.to_ras(np.array([-0.55 * a, 1.0, 5.0])))
     box = grid.box(
         np.minimum(hilum, (min(AORTA_MM[0], hilum[0]), -45.0, hilum[2])) - 14.0,
@@ -86,10 +89,11 @@ def _vessels(labels: np.ndarray, grid: Grid, kidney: Kidney, only: np.ndarray | 
     if box is None:
         return
     part = grid.part(box)
+    allowed = _among(labels[box], (Tissue.FAT, Tissue.RENAL_SINUS, Tissue.MUSCLE, Tissue.BOWEL, Tissue.SOFT_TISSUE))
     clot = kidney.thrombus != "none"
     routes = (
         (Tissue.RENAL_ARTERY, AORTA_MM, -7.0, 2.6),
-        (Tissue.THROMBUS if clot else Tissue.RENAL_VEIN, CAVA_MM, 0.0, 6.5 if clot else 4.6),
+        (Tissue.THROMBUS if clot else Tissue.RENAL_VEIN, CAVA_MM, 0.0, 6.0 if clot else 3.8),
     )
     for tissue, (x, y), lift, radius in routes:
         start = (x, y + (5.0 if tissue is not Tissue.RENAL_ARTERY else 0.0), hilum[2] + 6.0)
@@ -99,7 +103,7 @@ def _vessels(labels: np.ndarray, grid: Grid, kidney: Kidney, only: np.ndarray | 
         near = np.minimum(
             capsule_distance(part.x, part.y, part.z, start, bend), capsule_distance(part.x, part.y, part.z, bend, end)
         )
-        labels[box][(near < radius) & allowed[box]] = tissue
+        labels[box][(near < radius) & allowed] = tissue
     if kidney.thrombus == "vena_cava":
         core = ((part.x - CAVA_MM[0]) / 8.0) ** 2 + ((part.y - CAVA_MM[1]) / 6.5) ** 2 < 1.0
         height = np.abs(part.z - hilum[2] - 8.0) < 18.0

@@ -12,7 +12,7 @@ from datamodules.demo.subtypes import Subtype
 
 DAYS_PER_MONTH = 30.4375
 _SIZE_MM, _SIZE_SPREAD = 43.0, 0.48
-_STEEPNESS = 0.9  # scale of the log-hazard, set so that the true risk reaches a C-index of .75-.80
+_STEEPNESS = 0.88  # scale of the log-hazard, set so that the true risk reaches a C-index of .75-.80
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def hazard(
     size, stage, nodes, grade, necrosis, sarcomatoid change; the weights are ours.
     """
     visible = (
-        0.10 * relative_size(lesion.measures.diameter_mm)
-        + 0.45 * (lesion.look.margin == "irregular")
+        0.45 * (lesion.look.margin == "irregular")
         + 1.6 * lesion.look.necrosis
         + 2.5 * (texture - 0.2)
         + 0.45 * (kidney.perirenal == "invasion")

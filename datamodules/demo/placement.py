@@ -10,15 +10,15 @@ from scipy.stats import qmc
 
 from datamodules.demo.facts import Look, Measures
 from datamodules.demo.shapes import KidneyShape, LesionShape, directions
+from datamodules.nephrometry.scores import TRACE, a_suffix
 
-_FACE_MM = 6.0  # a centre nearer than this to the coronal plane is neither anterior nor posterior
 _HILUM_MM = 6.0  # distance to the main vessels that counts as contact
 
 
 @lru_cache(maxsize=1)
 def _ball() -> tuple[np.ndarray, np.ndarray]:
     """Directions and levels of points that fill a ball evenly."""
-    sample = qmc.Sobol(3, scramble=True, rng=0).random(1024)
+    sample = qmc.Sobol(3, scramble=True, rng=0).random(512)
     height, angle = 2 * sample[:, 0] - 1, 2 * np.pi * sample[:, 1]
     ring = np.sqrt(1 - height**2)
     return np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1), np.cbrt(sample[:, 2])
@@ -26,7 +26,7 @@ def _ball() -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=1)
 def _sphere() -> np.ndarray:
-    return directions(320)
+    return directions(256)
 
 
 def random_frame(rng: np.random.Generator) -> np.ndarray:
@@ -71,7 +71,7 @@ def _center(rng: np.random.Generator, kidney: KidneyShape, radius_mm: float) -> 
 
 
 def measure(kidney: KidneyShape, lesion: LesionShape) -> Measures:
-    """Measure a lesion against its kidney on 1,024 points of its volume and 320 of its surface."""
+    """Measure a lesion against its kidney on 512 points of its volume and 256 of its surface."""
     volume = lesion.points(*_ball())
     surface = lesion.points(_sphere())
     relief = lesion.relief(*_sphere().T)
@@ -82,8 +82,6 @@ def measure(kidney: KidneyShape, lesion: LesionShape) -> Measures:
     inside_vessels = lesion.level(*np.array([[-0.95 * a], [0.0], [0.0]]))[0] < 1.0
     center_w = float(lesion.center[2])
     pole = "interpolar" if abs(center_w) < kidney.lip_mm else ("upper" if center_w > 0 else "lower")
-    depth = float(lesion.center[1])
-    face = "x" if abs(depth) < _FACE_MM else ("anterior" if depth > 0 else "posterior")
     distances = squareform(pdist(surface))
     first, second = np.unravel_index(int(distances.argmax()), distances.shape)
     axis = (surface[first] - surface[second]) / distances[first, second]
@@ -96,9 +94,9 @@ def measure(kidney: KidneyShape, lesion: LesionShape) -> Measures:
         exophytic_fraction=float(np.mean(kidney.body(u, v, w) > 1.0)),
         sinus_mm=float(max(0.0, min(kidney.sinus(*surface.T).min(), kidney.sinus(u, v, w).min()))),
         between_fraction=between,
-        crosses_midline=bool(0.02 < np.mean(w > 0) < 0.98),
+        crosses_midline=bool(TRACE < np.mean(w > 0) < 1.0 - TRACE),
         offset_mm=(float(offset[0]), float(offset[1]), float(offset[2])),
         pole=pole,  # type: ignore[arg-type]
-        face=face,  # type: ignore[arg-type]
+        face=a_suffix(float(np.mean(v > 0))),
         hilar=bool(vessels < _HILUM_MM or inside_vessels),
     )

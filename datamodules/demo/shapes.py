@@ -67,7 +67,7 @@ class KidneyShape:
     @property
     def _sinus(self) -> tuple[Vector, Vector]:
         a, b, c = self.half_axes_mm
-        return (-0.62 * a, 0.0, 0.0), (0.62 * a, 0.32 * b, 0.38 * c)
+        return (-0.62 * a, 0.0, 0.0), (0.66 * a, 0.40 * b, 0.40 * c)
 
     @property
     def calyces(self) -> list[tuple[Vector, Vector, float]]:

@@ -123,7 +123,7 @@ def _spine(labels: np.ndarray, grid: Grid, rng: np.random.Generator) -> None:
     labels[column & disc] = Tissue.MUSCLE
     arch = (side < 4.0 + 0.25 * np.abs(grid.y + 74.0)) & (grid.y < -74.0) & (grid.y > -98.0) & (height < 24.0)
     lamina = ((grid.x / 17.0) ** 2 + ((grid.y + 70.0) / 13.0) ** 2 < 1.0) & (height < 30.0)
-    process = (side < 42.0) & (np.abs(grid.y + 68.0) < 3.5) & (np.abs(height - 12.0) < 5.0)
+    process = (side < 34.0) & (np.abs(grid.y + 68.0) < 2.5) & (np.abs(height - 12.0) < 5.0)
     labels[np.broadcast_to(arch | lamina | process, labels.shape)] = Tissue.BONE
     canal = (grid.x / 9.0) ** 2 + ((grid.y + 68.0) / 7.0) ** 2 < 1.0
     labels[np.broadcast_to(canal, labels.shape)] = Tissue.SOFT_TISSUE

@@ -103,7 +103,7 @@ def _volume_ml(kidney: Kidney, *, cystic: bool) -> float:
 def _kidney_volume_ml(kidney: Kidney) -> float:
     """Volume of the body less sinus and less the parts of lesions inside, by points in its bounding box."""
     half = np.array(kidney.shape.half_axes_mm)
-    ticks = (np.arange(16) + 0.5) / 8 - 1
+    ticks = (np.arange(12) + 0.5) / 6 - 1
     points = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 3) * half
     inside = (kidney.shape.body(*points.T) < 1.0) & (kidney.shape.sinus(*points.T) > 0.0)
     for lesion in kidney.lesions:

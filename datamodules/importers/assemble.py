@@ -12,7 +12,7 @@ import torchio as tio
 
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
-from datamodules.importers.clinical import INDEX_SIDE, patient_row, report_rows
+from datamodules.importers.companions import INDEX_SIDE, patient_row, report_rows
 from datamodules.importers.locate import LocatedKidney, draws_lesions
 from datamodules.preprocessing import crop_roi
 from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
@@ -123,18 +123,21 @@ def assemble(
                 continue
             kidneys.append(_kidney_row(patient_id, study_id, kidney, index, draws_lesions(cut.kidneys)))
             if kidney.labels is not None:
-                masks.append(Mask(study_id, kidney.side, crop_roi(kidney.labels, kidney.center(contract.region), contract)))
+                labels = crop_roi(kidney.labels, _center(kidney, cut.kidneys, contract), contract)
+                masks.append(Mask(study_id, kidney.side, labels))
     rows = {
         "patients": [patient_row(patient_id, center, clinical)],
         "series": [{"patient_id": patient_id, **row} for cut in used.values() for row in cut.rows],
         "kidneys": kidneys,
-        "reports": [
-            row
-            for study in studies
-            if study.study_id in used
-            for row in report_rows(patient_id, study.study_id, study.reports)
-        ],
     }
+    reports = [
+        row
+        for study in studies
+        if study.study_id in used
+        for row in report_rows(patient_id, study.study_id, study.reports)
+    ]
+    if reports:
+        rows["reports"] = reports
     volumes = [volume for cut in used.values() for volume in cut.volumes]
     return PatientRecord(patient_id, rows, volumes, masks, tuple(reasons.texts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,12 +17,12 @@ from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble
 from datamodules.importers.boxes import Boxes, read_boxes
-from datamodules.importers.clinical import read_patients, read_reports
+from datamodules.importers.companions import read_patients, read_reports
 from datamodules.importers.dicom_headers import SliceHeader
 from datamodules.importers.dicom_index import DicomIndex, build_index, files_below
 from datamodules.importers.dicom_pixels import read_stack, same_pixels
 from datamodules.importers.dicom_seg import Segmentation, is_segmentation, read_seg
-from datamodules.importers.dicom_series import Stack, refusal, split_series
+from datamodules.importers.dicom_series import TRUNCATED, Stack, refusal, split_series
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys
 from datamodules.importers.masks import find_segmentation, fit, mapping, read_segmentation
@@ -52,8 +53,8 @@ class DicomSource:
         phases: CSV with `phase` and `series_uid` (and `stack`) or `description` (a pattern with * and ?), which
             overrules what the headers say.
         masks: Folder with one segmentation per series: `<name>.nii.gz` (nnU-Net) or `<name>/` (TotalSegmentator),
-            named by SeriesInstanceUID (with `#<stack>` for one of several stacks), or by the series', study's or
-            patient's identifier in the cohort.
+            named by SeriesInstanceUID (with `#<stack>` for one of several stacks), or by the series' or study's
+            identifier in the cohort, or the patient's where it has one study.
         labels: Meaning of the codes of a label map in `masks`: `kits`, `totalsegmentator`, or code: name.
         boxes: CSV with `series_uid`, `side` and `box_ras_mm`, for kidneys without a mask.
         minimum_slices: Least number of slices of a volume.
@@ -98,7 +99,8 @@ class DicomSource:
 
     @functools.cached_property
     def _index(self) -> DicomIndex:
-        files = fingerprint({"folder": str(self.folder), "names": type(self._naming).__name__}, files_below(self.folder))
+        settings = {"folder": str(self.folder), "names": type(self._naming).__name__}
+        files = fingerprint(settings, files_below(self.folder))
         return build_index(self.folder, self._private / f"index-{files}", self._naming)
 
     @functools.cached_property
@@ -169,13 +171,20 @@ class DicomSource:
         headers = self._index.headers(patient_id)
         reasons = Reasons()
         inputs = []
-        for study_uid in sorted({header.study_uid for header in headers}):
+        studies = sorted({header.study_uid for header in headers})
+        for study_uid in studies:
             own = [header for header in headers if header.study_uid == study_uid]
-            series = self._study(patient_id, own, reasons)
+            # A mask that is named by the patient says nothing of which study it was drawn on.
+            names = [self._naming.study(study_uid), *([patient_id] if len(studies) == 1 else [])]
+            series = self._study(own, names, reasons)
             inputs.append(StudyInput(self._naming.study(study_uid), series, self._reports.get(study_uid, ())))
         clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
-        center = str(clinical.get("center", self.center))
+        center = str(clinical.get("center", self._center_of(patient_id)))
         return assemble(patient_id, center, inputs, clinical, contract, reasons)
+
+    def _center_of(self, patient_id: str) -> str:
+        """Centre of a patient whose centre the clinical table does not state."""
+        return self.center
 
     def _header_facts(self, headers: Sequence[SliceHeader]) -> dict[str, Any]:
         """Age and sex of the headers, where the clinical table does not state them."""
@@ -185,28 +194,18 @@ class DicomSource:
         }
         return {name: value for name, value in facts.items() if value is not None}
 
-    def _study(self, patient_id: str, headers: Sequence[SliceHeader], reasons: Reasons) -> list[SeriesInput]:
-        """The usable series of one study; the others are named among the reasons."""
+    def _study(self, headers: Sequence[SliceHeader], names: Sequence[str], reasons: Reasons) -> list[SeriesInput]:
+        """The usable series of one study, whose masks may be called `names`; the others are among the reasons."""
         segmentations = self._segmentations(headers, reasons)
         inputs = []
         for uid in sorted({header.series_uid for header in headers if not is_segmentation(header.sop_class)}):
             where = f"series {self._naming.series(uid)}"
-            slices = []
-            refused: dict[str, int] = {}
-            for header in headers:
-                if header.series_uid == uid and not is_segmentation(header.sop_class):
-                    reason = refusal(header)
-                    if reason is None:
-                        slices.append(header)
-                    else:
-                        refused[reason] = refused.get(reason, 0) + 1
-            for reason, count in refused.items():
-                reasons.add(f"{where}: {count} of {count + len(slices)} objects are {reason}; left out.")
+            slices = _usable([header for header in headers if header.series_uid == uid], where, reasons)
             if slices:
                 stacks = split_series(slices, functools.partial(same_pixels, root=self.folder))
                 if len(stacks) > 1:
                     reasons.add(f"{where}: {len(stacks)} stacks in one series were read apart.")
-                found = [self._input(patient_id, stack, segmentations, reasons) for stack in stacks]
+                found = [self._input(stack, names, segmentations, reasons) for stack in stacks]
                 inputs += [series for series in found if series is not None]
         return inputs
 
@@ -223,7 +222,7 @@ class DicomSource:
         return found
 
     def _input(
-        self, patient_id: str, stack: Stack, segmentations: Sequence[Segmentation], reasons: Reasons
+        self, stack: Stack, names: Sequence[str], segmentations: Sequence[Segmentation], reasons: Reasons
     ) -> SeriesInput | None:
         first = stack.slices[0]
         series_id = self._naming.series(stack.series_uid) + ("" if stack.count == 1 else f"-{stack.number}")
@@ -235,8 +234,8 @@ class DicomSource:
             reasons.add(f"{where}: the contrast phase is unknown ({guess.evidence}); state it in the phases table.")
             return None
         own = _drawn_on(first, segmentations)
-        names = (stack.name, stack.series_uid, series_id, self._naming.study(first.study_uid), patient_id)
-        file = None if self.masks is None else find_segmentation(Path(self.masks), names)
+        exact = (stack.name, stack.series_uid, series_id)
+        file = None if self.masks is None else find_segmentation(Path(self.masks), [*exact, *names])
         boxes = self._boxes.get(stack.series_uid, ())
         locate = functools.partial(self._locate, where, own, file, boxes)
         return SeriesInput(
@@ -270,6 +269,15 @@ class DicomSource:
     def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         """Add `centers` and `splits`."""
         return self.plan.finish(tables)
+
+
+def _usable(headers: Sequence[SliceHeader], where: str, reasons: Reasons) -> list[SliceHeader]:
+    """The slices of one series that can be part of a CT volume; how many others there are is kept as a reason."""
+    slices = [header for header in headers if refusal(header) is None]
+    for reason, count in Counter(filter(None, map(refusal, headers))).items():
+        text = f"{where}: {count} of {len(headers)} objects are {reason}; left out."
+        reasons.add(text, damaged=reason == TRUNCATED)
+    return slices
 
 
 def _drawn_on(header: SliceHeader, segmentations: Sequence[Segmentation]) -> Segmentation | None:

@@ -6,19 +6,25 @@ message or a log. The identifiers among them leave this part of the code as pseu
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom import config
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
 from datamodules.errors import DataError
+from datamodules.importers.dicom_values import (
+    age_years,
+    delay_s,
+    number_of,
+    numbers_of,
+    quiet,
+    value_of,
+    values_of,
+    whole_of,
+)
 
 TAGS = (
     "SOPClassUID",
@@ -51,6 +57,10 @@ TAGS = (
     "PerFrameFunctionalGroupsSequence",
 )
 """Attributes that are read. Times of day give one interval, from injection to acquisition, and are then dropped."""
+
+
+_ELEMENT_HEADER = 8
+"""Least number of bytes before the pixels themselves: tag and length."""
 
 
 class NotDicom(Exception):  # noqa: N818 - nothing is wrong with a text file beside the scans
@@ -122,20 +132,10 @@ class SliceHeader:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SliceHeader:
         """Read what `dataclasses.asdict` and JSON wrote: lists become tuples again."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings, which quote values, out of logs."""
-    mode = config.settings.reading_validation_mode
-    config.settings.reading_validation_mode = config.IGNORE
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        config.settings.reading_validation_mode = mode
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
+        return cls(**values)
 
 
 def read_headers(path: Path, root: Path) -> tuple[str, list[SliceHeader]]:
@@ -161,151 +161,90 @@ def read_headers(path: Path, root: Path) -> tuple[str, list[SliceHeader]]:
             raise NotDicom from None
         except (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
             raise DataError(f"a damaged DICOM file ({type(error).__name__})") from None
-        uids = [str(_get(dataset, name) or "") for name in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")]
+        uids = [str(value_of(dataset, name) or "") for name in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")]
         if uids[0].startswith("1.2.840.10008.1.3."):
             raise NotDicom  # a DICOMDIR lists files and holds no image
         if not all(uids):
             raise DataError("a damaged DICOM file (its header ends before the series is named)")
-        raw = str(_get(dataset, "PatientID") or "").strip() or f"study {uids[1]}"
+        raw = str(value_of(dataset, "PatientID") or "").strip() or f"study {uids[1]}"
         return raw, _slices(dataset, path.relative_to(root).as_posix(), left)
 
 
 def _slices(dataset: pydicom.Dataset, path: str, left: int) -> list[SliceHeader]:
     """One header per slice; `left` is the number of bytes from the pixels to the end of the file."""
-    common = _common(dataset, path, left)
-    frames = _get(dataset, "PerFrameFunctionalGroupsSequence")
+    common: dict[str, Any] = _common(dataset, path, left)
+    frames = value_of(dataset, "PerFrameFunctionalGroupsSequence")
     if frames is None or common["modality"] != "CT":
-        return [SliceHeader(**common, frame=None, **_geometry(dataset, dataset, dataset))]
-    shared = _get(dataset, "SharedFunctionalGroupsSequence")
+        found = _geometry(dataset, dataset, dataset)
+        return [SliceHeader(**common, frame=None, **found)]
+    shared = value_of(dataset, "SharedFunctionalGroupsSequence")
     shared = shared[0] if shared else pydicom.Dataset()
     headers = []
-    for number, own in enumerate(frames):
+    for position, own in enumerate(frames):
         found = _geometry(
             _group(own, shared, "PlanePositionSequence"),
             _group(own, shared, "PlaneOrientationSequence"),
             _group(own, shared, "PixelMeasuresSequence"),
         )
-        value = _group(own, shared, "PixelValueTransformationSequence")
+        rescale = _group(own, shared, "PixelValueTransformationSequence")
+        slope, intercept = number_of(rescale, "RescaleSlope"), number_of(rescale, "RescaleIntercept")
         content = _group(own, shared, "FrameContentSequence")
-        headers.append(
-            SliceHeader(
-                **common
-                | {
-                    "slope": _number(value, "RescaleSlope", 1.0),
-                    "intercept": _number(value, "RescaleIntercept", 0.0),
-                    "acquisition": _whole(content, "FrameAcquisitionNumber"),
-                    "temporal": _whole(content, "TemporalPositionIndex"),
-                },
-                frame=number,
-                **found,
-            )
-        )
+        own_values: dict[str, Any] = common | {
+            "frame": position,
+            "slope": 1.0 if slope is None else slope,
+            "intercept": 0.0 if intercept is None else intercept,
+            "acquisition": whole_of(content, "FrameAcquisitionNumber"),
+            "temporal": whole_of(content, "TemporalPositionIndex"),
+        }
+        headers.append(SliceHeader(**own_values, **found))
     return headers
 
 
 def _common(dataset: pydicom.Dataset, path: str, left: int) -> dict[str, Any]:
-    rows, columns = _whole(dataset, "Rows") or 0, _whole(dataset, "Columns") or 0
-    bits, samples = _whole(dataset, "BitsAllocated") or 0, _whole(dataset, "SamplesPerPixel") or 1
-    expected = rows * columns * bits * samples * (_whole(dataset, "NumberOfFrames") or 1) // 8
+    rows, columns = whole_of(dataset, "Rows") or 0, whole_of(dataset, "Columns") or 0
+    bits, samples = whole_of(dataset, "BitsAllocated") or 0, whole_of(dataset, "SamplesPerPixel") or 1
+    expected = rows * columns * bits * samples * (whole_of(dataset, "NumberOfFrames") or 1) // 8
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     native = syntax is None or not (syntax.is_compressed or syntax.is_deflated)
     return {
         "path": path,
         "patient": "",
         "sop_class": UID(str(dataset.SOPClassUID)).name,
-        "sop_uid": str(_get(dataset, "SOPInstanceUID") or ""),
+        "sop_uid": str(value_of(dataset, "SOPInstanceUID") or ""),
         "study_uid": str(dataset.StudyInstanceUID),
         "series_uid": str(dataset.SeriesInstanceUID),
-        "frame_of_reference": str(_get(dataset, "FrameOfReferenceUID") or ""),
-        "modality": str(_get(dataset, "Modality") or ""),
-        "image_type": tuple(str(value).upper() for value in _values(dataset, "ImageType")),
-        "description": str(_get(dataset, "SeriesDescription") or ""),
-        "protocol": str(_get(dataset, "ProtocolName") or ""),
-        "delay_s": _delay_s(dataset),
-        "acquisition": _whole(dataset, "AcquisitionNumber"),
-        "temporal": _whole(dataset, "TemporalPositionIdentifier"),
-        "instance": _whole(dataset, "InstanceNumber"),
+        "frame_of_reference": str(value_of(dataset, "FrameOfReferenceUID") or ""),
+        "modality": str(value_of(dataset, "Modality") or ""),
+        "image_type": tuple(str(word).upper() for word in values_of(dataset, "ImageType")),
+        "description": str(value_of(dataset, "SeriesDescription") or ""),
+        "protocol": str(value_of(dataset, "ProtocolName") or ""),
+        "delay_s": delay_s(dataset),
+        "acquisition": whole_of(dataset, "AcquisitionNumber"),
+        "temporal": whole_of(dataset, "TemporalPositionIdentifier"),
+        "instance": whole_of(dataset, "InstanceNumber"),
         "rows": rows,
         "columns": columns,
         "slope": 1.0,
         "intercept": 0.0,
-        "age_years": _age_years(str(_get(dataset, "PatientAge") or "")),
-        "sex": {"F": "female", "M": "male"}.get(str(_get(dataset, "PatientSex") or "")),
-        "truncated": native and left < expected,
+        "age_years": age_years(str(value_of(dataset, "PatientAge") or "")),
+        "sex": {"F": "female", "M": "male"}.get(str(value_of(dataset, "PatientSex") or "")),
+        "truncated": native and left < expected + _ELEMENT_HEADER,
     }
 
 
 def _geometry(position: pydicom.Dataset, orientation: pydicom.Dataset, measures: pydicom.Dataset) -> dict[str, Any]:
     return {
-        "position": _numbers(position, "ImagePositionPatient", 3),
-        "orientation": _numbers(orientation, "ImageOrientationPatient", 6),
-        "pixel_spacing": _numbers(measures, "PixelSpacing", 2),
-        "thickness_mm": _number(measures, "SliceThickness", None),
+        "position": numbers_of(position, "ImagePositionPatient", 3),
+        "orientation": numbers_of(orientation, "ImageOrientationPatient", 6),
+        "pixel_spacing": numbers_of(measures, "PixelSpacing", 2),
+        "thickness_mm": number_of(measures, "SliceThickness"),
     }
 
 
 def _group(own: pydicom.Dataset, shared: pydicom.Dataset, name: str) -> pydicom.Dataset:
     """A functional group, of the frame itself or of all frames."""
     for source in (own, shared):
-        items = _get(source, name)
+        items = value_of(source, name)
         if items:
             return items[0]
     return pydicom.Dataset()
-
-
-def _get(dataset: pydicom.Dataset, name: str) -> Any:
-    """A value, or None where it is absent or cannot be read as what it should be."""
-    try:
-        return dataset.get(name)
-    except (ValueError, TypeError, KeyError, NotImplementedError):
-        return None
-
-
-def _values(dataset: pydicom.Dataset, name: str) -> Sequence[Any]:
-    value = _get(dataset, name)
-    if value is None:
-        return ()
-    return [value] if isinstance(value, str | int | float) else list(value)
-
-
-def _numbers(dataset: pydicom.Dataset, name: str, count: int) -> tuple[float, ...] | None:
-    try:
-        numbers = tuple(float(value) for value in _values(dataset, name))
-    except (ValueError, TypeError):
-        return None
-    return numbers if len(numbers) == count else None
-
-
-def _number(dataset: pydicom.Dataset, name: str, default: Any) -> Any:
-    found = _numbers(dataset, name, 1)
-    return default if found is None else found[0]
-
-
-def _whole(dataset: pydicom.Dataset, name: str) -> int | None:
-    found = _number(dataset, name, None)
-    return None if found is None else int(found)
-
-
-def _age_years(text: str) -> float | None:
-    """Age of an AS value such as `063Y`."""
-    units = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
-    if len(text) != 4 or not text[:3].isdigit() or text[3] not in units:
-        return None
-    return round(int(text[:3]) * units[text[3]], 2)
-
-
-def _delay_s(dataset: pydicom.Dataset) -> float | None:
-    """Seconds from injection to acquisition; None where a time is absent or the order is impossible."""
-    times = [_seconds(str(_get(dataset, name) or "")) for name in ("ContrastBolusStartTime", "AcquisitionTime")]
-    if times[0] is None or times[1] is None:
-        return None
-    delay = times[1] - times[0]
-    return delay if 0.0 < delay <= 3600.0 else None
-
-
-def _seconds(text: str) -> float | None:
-    """Seconds since midnight of a TM value, `HHMMSS.ffffff`."""
-    if len(text) < 6 or not text[:6].isdigit():
-        return None
-    fraction = float(text[6:]) if text[6:7] == "." and text[7:].isdigit() else 0.0
-    return 3600.0 * int(text[:2]) + 60.0 * int(text[2:4]) + int(text[4:6]) + fraction

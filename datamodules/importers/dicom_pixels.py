@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torchio as tio
 
 from datamodules.errors import DataError
-from datamodules.importers.dicom_headers import SliceHeader, quiet
+from datamodules.importers.dicom_headers import SliceHeader
 from datamodules.importers.dicom_series import TILT_DEGREES, Stack, StackGeometry, geometry
+from datamodules.importers.dicom_values import quiet
 from datamodules.importers.scan import check_hu, check_spacing
 
 AIR_HU = -1000.0

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 
 from datamodules.errors import DataError
-from datamodules.importers.dicom_headers import quiet
+from datamodules.importers.dicom_values import quiet
 from datamodules.importers.masks import KidneyMask, compose, meaning
 from datamodules.importers.scan import check_spacing
 
@@ -67,10 +67,8 @@ def read_seg(path: Path, where: str) -> Segmentation | None:
                 volume[place] |= (frame == number) if segment is None else frame
         parts.append((name, volume.transpose(2, 1, 0)[None]))
     mask = compose(parts, affine, (frames.shape[2], frames.shape[1], count), where)
-    referenced = frozenset(
-        str(item.SeriesInstanceUID) for item in dataset.get("ReferencedSeriesSequence", []) if "SeriesInstanceUID" in item
-    )
-    return Segmentation(mask, referenced, str(dataset.get("FrameOfReferenceUID", "")))
+    series = (item.get("SeriesInstanceUID") for item in dataset.get("ReferencedSeriesSequence", []))
+    return Segmentation(mask, frozenset(map(str, filter(None, series))), str(dataset.get("FrameOfReferenceUID", "")))
 
 
 def _frames(dataset: pydicom.Dataset) -> np.ndarray:
@@ -88,11 +86,15 @@ def _segments(dataset: pydicom.Dataset, count: int) -> list[int | None]:
     """Number of the segment of each frame; None where every frame holds all of them."""
     if dataset.SegmentationType == "LABELMAP":
         return [None] * count
-    shared = dataset.get("SharedFunctionalGroupsSequence", [pydicom.Dataset()])[0]
-    return [
-        int(own.get("SegmentIdentificationSequence", shared.get("SegmentIdentificationSequence"))[0].ReferencedSegmentNumber)
-        for own in dataset.PerFrameFunctionalGroupsSequence
-    ]
+    name = "SegmentIdentificationSequence"
+    return [int(_group(dataset, own, name).ReferencedSegmentNumber) for own in dataset.PerFrameFunctionalGroupsSequence]
+
+
+def _group(dataset: pydicom.Dataset, own: pydicom.Dataset, name: str) -> pydicom.Dataset:
+    """A functional group of one frame, or of all frames."""
+    if name in own:
+        return own[name].value[0]
+    return dataset.SharedFunctionalGroupsSequence[0][name].value[0]
 
 
 def _segment_name(item: pydicom.Dataset) -> str:
@@ -100,20 +102,18 @@ def _segment_name(item: pydicom.Dataset) -> str:
     words = [str(item.get("SegmentLabel", ""))]
     for kind in item.get("SegmentedPropertyTypeCodeSequence", []):
         words.append(str(kind.get("CodeMeaning", "")))
-        words += [str(side.get("CodeMeaning", "")) for side in kind.get("SegmentedPropertyTypeModifierCodeSequence", [])]
+        modifiers = kind.get("SegmentedPropertyTypeModifierCodeSequence", [])
+        words += [str(modifier.get("CodeMeaning", "")) for modifier in modifiers]
     return " ".join(words)
 
 
 def _plane(dataset: pydicom.Dataset, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Position, orientation and pixel spacing of one frame."""
     own = dataset.PerFrameFunctionalGroupsSequence[number]
-    shared = dataset.get("SharedFunctionalGroupsSequence", [pydicom.Dataset()])[0]
-    orientation = own.get("PlaneOrientationSequence", shared.get("PlaneOrientationSequence"))[0]
-    measures = own.get("PixelMeasuresSequence", shared.get("PixelMeasuresSequence"))[0]
     return (
-        np.array(own.PlanePositionSequence[0].ImagePositionPatient, dtype=float),
-        np.array(orientation.ImageOrientationPatient, dtype=float),
-        np.array(measures.PixelSpacing, dtype=float),
+        np.array(_group(dataset, own, "PlanePositionSequence").ImagePositionPatient, dtype=float),
+        np.array(_group(dataset, own, "PlaneOrientationSequence").ImageOrientationPatient, dtype=float),
+        np.array(_group(dataset, own, "PixelMeasuresSequence").PixelSpacing, dtype=float),
     )
 
 
@@ -143,8 +143,7 @@ def _grid(
 
 
 def _stated_step(dataset: pydicom.Dataset) -> float:
-    shared = dataset.get("SharedFunctionalGroupsSequence", [pydicom.Dataset()])[0]
-    measures = shared.get("PixelMeasuresSequence", [pydicom.Dataset()])[0]
+    measures = _group(dataset, dataset.PerFrameFunctionalGroupsSequence[0], "PixelMeasuresSequence")
     return float(measures.get("SpacingBetweenSlices", measures.get("SliceThickness", 1.0)))
 
 

@@ -12,6 +12,7 @@ from datamodules.errors import DataError
 from datamodules.importers.dicom_headers import SliceHeader
 
 CT_CLASSES = ("CT Image Storage", "Enhanced CT Image Storage", "Legacy Converted Enhanced CT Image Storage")
+TRUNCATED = "truncated files"
 EVEN_MM = 0.02
 """Positions are rounded in files; distances of slices that differ by less than this, or 2 %, are equal."""
 TILT_DEGREES = 0.5
@@ -34,6 +35,8 @@ def refusal(header: SliceHeader) -> str | None:
     # The first two values say original or derived, primary or secondary; reformatted volumes are welcome.
     if match := _PROJECTION.search(" ".join(header.image_type[2:]).replace("_", " ")):
         return f"a derived picture ({match.group()})"
+    if header.truncated and not header.rows:
+        return TRUNCATED
     if header.position is None or header.orientation is None or header.pixel_spacing is None or not header.rows:
         return "no position, orientation or pixel spacing"
     return None
@@ -204,7 +207,8 @@ def geometry(stack: Stack, minimum_slices: int) -> StackGeometry:
     steps = np.diff(_along(slices))
     if (steps <= EVEN_MM).any():
         raise DataError(
-            f"{int((steps <= EVEN_MM).sum())} slices stand twice with different pixels; expected one slice at each position"
+            f"{int((steps <= EVEN_MM).sum())} slices stand twice with different pixels; expected one slice at each "
+            "position"
         )
     step = float(np.median(steps))
     gaps = np.round(steps / step).astype(int) - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,16 @@ import torchio as tio
 
 from datamodules.contract import Region
 from datamodules.errors import DataError
-from datamodules.importers.masks import SIDE_CODES, KidneyMask
-from datamodules.nephrometry.geometry import feret_diameter_mm, surface_points
-from datamodules.nephrometry.kidneys import ORGAN, Kidney, separate_kidneys
+from datamodules.importers.masks import SIDE_CODES, KidneyMask, voxels_of
+from datamodules.nephrometry import Kidney, coarsened, score, separate_kidneys
+from datamodules.nephrometry.geometry import bounding_slices, feret_diameter_mm, surface_points
+from datamodules.nephrometry.kidneys import ORGAN
 from datamodules.tissues import LESION, TUMOR, Tissue
 
 Point = tuple[float, float, float]
 
+SCORED_MM = 1.5
+"""Spacing to which finer masks are coarsened before they are scored; finer voxels cost time and change nothing."""
 BODY_HU = -300
 """A voxel above this belongs to the body or the table."""
 
@@ -73,17 +76,47 @@ def locate_kidneys(mask: KidneyMask, image: tio.ScalarImage, where: str) -> tupl
     if not kidneys:
         raise DataError(f"{where}: the mask holds no piece that is large enough to be a kidney (3 ml).")
     sides, notes = _sides(kidneys, named, where)
-    return [_located(kidney, side, canonical.affine) for kidney, side in zip(kidneys, sides, strict=True)], notes
+    found = []
+    for kidney, side in zip(kidneys, sides, strict=True):
+        located = _located(kidney, side, canonical.affine)
+        try:
+            if _cut_off(located, image):
+                raise DataError("the edge of the scan cuts it off")
+            located = replace(located, measures={**located.measures, **_nephrometry(kidney, located.side)})
+        except DataError as error:
+            notes.append(f"{where}: the {side} kidney was not scored: {error}.")
+        found.append(located)
+    return found, notes
+
+
+def _nephrometry(kidney: Kidney, side: str) -> dict[str, Any]:
+    """The R.E.N.A.L. score of a kidney's largest tumour; nothing where it has none."""
+    lesion = kidney.index_lesion
+    if lesion is None or lesion.kind != "tumor":
+        return {}
+    labels, spacing_mm = coarsened(kidney.labels, kidney.spacing_mm, SCORED_MM)
+    return score(labels, spacing_mm, "left" if side == "left" else "right").row()
 
 
 def _canonical(mask: KidneyMask) -> tuple[tio.LabelMap, np.ndarray | None]:
-    """The label map with its axes along R, A, S, and the named sides as [D, H, W]."""
+    """The part of the label map that holds labels, its axes along R, A, S, and the named sides as [D, H, W]."""
     turn = tio.ToCanonical()
-    canonical = turn(mask.labels)
+    box = bounding_slices(mask.labels.data[0].numpy() > 0, margin=1)
+    affine = mask.labels.affine.copy()
+    affine[:3, 3] = (affine @ np.append([part.start for part in box], 1.0))[:3]
+    canonical = turn(tio.LabelMap(tensor=mask.labels.data[(slice(None), *box)], affine=affine))
     if mask.sides is None:
         return canonical, None
-    sides = turn(tio.LabelMap(tensor=mask.sides, affine=mask.labels.affine))
+    sides = turn(tio.LabelMap(tensor=mask.sides[(slice(None), *box)], affine=affine))
     return canonical, sides.data[0].numpy().transpose(2, 1, 0)
+
+
+def _cut_off(kidney: LocatedKidney, image: tio.ScalarImage) -> bool:
+    """Whether a kidney reaches the first or last voxel of the scan: its centre and volume are then those of a part."""
+    if kidney.labels is None:
+        return False
+    placed = voxels_of(kidney.labels, image)
+    return bool((placed < 0.5).any() or (placed > np.array(image.spatial_shape) - 1.5).any())
 
 
 def _body_middle_x(image: tio.ScalarImage) -> float:

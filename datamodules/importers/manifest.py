@@ -15,7 +15,7 @@ from datamodules.cohort import CohortInfo
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble
-from datamodules.importers.clinical import read_patients, read_reports
+from datamodules.importers.companions import read_patients, read_reports
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys, parse_box
 from datamodules.importers.masks import (
@@ -69,9 +69,9 @@ class ManifestSource:
         manifest: CSV with the columns of `MANIFEST`; one row per series, paths relative to it.
         plan: Name, roles and splits of the cohort.
         labels: Meaning of the codes of `mask`: `kits` (1 kidney, 2 tumor, 3 cyst), `totalsegmentator`, or code: name.
-        masks: Folder with one segmentation per series, named by series_id, study_id or patient_id: a label map
-            `<name>.nii.gz` (nnU-Net) or a folder `<name>/` of binary masks (TotalSegmentator). Used for rows without
-            a mask of their own.
+        masks: Folder with one segmentation per series, named by series_id, study_id, or patient_id of a patient with
+            one study: a label map `<name>.nii.gz` (nnU-Net) or a folder `<name>/` of binary masks (TotalSegmentator).
+            Used for rows without a mask of their own.
         private: Folder outside the cohort with the key of the pseudonyms. Left out, the identifiers of the manifest
             are kept: they must then be pseudonyms already.
         out: Folder of the cohort, so that the key is never put inside; needed with `private`.
@@ -189,8 +189,12 @@ class ManifestSource:
         )
 
     def _segmentation(self, row: Mapping[str, Any]) -> Path | None:
-        names = [str(row[name]) for name in ("series_id", "study_id", "patient_id")]
-        return None if self.masks is None else find_segmentation(Path(self.masks), names)
+        if self.masks is None:
+            return None
+        studies = self._table.loc[self._table["patient_id"] == row["patient_id"], "study_id"].nunique()
+        # A mask that is named by the patient says nothing of which study it was drawn on.
+        keys = ("series_id", "study_id", "patient_id") if studies == 1 else ("series_id", "study_id")
+        return find_segmentation(Path(self.masks), [str(row[key]) for key in keys])
 
     def _has_place(self, row: Mapping[str, Any]) -> bool:
         columns = ("mask", *(f"{part}_mask" for part in _PARTS), *_BOXES)
@@ -239,6 +243,6 @@ def _check_one(frame: pd.DataFrame, key: str, column: str, source: str) -> None:
     for name in counts.index[counts > 1][:1]:
         rows = frame[(frame[key] == name) & frame[column].notna()].drop_duplicates(column)
         raise DataError(
-            f"{source}, rows {', '.join(map(str, rows.index))}, column {column}: {key} {name!r} has the values "
-            f"{', '.join(map(str, rows[column]))}; expected one."
+            f"{source}, rows {', '.join(map(str, rows.index))}, column {column}: different values were found for one "
+            f"{key}; expected one."
         )

@@ -7,18 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import torchio as tio
 
 from datamodules.errors import DataError
 from datamodules.importers.scan import read_nifti_labels
+from datamodules.nephrometry.geometry import bounding_slices
 from datamodules.tissues import Tissue
 
 SIDE_CODES = {"left": 1, "right": 2}
 
 LABELS_KITS: dict[int, str] = {1: "kidney", 2: "tumor", 3: "cyst"}
 """Codes of KiTS23, and of an nnU-Net trained on it."""
-LABELS_TOTALSEGMENTATOR: dict[int, str] = {2: "kidney_right", 3: "kidney_left", 23: "kidney_cyst_left", 24: "kidney_cyst_right"}
+LABELS_TOTALSEGMENTATOR: dict[int, str] = {
+    2: "kidney_right",
+    3: "kidney_left",
+    23: "kidney_cyst_left",
+    24: "kidney_cyst_right",
+}
 """Codes of a TotalSegmentator 2 file with all classes of task `total` (option `--ml`); other organs are left out."""
 LABELS = {"kits": LABELS_KITS, "totalsegmentator": LABELS_TOTALSEGMENTATOR}
 
@@ -78,7 +85,9 @@ def read_mask(path: Path, where: str, labels: str | Mapping[int, str] = "kits") 
     """
     codes = mapping(labels)
     stored = read_nifti_labels(path, where)
-    found = [int(code) for code in np.unique(stored.data) if code]
+    # Counting is many times faster than sorting the voxels of a whole scan.
+    counts = np.bincount(stored.data.numpy().ravel(), minlength=256)
+    found = [int(code) for code in np.flatnonzero(counts) if code]
     unknown = [code for code in found if code not in codes]
     if unknown and labels != "totalsegmentator":
         raise DataError(
@@ -214,20 +223,33 @@ def fit(mask: KidneyMask, image: tio.ScalarImage, where: str, *, exact_geometry:
         DataError: if it has another shape that its affine does not explain, or labels lie outside the scan.
     """
     labels = mask.labels
-    same_shape = labels.spatial_shape == image.spatial_shape
-    same_affine = np.allclose(labels.affine, image.affine, atol=1e-2)
-    if same_shape and same_affine:
+    (shape, affine), (own_shape, own_affine) = _canonical_grid(image), _canonical_grid(labels)
+    same_affine = np.allclose(affine, own_affine, atol=1e-2)
+    if shape == own_shape and same_affine:
         return mask
     found = f"a mask of {labels.spatial_shape} voxels was found on a scan of {image.spatial_shape}"
     if same_affine and not exact_geometry:
         raise DataError(f"{where}: {found} with the same affine; expected the mask of this scan.")
-    points = np.argwhere(labels.data[0].numpy() > 0)
-    corners = np.array(np.meshgrid(*zip(points.min(axis=0), points.max(axis=0), strict=True), indexing="ij"))
-    placed = np.linalg.inv(image.affine) @ labels.affine @ np.vstack([corners.reshape(3, -1), np.ones(8)])
-    limits = np.array(image.spatial_shape)[:, None] - 1 + _ONE_VOXEL
-    if (placed[:3] < -_ONE_VOXEL).any() or (placed[:3] > limits).any():
+    placed = voxels_of(labels, image)
+    last = np.array(image.spatial_shape) - 1
+    if (placed < -_ONE_VOXEL).any() or (placed > last + _ONE_VOXEL).any():
         raise DataError(
             f"{where}: {found}, and its labels lie outside the scan; expected a mask in the scan's coordinates."
         )
     note = f"{where}: the mask has another grid and was resampled (nearest label)."
     return KidneyMask(labels, mask.sides, mask.notes if exact_geometry else (*mask.notes, note))
+
+
+def _canonical_grid(image: tio.Image) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine that an image would have along R, A, S; stored the other way round, a grid is still the same."""
+    turn = nibabel.io_orientation(image.affine)
+    shape = tuple(int(image.spatial_shape[axis]) for axis in np.argsort(turn[:, 0]))
+    return shape, image.affine @ nibabel.orientations.inv_ornt_aff(turn, image.spatial_shape)
+
+
+def voxels_of(labels: tio.LabelMap, image: tio.ScalarImage) -> np.ndarray:
+    """Corners of the box around all labels, [8, 3], as voxel indices of a scan."""
+    box = bounding_slices(labels.data[0].numpy() > 0)
+    corners = np.array(np.meshgrid(*[(part.start, part.stop - 1) for part in box], indexing="ij"))
+    placed = np.linalg.inv(image.affine) @ labels.affine @ np.vstack([corners.reshape(3, -1), np.ones(8)])
+    return placed[:3].T

@@ -80,8 +80,8 @@ def guess_phase(description: str, protocol: str = "", delay_s: float | None = No
     said = _plain(description)
     phases = _find(said, _VOCABULARY)
     if len(phases) == 1:
-        ((phase, words),) = phases.items()
-        return PhaseGuess(phase, f"SeriesDescription: {words}")
+        ((only, word),) = phases.items()
+        return PhaseGuess(only, f"SeriesDescription: {word}")
     ambiguous = ", ".join(sorted(phases.values()))
     timed = _written_delay(said)
     if not phases and timed is not None and (phase := phase_of_delay(timed)) is not None:
@@ -90,14 +90,14 @@ def guess_phase(description: str, protocol: str = "", delay_s: float | None = No
         return PhaseGuess(phase, f"contrast timing: {delay_s:.0f} s after injection")
     if phases:
         return PhaseGuess(None, f"SeriesDescription names several phases ({ambiguous})")
-    for tag, text, words in (
+    for tag, text, vocabulary in (
         ("ProtocolName", protocol, _VOCABULARY),
         ("SeriesDescription", description, _WEAK),
     ):
-        found = _find(_plain(text), words)
+        found = _find(_plain(text), vocabulary)
         if len(found) == 1:
-            ((phase, matched),) = found.items()
-            return PhaseGuess(phase, f"{tag}: {matched}")
+            ((only, matched),) = found.items()
+            return PhaseGuess(only, f"{tag}: {matched}")
     return PhaseGuess(None, "neither description, protocol nor contrast timing names a phase")
 
 

@@ -61,7 +61,9 @@ class CohortPlan:
             details=details,
         )
 
-    def finish(self, tables: dict[str, pd.DataFrame], roles: Mapping[str, str] | None = None) -> dict[str, pd.DataFrame]:
+    def finish(
+        self, tables: dict[str, pd.DataFrame], roles: Mapping[str, str] | None = None
+    ) -> dict[str, pd.DataFrame]:
         """Add `centers` and `splits` to the tables of the imported patients.
 
         Args:

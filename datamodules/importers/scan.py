@@ -9,7 +9,8 @@ import nibabel
 import numpy as np
 import torchio as tio
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import HeaderDataError
 
 from datamodules.errors import DataError
 
@@ -55,9 +56,9 @@ def read_nifti_labels(path: Path, where: str) -> tio.LabelMap:
         DataError: as `read_nifti`, or if a value is no whole number in [0, 255].
     """
     data, affine = _read(path, where)
-    codes = np.unique(data)
-    if codes.min() < 0 or codes.max() > 255 or not np.array_equal(codes, np.round(codes)):
-        raise DataError(f"{where}: the label map holds values such as {codes[-1]:g}; expected whole numbers from 0 on.")
+    low, high = float(data.min()), float(data.max())
+    if low < 0 or high > 255 or (data.dtype.kind == "f" and not np.array_equal(data, np.round(data))):
+        raise DataError(f"{where}: values from {low:g} to {high:g} were found; expected whole label codes, 0 to 255.")
     return tio.LabelMap(tensor=data.astype(np.uint8)[None], affine=affine)
 
 
@@ -67,8 +68,8 @@ def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{where}: the file was not found; paths are relative to the table that names them.")
     try:
         stored = nibabel.load(path)
-        if not isinstance(stored, SpatialImage):
-            raise DataError(f"{where}: the file is no image; expected a NIfTI volume.")
+        if not isinstance(stored, Nifti1Image):
+            raise DataError(f"{where}: the file is no NIfTI volume; convert it to NIfTI.")
         data = np.asanyarray(stored.dataobj)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, DataError):
@@ -90,10 +91,9 @@ def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
     return data, np.asarray(stored.affine, dtype=float)
 
 
-def _check_geometry(stored: SpatialImage, where: str) -> None:
+def _check_geometry(stored: Nifti1Image, where: str) -> None:
     """Without a trustworthy affine nobody can tell left from right."""
-    header = stored.header
-    if "sform_code" in header and int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+    if not (stored.header["sform_code"] or stored.header["qform_code"]):
         raise DataError(
             f"{where}: the file does not state its orientation (sform and qform codes are 0); left and right cannot "
             "be told apart. Convert it again from DICOM."
@@ -115,7 +115,7 @@ def check_spacing(affine: np.ndarray, where: str) -> None:
     low, high = SPACING_MM
     if not np.isfinite(spacing).all() or spacing.min() < low or spacing.max() > high:
         found = " x ".join(f"{value:.3g}" for value in spacing)
-        raise DataError(f"{where}: voxels of {found} mm were found; expected {low:g} to {high:g} mm in every direction.")
+        raise DataError(f"{where}: voxels of {found} mm were found; expected {low:g} to {high:g} mm in each direction.")
 
 
 def check_hu(image: tio.ScalarImage, where: str) -> None:

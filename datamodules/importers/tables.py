@@ -62,9 +62,21 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
         if column.name in frame:
             frame[column.name], bad = _typed(frame[column.name], column, path.name)
             findings += bad
-    raise_failures(findings)
+    raise_failures(findings + _repeated(frame, table, path.name))
     raise_failures(check_table(frame, table, path.name))
     return frame
+
+
+def _repeated(frame: pd.DataFrame, table: Table, source: str) -> list[Finding]:
+    """Rows that share a key, by their lines: the key itself may be a hospital's number of a patient."""
+    if not set(table.key) <= set(frame.columns):
+        return []
+    groups = frame[frame.duplicated(list(table.key), keep=False)].groupby(list(table.key), dropna=False).groups
+    where = f"columns {', '.join(table.key)}"
+    return [
+        Finding("FAIL", "the same key", f"{source}, rows {', '.join(map(str, lines))}, {where}", "one row")
+        for lines in list(groups.values())[:5]
+    ]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -91,7 +103,7 @@ def _typed(values: pd.Series, column: Column, source: str) -> tuple[pd.Series, l
             findings.append(
                 Finding("FAIL", f"value {value!r}", f"{source}, row {line}, column {column.name}", column.expectation)
             )
-    return pd.Series(typed, index=values.index, dtype=dtype), findings  # type: ignore[call-overload]
+    return pd.Series(typed, index=values.index, dtype=dtype), findings
 
 
 def _integer(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The renal sinus of a kidney whose map does not draw it: the hollow of the hilum."""
+"""The renal sinus of a kidney whose map does not draw it: hollows of its convex hull."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import QhullError
 
-from datamodules.nephrometry.geometry import CONNECTED, Bools, Hull, Spacing, positions, surface_points
+from datamodules.nephrometry.geometry import (
+    CONNECTED,
+    Bools,
+    Hull,
+    Spacing,
+    ball,
+    positions,
+    surface_points,
+    voxel_volume_ml,
+)
 
 OPENING_MM = 3.0
-"""Radius of the ball that must fit into the hollow; what is thinner is a groove between lobes."""
+"""Radius of the ball that must fit into a hollow; what is thinner is a groove between lobes."""
+CAVITY_ML = 0.1
+"""Least volume of a cavity in the parenchyma; smaller ones are pin-holes of the annotation."""
 
 
 def hilar_hollow(parenchyma: Bools, lesion: Bools, spacing_mm: Spacing) -> Bools:
@@ -23,27 +34,26 @@ def hilar_hollow(parenchyma: Bools, lesion: Bools, spacing_mm: Spacing) -> Bools
     Returns:
         bool [D, H, W]; empty where the kidney has no hollow.
     """
-    empty = ~(parenchyma | lesion)
     hollow = np.zeros_like(parenchyma)
     try:
         hull = Hull(surface_points(parenchyma, spacing_mm))
     except QhullError:
         return hollow
+    empty = ~(parenchyma | lesion)
     hollow[empty] = hull.contains(positions(empty, spacing_mm))
-    opened = _opened(hollow, spacing_mm)
+    return max(opened_hollows(hollow, spacing_mm), key=np.count_nonzero, default=np.zeros_like(parenchyma))
+
+
+def opened_hollows(hollow: Bools, spacing_mm: Spacing) -> list[Bools]:
+    """The separate parts of a hollow space that a ball of `OPENING_MM` can roll through."""
+    opened = ndimage.binary_opening(hollow, ball(OPENING_MM, spacing_mm))
     pieces, count = ndimage.label(opened, CONNECTED)
-    if count == 0:
-        return opened
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return pieces == sizes.argmax()
+    return [pieces == number for number in range(1, count + 1)]
 
 
-def _opened(mask: Bools, spacing_mm: Spacing) -> Bools:
-    """Morphological opening with a ball, by distances so that anisotropic voxels are no matter."""
-    padded = np.pad(mask, 1)
-    core = ndimage.distance_transform_edt(padded, sampling=spacing_mm) > OPENING_MM
-    if not core.any():
-        return np.zeros_like(mask)
-    grown = ndimage.distance_transform_edt(~core, sampling=spacing_mm) <= OPENING_MM
-    return (grown & padded)[1:-1, 1:-1, 1:-1]
+def inner_cavities(tissue: Bools, spacing_mm: Spacing) -> Bools:
+    """Cavities that tissue surrounds on all sides: calyces and sinus fat that the annotators left out."""
+    pieces, count = ndimage.label(ndimage.binary_fill_holes(tissue) & ~tissue, CONNECTED)
+    large = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_volume_ml(spacing_mm) >= CAVITY_ML
+    large[0] = False
+    return large[pieces]

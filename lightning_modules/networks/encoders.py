@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from monai.networks.nets import ResNet
-from monai.networks.nets.resnet import ResNetBasicBlock, ResNetBottleneck
+from monai.networks.nets.resnet import ResNetBlock, ResNetBottleneck
 from torch import nn
 
 from lightning_modules.errors import ModelError
@@ -48,9 +48,9 @@ class EncoderConfig:
 
 
 _RESNETS: dict[int, tuple[type[nn.Module], list[int], int]] = {
-    10: (ResNetBasicBlock, [1, 1, 1, 1], 1),
-    18: (ResNetBasicBlock, [2, 2, 2, 2], 1),
-    34: (ResNetBasicBlock, [3, 4, 6, 3], 1),
+    10: (ResNetBlock, [1, 1, 1, 1], 1),
+    18: (ResNetBlock, [2, 2, 2, 2], 1),
+    34: (ResNetBlock, [3, 4, 6, 3], 1),
     50: (ResNetBottleneck, [3, 4, 6, 3], 4),
 }
 

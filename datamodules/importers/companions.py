@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from datamodules.clinical import Pathology, aggressiveness
 from datamodules.errors import DataError
 from datamodules.importers.tables import columns_of, read_table, records
 from datamodules.schema import SIDES, TABLES, Column, Table
@@ -60,29 +62,17 @@ def read_patients(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def with_aggressiveness(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with `aggressiveness`, unless it states it or nothing is known.
+    """The row with `aggressiveness`, unless it states it or the malignancy is not known.
 
-    Aggressive is any of ISUP grade 3 or 4, pT3 or more, N1 or more, M1, necrosis, sarcomatoid or rhabdoid
-    differentiation; everything else is indolent, benign lesions included (RenalCLIP: Tao et al., Nature
-    Communications 2026). A feature that was not assessed counts as not present, as long as any was assessed.
+    The definition is that of `datamodules.clinical.aggressiveness`.
     """
-    if "aggressiveness" in row:
+    names = [field.name for field in fields(Pathology) if field.name != "malignant"]
+    known = {name: row[name] for name in names if name in row}
+    malignant = {0: False, 1: True}.get(row.get("malignancy", -1))
+    derived = aggressiveness(Pathology(malignant=malignant, **known))
+    if "aggressiveness" in row or derived is None:
         return dict(row)
-    assessed = {
-        "isup_grade": lambda value: int(value) >= 3,
-        "stage_pt": lambda value: str(value)[0] in "34",
-        "stage_pn": lambda value: value in ("1", "2"),
-        "stage_pm": lambda value: value == "1",
-        "necrosis": bool,
-        "sarcomatoid": bool,
-        "rhabdoid": bool,
-    }
-    known = {name: row[name] for name in assessed if name in row and row[name] != "X"}
-    if row.get("malignancy") == 0:
-        return {**row, "aggressiveness": 0}
-    if not known:
-        return dict(row)
-    return {**row, "aggressiveness": int(any(assessed[name](value) for name, value in known.items()))}
+    return {**row, "aggressiveness": derived}
 
 
 def read_reports(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -133,6 +123,8 @@ def patient_row(patient_id: str, center: str, clinical: Mapping[str, Any]) -> di
     """
     stated = clinical.get("center", center)
     if stated != center:
-        raise DataError(f"{patient_id}: the clinical table says centre {stated!r}, the scans say {center!r}; correct one.")
+        raise DataError(
+            f"{patient_id}: the clinical table says centre {stated!r}, the scans say {center!r}; correct one of them."
+        )
     known = {name: value for name, value in clinical.items() if name != INDEX_SIDE}
     return {**known, "patient_id": patient_id, "center": center}

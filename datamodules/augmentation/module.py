@@ -1,0 +1,117 @@
+"""The augmentation of a batch, as a module that moves with the DataModule's batch to its device."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from datamodules.augmentation.geometry import SamplingMap, sampling_map
+from datamodules.augmentation.intensity import vary_, window_
+from datamodules.augmentation.parameters import AugmentationConfig, AugmentationParameters, Mode, sample_parameters
+from datamodules.augmentation.resampling import crop_start, resample_exact
+from datamodules.augmentation.separable import Frames, resample_separable
+from datamodules.contract import PreprocessingContract
+from datamodules.errors import DataError
+
+
+class VolumeAugmentation(nn.Module):
+    """Turns stored volumes into the network's input, varied for training and plain for evaluation.
+
+    It has no state and draws nothing from torch's generators: what a sample looks like depends on its seed alone.
+    Nothing is read back from the device, and no gradient is kept.
+
+    Args:
+        contract: Preprocessing contract of the volumes.
+        config: Ranges of the augmentation.
+        dtype: Type of the output, float32 or a half-precision type; all arithmetic is float32.
+
+    Raises:
+        DataError: if the crop is larger than the contract's grid.
+    """
+
+    def __init__(
+        self,
+        contract: PreprocessingContract,
+        config: AugmentationConfig | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.contract, self.config, self.dtype = contract, config or AugmentationConfig(), dtype
+        if any(size > count for size, count in zip(self.config.crop, contract.grid, strict=True)):
+            raise DataError(
+                f"Augmentation: a crop of {self.config.crop} voxels was asked of the stored grid {contract.grid} "
+                "(D x H x W); choose a crop that is nowhere larger."
+            )
+        self._frames = Frames.for_tilts(self.config.tilt_degrees, contract.extent_mm, contract.grid)
+
+    def draw(self, seeds: torch.Tensor) -> AugmentationParameters:
+        """The parameters that `forward` uses for these seeds, int64 [B]."""
+        return sample_parameters(seeds, self.config, self.contract)
+
+    def forward(self, batch: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        """Augment a training batch.
+
+        Args:
+            batch: int16 or float [B, 1, D, H, W] in HU on the contract's grid.
+            seeds: int64 [B], one per sample, on any device.
+
+        Returns:
+            [B, 1, *crop] in [0, 1].
+
+        Raises:
+            DataError: if the batch has another shape, or not one seed per sample.
+        """
+        return self.transform(batch, self.draw(seeds.to(batch.device, non_blocking=True)))
+
+    @torch.no_grad()
+    def transform(
+        self,
+        batch: torch.Tensor,
+        parameters: AugmentationParameters,
+        mode: Mode | None = None,
+        at_once: int | None = None,
+    ) -> torch.Tensor:
+        """Apply given parameters.
+
+        Args:
+            batch: As in `forward`.
+            parameters: One entry per sample, on the batch's device.
+            mode: As in `AugmentationConfig`, whose mode is the default.
+            at_once: Volumes resampled together. By default one on a CPU, where it stays in the cache, and the whole
+                batch on any other device.
+        """
+        self._check(batch)
+        if len(parameters) != len(batch):
+            raise DataError(f"Augmentation: {len(batch)} volumes and {len(parameters)} seeds; expected one for each.")
+        mapping = sampling_map(parameters, self.contract.spacing_mm)
+        output = batch.new_empty(len(batch), 1, *self.config.crop, dtype=self.dtype)
+        step = at_once or (1 if batch.device.type == "cpu" else max(len(batch), 1))
+        for first in range(0, len(batch), step):
+            part = slice(first, first + step)
+            image = self._resampled(batch[part, 0], mapping[part], parameters.tilted, mode or self.config.mode)
+            window_(image, self.contract.window_hu)
+            output[part, 0] = vary_(image, parameters[part])
+        return output
+
+    def _resampled(self, volumes: torch.Tensor, mapping: SamplingMap, tilted: bool, mode: Mode) -> torch.Tensor:
+        crop, pad_hu = self.config.crop, self.contract.pad_hu
+        if mode == "exact":
+            return resample_exact(volumes, mapping, crop, pad_hu)
+        return resample_separable(volumes, mapping, crop, pad_hu, self._frames if tilted else None)
+
+    @torch.no_grad()
+    def evaluate(self, batch: torch.Tensor) -> torch.Tensor:
+        """The windowed centre crop of a validation or test batch; arguments and result as in `forward`."""
+        self._check(batch)
+        start = crop_start(self.contract.grid, self.config.crop)
+        for axis, (first, size) in enumerate(zip(start, self.config.crop, strict=True), start=2):
+            batch = batch.narrow(axis, first, size)
+        image = batch.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        return window_(image, self.contract.window_hu).to(self.dtype)
+
+    def _check(self, batch: torch.Tensor) -> None:
+        if batch.dim() != 5 or tuple(batch.shape[1:]) != (1, *self.contract.grid):
+            raise DataError(
+                f"Augmentation: a batch of shape {tuple(batch.shape)} was found; "
+                f"expected [B, 1, {', '.join(map(str, self.contract.grid))}], the contract's grid."
+            )

@@ -1,0 +1,87 @@
+"""Values of DICOM attributes as numbers and words; what a file states badly is absent, not an error."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pydicom
+from pydicom import config
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom's warnings, which quote values, out of logs."""
+    mode = config.settings.reading_validation_mode
+    config.settings.reading_validation_mode = config.IGNORE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        config.settings.reading_validation_mode = mode
+
+
+def value_of(dataset: pydicom.Dataset, name: str) -> Any:
+    """A value, or None where it is absent or cannot be read as what it should be."""
+    try:
+        return dataset.get(name)
+    except (ValueError, TypeError, KeyError, NotImplementedError):
+        return None
+
+
+def values_of(dataset: pydicom.Dataset, name: str) -> Sequence[Any]:
+    """All values of an attribute; none where it is absent."""
+    found = value_of(dataset, name)
+    if found is None:
+        return ()
+    return [found] if isinstance(found, str | int | float) else list(found)
+
+
+def numbers_of(dataset: pydicom.Dataset, name: str, count: int) -> tuple[float, ...] | None:
+    """Exactly `count` finite numbers, or None."""
+    try:
+        found = tuple(float(item) for item in values_of(dataset, name))
+    except (ValueError, TypeError):
+        return None
+    return found if len(found) == count and all(map(math.isfinite, found)) else None
+
+
+def number_of(dataset: pydicom.Dataset, name: str) -> float | None:
+    """One number, or None."""
+    found = numbers_of(dataset, name, 1)
+    return None if found is None else found[0]
+
+
+def whole_of(dataset: pydicom.Dataset, name: str) -> int | None:
+    """One whole number, or None."""
+    found = number_of(dataset, name)
+    return None if found is None else int(found)
+
+
+def age_years(text: str) -> float | None:
+    """Age of an AS value such as `063Y`."""
+    units = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+    if len(text) != 4 or not text[:3].isdigit() or text[3] not in units:
+        return None
+    return round(int(text[:3]) * units[text[3]], 2)
+
+
+def delay_s(dataset: pydicom.Dataset) -> float | None:
+    """Seconds from injection to acquisition; None where a time is absent or the order is impossible."""
+    times = [_seconds(str(value_of(dataset, name) or "")) for name in ("ContrastBolusStartTime", "AcquisitionTime")]
+    if times[0] is None or times[1] is None:
+        return None
+    delay = times[1] - times[0]
+    return delay if 0.0 < delay <= 3600.0 else None
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds since midnight of a TM value, `HHMMSS.ffffff`."""
+    if len(text) < 6 or not text[:6].isdigit():
+        return None
+    fraction = float(text[6:]) if text[6:7] == "." and text[7:].isdigit() else 0.0
+    return 3600.0 * int(text[:2]) + 60.0 * int(text[2:4]) + int(text[4:6]) + fraction

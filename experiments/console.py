@@ -1,0 +1,50 @@
+"""What a user reads while a command runs: our own sentences, without the libraries' chatter."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+from lightning.pytorch.utilities import rank_zero_only
+
+logger = logging.getLogger("renal_suite")
+
+# Each of these is about a library's own code or about a choice that the suite makes on purpose.
+_EXPECTED = (
+    ".*args parameter is intended to run from within Python.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*number of training batches .* is smaller than the logging interval.*",
+    ".*torch.jit.script_method.*",
+    ".*JsonargparseDeprecationWarning.*",
+    ".*instantiate_classes.* was deprecated.*",
+)
+_CHATTY = ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow", "torchio")
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Print a sentence, on rank 0 only."""
+    logger.info(text)
+
+
+def configure_output() -> None:
+    """Send the suite's messages to standard output as plain text and quieten the libraries below warnings."""
+    if not logger.handlers:
+        logger.addHandler(_CurrentStdout())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _EXPECTED:
+        warnings.filterwarnings("ignore", message=message)
+
+
+class _CurrentStdout(logging.Handler):
+    """Writes to whatever `sys.stdout` is now, so that a captured stream captures it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(self.format(record) + "\n")
+        sys.stdout.flush()
