@@ -17,8 +17,8 @@ TAG       ?=## suffix of a run whose configuration you changed
 PATIENTS  ?= 1000## number of patients of the phantom cohort
 SOURCE    ?=## folder or manifest to import
 OUT       ?=## folder of the imported cohort
-KIND      ?= auto## kind of source: auto, kits23
-OPTIONS   ?= {}## options of the source, for example OPTIONS='{sites: sites.csv}'
+KIND      ?= auto## kind of source: auto, kits23, manifest, dicom, tcia
+OPTIONS   ?= {}## options of the source as YAML, for example OPTIONS='{sites: sites.csv}'
 RUN       ?=## run folder or MLflow id to resume
 BENCH     ?= data## benchmark to run
 PORT      ?= 5000## port of the MLflow page
@@ -37,7 +37,7 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := $(BIN)/python
 RUN_SUITE := $(PY) -m experiments
 
-.PHONY: help setup cohort import volumes data-check finetune pretrain resume ui doctor figure benchmarks test lint clean
+.PHONY: help setup cohort import data-check finetune pretrain resume ui doctor figure benchmarks test lint clean
 
 help: ## explain targets and variables
 	@printf 'Targets\n'
@@ -71,9 +71,6 @@ endif
 
 import: $(READY) ## import scans as a cohort: SOURCE=folder or manifest, OUT=cohort folder
 	$(RUN_SUITE) import --source "$(SOURCE)" --out "$(OUT)" --kind $(KIND) --options '$(OPTIONS)' --profile $(PROFILE) $(ARGS)
-
-volumes: $(READY) ## make the volume set of another PROFILE for the cohort DATA
-	$(RUN_SUITE) volumes --data "$(DATA)" --profile $(PROFILE) $(ARGS)
 
 data-check: $(READY) ## check the cohort DATA: findings as PASS, WARN, FAIL, and as JSON
 	$(RUN_SUITE) data-check --data "$(DATA)" $(ARGS)

@@ -1,0 +1,1 @@
+"""What is seen: cohorts, splits, importers, preprocessing, shards and DataModules."""

@@ -156,10 +156,9 @@ def _run(
         try:
             while True:
                 # A short queue, so that an interrupt does not wait for a thousand patients.
-                while len(running) < 4 * workers and (patient := next(queue, None)) is not None:
-                    running.add(
-                        pool.submit(_work, source, state.path(patient), state.volumes, patient, contract)
-                    )
+                while len(running) < 4 * workers and (upcoming := next(queue, None)) is not None:
+                    job = (source, state.path(upcoming), state.volumes, upcoming, contract)
+                    running.add(pool.submit(_work, *job))
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)

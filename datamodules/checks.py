@@ -48,13 +48,23 @@ def _check_index_kidneys(cohort: Cohort) -> list[Finding]:
     findings = []
     if several := sorted(map(str, counts.index[counts > 1])):
         findings.append(
-            Finding("FAIL", f"{len(several)} patients have two index kidneys ({_named(several)})", "kidneys.parquet",
-                    "one kidney with the largest lesion", "set is_index of the other to false")
+            Finding(
+                "FAIL",
+                f"{len(several)} patients have two index kidneys ({_named(several)})",
+                "kidneys.parquet",
+                "one kidney with the largest lesion",
+                "set is_index of the other to false",
+            )
         )
     if none := sorted(map(str, counts.index[counts == 0])):
         findings.append(
-            Finding("WARN", f"{len(none)} patients have no index kidney ({_named(none)})", "kidneys.parquet",
-                    "a lesion", "they serve pretraining only")
+            Finding(
+                "WARN",
+                f"{len(none)} patients have no index kidney ({_named(none)})",
+                "kidneys.parquet",
+                "a lesion",
+                "they serve pretraining only",
+            )
         )
     return findings or [Finding("PASS", "every patient has one index kidney", "kidneys.parquet")]
 
@@ -66,24 +76,39 @@ def _check_endpoints(cohort: Cohort) -> list[Finding]:
         half = patients[patients[f"{name}_months"].isna() != patients[f"{name}_event"].isna()]
         if len(half):
             findings.append(
-                Finding("FAIL", f"{len(half)} patients have a time or an event of {name} without the other "
-                        f"({_named(list(half['patient_id']))})", "patients.parquet", "both or neither", "complete it")
+                Finding(
+                    "FAIL",
+                    f"{len(half)} patients have a time or an event of {name} without the other "
+                    f"({_named(list(half['patient_id']))})",
+                    "patients.parquet",
+                    "both or neither",
+                    "complete it",
+                )
             )
     both = patients.dropna(subset=["dss_event", "os_event", "dss_months", "os_months"])
     wrong = both[(both["dss_event"] & ~both["os_event"]).to_numpy(dtype=bool)]
     if len(wrong):
         findings.append(
-            Finding("FAIL", f"{len(wrong)} patients died of cancer and not of any cause "
-                    f"({_named(list(wrong['patient_id']))})", "patients.parquet", "dss_event implies os_event",
-                    "correct the endpoint")
+            Finding(
+                "FAIL",
+                f"{len(wrong)} patients died of cancer and not of any cause ({_named(list(wrong['patient_id']))})",
+                "patients.parquet",
+                "dss_event implies os_event",
+                "correct the endpoint",
+            )
         )
     late = patients.dropna(subset=["rfs_months", "os_months"])
     late = late[(late["rfs_months"] > late["os_months"] + 1e-6).to_numpy(dtype=bool)]
     if len(late):
         findings.append(
-            Finding("FAIL", f"{len(late)} patients have recurrence-free time beyond their overall follow-up "
-                    f"({_named(list(late['patient_id']))})", "patients.parquet", "rfs_months <= os_months",
-                    "correct the times")
+            Finding(
+                "FAIL",
+                f"{len(late)} patients have recurrence-free time beyond their overall follow-up "
+                f"({_named(list(late['patient_id']))})",
+                "patients.parquet",
+                "rfs_months <= os_months",
+                "correct the times",
+            )
         )
     if findings:
         return findings
@@ -101,19 +126,34 @@ def _check_classes(cohort: Cohort) -> list[Finding]:
     for column in ("malignancy", "aggressiveness"):
         counts = trained[column].value_counts()
         if counts.empty:
-            findings.append(Finding("WARN", f"{column} is not known of any internal training patient",
-                                    "patients.parquet", "labels", "its task cannot be trained"))
+            findings.append(
+                Finding(
+                    "WARN",
+                    f"{column} is not known of any internal training patient",
+                    "patients.parquet",
+                    "labels",
+                    "its task cannot be trained",
+                )
+            )
         elif len(counts) < 2 or counts.min() < MINIMUM_PER_CLASS:
-            findings.append(Finding("WARN", f"{column} has classes of {counts.to_dict()} training patients",
-                                    "patients.parquet", f"at least {MINIMUM_PER_CLASS} of each",
-                                    "its task cannot be trained"))
-    return findings or [Finding("PASS", "both classes of malignancy and aggressiveness can be trained", "patients.parquet")]
+            findings.append(
+                Finding(
+                    "WARN",
+                    f"{column} has classes of {counts.to_dict()} training patients",
+                    "patients.parquet",
+                    f"at least {MINIMUM_PER_CLASS} of each",
+                    "its task cannot be trained",
+                )
+            )
+    return findings or [
+        Finding("PASS", "both classes of malignancy and aggressiveness can be trained", "patients.parquet")
+    ]
 
 
 def _check_volume_sets(cohort: Cohort, verify: bool) -> list[Finding]:
     folders = sorted(path for path in (cohort.root / "volumes").glob("*") if path.is_dir())
     if not folders:
-        return [Finding("FAIL", "no volume set", "volumes", "at least one", "run `make volumes`")]
+        return [Finding("FAIL", "no volume set", "volumes", "at least one", "run `make cohort` or `make import` again")]
     findings: list[Finding] = []
     for folder in folders:
         try:
@@ -137,16 +177,26 @@ def _check_coverage(cohort: Cohort, volumes: VolumeSet) -> list[Finding]:
     findings = []
     if lost:
         findings.append(
-            Finding("FAIL", f"{len(lost)} patients have no volume of their index kidney ({_named(lost)})",
-                    volumes.folder.name, "one per phase", "import them again with `make volumes`")
+            Finding(
+                "FAIL",
+                f"{len(lost)} patients have no volume of their index kidney ({_named(lost)})",
+                volumes.folder.name,
+                "one per phase",
+                "import them again",
+            )
         )
     known = pd.MultiIndex.from_frame(cohort["series"][["patient_id", "study_id", "series_id"]])
     found = pd.MultiIndex.from_frame(volumes.index[["patient_id", "study_id", "series_id"]])
     strange = sorted({str(values[0]) for values in found[~found.isin(known)]})
     if strange:
         findings.append(
-            Finding("FAIL", f"volumes of series that series.parquet does not list ({_named(strange)})",
-                    volumes.folder.name, "a row each", "import the cohort again")
+            Finding(
+                "FAIL",
+                f"volumes of series that series.parquet does not list ({_named(strange)})",
+                volumes.folder.name,
+                "a row each",
+                "import the cohort again",
+            )
         )
     return findings
 
@@ -161,12 +211,22 @@ def _check_contents(volumes: VolumeSet) -> list[Finding]:
             continue
         if image.min() == image.max():
             findings.append(
-                Finding("FAIL", f"every voxel is {image.flat[0]} HU", f"{row.patient_id}, {row.side}, {row.phase}",
-                        "a scan", "import the patient again")
+                Finding(
+                    "FAIL",
+                    f"every voxel is {image.flat[0]} HU",
+                    f"{row.patient_id}, {row.side}, {row.phase}",
+                    "a scan",
+                    "import the patient again",
+                )
             )
         elif np.mean(image <= volumes.contract.pad_hu) > 0.9:
             findings.append(
-                Finding("WARN", "more than 90 % of the voxels are padding", f"{row.patient_id}, {row.side}, {row.phase}",
-                        "a kidney in the box", "check the kidney mask")
+                Finding(
+                    "WARN",
+                    "more than 90 % of the voxels are padding",
+                    f"{row.patient_id}, {row.side}, {row.phase}",
+                    "a kidney in the box",
+                    "check the kidney mask",
+                )
             )
     return findings

@@ -59,7 +59,7 @@ class PreprocessingContract:
         if self.version != CONTRACT_VERSION:
             raise DataError(
                 f"Preprocessing contract: version {self.version} was found and this code reads version "
-                f"{CONTRACT_VERSION}; make the volumes again with `make volumes`."
+                f"{CONTRACT_VERSION}; run `make cohort` or `make import` again."
             )
 
     @property

@@ -22,7 +22,9 @@ def roi_affine(center_ras_mm: tuple[float, float, float], contract: Preprocessin
     return affine
 
 
-def crop_roi(image: tio.Image, center_ras_mm: tuple[float, float, float], contract: PreprocessingContract) -> np.ndarray:
+def crop_roi(
+    image: tio.Image, center_ras_mm: tuple[float, float, float], contract: PreprocessingContract
+) -> np.ndarray:
     """Cut and resample the region of interest in one step.
 
     Scalar images are low-pass filtered where the grid is coarser than the scan and interpolated linearly; label maps

@@ -12,7 +12,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.batch import RoiBatch
@@ -223,7 +223,7 @@ class RoiDataModule(lightning.LightningDataModule):
         """The index kidneys of the patients of one part, in the order of the patient table."""
         plan = self.plan
         rows = plan.patients.index[plan.patients["part"] == part]
-        number = {plan.patients.at[row, "patient_id"]: int(row) for row in rows}
+        number = {str(plan.patients.loc[row, "patient_id"]): int(row) for row in rows}
         kidneys = plan.cohort["kidneys"]
         kidneys = kidneys[kidneys["is_index"] & kidneys["patient_id"].isin(list(number))]
         found = kidneys[["patient_id", "study_id", "side"]].merge(
@@ -231,7 +231,7 @@ class RoiDataModule(lightning.LightningDataModule):
         )
         visits = Visits([], [], [])
         for (patient_id, _, side), group in found.groupby(["patient_id", "study_id", "side"], sort=True):
-            visits.patient.append(number[patient_id])
+            visits.patient.append(number[str(patient_id)])
             visits.side.append(str(side))
             visits.volumes.append([int(position) for position in group["position"].sort_values()])
         return visits
@@ -245,8 +245,8 @@ class RoiDataModule(lightning.LightningDataModule):
             )
         patients = self.plan.patients
         if shuffled:
-            centers = [str(patients.at[row, "center"]) for row in visits.patient]
-            sampler = VisitSampler(visits.volumes, centers, self.seed, self.center_weights)
+            centers = [str(patients.loc[row, "center"]) for row in visits.patient]
+            sampler: Sampler[Draw] = VisitSampler(visits.volumes, centers, self.seed, self.center_weights)
         else:
             sampler = SequentialDraws(visits.volumes)
         trainer = self.trainer
@@ -287,9 +287,7 @@ class RoiDataModule(lightning.LightningDataModule):
         """Augment a training batch, or cut the centre of any other, on the device."""
         training = self.trainer is not None and self.trainer.training
         image = batch["image"]
-        batch["image"] = (
-            self.augmentation(image, batch["seed"]) if training else self.augmentation.evaluate(image)
-        )
+        batch["image"] = self.augmentation(image, batch["seed"]) if training else self.augmentation.evaluate(image)
         return batch
 
 

@@ -91,7 +91,7 @@ class VisitSampler(Sampler[Draw]):
         visits = np.concatenate([self._take(number, *stream) for number, stream in enumerate(self._streams)])
         for place, visit in enumerate(np.random.default_rng([self.seed, 1 << 20, self.epoch]).permutation(visits)):
             rng = np.random.default_rng([self.seed, self.epoch, int(visit), place])
-            positions = self.volumes[visit]
+            positions = self.volumes[int(visit)]
             yield Draw(int(visit), int(positions[rng.integers(len(positions))]), int(rng.integers(1 << 62)))
 
 

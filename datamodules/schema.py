@@ -20,7 +20,7 @@ SPLITS = ("train", "val", "test")
 ENDPOINTS = ("rfs", "dss", "os")
 RENAL_A = ("anterior", "posterior", "x")
 
-_PANDAS = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
+_PANDAS: dict[str, Any] = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 
 
 @dataclass(frozen=True)

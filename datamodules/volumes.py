@@ -68,21 +68,20 @@ def write_shard(
     Raises:
         DataError: if a volume has another shape or type, or is constant, or the disk is full.
     """
-    for item in (*volumes, *masks):
-        array, kind = (item.image, np.int16) if isinstance(item, Volume) else (item.labels, np.uint8)
-        where = f"{patient_id}, {item.study_id}, {item.side}"
-        if array.shape != contract.grid or array.dtype != kind:
-            raise DataError(
-                f"{where}: an array {array.shape} of {array.dtype} was found; "
-                f"expected {contract.grid} of {np.dtype(kind).name} (D x H x W)."
-            )
-        if isinstance(item, Volume) and array.min() == array.max():
-            raise DataError(f"{where}: every voxel of the {item.phase} volume is {array.min()} HU; expected a scan.")
+    for volume in volumes:
+        where = f"{patient_id}, {volume.study_id}, {volume.side}"
+        _check_array(volume.image, np.dtype(np.int16), contract, where)
+        if volume.image.min() == volume.image.max():
+            value = volume.image.min()
+            raise DataError(f"{where}: every voxel of the {volume.phase} volume is {value} HU; expected a scan.")
+    for mask in masks:
+        _check_array(mask.labels, np.dtype(np.uint8), contract, f"{patient_id}, {mask.study_id}, {mask.side}")
     name = shard_name(patient_id)
     entry = _write_chunk(folder / "shards" / f"{name}.bin", patient_id, volumes) if volumes else None
     if masks:
         with replacing(folder / "masks" / f"{name}.npz") as temporary, temporary.open("wb") as handle:
-            np.savez_compressed(handle, **{f"{mask.study_id}|{mask.side}": mask.labels for mask in masks})
+            named: dict[str, Any] = {f"{mask.study_id}|{mask.side}": mask.labels for mask in masks}
+            np.savez_compressed(handle, **named)
     rows = [
         {
             **{key: patient_id if key == "patient_id" else getattr(volume, key) for key in _KEYS},
@@ -91,6 +90,14 @@ def write_shard(
         for volume in volumes
     ]
     return {"patient_id": patient_id, "shard": f"{name}.bin", "litdata": entry, "rows": rows, "masks": bool(masks)}
+
+
+def _check_array(array: np.ndarray, kind: np.dtype[Any], contract: PreprocessingContract, where: str) -> None:
+    if array.shape != contract.grid or array.dtype != kind:
+        raise DataError(
+            f"{where}: an array {array.shape} of {array.dtype} was found; "
+            f"expected {contract.grid} of {kind.name} (D x H x W)."
+        )
 
 
 def _write_chunk(path: Path, patient_id: str, volumes: Sequence[Volume]) -> dict[str, Any]:
@@ -155,7 +162,9 @@ class VolumeSet:
         self, folder: Path, url: str | None = None, cache: Path | None = None, cache_size: str | None = None
     ) -> None:
         if not (folder / "contract.json").is_file():
-            raise DataError(f"Volume set {folder.name} is not finished (no contract.json); run `make volumes` first.")
+            raise DataError(
+                f"Volume set {folder.name} is not finished (no contract.json); run `make cohort` or `make import` again."
+            )
         self.folder, self.url = folder, url
         self.cache, self.cache_size = cache, cache_size
         self.contract = PreprocessingContract.from_dict(read_json(folder / "contract.json"))
@@ -169,7 +178,7 @@ class VolumeSet:
             if missing:
                 raise DataError(
                     f"{len(missing)} shards of {folder.name} are missing, the first is {missing[0]}; "
-                    "run `make volumes` again, finished shards are kept."
+                    "run `make cohort` or `make import` again, finished shards are kept."
                 )
 
     @classmethod
@@ -192,7 +201,7 @@ class VolumeSet:
             raise DataError(
                 f"Cohort {root.name} holds the finished volume sets {names or 'none'}; expected "
                 f"{'one' if contract_hash is None else repr(contract_hash)} of region {region!r}. "
-                "Name one by its contract hash, or run `make volumes`."
+                "Run `make cohort` or `make import` again with the PROFILE that asks for it."
             )
         return cls(root / "volumes" / wanted[0], **options)
 
@@ -224,7 +233,7 @@ class VolumeSet:
             if found != self._checksums[position] or image.shape != self.contract.grid:
                 raise DataError(
                     f"{self._located(shard)} is damaged: volume {position} has CRC-32 {found:08x}, expected "
-                    f"{self._checksums[position]:08x}. Delete the file and run `make volumes` again."
+                    f"{self._checksums[position]:08x}. Delete the file and run `make cohort` or `make import` again."
                 )
             self._verified[position] = True
         return image

@@ -1,0 +1,1 @@
+"""What is run: command line, configurations, studies and statistics."""

@@ -95,7 +95,9 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
-def figure(data: Path = Path("data/demo"), patient: str | None = None, out: Path = Path("docs/demo_patient.png")) -> int:
+def figure(
+    data: Path = Path("data/demo"), patient: str | None = None, out: Path = Path("docs/demo_patient.png")
+) -> int:
     """Draw a patient of the phantom cohort: four phases with the lesion outlined.
 
     Args:
@@ -109,20 +111,37 @@ def figure(data: Path = Path("data/demo"), patient: str | None = None, out: Path
     return 0
 
 
+def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None) -> int:
+    """Measure a hot path side by side in one run, and say what bounds it.
+
+    Args:
+        bench: Which one: data.
+        quick: A few repeats only; the figures are then rough.
+        out: JSON file for every figure; by default beside the benchmark's code.
+    """
+    import importlib
+
+    from experiments.registry import BENCHMARKS, choose
+
+    module = importlib.import_module(BENCHMARKS[choose("BENCH", bench, dict(BENCHMARKS))])
+    module.run(quick=quick, **({} if out is None else {"out": out}))
+    return 0
+
+
 def _commands() -> dict[str, Any]:
-    from experiments.cohorts import cohort, data_check, import_cohort, volumes
+    from experiments.cohorts import cohort, data_check, import_cohort
     from experiments.doctor import doctor
 
     return {
         "cohort": cohort,
         "import": import_cohort,
-        "volumes": volumes,
         "data-check": data_check,
         "finetune": finetune,
         "pretrain": pretrain,
         "resume": resume,
         "doctor": doctor,
         "figure": figure,
+        "benchmarks": benchmarks,
     }
 
 
@@ -173,6 +192,8 @@ def main(args: list[str] | None = None) -> int:
     except (ArgumentError, ValueError) as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("Interrupted; the same command, or `make resume RUN=`, goes on from the last checkpoint.", file=sys.stderr)
+        print(
+            "Interrupted; the same command, or `make resume RUN=`, goes on from the last checkpoint.", file=sys.stderr
+        )
         return 130
     return 2

@@ -1,9 +1,10 @@
-"""`make cohort`, `make import`, `make volumes` and `make data-check`: from scans, or nothing, to a checked cohort."""
+"""`make cohort`, `make import` and `make data-check`: from scans, or nothing, to a checked cohort."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -15,7 +16,7 @@ from datamodules.checks import check_cohort
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import Finding
-from datamodules.files import read_json, write_json
+from datamodules.files import write_json
 from datamodules.records import Source
 from experiments.registry import PROFILES, axis_file, choose
 from experiments.sources import make_source, recognise
@@ -40,6 +41,8 @@ def cohort(
 ) -> int:
     """Draw the phantom cohort: multi-centre renal-mass patients with scans, reports, labels and outcomes.
 
+    Again with another profile it adds that profile's volume set.
+
     Args:
         out: Folder of the cohort.
         patients: Number of patients.
@@ -47,7 +50,7 @@ def cohort(
         profile: Profile whose preprocessing contract the volumes follow.
         workers: Processes; all cores by default.
     """
-    options = {"patients": str(patients), "seed": str(seed)}
+    options = {"patients": patients, "seed": seed}
     return _build("demo", None, options, out, profile, workers)
 
 
@@ -55,17 +58,19 @@ def import_cohort(
     source: Path,
     out: Path,
     kind: str = "auto",
-    options: dict[str, str] | None = None,
+    options: dict[str, Any] | None = None,
     profile: str = "demo",
     workers: int | None = None,
 ) -> int:
     """Import scans as a cohort; every patient is accounted for in `import.parquet`.
 
+    Again with another profile it adds that profile's volume set.
+
     Args:
         source: Folder or manifest.
         out: Folder of the cohort.
         kind: Kind of source; recognised from the path by default.
-        options: Options of that kind, for example `{sites: sites.csv}`.
+        options: Options of that kind, for example `{sites: sites.csv}` or `{plan: {name: north}}`.
         profile: Profile whose preprocessing contract the volumes follow.
         workers: Processes; all cores by default.
     """
@@ -73,24 +78,9 @@ def import_cohort(
     return _build(name, source, options or {}, out, profile, workers)
 
 
-def volumes(data: Path = Path("data/demo"), profile: str = "demo", workers: int | None = None) -> int:
-    """Make the volume set of another profile for a cohort, from the source that it was imported from.
-
-    Args:
-        data: Folder of the cohort.
-        profile: Profile whose preprocessing contract the volumes follow.
-        workers: Processes; all cores by default.
-    """
-    made = read_json(data / ".build" / "made.json")
-    path = Path(made["path"]) if made["path"] else None
-    return _build(made["kind"], path, made["options"], data, profile, workers)
-
-
-def _build(
-    kind: str, path: Path | None, options: dict[str, str], out: Path, profile: str, workers: int | None
-) -> int:
+def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, profile: str, workers: int | None) -> int:
     contract = profile_contract(profile)
-    source = make_source(kind, path, options)
+    source = make_source(kind, path, out, options)
     console = Console()
     columns = (
         TextColumn("{task.description}"),
@@ -105,11 +95,6 @@ def _build(
         built, report = build_cohort(
             source, out, contract, workers, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    # Stays beside the build, so that another volume set can be made from the same source.
-    write_json(
-        out / ".build" / "made.json",
-        {"kind": kind, "path": str(path.resolve()) if path else None, "options": options},
-    )
     _print_report(console, built, report, source)
     return 0 if not report.counts["failed"] else 1
 
@@ -131,7 +116,7 @@ def _print_report(console: Console, built: Cohort, report: ImportReport, source:
             table.add_row("...", "", "", "", "", "", "")
             break
         splits = [str(int((rows["split"] == split).sum())) for split in ("train", "val", "test")]
-        table.add_row(center, role, str(len(rows)), str(int((rows["malignancy"] == 1).sum())), *splits)
+        table.add_row(str(center), str(role), str(len(rows)), str(int((rows["malignancy"] == 1).sum())), *splits)
     console.print(table)
 
 

@@ -24,6 +24,11 @@ _EXPECTED = (
 _CHATTY = ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow", "torchio")
 
 
+def is_main_rank() -> bool:
+    """Whether this process is rank 0, which alone writes and prints."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
 @rank_zero_only
 def say(text: str) -> None:
     """Print a sentence, on rank 0 only."""

@@ -17,12 +17,25 @@ from rich.table import Table
 from datamodules.cohort import Cohort
 from datamodules.errors import Finding
 from datamodules.files import write_json
-from experiments.trainer import auto_precision
 from experiments.tracking import tracking_uri
+from experiments.trainer import auto_precision
 
 PACKAGES = (
-    "torch", "lightning", "torchmetrics", "torchio", "monai", "transformers", "peft", "bitsandbytes", "pycox",
-    "optuna", "mlflow", "litdata", "jsonargparse", "lifelines", "scikit-survival",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "torchio",
+    "monai",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "pycox",
+    "optuna",
+    "mlflow",
+    "litdata",
+    "jsonargparse",
+    "lifelines",
+    "scikit-survival",
 )
 _NEEDED_GIB = 5
 
@@ -44,7 +57,9 @@ def check_packages() -> Finding:
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Finding("FAIL", f"not installed: {', '.join(missing)}", "packages", "the whole stack", "run `make setup`")
+        return Finding(
+            "FAIL", f"not installed: {', '.join(missing)}", "packages", "the whole stack", "run `make setup`"
+        )
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "lightning", "mlflow"))
     return Finding("PASS", f"{len(PACKAGES)} packages ({versions})", "packages")
 
@@ -58,7 +73,9 @@ def check_device() -> Finding:
     what = f"no GPU is visible to torch {torch.__version__}; precision {auto_precision()}, {torch.get_num_threads()} threads"
     if build is None or not shutil.which("nvidia-smi"):
         return Finding("PASS", what, "GPU")
-    return Finding("WARN", what, "GPU", "a working driver", "nvidia-smi is there: check driver and CUDA_VISIBLE_DEVICES")
+    return Finding(
+        "WARN", what, "GPU", "a working driver", "nvidia-smi is there: check driver and CUDA_VISIBLE_DEVICES"
+    )
 
 
 def check_bitsandbytes() -> Finding:
@@ -70,9 +87,13 @@ def check_bitsandbytes() -> Finding:
         packed, state = quantisation.quantize_4bit(weight, quant_type="nf4")
         error = (quantisation.dequantize_4bit(packed, state) - weight).abs().max().item()
     except (RuntimeError, AttributeError, OSError) as found:
-        return Finding("FAIL", f"nf4 failed ({found})", "bitsandbytes", "a round trip", "reinstall it with `make setup`")
+        return Finding(
+            "FAIL", f"nf4 failed ({found})", "bitsandbytes", "a round trip", "reinstall it with `make setup`"
+        )
     if error > 0.2:
-        return Finding("FAIL", f"nf4 errs by {error:.2f}", "bitsandbytes", "below 0.2", "reinstall it with `make setup`")
+        return Finding(
+            "FAIL", f"nf4 errs by {error:.2f}", "bitsandbytes", "below 0.2", "reinstall it with `make setup`"
+        )
     return Finding("PASS", "nf4 quantises and restores", "bitsandbytes")
 
 
@@ -109,7 +130,9 @@ def check_data(data: Path) -> Finding:
     failed = [finding for finding in findings if finding.level == "FAIL"]
     if cohort is None or failed:
         return Finding("FAIL", f"{len(failed)} failures", f"cohort {data.name}", "none", "run `make data-check`")
-    return Finding("PASS", f"{len(cohort['patients'])} patients in {len(cohort['centers'])} centres", f"cohort {data.name}")
+    return Finding(
+        "PASS", f"{len(cohort['patients'])} patients in {len(cohort['centers'])} centres", f"cohort {data.name}"
+    )
 
 
 def doctor(data: Path = Path("data/demo"), runs: Path = Path("runs"), out: Path | None = None) -> int:

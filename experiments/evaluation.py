@@ -91,10 +91,10 @@ def caption(info: CohortInfo) -> str:
 def format_table(table: pd.DataFrame) -> str:
     """The results as fixed-width text."""
     lines = [f"{'':24s}{'n':>6s}{'positives':>11s}{'AUC':>8s}  95 % interval"]
-    for row in table.itertuples(index=False):
-        value = "-" if np.isnan(row.auroc) else f"{row.auroc:.3f}"
-        interval = "not defined" if np.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}"
-        lines.append(f"{row.group:24s}{row.n:6d}{row.positives:11d}{value:>8s}  {interval}")
+    for row in table.to_dict("records"):
+        value = "-" if np.isnan(row["auroc"]) else f"{row['auroc']:.3f}"
+        interval = "not defined" if np.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+        lines.append(f"{row['group']:24s}{row['n']:6d}{row['positives']:11d}{value:>8s}  {interval}")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
-from experiments.console import say
+from experiments.console import is_main_rank, say
 from experiments.evaluation import caption, format_table, results_table, write_results
 from experiments.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
 from experiments.registry import TASKS, choose, compose
@@ -112,7 +112,7 @@ def _curve(point: Point, cohort: Cohort) -> str | None:
         "task": point.task,
         "profile": point.profile,
     }
-    if rank_zero_only.rank != 0:
+    if not is_main_rank():
         return None
     return parent_run(point.runs, point.experiment(cohort), f"curve-{short_hash(shared)}", shared)
 
@@ -122,7 +122,7 @@ def _run_folds(
 ) -> tuple[MLFlowLogger, pd.DataFrame]:
     """Every fold as a run of its own under one MLflow run, which takes the pooled results."""
     logger = make_logger(point.runs, folder, point.experiment(cohort), point.name, _tags(point, cohort), parent)
-    if rank_zero_only.rank == 0:
+    if is_main_rank():
         write_json(folder / RUN_COMMAND, _command(point))
     parts = []
     for number, launch in enumerate(launches):
@@ -134,7 +134,7 @@ def _run_folds(
             mark_done(launch.folder, {"fold": number})
         parts.append(_predictions(launch.folder).assign(fold=number))
     pooled = pd.concat(parts, ignore_index=True)
-    if rank_zero_only.rank == 0:
+    if is_main_rank():
         write_parquet(folder / PREDICTIONS, pooled)
     return logger, pooled
 
@@ -169,10 +169,10 @@ def _finish(point: Point, cohort: Cohort, folder: Path, logger: MLFlowLogger, pr
     title = f"{TASKS[point.task].title}, {point.encoder}, {point.fraction:.0%} of the labels"
     table = write_results(folder, predictions, title, cohort.info)
     client, run_id = logger.experiment, logger.run_id
-    for row in table.dropna(subset=["low"]).itertuples(index=False):
-        group = row.group.replace(" ", "_")
+    for row in table.dropna(subset=["low"]).to_dict("records"):
+        group = str(row["group"]).replace(" ", "_")
         for name in ("auroc", "low", "high", "n", "positives"):
-            client.log_metric(run_id, f"{name}/{group}", float(getattr(row, name)))
+            client.log_metric(run_id, f"{name}/{group}", float(row[name]))
     client.set_tag(run_id, "note", caption(cohort.info))
     for name in ("results.csv", "roc.png", PREDICTIONS):
         client.log_artifact(run_id, str(folder / name))

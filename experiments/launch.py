@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.errors import DataError
 from datamodules.files import read_json, replacing, write_json
+from experiments.console import is_main_rank
 from experiments.suite_cli import SuiteCLI, check_checkpoint_file
 from experiments.tracking import make_logger
 from lightning_modules.base import SuiteModule
@@ -106,19 +107,20 @@ def train(launch: Launch, *, test: bool) -> Finished:
     _claim(launch, resolved)
     last = launch.folder / "checkpoints" / "last.ckpt"
     if last.is_file():
-        check_checkpoint_file(last, cli.model)  # type: ignore[arg-type]
+        check_checkpoint_file(last, cli.model)
     logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
-    if rank_zero_only.rank == 0:
+    if is_main_rank():
         logger.experiment.log_dict(logger.run_id, _without_paths(resolved), "config.yaml")
     cli.trainer.logger = logger
     resume = str(last) if last.is_file() else None
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
     checkpoint = cli.trainer.checkpoint_callback
-    best = checkpoint.best_model_path or checkpoint.last_model_path  # type: ignore[union-attr]
+    # A validation metric that was never defined (one class only) leaves no best epoch; the last one stands in.
+    best = checkpoint.best_model_path or str(last)  # type: ignore[union-attr]
     evaluate = cli.trainer.test if test else cli.trainer.validate
     evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     score = checkpoint.best_model_score  # type: ignore[union-attr]
-    return Finished(logger, float("nan") if score is None else float(score), cli.model)  # type: ignore[arg-type]
+    return Finished(logger, float("nan") if score is None else float(score), cli.model)
 
 
 @rank_zero_only
@@ -145,7 +147,7 @@ def _claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
     if path.is_file():
         _check_same(launch, resolved)
         return
-    if rank_zero_only.rank != 0:
+    if not is_main_rank():
         return
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")

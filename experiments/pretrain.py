@@ -61,8 +61,14 @@ def pretrain(
         tags={**cohort_tags(cohort), "stage": STAGE, "task": TASK, "profile": profile, "seed": str(seed)},
         command={
             "command": "pretrain",
-            "arguments": {"profile": profile, "data": str(data), "seed": seed, "devices": devices, "runs": str(runs),
-                          "extra": list(extra)},
+            "arguments": {
+                "profile": profile,
+                "data": str(data),
+                "seed": seed,
+                "devices": devices,
+                "runs": str(runs),
+                "extra": list(extra),
+            },
         },
         extra=list(extra),
     )

@@ -68,6 +68,10 @@ PROFILES: dict[str, str] = {
 }
 
 
+BENCHMARKS: dict[str, str] = {"data": "experiments.benchmarks.data"}
+"""Module of every benchmark; its `run(quick, out)` measures, writes and prints."""
+
+
 def choose(kind: str, name: str, choices: dict[str, object]) -> str:
     """The name itself, if it is one of the choices.
 

@@ -24,6 +24,7 @@ class SourceEntry:
         module: Module of its class; imported when it is used.
         cls: Name of the class, a `datamodules.records.Source`.
         argument: Its argument that takes SOURCE; None when it reads nothing.
+        knows_out: Whether it wants to know the cohort's folder, to keep the key to its pseudonyms outside of it.
         matches: Whether a path looks like this kind.
     """
 
@@ -32,6 +33,7 @@ class SourceEntry:
     cls: str
     argument: str | None
     matches: Callable[[Path], bool]
+    knows_out: bool = False
 
 
 SOURCES: dict[str, SourceEntry] = {
@@ -42,6 +44,29 @@ SOURCES: dict[str, SourceEntry] = {
         "Kits23Source",
         "folder",
         lambda path: (path / "kits23.json").is_file(),
+    ),
+    "manifest": SourceEntry(
+        "NIfTI files named by a CSV manifest",
+        "datamodules.importers.manifest",
+        "ManifestSource",
+        "manifest",
+        lambda path: path.suffix == ".csv",
+    ),
+    "dicom": SourceEntry(
+        "DICOM files in any order",
+        "datamodules.importers.dicom",
+        "DicomSource",
+        "folder",
+        lambda path: path.is_dir(),
+        knows_out=True,
+    ),
+    "tcia": SourceEntry(
+        "a TCIA download with its clinical tables",
+        "datamodules.importers.tcia",
+        "TciaSource",
+        "folder",
+        lambda path: False,
+        knows_out=True,
     ),
 }
 
@@ -60,8 +85,8 @@ def recognise(path: Path) -> str:
     raise DataError(f"SOURCE {path.name} was not recognised; name its KIND, one of {', '.join(SOURCES)}.")
 
 
-def make_source(kind: str, path: Path | None, options: dict[str, str]) -> Source:
-    """A source from its kind, its path and its options as text.
+def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]) -> Source:
+    """A source from its kind, its path, the cohort's folder and its options.
 
     Raises:
         DataError: if the kind or an option is unknown, or a value has another type.
@@ -71,10 +96,12 @@ def make_source(kind: str, path: Path | None, options: dict[str, str]) -> Source
     values: dict[str, Any] = dict(options)
     if entry.argument is not None and path is not None:
         values[entry.argument] = str(path)
+    if entry.knows_out:
+        values["out"] = str(out)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls)
     try:
-        parsed = parser.parse_args([f"--{name}={value}" for name, value in values.items()])
+        parsed = parser.parse_object(values)
     except ArgumentError as error:
         reason = " ".join(str(error).split())
         raise DataError(f"Options of the {kind} source were refused: {reason}") from error

@@ -9,7 +9,7 @@ import torch
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from callbacks.checkpoint import RunCheckpoint
+from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.seeding import EpochSeed
 from datamodules.augmentation import AugmentationConfig
 from datamodules.contract import PreprocessingContract
@@ -20,7 +20,15 @@ from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig
 from lightning_modules.optimization import OptimizerConfig
 
-ALLOWED_PACKAGES = ("lightning_modules", "datamodules", "callbacks", "experiments", "lightning", "torch", "torchmetrics")
+ALLOWED_PACKAGES = (
+    "lightning_modules",
+    "datamodules",
+    "callbacks",
+    "experiments",
+    "lightning",
+    "torch",
+    "torchmetrics",
+)
 """Packages whose classes a YAML file may name; importing anything else would run code that nobody reviewed."""
 
 
@@ -95,7 +103,8 @@ class SuiteCLI(LightningCLI):
         callbacks = [
             *(settings["callbacks"] or []),
             EpochSeed(int(self._get(self.config, "seed_everything"))),
-            RunCheckpoint(folder, self.model.monitor, self.model.mode),
+            BestCheckpoint(folder, self.model.monitor, self.model.mode),
+            LastCheckpoint(folder),
         ]
         trainer: SuiteTrainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)  # type: ignore[assignment]
         return trainer
@@ -105,7 +114,7 @@ class SuiteCLI(LightningCLI):
         name = self.config.get("subcommand")
         path = self.config[name].get("ckpt_path") if name else None
         if path:
-            check_checkpoint_file(Path(path), self.model)  # type: ignore[arg-type]
+            check_checkpoint_file(Path(path), self.model)
 
     def resolved_config(self) -> dict[str, Any]:
         """The configuration after all files and flags, as plain data that `--config` reads back."""
@@ -153,7 +162,9 @@ def check_config_files(args: list[str]) -> None:
         name, _, value = argument.partition("=")
         if name not in ("--config", "-c"):
             if name.endswith("class_path"):
-                _check_class_path("command line", name, value or (args[position + 1] if position + 1 < len(args) else ""))
+                _check_class_path(
+                    "command line", name, value or (args[position + 1] if position + 1 < len(args) else "")
+                )
             continue
         path = Path(value or (args[position + 1] if position + 1 < len(args) else ""))
         if not path.is_file():

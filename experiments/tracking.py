@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.utilities import rank_zero_only
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json
+from experiments.console import is_main_rank
 
 RUN_FILE = "mlflow.json"
 
@@ -100,7 +100,7 @@ def make_logger(
         The logger; on ranks other than 0 one that logs nothing.
     """
     uri = tracking_uri(runs)
-    if rank_zero_only.rank != 0:
+    if not is_main_rank():
         return MLFlowLogger(experiment_name=experiment, tracking_uri=uri)
     client = MlflowClient(uri)
     identifier = experiment_id(client, experiment, runs)

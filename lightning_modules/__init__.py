@@ -1,0 +1,1 @@
+"""What is learned: LightningModules, one per stage or kind of task."""

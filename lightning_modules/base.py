@@ -9,6 +9,7 @@ import lightning
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from lightning_modules.errors import ModelError
+from lightning_modules.metrics.patient_scores import PatientTable
 from lightning_modules.optimization import OptimizerConfig, make_optimizer
 
 CHECKPOINT_KEY = "renal_suite"
@@ -43,14 +44,15 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: str, contract: Mappi
     if differing:
         raise ModelError(
             "The checkpoint was trained with another preprocessing contract (" + "; ".join(differing) + "); "
-            "make a volume set that follows it with `make volumes`, or train anew."
+            "run `make cohort` or `make import` again with the PROFILE that follows it, or train anew."
         )
 
 
 class SuiteModule(lightning.LightningModule):
     """Base of the stages and tasks.
 
-    Subclasses define `training_step` and the rest; `monitor` and `mode` say which checkpoint is the best one.
+    Subclasses define `training_step` and the rest; `monitor` and `mode` say which checkpoint is the best one. After a
+    validation or a test `val_table` or `test_table` holds the scores by patient, gathered over ranks.
 
     Args:
         contract: Preprocessing contract of the data as plain data; travels with every checkpoint.
@@ -59,6 +61,8 @@ class SuiteModule(lightning.LightningModule):
 
     monitor: ClassVar[str]
     mode: ClassVar[str]
+    val_table: PatientTable
+    test_table: PatientTable
 
     def __init__(self, contract: Mapping[str, Any], optimizer: OptimizerConfig) -> None:
         super().__init__()

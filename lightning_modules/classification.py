@@ -83,7 +83,7 @@ class Classification(SuiteModule):
         self.encoder = build_encoder(config)
         self.head = _head(int(self.encoder.feature_dim), hidden, classes, dropout)  # type: ignore[arg-type]
         self.register_buffer("weight", class_weights(class_counts, balance), persistent=False)
-        self.scores = nn.ModuleDict({stage: PatientScores(classes) for stage in ("val", "test")})
+        self.val_scores, self.test_scores = PatientScores(classes), PatientScores(classes)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits [B, C] of images [B, 1, D, H, W] in [0, 1]."""
@@ -100,32 +100,32 @@ class Classification(SuiteModule):
         self.log("train/loss", loss, batch_size=len(batch["target"]), prog_bar=True)
         return loss
 
-    def _collect(self, batch: Mapping[str, Any], stage: str) -> torch.Tensor:
-        logits = self(batch["image"])
+    def _collect(self, batch: Mapping[str, Any], scores: PatientScores) -> torch.Tensor:
+        logits: torch.Tensor = self(batch["image"])
         # Logits are averaged over a patient's phases, as the reference fuses them.
-        self.scores[stage].update(batch["patient"], batch["sample"], logits, batch["target"])
+        scores.update(batch["patient"], batch["sample"], logits, batch["target"])
         return logits
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Collect scores and log the loss."""
-        logits = self._collect(batch, "val")
+        logits = self._collect(batch, self.val_scores)
         loss = self._loss(logits, batch["target"])
         self.log("val/loss", loss, batch_size=len(batch["target"]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the patient-level AUC."""
-        self.val_table = table = self.scores["val"].compute()
-        self.scores["val"].reset()
+        self.val_table = table = self.val_scores.compute()
+        self.val_scores.reset()
         self.log("val/auroc", auroc(table), prog_bar=True, rank_zero_only=False)
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Collect scores."""
-        self._collect(batch, "test")
+        self._collect(batch, self.test_scores)
 
     def on_test_epoch_end(self) -> None:
         """Log the patient-level AUC over everyone tested; the tables by centre are made from the predictions."""
-        self.test_table = table = self.scores["test"].compute()
-        self.scores["test"].reset()
+        self.test_table = table = self.test_scores.compute()
+        self.test_scores.reset()
         self.log("test/auroc", auroc(table), rank_zero_only=False)
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:

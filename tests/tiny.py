@@ -69,18 +69,35 @@ class TinySource:
             labels[2:6, 3:9, 3:9] = 1
             masks.append(Mask(study, side, labels))
             kidneys.append(
-                {"patient_id": patient_id, "study_id": study, "side": side, "has_lesion": index, "is_index": index,
-                 "renal_r": 1 + int(number) % 3 if index else None}
+                {
+                    "patient_id": patient_id,
+                    "study_id": study,
+                    "side": side,
+                    "has_lesion": index,
+                    "is_index": index,
+                    "renal_r": 1 + int(number) % 3 if index else None,
+                }
             )
         months = float(rng.exponential(30))
         patient = {
-            "patient_id": patient_id, "center": center, "age_years": 60.0, "sex": "female", "malignancy": int(malignant),
-            "aggressiveness": int(number) % 2, "os_months": months, "os_event": bool(rng.random() < 0.5),
+            "patient_id": patient_id,
+            "center": center,
+            "age_years": 60.0,
+            "sex": "female",
+            "malignancy": int(malignant),
+            "aggressiveness": int(number) % 2,
+            "os_months": months,
+            "os_event": bool(rng.random() < 0.5),
             "time_origin": "surgery",
         }
         series = [
-            {"patient_id": patient_id, "study_id": study, "series_id": f"{study}-{phase}", "phase": phase,
-             "intensity": "rendered"}
+            {
+                "patient_id": patient_id,
+                "study_id": study,
+                "series_id": f"{study}-{phase}",
+                "phase": phase,
+                "intensity": "rendered",
+            }
             for phase in PHASES
         ]
         return PatientRecord(patient_id, {"patients": [patient], "series": series, "kidneys": kidneys}, volumes, masks)

@@ -2,8 +2,8 @@
 
 One resampling does crop, flip, rotation, translation and scale; window, intensity and gamma follow on its output.
 Parameters are drawn per sample from a seed (`parameters`), so a sample looks the same in any batch, on any rank and
-device; resampling is exact trilinear or separable (`resampling`); torchio's transforms with the same parameters are
-the reference (`datamodules.augmentation.reference`).
+device. Resampling is trilinear along any map (`exact`) or plane by plane (`separable`). torchio's transforms with the
+same parameters are the reference (`reference`).
 """
 
 from datamodules.augmentation.module import VolumeAugmentation

@@ -3,9 +3,9 @@
 All coordinates are voxel indices relative to the centre of the centre crop, so that the identity is exact. The map is
 the inverse of the motion in `AugmentationParameters`,
 
-    source = R_W^T R_H^T R_D^T (scale^-1 flip output - translation),
+    source = R_H^T R_W^T R_D^T (scale^-1 flip output - translation),
 
-kept as its three planar factors: the in-plane one acts on (H, W), the tilts on (W, D) and on (D, H).
+kept as its three planar factors, which act on (H, W), on (D, H) and on (W, D).
 """
 
 from __future__ import annotations
@@ -17,6 +17,19 @@ import torch
 from datamodules.augmentation.parameters import AugmentationParameters
 
 D, H, W = 0, 1, 2
+Grid = tuple[int, int, int]
+
+
+def crop_start(grid: Grid, crop: Grid) -> Grid:
+    """First voxel of the centre crop; odd margins are rounded down."""
+    depth, height, width = ((count - size) // 2 for count, size in zip(grid, crop, strict=True))
+    return depth, height, width
+
+
+def crop_center(grid: Grid, crop: Grid) -> tuple[float, float, float]:
+    """Centre of the centre crop in voxels of the grid; the point about which everything turns."""
+    depth, height, width = (first + (size - 1) / 2 for first, size in zip(crop_start(grid, crop), crop, strict=True))
+    return depth, height, width
 
 
 @dataclass(frozen=True)
@@ -33,10 +46,6 @@ class PlanarMap:
     matrix: torch.Tensor
     offset: torch.Tensor
 
-    def __getitem__(self, samples: slice) -> PlanarMap:
-        """The maps of some samples."""
-        return PlanarMap(self.axes, self.matrix[samples], self.offset[samples])
-
     def embedded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The same map on all three axes: matrix [B, 3, 3] and offset [B, 3]."""
         matrix = torch.eye(3, device=self.matrix.device).repeat(len(self.matrix), 1, 1)
@@ -50,26 +59,27 @@ class PlanarMap:
 
 @dataclass(frozen=True)
 class SamplingMap:
-    """The factors of the sampling map; a sample of the output is looked up by `pitch(roll(in_plane(index)))`.
+    """The factors of the sampling map; a voxel of the output shows the source at `roll(pitch(in_plane(index)))`.
 
     Args:
         in_plane: On (H, W): rotation about D, scale, flip and translation.
-        roll: On (W, D): rotation about H, and everything else that concerns D.
-        pitch: On (D, H): rotation about W.
+        pitch: On (D, H): rotation about W, and scale and translation along D.
+        roll: On (W, D): rotation about H.
     """
 
     in_plane: PlanarMap
-    roll: PlanarMap
     pitch: PlanarMap
+    roll: PlanarMap
 
-    def __getitem__(self, samples: slice) -> SamplingMap:
-        """The maps of some samples."""
-        return SamplingMap(self.in_plane[samples], self.roll[samples], self.pitch[samples])
+    @property
+    def device(self) -> torch.device:
+        """Device of the maps."""
+        return self.in_plane.matrix.device
 
     def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The whole map: matrix [B, 3, 3] and offset [B, 3], in voxels."""
         matrix, offset = self.in_plane.embedded()
-        for factor in (self.roll, self.pitch):
+        for factor in (self.pitch, self.roll):
             left, shift = factor.embedded()
             # Written out: a matrix product may be rounded to TF32 on a GPU, a tenth of a voxel here.
             matrix = (left[:, :, :, None] * matrix[:, None]).sum(2)
@@ -93,11 +103,11 @@ def sampling_map(parameters: AugmentationParameters, spacing_mm: tuple[float, fl
     roll = _rotation(cosine[:, H], sine[:, H], spacing_mm[D] / spacing_mm[W])
     pitch = _rotation(cosine[:, W], sine[:, W], spacing_mm[H] / spacing_mm[D])
     size = torch.stack([shrink[:, H], shrink[:, W] * flip], dim=1)
-    depth = torch.stack([torch.ones_like(shrink[:, D]), shrink[:, D]], dim=1)
+    depth = torch.stack([shrink[:, D], torch.ones_like(shrink[:, D])], dim=1)
     return SamplingMap(
         in_plane=PlanarMap((H, W), turn * size[:, None], -(turn * shift[:, None, H:]).sum(2)),
-        roll=PlanarMap((W, D), roll * depth[:, None], -roll[:, :, 1] * shift[:, D:H]),
-        pitch=PlanarMap((D, H), pitch, torch.zeros_like(shift[:, :2])),
+        pitch=PlanarMap((D, H), pitch * depth[:, None], -pitch[:, :, 0] * shift[:, :1]),
+        roll=PlanarMap((W, D), roll, torch.zeros_like(shift[:, :2])),
     )
 
 

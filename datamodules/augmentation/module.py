@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from datamodules.augmentation.geometry import SamplingMap, sampling_map
+from datamodules.augmentation.exact import ExactResampler
+from datamodules.augmentation.geometry import crop_start, sampling_map
 from datamodules.augmentation.intensity import vary_, window_
 from datamodules.augmentation.parameters import AugmentationConfig, AugmentationParameters, Mode, sample_parameters
-from datamodules.augmentation.resampling import crop_start, resample_exact
-from datamodules.augmentation.separable import Frames, resample_separable
+from datamodules.augmentation.separable import SeparableResampler, pitch_reach
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 
@@ -42,7 +42,7 @@ class VolumeAugmentation(nn.Module):
                 f"Augmentation: a crop of {self.config.crop} voxels was asked of the stored grid {contract.grid} "
                 "(D x H x W); choose a crop that is nowhere larger."
             )
-        self._frames = Frames.for_tilts(self.config.tilt_degrees, contract.extent_mm, contract.grid)
+        self._reach = pitch_reach(self.config.rotation_degrees[2], contract)
 
     def draw(self, seeds: torch.Tensor) -> AugmentationParameters:
         """The parameters that `forward` uses for these seeds, int64 [B]."""
@@ -77,27 +77,35 @@ class VolumeAugmentation(nn.Module):
             batch: As in `forward`.
             parameters: One entry per sample, on the batch's device.
             mode: As in `AugmentationConfig`, whose mode is the default.
-            at_once: Volumes resampled together. By default one on a CPU, where it stays in the cache, and the whole
-                batch on any other device.
+            at_once: Volumes resampled together: by default one on a CPU, where it stays in the cache, and 64 on any
+                other device, which bounds the working memory.
+
+        Raises:
+            DataError: if batch, parameters and mode do not go together.
         """
         self._check(batch)
         if len(parameters) != len(batch):
             raise DataError(f"Augmentation: {len(batch)} volumes and {len(parameters)} seeds; expected one for each.")
-        mapping = sampling_map(parameters, self.contract.spacing_mm)
+        mode = mode or self.config.mode
+        if mode == "separable" and parameters.rolled:
+            raise DataError("Augmentation: the mode separable does not know rotations about H; choose mode exact.")
+        step = at_once or (1 if batch.device.type == "cpu" else 64)
+        resample = self._resampler(parameters, mode, min(step, len(batch)))
         output = batch.new_empty(len(batch), 1, *self.config.crop, dtype=self.dtype)
-        step = at_once or (1 if batch.device.type == "cpu" else max(len(batch), 1))
         for first in range(0, len(batch), step):
             part = slice(first, first + step)
-            image = self._resampled(batch[part, 0], mapping[part], parameters.tilted, mode or self.config.mode)
-            window_(image, self.contract.window_hu)
+            image = window_(resample(batch[part, 0], part), self.contract.window_hu)
             output[part, 0] = vary_(image, parameters[part])
         return output
 
-    def _resampled(self, volumes: torch.Tensor, mapping: SamplingMap, tilted: bool, mode: Mode) -> torch.Tensor:
-        crop, pad_hu = self.config.crop, self.contract.pad_hu
+    def _resampler(
+        self, parameters: AugmentationParameters, mode: Mode, at_once: int
+    ) -> ExactResampler | SeparableResampler:
+        mapping = sampling_map(parameters, self.contract.spacing_mm)
+        grid, crop, pad_hu = self.contract.grid, self.config.crop, self.contract.pad_hu
         if mode == "exact":
-            return resample_exact(volumes, mapping, crop, pad_hu)
-        return resample_separable(volumes, mapping, crop, pad_hu, self._frames if tilted else None)
+            return ExactResampler(mapping, grid, crop, pad_hu, at_once)
+        return SeparableResampler(mapping, grid, crop, pad_hu, self._reach)
 
     @torch.no_grad()
     def evaluate(self, batch: torch.Tensor) -> torch.Tensor:

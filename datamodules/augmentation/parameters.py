@@ -18,14 +18,15 @@ Mode = Literal["separable", "exact"]
 class AugmentationConfig:
     """Ranges of the training augmentation; triples are in the order D, H, W.
 
-    The ranges are those of RenalCLIP (Tao et al., Nature Communications 2026), with one difference: rotations are in
-    patient space. Ten degrees in voxel indices, as published, are 35 degrees in mm out of plane at 1 x 1 x 4 mm.
+    The ranges are those of RenalCLIP (Tao et al., Nature Communications 2026), with two differences. Rotations are in
+    patient space: ten degrees in voxel indices, as published, are 35 degrees in mm out of plane at 1 x 1 x 4 mm. And
+    there is none about H by default, which allows the faster mode.
 
     Args:
         crop: Voxels of the network's input, D x H x W.
         random_crop: Place the crop anywhere within the stored grid; at its centre otherwise.
-        rotation_degrees: Largest rotation about each axis, in patient space, within [0, 45]. The first turns the
-            slices in their plane, the others tilt them.
+        rotation_degrees: Largest rotation about each axis, in patient space, within [0, 45]: in the axial, the
+            coronal and the sagittal plane.
         translation_mm: Largest translation along each axis, on top of the random crop.
         scale_in_plane: Largest relative change of size in H and W together, within [0, 0.5].
         scale_through_plane: Largest relative change of size in D, within [0, 0.5].
@@ -35,16 +36,16 @@ class AugmentationConfig:
         gamma: Smallest and largest exponent; drawn uniformly in its logarithm, so that as many images get darker as
             brighter.
         gamma_probability: Probability that an exponent other than 1 is drawn.
-        mode: `separable` resamples one plane after the other: several times faster on a CPU; rotations that tilt the
-            slices are interpolated more than once. `exact` is one trilinear interpolation.
+        mode: `separable` resamples the sagittal and then the axial plane, several times faster on a CPU, and knows no
+            rotation about H. `exact` is one trilinear interpolation along any of these maps.
 
     Raises:
-        DataError: if a value is outside its range.
+        DataError: if a value is outside its range, or the mode does not know the rotation.
     """
 
     crop: tuple[int, int, int] = (32, 128, 128)
     random_crop: bool = True
-    rotation_degrees: tuple[float, float, float] = (10.0, 10.0, 10.0)
+    rotation_degrees: tuple[float, float, float] = (10.0, 0.0, 10.0)
     translation_mm: tuple[float, float, float] = (0.0, 10.0, 10.0)
     scale_in_plane: float = 0.1
     scale_through_plane: float = 0.0
@@ -78,6 +79,11 @@ class AugmentationConfig:
             raise DataError(f"Augmentation: gamma={self.gamma} was found; expected (smallest, largest), both positive.")
         if self.mode not in ("separable", "exact"):
             raise DataError(f"Augmentation: mode={self.mode!r} is unknown; choose separable or exact.")
+        if self.mode == "separable" and self.rotation_degrees[1] > 0:
+            raise DataError(
+                f"Augmentation: rotation_degrees={self.rotation_degrees} asks for rotations about H, which the mode "
+                "separable does not know; choose mode exact, or 0 for the second angle."
+            )
 
     def _check_triple(self, name: str, lowest: float, highest: float) -> None:
         values = getattr(self, name)
@@ -87,18 +93,13 @@ class AugmentationConfig:
                 f"{f' and at most {highest}' if math.isfinite(highest) else ''}, in the order D, H, W."
             )
 
-    @property
-    def tilt_degrees(self) -> tuple[float, float]:
-        """Largest rotation about H and about W, which takes slices out of their plane."""
-        return self.rotation_degrees[1], self.rotation_degrees[2]
-
 
 @dataclass(frozen=True)
 class AugmentationParameters:
     """The values drawn for a batch; one entry per sample, all on one device.
 
     A point p of the patient, in mm from the centre of the crop, moves to `flip(scale * (R p + translation))` with
-    R = R_D R_H R_W, each a right-handed rotation about an axis that points to the end of the array axis (superior,
+    R = R_D R_W R_H, each a right-handed rotation about an axis that points to the end of the array axis (superior,
     anterior, right).
 
     Args:
@@ -109,8 +110,8 @@ class AugmentationParameters:
         intensity_scale: float32 [B], factor of the windowed image.
         intensity_shift: float32 [B], added to it afterwards.
         gamma: float32 [B], exponent of the result.
-        tilted: Whether any rotation about H or W may differ from 0. A plain bool, so that choosing the passes needs
-            no look at the device.
+        rolled: Whether a rotation about H may differ from 0, which the separable mode does not know. A plain bool, so
+            that nobody has to look at the device.
     """
 
     rotation_degrees: torch.Tensor
@@ -120,7 +121,7 @@ class AugmentationParameters:
     intensity_scale: torch.Tensor
     intensity_shift: torch.Tensor
     gamma: torch.Tensor
-    tilted: bool = True
+    rolled: bool = True
 
     @classmethod
     def identity(cls, batch: int, device: torch.device | str = "cpu") -> AugmentationParameters:
@@ -134,7 +135,7 @@ class AugmentationParameters:
             intensity_scale=ones[:, 0],
             intensity_shift=zeros[:, 0],
             gamma=ones[:, 0],
-            tilted=False,
+            rolled=False,
         )
 
     def __len__(self) -> int:
@@ -142,8 +143,8 @@ class AugmentationParameters:
 
     def __getitem__(self, samples: slice) -> AugmentationParameters:
         """The parameters of some samples."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "tilted"}
-        return AugmentationParameters(**{name: value[samples] for name, value in values.items()}, tilted=self.tilted)
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "rolled"}
+        return AugmentationParameters(**{name: value[samples] for name, value in values.items()}, rolled=self.rolled)
 
 
 def sample_parameters(
@@ -174,7 +175,7 @@ def sample_parameters(
         intensity_scale=1 + config.intensity_scale * symmetric[:, 12],
         intensity_shift=config.intensity_shift * symmetric[:, 13],
         gamma=torch.where(draws[:, 14] < config.gamma_probability, gamma, torch.ones_like(gamma)),
-        tilted=max(config.tilt_degrees) > 0,
+        rolled=config.rotation_degrees[1] > 0,
     )
 
 

@@ -7,8 +7,8 @@ import torch
 import torchio as tio
 from scipy.spatial.transform import Rotation
 
+from datamodules.augmentation.geometry import Grid, crop_center, crop_start
 from datamodules.augmentation.parameters import AugmentationParameters
-from datamodules.augmentation.resampling import Grid, crop_start
 from datamodules.contract import PreprocessingContract
 
 
@@ -56,22 +56,19 @@ def torchio_reference(
 
 
 def _affine(parameters: AugmentationParameters, contract: PreprocessingContract, crop: Grid, sample: int) -> tio.Affine:
-    """The motion in patient axes R, A, S, which is the order W, H, D."""
+    """The motion in patient axes R, A, S, which is the order W, H, D; R_D R_W R_H is ITK's order of rotations too."""
     degrees, translation, scale = (
         values[sample].double().numpy()[::-1]
         for values in (parameters.rotation_degrees, parameters.translation_mm, parameters.scale)
     )
-    # Lower-case axes are fixed ones: R_D R_H R_W turns about W (x) first, ITK's Euler transform about H (y).
-    rotation = Rotation.from_euler("xyz", degrees, degrees=True)
-    about_y, about_x, about_z = rotation.as_euler("yxz", degrees=True)
     # Ours turns about the centre of the crop, torchio about that of the image; they differ where the margin is odd.
-    start = np.array(crop_start(contract.grid, crop))
-    voxels = start + (np.array(crop) - 1) / 2 - (np.array(contract.grid) - 1) / 2
+    voxels = np.array(crop_center(contract.grid, crop)) - (np.array(contract.grid) - 1) / 2
     offset = (voxels * np.array(contract.spacing_mm))[::-1]
+    rotation = Rotation.from_euler("yxz", degrees[[1, 0, 2]], degrees=True)
     translation = translation + offset / scale - rotation.apply(offset)
     return tio.Affine(
         scales=tuple(scale),
-        degrees=(about_x, about_y, about_z),
+        degrees=tuple(degrees),
         translation=tuple(translation),
         default_pad_value=contract.pad_hu,
     )

@@ -9,47 +9,66 @@ from itertools import product
 import torch
 from torch.nn import functional
 
-from datamodules.augmentation.geometry import D, H, PlanarMap, SamplingMap, W
-from datamodules.augmentation.resampling import Grid, crop_start
+from datamodules.augmentation.geometry import D, Grid, H, PlanarMap, SamplingMap, W, crop_center
+from datamodules.contract import PreprocessingContract
+
+
+def pitch_reach(degrees: float, contract: PreprocessingContract) -> int:
+    """Voxels along H by which a volume grows on either side when it is turned about W by up to these degrees."""
+    rise_mm = contract.extent_mm[D] / 2 * math.sin(math.radians(degrees))
+    return math.ceil(rise_mm / contract.spacing_mm[H])
+
+
+class SeparableResampler:
+    """Resamples the sagittal planes (D, H) of a volume, then the axial ones (H, W).
+
+    A pass interpolates bilinearly between four rows of voxels that run along the third axis: contiguous weighted sums
+    (`embedding_bag`) instead of a gather per voxel.
+
+    It follows every map that `AugmentationParameters` can describe without a rotation about H: rotations about D and
+    W, any translation, any scale along the axes, flips. Without a rotation about W the result is trilinear
+    interpolation, its sums in another order. With one, H is interpolated in both passes, which smooths the image along
+    H a little more than `ExactResampler` does.
+
+    Args:
+        mapping: From output to source voxels, of the whole batch.
+        grid: Size of the source.
+        crop: Size of the output.
+        pad_hu: Value outside the source.
+        reach: How far the image between the passes extends beyond the source along H, in voxels, so that the first
+            pass loses nothing that the second could show.
+    """
+
+    def __init__(self, mapping: SamplingMap, grid: Grid, crop: Grid, pad_hu: float, reach: int) -> None:
+        self._crop, self._pad_hu = crop, pad_hu
+        source = [_Line(size, center) for size, center in zip(grid, crop_center(grid, crop), strict=True)]
+        output = [_Line(size, (size - 1) / 2) for size in crop]
+        between = _Line(grid[H] + 2 * reach, source[H].center + reach)
+        self._sagittal = _plan(mapping.pitch, (source[D], source[H]), (output[D], between))
+        self._axial = _plan(mapping.in_plane, (between, source[W]), (output[H], output[W]))
+
+    def __call__(self, volumes: torch.Tensor, part: slice) -> torch.Tensor:
+        """Resample some volumes of the batch.
+
+        Args:
+            volumes: int16 or float [b, D, H, W] in HU.
+            part: Their places in the batch.
+
+        Returns:
+            float32 [b, *crop] in HU.
+        """
+        batch, depth, height, width = volumes.shape
+        # Relative to the padding: what lies outside the source then adds 0 to a weighted sum.
+        image = volumes.to(torch.float32, copy=True, memory_format=torch.contiguous_format).sub_(self._pad_hu)
+        image = self._sagittal.weigh(image.view(batch, depth * height, width), part)
+        image = _transposed(image.view(batch, self._crop[D], -1))
+        image = _transposed(self._axial.weigh(image, part))
+        return image.view(batch, *self._crop).add_(self._pad_hu)
 
 
 @dataclass(frozen=True)
-class Frames:
-    """How far the images between two passes reach beyond the source, so that no tilt pushes content out of them.
-
-    Args:
-        depth: Further voxels on either side along D.
-        height: Along H.
-        width: Along W.
-    """
-
-    depth: int
-    height: int
-    width: int
-
-    @classmethod
-    def for_tilts(cls, tilt_degrees: tuple[float, float], extent_mm: tuple[float, float, float], grid: Grid) -> Frames:
-        """Frames that hold a box of `extent_mm` when it is tilted by up to these degrees about H and W."""
-        about_h, about_w = (math.sin(math.radians(degrees)) for degrees in tilt_degrees)
-        depth_mm, height_mm = extent_mm[D], extent_mm[H]
-        # Rotation about W comes first and mixes D and H; rotation about H then takes the deeper image along W.
-        deeper_mm, higher_mm = height_mm * about_w / 2, depth_mm * about_w / 2
-        wider_mm = (depth_mm / 2 + deeper_mm) * about_h
-        depth, height, width = (
-            math.ceil(mm * count / extent)
-            for mm, count, extent in zip((deeper_mm, higher_mm, wider_mm), grid, extent_mm, strict=True)
-        )
-        return cls(depth, height, width)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One axis of an image between two passes.
-
-    Args:
-        size: Number of voxels.
-        center: Index of the point about which the map turns.
-    """
+class _Line:
+    """One axis of an image: its number of voxels, and the index of the point about which everything turns."""
 
     size: int
     center: float
@@ -59,108 +78,56 @@ class Line:
         return torch.arange(self.size, dtype=torch.float32, device=device) - self.center
 
 
-def resample_separable(
-    volumes: torch.Tensor, mapping: SamplingMap, crop: Grid, pad_hu: float, frames: Frames | None
-) -> torch.Tensor:
-    """Resample the planar factors of a map one after the other.
+@dataclass(frozen=True)
+class _Plan:
+    """Which rows are summed with which weights: int32 and float32, both [B, sums, 4]."""
 
-    A pass over two axes interpolates bilinearly between four rows of voxels that run along the third: contiguous
-    weighted sums (`embedding_bag`) instead of a gather per voxel.
+    rows: torch.Tensor
+    weights: torch.Tensor
 
-    Every map that `AugmentationParameters` can describe is followed exactly. Without tilts the result is trilinear
-    interpolation, its sums in another order. With tilts each axis is interpolated in two passes, which smooths the
-    image a little more than `resample_exact` does.
-
-    Args:
-        volumes: int16 or float [B, D, H, W] in HU.
-        mapping: From output to source voxels.
-        crop: Size of the output.
-        pad_hu: Value outside the source.
-        frames: Reach of the images between the passes; None leaves out the tilts, which must then be 0.
-
-    Returns:
-        float32 [B, *crop] in HU.
-    """
-    _, depth, height, width = volumes.shape
-    grid = (depth, height, width)
-    source = [
-        Line(size, first + (part - 1) / 2) for size, first, part in zip(grid, crop_start(grid, crop), crop, strict=True)
-    ]
-    output = [Line(part, (part - 1) / 2) for part in crop]
-    # Relative to the padding: what lies outside the source then adds 0 to a weighted sum.
-    image = volumes.to(torch.float32, copy=True).sub_(pad_hu)
-    if frames is None:
-        middle = source
-        image = _resample_depth(image, mapping.roll, source[D], output[D])
-    else:
-        reach = (frames.depth, frames.height, frames.width)
-        middle = [Line(line.size + 2 * more, line.center + more) for line, more in zip(source, reach, strict=True)]
-        image = _resample_plane(image, mapping.pitch, (source[D], source[H]), (middle[D], middle[H]))
-        image = _resample_plane(image, mapping.roll, (source[W], middle[D]), (middle[W], output[D]))
-    return _resample_plane(image, mapping.in_plane, (middle[H], middle[W]), (output[H], output[W])).add_(pad_hu)
+    def weigh(self, image: torch.Tensor, part: slice) -> torch.Tensor:
+        """Weighted sums of the rows of an image [b, rows, features]: [b, sums, features]."""
+        rows, weights = self.rows[part], self.weights[part]
+        batch, count, features = image.shape
+        if batch > 1:
+            first = torch.arange(0, batch * count, count, dtype=rows.dtype, device=rows.device)
+            rows = rows + first[:, None, None]
+        sums = functional.embedding_bag(
+            rows.flatten(0, 1), image.view(-1, features), mode="sum", per_sample_weights=weights.flatten(0, 1)
+        )
+        return sums.view(batch, -1, features)
 
 
-def _resample_plane(
-    image: torch.Tensor, mapping: PlanarMap, source: tuple[Line, Line], output: tuple[Line, Line]
-) -> torch.Tensor:
-    """Bilinear resampling of the first two axes of an image.
-
-    Args:
-        image: [B, first, second, third].
-        mapping: Map on (first, second).
-        source: The two axes of the image.
-        output: The two axes of the result.
-
-    Returns:
-        [B, third, first, second]: the next pass finds its two axes in front.
-    """
-    rows, columns = (line.indices(image.device) for line in output)
+def _plan(mapping: PlanarMap, source: tuple[_Line, _Line], output: tuple[_Line, _Line]) -> _Plan:
+    """Bilinear interpolation in the plane of two axes, from a row-major source to a row-major output."""
+    first, second = (line.indices(mapping.matrix.device) for line in output)
     taps = []
     for axis, line in enumerate(source):
-        along_first = mapping.matrix[:, axis, :1] * rows + (mapping.offset[:, axis, None] + line.center)
-        along_second = mapping.matrix[:, axis, 1:] * columns
+        along_first = mapping.matrix[:, axis, :1] * first + (mapping.offset[:, axis, None] + line.center)
+        along_second = mapping.matrix[:, axis, 1:] * second
         taps.append(_taps(along_first[:, :, None] + along_second[:, None], line.size))
-    number = taps[0][0][0].new_empty(*taps[0][0][0].shape, 4, dtype=torch.int32)
-    weight = torch.empty_like(number, dtype=torch.float32)
+    shape = (len(mapping.matrix), len(first), len(second), 4)
+    rows = torch.empty(shape, dtype=torch.int32, device=first.device)
+    weights = torch.empty(shape, dtype=torch.float32, device=first.device)
     for place, ((row, row_weight), (column, column_weight)) in enumerate(product(*taps)):
-        torch.add(column, row, alpha=source[1].size, out=number[..., place])
-        torch.mul(row_weight, column_weight, out=weight[..., place])
-    image = _weighted_rows(image.flatten(1, 2), number.flatten(1, 2), weight.flatten(1, 2))
-    return _transposed(image).unflatten(2, (output[0].size, output[1].size))
+        torch.add(column, row, alpha=source[1].size, out=rows[..., place])
+        torch.mul(row_weight, column_weight, out=weights[..., place])
+    return _Plan(rows.flatten(1, 2), weights.flatten(1, 2))
 
 
-def _resample_depth(image: torch.Tensor, roll: PlanarMap, source: Line, output: Line) -> torch.Tensor:
-    """Linear resampling of [B, D, H, W] along D by a roll without rotation, to [B, H, W, D]."""
-    along_d = roll.matrix[:, 1, 1:] * output.indices(image.device) + (roll.offset[:, 1:] + source.center)
-    (below, below_weight), (above, above_weight) = _taps(along_d, source.size)
-    number, weight = torch.stack((below, above), dim=-1), torch.stack((below_weight, above_weight), dim=-1)
-    return _transposed(_weighted_rows(image.flatten(2), number, weight)).unflatten(1, image.shape[2:])
-
-
-def _taps(coordinate: torch.Tensor, size: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+def _taps(coordinate: torch.Tensor, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Index (int32) and weight of the lower and of the upper neighbour; the weight is 0 outside the image."""
     below = coordinate.floor()
     fraction = coordinate.sub_(below)
-    pair = []
+    taps = []
     for neighbour, weight in ((below, 1 - fraction), (below + 1, fraction)):
         inside = neighbour.clamp(0, size - 1)
-        pair.append((inside.to(torch.int32), weight.mul_(inside == neighbour)))
-    return tuple(pair)
-
-
-def _weighted_rows(image: torch.Tensor, number: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Sums of weighted rows: image [B, rows, features], number and weight [B, sums, taps] to [B, sums, features]."""
-    batch, rows, _ = image.shape
-    first_row = torch.arange(0, batch * rows, rows, dtype=number.dtype, device=number.device)
-    number = (number + first_row[:, None, None]).flatten(0, 1)
-    table = image.flatten(0, 1)
-    return functional.embedding_bag(number, table, mode="sum", per_sample_weights=weight.flatten(0, 1)).unflatten(
-        0, (batch, -1)
-    )
+        taps.append((inside.to(torch.int32), weight.mul_(inside == neighbour)))
+    return taps
 
 
 def _transposed(image: torch.Tensor) -> torch.Tensor:
-    """[B, rows, columns] to contiguous [B, columns, rows]; a CPU copies a lone matrix in blocks, twice as fast."""
-    if len(image) == 1:
+    """[b, rows, columns] to contiguous [b, columns, rows]."""
+    if len(image) == 1:  # torch copies a lone matrix in blocks, twice as fast as a stack of them
         return image[0].t().contiguous()[None]
     return image.transpose(1, 2).contiguous()

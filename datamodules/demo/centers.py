@@ -75,9 +75,7 @@ CENTERS: tuple[Center, ...] = (
     Center("P4", "pretrain", 60, _protocol(14, 1.2, 2.0, 2, 1.1, 1), Habits(0.20, 0.5, 0.25, "cm", 3, "sections")),
     Center("I1", "internal", 230, _protocol(10, 1.8, 3.0, 1, 1.0, 0), Habits(0.20, 0.5, 0.15, "cm", 2, "sections")),
     Center("I2", "internal", 180, _protocol(12, 2.2, 2.5, -3, 0.96, 2), Habits(0.25, 0.4, 0.20, "mm", 2, "list")),
-    Center(
-        "E1", "external", 52, _protocol(8, 2.4, 5.0, 8, 1.0, -4), Habits(0.25, 0.5, 0.2, "cm", 2), bank="heldout"
-    ),
+    Center("E1", "external", 52, _protocol(8, 2.4, 5.0, 8, 1.0, -4), Habits(0.25, 0.5, 0.2, "cm", 2), bank="heldout"),
     Center(
         "E2",
         "external",
@@ -94,9 +92,7 @@ CENTERS: tuple[Center, ...] = (
         Habits(0.35, 0.3, 0.1, "cm", 1, "list"),
         bank="heldout",
     ),
-    Center(
-        "E4", "external", 38, _protocol(13, 1.6, 3.0, 0, 1.15, -2), Habits(0.2, 0.6, 0.3, "cm", 2), bank="heldout"
-    ),
+    Center("E4", "external", 38, _protocol(13, 1.6, 3.0, 0, 1.15, -2), Habits(0.2, 0.6, 0.3, "cm", 2), bank="heldout"),
     Center(
         "E5",
         "external",

@@ -33,6 +33,7 @@ _APPEARANCE = (
 )
 _CONTENT = ("margin", "outline", "composition", "bosniak", "calcification", "haemorrhage", "central_scar")
 _BOOTSTRAPS = 200
+_Row = tuple[str, str, str, str, float, float, float, int, int]
 
 
 def trivial_predictors(
@@ -59,7 +60,7 @@ def trivial_predictors(
     """
     patients = _joined(tables, truth, images)
     scores = _malignancy_scores(patients, seed)
-    rows = []
+    rows: list[_Row] = []
     for role in (*ROLES, "all"):
         group = (patients["role"] == role) | (role == "all")
         label = patients.loc[group, "malignancy"].to_numpy(dtype=int)
@@ -71,7 +72,9 @@ def trivial_predictors(
     return pd.DataFrame(rows, columns=columns)
 
 
-def image_statistics(patient_id: str, image: np.ndarray, window_hu: tuple[float, float] = (-200.0, 300.0)) -> dict[str, float | str]:
+def image_statistics(
+    patient_id: str, image: np.ndarray, window_hu: tuple[float, float] = (-200.0, 300.0)
+) -> dict[str, float | str]:
     """Noise and intensity histogram of one ROI, blind to where anything lies.
 
     Args:
@@ -92,9 +95,7 @@ def image_statistics(patient_id: str, image: np.ndarray, window_hu: tuple[float,
     }
 
 
-def _joined(
-    tables: Mapping[str, pd.DataFrame], truth: pd.DataFrame, images: pd.DataFrame | None
-) -> pd.DataFrame:
+def _joined(tables: Mapping[str, pd.DataFrame], truth: pd.DataFrame, images: pd.DataFrame | None) -> pd.DataFrame:
     index = truth[truth["subtype"].notna()]
     length = tables["reports"].set_index("patient_id")["text"].str.len().rename("report_length")
     patients = tables["patients"].merge(tables["centers"], on="center")
@@ -126,16 +127,18 @@ def _crossed(model: object, features: pd.DataFrame, patients: pd.DataFrame, seed
     label = patients["malignancy"].to_numpy(dtype=int)
     for role in ROLES:
         group = (patients["role"] == role).to_numpy()
-        folds = StratifiedKFold(min(10, int(np.bincount(label[group], minlength=2).min())), shuffle=True, random_state=seed)
+        folds = StratifiedKFold(
+            min(10, int(np.bincount(label[group], minlength=2).min())), shuffle=True, random_state=seed
+        )
         values = features.to_numpy(dtype=float)[group]
         score[group] = cross_val_predict(model, values, label[group], cv=folds, method="predict_proba")[:, 1]
     return score
 
 
-def _survival_rows(patients: pd.DataFrame, role: str, seed: int) -> list[tuple[object, ...]]:
+def _survival_rows(patients: pd.DataFrame, role: str, seed: int) -> list[_Row]:
     known = patients[patients["rfs_months"].notna() & (patients["malignancy"] == 1)]
     outcome = known[["rfs_months", "rfs_event"]].to_numpy(dtype=float)
-    rows = []
+    rows: list[_Row] = []
     for name, column in (("size", "tumor_size_mm"), ("visible risk", "visible_risk"), ("true risk", "risk")):
         value = _bootstrapped(_c_index, outcome, known[column].to_numpy(dtype=float), seed)
         rows.append(("rfs", role, name, "C-index (Harrell)", *value, len(known), int(outcome[:, 1].sum())))
@@ -151,7 +154,7 @@ def _bootstrapped(
 ) -> tuple[float, float, float]:
     """Value with its 95 % percentile interval over resampled patients."""
     rng = np.random.default_rng(seed)
-    values = []
+    values: list[float] = []
     while len(values) < _BOOTSTRAPS:
         chosen = rng.integers(0, len(score), len(score))
         event = outcome[chosen] if outcome.ndim == 1 else outcome[chosen, 1]

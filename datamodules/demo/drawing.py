@@ -99,7 +99,11 @@ def _vessels(labels: np.ndarray, grid: Grid, kidney: Kidney) -> None:
         start = (x, y + (5.0 if tissue is not Tissue.RENAL_ARTERY else 0.0), hilum[2] + 6.0)
         end = (hilum[0], hilum[1], hilum[2] + lift)
         # The left renal vein passes before the aorta.
-        bend = (0.5 * (x + hilum[0]), 0.5 * (y + hilum[1]) + (11.0 if tissue is not Tissue.RENAL_ARTERY else 4.0), end[2])
+        bend = (
+            0.5 * (x + hilum[0]),
+            0.5 * (y + hilum[1]) + (11.0 if tissue is not Tissue.RENAL_ARTERY else 4.0),
+            end[2],
+        )
         near = np.minimum(
             capsule_distance(part.x, part.y, part.z, start, bend), capsule_distance(part.x, part.y, part.z, bend, end)
         )
@@ -145,10 +149,12 @@ def _draw_lesion(labels: np.ndarray, local: tuple[np.ndarray, ...], lesion: Lesi
     u, v, w = (axis[box] for axis in local)
     level = shape.level(u, v, w)
     index = lesion is kidney.lesions[0]
-    # A lesion displaces the sinus unless it invades it.
-    held = _KEPT if index and kidney.sinus_invasion else (*_KEPT, Tissue.RENAL_SINUS, Tissue.COLLECTING_SYSTEM)
-    if index and kidney.sinus_invasion and not kidney.collecting_invasion:
-        held = (*_KEPT, Tissue.COLLECTING_SYSTEM)
+    # A lesion displaces sinus and calyces unless it invades them.
+    held: tuple[Tissue, ...] = _KEPT
+    if not (index and kidney.sinus_invasion):
+        held += (Tissue.RENAL_SINUS,)
+    if not (index and kidney.collecting_invasion):
+        held += (Tissue.COLLECTING_SYSTEM,)
     free = ~_among(part, held)
     radius = float(shape.half_axes_mm.mean())
     part[(level < 1.0 + 4.0 / radius) & (level >= 1.0) & free & _among(part, _SOFT)] = Tissue.FAT
@@ -191,7 +197,9 @@ def _content(lesion: Lesion, level: np.ndarray, unit: tuple[np.ndarray, ...], ra
             score = _waves(look.seed + 3, tuple(axis * 3.0 for axis in unit))
             tissue[_highest(score, look.fat)] = Tissue.MACROSCOPIC_FAT
         if look.scar:
-            arms = np.minimum(np.minimum(*np.abs(unit[:2])), np.minimum(np.abs(unit[0] - unit[2]), np.abs(unit[1] + unit[2])))
+            arms = np.minimum(
+                np.minimum(*np.abs(unit[:2])), np.minimum(np.abs(unit[0] - unit[2]), np.abs(unit[1] + unit[2]))
+            )
             tissue[(arms * radius < 1.8) & (level < 0.55)] = Tissue.NECROSIS
     if look.calcified:
         for _ in range(int(rng.integers(1, 4))):

@@ -1,4 +1,4 @@
-"""What lesions look like: content, margin and enhancement, and the cysts and further tumours beside the index lesion."""
+"""What lesions look like: content, margin, enhancement; and the cysts and tumours beside the index lesion."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def tumor_appearance(rng: np.random.Generator, subtype: Subtype, biology: Biolog
     active = biology.visible if subtype.malignant else 0.0
     texture = subtype.texture * np.exp(rng.normal(0.0, 0.28)) + 0.022 * active
     factors = (gain, gain * late[0], gain * late[1])
-    enhanced = [
-        plain + factor * (value - subtype.hu[0]) for factor, value in zip(factors, subtype.hu[1:], strict=True)
-    ]
+    enhanced = [plain + factor * (value - subtype.hu[0]) for factor, value in zip(factors, subtype.hu[1:], strict=True)]
     return Appearance(
         hu=(float(plain), *map(float, enhanced)),  # type: ignore[arg-type]
         texture_hu=4.0,

@@ -41,9 +41,7 @@ def relative_size(diameter_mm: float) -> float:
     return float(np.log(diameter_mm / _SIZE_MM) / _SIZE_SPREAD)
 
 
-def examine(
-    rng: np.random.Generator, subtype: Subtype, lesion: Lesion, kidney: Kidney, biology: Biology
-) -> Pathology:
+def examine(rng: np.random.Generator, subtype: Subtype, lesion: Lesion, kidney: Kidney, biology: Biology) -> Pathology:
     """Pathology of a malignant tumour; all fields are None for a benign one.
 
     Grades follow WHO/ISUP (not given to chromophobe tumours), T stages AJCC 8. Stage pT3a is also found where
@@ -97,7 +95,7 @@ def hazard(
     visible = (
         0.45 * (lesion.look.margin == "irregular")
         + 1.6 * lesion.look.necrosis
-        + 2.5 * (texture - 0.2)
+        + 2.2 * (texture - 0.27)
         + 0.45 * (kidney.perirenal == "invasion")
         + 0.45 * kidney.sinus_invasion
         + 0.7 * (kidney.thrombus != "none")

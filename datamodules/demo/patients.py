@@ -183,9 +183,7 @@ def _draw_series(rng: np.random.Generator, patient_id: str, center: Center) -> t
 def _clinical(rng: np.random.Generator, person: _Person, kidney: Kidney, texture: float, center: Center) -> Clinical:
     subtype, lesion = person.subtype, kidney.lesions[0]
     pathology = examine(rng, subtype, lesion, kidney, person.biology)
-    risks = (
-        hazard(subtype, lesion, kidney, pathology, person.biology, texture) if subtype.malignant else (None, None)
-    )
+    risks = hazard(subtype, lesion, kidney, pathology, person.biology, texture) if subtype.malignant else (None, None)
     lost = 0.08 if center.population == "public" else 0.04
     return Clinical(
         subtype=subtype.name,

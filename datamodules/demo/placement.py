@@ -57,7 +57,9 @@ def place(rng: np.random.Generator, kidney: KidneyShape, diameter_mm: float, loo
 
 def _center(rng: np.random.Generator, kidney: KidneyShape, radius_mm: float) -> np.ndarray:
     a, b, c = kidney.half_axes_mm
-    turn = np.pi if rng.random() < 0.12 else 0.72 * np.pi
+    # Spine and great vessels leave a large tumour no room on the medial side.
+    widest = float(np.clip(0.72 - 0.014 * (radius_mm - 18.0), 0.42, 0.72))
+    turn = np.pi if rng.random() < 0.12 and radius_mm < 25.0 else widest * np.pi
     angle = rng.uniform(-turn, turn)
     w = c * rng.uniform(-0.85, 0.85)
     along = (w / c) ** 2
@@ -76,7 +78,7 @@ def measure(kidney: KidneyShape, lesion: LesionShape) -> Measures:
     surface = lesion.points(_sphere())
     relief = lesion.relief(*_sphere().T)
     u, v, w = volume.T
-    a, _, c = kidney.half_axes_mm
+    a = kidney.half_axes_mm[0]
     between = float(np.mean(np.abs(w) < kidney.lip_mm))
     vessels = np.linalg.norm(surface - np.array([-0.95 * a, 0.0, 0.0]), axis=1).min()
     inside_vessels = lesion.level(*np.array([[-0.95 * a], [0.0], [0.0]]))[0] < 1.0

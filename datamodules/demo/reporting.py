@@ -168,9 +168,10 @@ class _Writer:
         if quiet:
             template = self.bank["normal"][int(self.rng.integers(len(self.bank["normal"])))]
             self.stated[side].update(template["states"])
-            return [self._fill(template["text"], side)] + self._kidney_level(side)
+            return [self._fill(template["text"], side), *self._kidney_level(side)]
         self.stated[side].add("lesion_present")
-        return [self._fill(self._pick(self.bank["sentences"]["lesion_present"]["no"]), side)] + self._kidney_level(side)
+        template = self._pick(self.bank["sentences"]["lesion_present"]["no"])
+        return [self._fill(template, side), *self._kidney_level(side)]
 
     def _kidney_level(self, side: str) -> list[str]:
         return [
@@ -198,9 +199,7 @@ class _Writer:
     def _dropped(self, side: str) -> set[str]:
         """Attributes that this report leaves out, decided once so that every part of it agrees."""
         return {
-            name
-            for name in ATTRIBUTES
-            if self.facts[side][name] is None or self.rng.random() < self.habits.omission
+            name for name in ATTRIBUTES if self.facts[side][name] is None or self.rng.random() < self.habits.omission
         }
 
     def _sentence(self, side: str, name: str, rarer: float = 1.0) -> str | None:
@@ -219,7 +218,9 @@ class _Writer:
 
     def _opening(self, side: str) -> str:
         usable = [text for text in self.bank["openings"] if self._usable(text, side)]
-        plain = [text for text in self.bank["openings"] if placeholders(text) <= {"side", "size", "composition", "pole"}]
+        plain = [
+            text for text in self.bank["openings"] if placeholders(text) <= {"side", "size", "composition", "pole"}
+        ]
         # A report that leaves out everything still says what and where.
         template = self._pick(usable or plain)
         self._remember(template, side)

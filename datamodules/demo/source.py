@@ -61,7 +61,12 @@ class DemoSource:
         """Hash of the settings, the generator's code and its phrases."""
         digest = hashlib.sha256(f"{self.patients}/{self.seed}".encode())
         here = Path(__file__).parent
-        files = [*here.rglob("*.py"), *here.rglob("*.yaml"), here.parent / "rendering.py", here.parent / "appearance.py"]
+        files = [
+            *here.rglob("*.py"),
+            *here.rglob("*.yaml"),
+            here.parent / "rendering.py",
+            here.parent / "appearance.py",
+        ]
         for path in sorted(files):
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]

@@ -67,18 +67,18 @@ class Subtype:
 # Malignant subtypes first: patients are dealt over cumulative shares, which keeps malignancy balanced over centres.
 SUBTYPES: tuple[Subtype, ...] = (
     Subtype(
-        "clear cell renal cell carcinoma", True, 55, 64, 42, 0.48, (34, 145, 118, 88), 4, 0.28, 0.12,
-        texture=0.22, texture_mm=8.0, irregular=0.36, necrosis=0.34, calcified=0.11, haemorrhage=0.10, scar=0.04,
+        "clear cell renal cell carcinoma", True, 55, 64, 42, 0.48, (34, 145, 115, 84), 4, 0.26, 0.10,
+        texture=0.28, texture_mm=9.0, irregular=0.42, necrosis=0.40, calcified=0.11, haemorrhage=0.10, scar=0.04,
         male=0.64,
     ),
     Subtype(
         "papillary renal cell carcinoma", True, 11, 9, 37, 0.48, (38, 62, 82, 76), 5, 0.30, 0.12,
-        texture=0.17, texture_mm=5.0, irregular=0.22, necrosis=0.24, calcified=0.16, haemorrhage=0.15, male=0.74,
+        texture=0.26, texture_mm=7.0, irregular=0.32, necrosis=0.30, calcified=0.16, haemorrhage=0.15, male=0.74,
         age_years=62,
     ),
     Subtype(
         "chromophobe renal cell carcinoma", True, 6, 4, 46, 0.48, (37, 102, 96, 78), 4, 0.22, 0.10,
-        texture=0.12, texture_mm=8.0, irregular=0.12, necrosis=0.08, calcified=0.14, haemorrhage=0.04, scar=0.12,
+        texture=0.19, texture_mm=9.0, irregular=0.22, necrosis=0.14, calcified=0.14, haemorrhage=0.04, scar=0.12,
         male=0.52, age_years=57,
     ),
     Subtype(
@@ -87,7 +87,7 @@ SUBTYPES: tuple[Subtype, ...] = (
         bosniak=(0.01, 0.06, 0.33, 0.60), male=0.6, age_years=56,
     ),
     Subtype(
-        "oncocytoma", False, 8.5, 9, 34, 0.46, (35, 132, 128, 92), 4, 0.22, 0.10,
+        "oncocytoma", False, 8.5, 9, 34, 0.46, (35, 138, 142, 104), 4, 0.22, 0.10,
         texture=0.085, texture_mm=9.0, irregular=0.05, necrosis=0.03, calcified=0.05, haemorrhage=0.02, scar=0.42,
         male=0.62, age_years=65,
     ),
@@ -97,7 +97,7 @@ SUBTYPES: tuple[Subtype, ...] = (
         age_years=52,
     ),
     Subtype(
-        "angiomyolipoma without visible fat", False, 4.5, 4, 27, 0.42, (46, 108, 104, 88), 4, 0.24, 0.10,
+        "angiomyolipoma without visible fat", False, 4.5, 4, 27, 0.42, (46, 112, 124, 104), 4, 0.24, 0.10,
         texture=0.065, texture_mm=7.0, irregular=0.06, necrosis=0.02, calcified=0.01, haemorrhage=0.02, male=0.22,
         age_years=52,
     ),

@@ -25,7 +25,9 @@ class Grid:
     z: np.ndarray
 
     @classmethod
-    def around(cls, center_mm: tuple[float, float, float], extent_mm: tuple[float, float, float], step_mm: float) -> Grid:
+    def around(
+        cls, center_mm: tuple[float, float, float], extent_mm: tuple[float, float, float], step_mm: float
+    ) -> Grid:
         """A region of `extent_mm` (D, H, W) about a point in RAS millimetres."""
         axes = []
         for center, extent in zip(center_mm, extent_mm[::-1], strict=True):
@@ -180,7 +182,5 @@ def _put(
     if box is None:
         return
     part = grid.part(box)
-    level = sum(
-        ((axis - c) / r) ** 2 for axis, c, r in zip((part.x, part.y, part.z), center, radii, strict=True)
-    )
+    level = sum(((axis - c) / r) ** 2 for axis, c, r in zip((part.x, part.y, part.z), center, radii, strict=True))
     labels[box][free[box] & (level < 1.0)] = tissue

@@ -94,9 +94,7 @@ def _kidney(patient: Patient, side: str) -> dict[str, Any]:
 
 def _volume_ml(kidney: Kidney, *, cystic: bool) -> float:
     return float(
-        sum(
-            lesion.measures.volume_ml for lesion in kidney.lesions if (lesion.look.composition == "cystic") == cystic
-        )
+        sum(lesion.measures.volume_ml for lesion in kidney.lesions if (lesion.look.composition == "cystic") == cystic)
     )
 
 

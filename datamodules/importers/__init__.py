@@ -1,0 +1,1 @@
+"""Importers: from a hospital's files to a cohort."""

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
@@ -85,12 +84,14 @@ def feret_diameter_mm(points: Points) -> float:
 
     It is exact: the two points are corners of the convex hull, so only those are compared.
     """
+    if len(points) < 2:
+        return 0.0
     try:
         points = points[ConvexHull(points).vertices]
     except QhullError:
         # A flat or tiny set has no hull of full dimension, and few points.
         points = np.unique(points, axis=0)
-    return float(pdist(points).max()) if len(points) > 1 else 0.0
+    return float(pdist(points).max())
 
 
 def axial_diameter_mm(mask: Bools, spacing_mm: Spacing) -> float:
@@ -119,16 +120,29 @@ class Hull:
 
     def depth_mm(self, points: Points) -> NDArray[np.float64]:
         """Distance of each point to the nearest facet's plane in mm, positive inside and negative outside."""
-        depth = np.empty(len(points))
-        # In blocks: planes x points of a whole kidney would take hundreds of megabytes.
-        for start in range(0, len(points), 20_000):
-            block = points[start : start + 20_000]
-            depth[start : start + 20_000] = -(block @ self._planes[:, :3].T + self._planes[:, 3]).max(axis=1)
-        return depth
+        return np.asarray(-(points @ self._planes[:, :3].T + self._planes[:, 3]).max(axis=1))
 
-    def contains(self, points: Points) -> Bools:
-        """Whether each point lies inside."""
-        return self.depth_mm(points) >= 0.0
+    def fill(self, shape: tuple[int, ...], spacing_mm: Spacing) -> Bools:
+        """The voxels of a grid whose centres lie inside, bool [D, H, W].
+
+        A convex body cuts a line in one interval, so the planes are asked once per line along W and not once per
+        voxel.
+        """
+        depth, height, width = (np.arange(size) * step for size, step in zip(shape, spacing_mm, strict=True))
+        across = self._planes[:, 2]
+        flat = np.abs(across) < 1e-12
+        lines = height[:, None] * self._planes[:, 1] + self._planes[:, 3]
+        filled = np.zeros(shape, dtype=bool)
+        low, high = self.vertices[:, 0].min(), self.vertices[:, 0].max()
+        for row in np.flatnonzero((depth >= low) & (depth <= high)):
+            room = -(lines + depth[row] * self._planes[:, 0])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                bound = room / across
+            upper = np.where(across > 0.0, bound, np.inf)[:, ~flat].min(axis=1)
+            lower = np.where(across < 0.0, bound, -np.inf)[:, ~flat].max(axis=1)
+            open_lines = (room[:, flat] >= 0.0).all(axis=1)
+            filled[row] = open_lines[:, None] & (width >= lower[:, None]) & (width <= upper[:, None])
+        return filled
 
 
 class Axes(NamedTuple):

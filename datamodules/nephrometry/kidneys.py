@@ -208,7 +208,10 @@ def _isthmus(parenchyma: Bools) -> int:
     total = np.cumsum(area) / area.sum()
     # The isthmus lies between the middles of the halves, never in a pole.
     low, high = int(np.searchsorted(total, 0.2)), int(np.searchsorted(total, 0.8))
-    return low + int(np.argmin(area[low : high + 1]))
+    between = area[low : high + 1]
+    # An isthmus of even thickness is cut in its middle.
+    thinnest = np.flatnonzero(between <= 1.1 * between.min())
+    return low + int(thinnest[len(thinnest) // 2])
 
 
 def _centre_w(mask: Bools, spacing_mm: Spacing) -> float:

@@ -31,7 +31,7 @@ from datamodules.tissues import LESION, Tissue
 
 SINUS = (Tissue.RENAL_SINUS, Tissue.COLLECTING_SYSTEM)
 
-RIM_MM = 5.0
+RIM_MM = 6.0
 """Thickness of parenchyma over a lesion below which it is the rim of an annotation; cortex alone is 7 to 10 mm."""
 RIM_REACH_MM = 6.0
 """Distance from a lesion beyond which thin parenchyma is parenchyma."""
@@ -68,8 +68,9 @@ class Organ:
         parenchyma: bool [D, H, W].
         lesions: bool [D, H, W], all of them.
         spacing_mm: Voxel spacing, D, H, W.
-        hull: Convex hull of the parenchyma.
-        frame: Its axes.
+        hull: Convex hull of the parenchyma, without rims around lesions.
+        inside: bool [D, H, W], the voxels in the hull.
+        frame: Axes of the hull.
         sinus: bool [D, H, W], sinus and collecting system.
         sinus_source: `mask`, or `approximated` from the shape of the kidney.
     """
@@ -78,6 +79,7 @@ class Organ:
     lesions: Bools
     spacing_mm: Spacing
     hull: Hull
+    inside: Bools
     frame: Frame
     sinus: Bools
     sinus_source: Literal["mask", "approximated"]
@@ -104,14 +106,14 @@ def measure_organ(labels: np.ndarray, spacing_mm: Spacing, side: Literal["left",
             f"The {side} kidney has {volume:.2f} ml of parenchyma; expected a body with a shape, of at least a few ml. "
             "Check the labels of the mask."
         ) from error
-    inside = _inside(hull, labels.shape, spacing_mm)
+    inside = hull.fill(labels.shape, spacing_mm)
     frame = _frame(positions(inside, spacing_mm), side)
     drawn = np.isin(labels, SINUS)
     if drawn.any():
         # The pelvis leaves the kidney as the ureter does; only what lies in the kidney is sinus.
-        return Organ(parenchyma, lesions, spacing_mm, hull, frame, drawn & inside, "mask")
+        return Organ(parenchyma, lesions, spacing_mm, hull, inside, frame, drawn & inside, "mask")
     sinus = _approximated_sinus(parenchyma, lesions, inside, frame, spacing_mm)
-    return Organ(parenchyma, lesions, spacing_mm, hull, frame, sinus, "approximated")
+    return Organ(parenchyma, lesions, spacing_mm, hull, inside, frame, sinus, "approximated")
 
 
 def without_rim(parenchyma: Bools, lesions: Bools, spacing_mm: Spacing) -> Bools:
@@ -139,18 +141,6 @@ def without_rim(parenchyma: Bools, lesions: Bools, spacing_mm: Spacing) -> Bools
     return large[pieces] if large.any() else parenchyma
 
 
-def _inside(hull: Hull, shape: tuple[int, ...], spacing_mm: Spacing) -> Bools:
-    """Voxels of a grid whose centre lies in the hull."""
-    step = np.asarray(spacing_mm)
-    low = np.maximum(np.floor(hull.vertices.min(axis=0) / step), 0).astype(int)
-    high = np.minimum(np.ceil(hull.vertices.max(axis=0) / step) + 1, shape).astype(int)
-    box = tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))
-    inside = np.zeros(shape, dtype=bool)
-    centres = positions(np.ones(tuple(high - low), dtype=bool), spacing_mm) + low * step
-    inside[box] = hull.contains(centres).reshape(tuple(high - low))
-    return inside
-
-
 def _frame(points: Points, side: Literal["left", "right"]) -> Frame:
     axes = principal_axes(points)
     superior, width, _ = axes.directions
@@ -169,15 +159,14 @@ def _approximated_sinus(parenchyma: Bools, lesions: Bools, inside: Bools, frame:
     """
     tissue = parenchyma | lesions
     sinus = inner_cavities(tissue, spacing_mm)
-    best, best_size = None, 0
+    hilar = []
     for hollow in opened_hollows(inside & ~tissue, spacing_mm):
         offset = positions(hollow, spacing_mm).mean(axis=0) - frame.centre
         along, medial, anterior = offset @ frame.superior, offset @ frame.medial, offset @ frame.anterior
-        hilar = abs(along) < 0.5 * frame.lengths_mm[0] and medial > abs(anterior)
-        if hilar and np.count_nonzero(hollow) > best_size:
-            best, best_size = hollow, np.count_nonzero(hollow)
-    if best is not None:
-        return sinus | best
+        if abs(along) < 0.5 * frame.lengths_mm[0] and medial > abs(anterior):
+            hilar.append(hollow)
+    if hilar:
+        return sinus | max(hilar, key=np.count_nonzero)
     usual = Axes(
         frame.centre + USUAL_MEDIAL * frame.lengths_mm[1] * frame.medial,
         np.stack([frame.superior, frame.medial, frame.anterior]),

@@ -101,10 +101,8 @@ def score(
         lesion = found[0].mask
     organ = measure_organ(labels, spacing_mm, side)
     points = positions(lesion, spacing_mm)
-    # Shares of a volume are the same to a thousandth from every few voxels of a large one.
-    points = points[:: max(1, len(points) // 20_000)]
     r_mm = axial_diameter_mm(lesion, spacing_mm)
-    e_fraction = exophytic_fraction(organ, lesion, points, r_mm)
+    e_fraction = exophytic_fraction(organ, lesion, r_mm)
     n_mm = sinus_distance_mm(organ, lesion)
     anterior = float(((points - organ.frame.centre) @ organ.frame.anterior > 0).mean())
     between, crosses_midline = polar_shares(organ, points)
@@ -123,7 +121,7 @@ def score(
     )
 
 
-def exophytic_fraction(organ: Organ, lesion: Bools, points: Points, r_mm: float) -> float:
+def exophytic_fraction(organ: Organ, lesion: Bools, r_mm: float) -> float:
     """Share of a lesion's volume outside the kidney.
 
     The kidney is the convex hull of its parenchyma. A large tumour takes the parenchyma, and with it the hull, of
@@ -131,9 +129,9 @@ def exophytic_fraction(organ: Organ, lesion: Bools, points: Points, r_mm: float)
     set into healthy kidneys of KiTS23, where the truth is known, the hull alone errs by .02 for a diameter of 2 cm and
     by .09 for 8.4 cm, with the ellipsoid by .05 at every size.
     """
-    inside = organ.hull.contains(points)
+    inside = organ.inside[lesion]
     if r_mm > LARGE_MM:
-        inside |= original_surface(organ, lesion).contains(points)
+        inside |= original_surface(organ, lesion).contains(positions(lesion, organ.spacing_mm))
     return float(1.0 - inside.mean())
 
 
@@ -156,7 +154,7 @@ def polar_shares(organ: Organ, points: Points) -> tuple[float, bool]:
         Share of the volume between the polar lines, and whether the lesion crosses the midline.
     """
     along = (points - organ.frame.centre) @ organ.frame.superior
-    lips = (positions(organ.sinus, organ.spacing_mm) - organ.frame.centre) @ organ.frame.superior
+    lips = (surface_points(organ.sinus, organ.spacing_mm) - organ.frame.centre) @ organ.frame.superior
     lower, upper = (lips.min(), lips.max()) if len(lips) else (0.0, 0.0)
     between = float(((along > lower) & (along < upper)).mean())
     above = float((along > (lower + upper) / 2.0).mean())

@@ -12,7 +12,6 @@ from datamodules.nephrometry.geometry import (
     Hull,
     Spacing,
     ball,
-    positions,
     surface_points,
     voxel_volume_ml,
 )
@@ -34,14 +33,13 @@ def hilar_hollow(parenchyma: Bools, lesion: Bools, spacing_mm: Spacing) -> Bools
     Returns:
         bool [D, H, W]; empty where the kidney has no hollow.
     """
-    hollow = np.zeros_like(parenchyma)
+    none = np.zeros_like(parenchyma)
     try:
         hull = Hull(surface_points(parenchyma, spacing_mm))
     except QhullError:
-        return hollow
-    empty = ~(parenchyma | lesion)
-    hollow[empty] = hull.contains(positions(empty, spacing_mm))
-    return max(opened_hollows(hollow, spacing_mm), key=np.count_nonzero, default=np.zeros_like(parenchyma))
+        return none
+    hollow = hull.fill(parenchyma.shape, spacing_mm) & ~(parenchyma | lesion)
+    return max(opened_hollows(hollow, spacing_mm), key=np.count_nonzero, default=none)
 
 
 def opened_hollows(hollow: Bools, spacing_mm: Spacing) -> list[Bools]:

@@ -1,0 +1,1 @@
+"""Metrics that store what every statistic is computed from."""

@@ -37,9 +37,7 @@ class PatientScores(Metric):
         for name in ("patient", "sample", "score", "target"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(
-        self, patient: torch.Tensor, sample: torch.Tensor, score: torch.Tensor, target: torch.Tensor
-    ) -> None:
+    def update(self, patient: torch.Tensor, sample: torch.Tensor, score: torch.Tensor, target: torch.Tensor) -> None:
         """Add a batch.
 
         Args:

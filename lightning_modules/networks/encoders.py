@@ -71,7 +71,9 @@ class ResNetEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         if config.depth not in _RESNETS:
-            raise ModelError(f"A residual network of depth {config.depth} was asked for; choose one of {list(_RESNETS)}.")
+            raise ModelError(
+                f"A residual network of depth {config.depth} was asked for; choose one of {list(_RESNETS)}."
+            )
         block, layers, expansion = _RESNETS[config.depth]
         self.feature_dim = 8 * config.width * expansion
         self.channels_last = config.channels_last

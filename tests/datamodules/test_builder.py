@@ -24,7 +24,7 @@ class Stop(Exception):
     pass
 
 
-def _stop_after(count: int):  # noqa: ANN202
+def _stop_after(count: int):
     def progress(done: int, total: int) -> None:
         if done >= count:
             raise Stop

@@ -90,7 +90,9 @@ def test_one_class_is_refused_at_every_fraction() -> None:
 
 def test_roles_are_split_by_centre_and_balanced() -> None:
     patients = _patients(600)
-    centers = pd.DataFrame({"center": ["c0", "c1", "c2", "c3"], "role": ["pretrain", "internal", "internal", "external"]})
+    centers = pd.DataFrame(
+        {"center": ["c0", "c1", "c2", "c3"], "role": ["pretrain", "internal", "internal", "external"]}
+    )
     splits = assign_splits(patients, centers, "malignancy", seed=1)
     joined = patients.merge(centers).merge(splits)
     assert set(joined.loc[joined["role"] == "pretrain", "split"]) == {"train", "val"}

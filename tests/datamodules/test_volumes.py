@@ -87,7 +87,7 @@ def test_unfinished_or_other_sets_are_refused(tiny_copy: Path) -> None:
     with pytest.raises(DataError, match="expected '123456789abc'"):
         VolumeSet.find(tiny_copy, contract_hash="123456789abc")
     (VolumeSet.find(tiny_copy).folder / "contract.json").unlink()
-    with pytest.raises(DataError, match="run `make volumes`"):
+    with pytest.raises(DataError, match="run `make cohort` or `make import` again"):
         VolumeSet.find(tiny_copy)
 
 
@@ -133,5 +133,5 @@ def test_two_contracts_lie_side_by_side(tmp_path: Path) -> None:
         entry = write_shard(folder, "p", [_volume(image)], [], contract)
         finish_volume_set(folder, contract, [entry])
     assert VolumeSet.find(tmp_path, contract_hash=other.hash).read(0).shape == (4, 6, 6)
-    with pytest.raises(DataError, match="Name one by its contract hash"):
+    with pytest.raises(DataError, match="with the PROFILE that asks for it"):
         VolumeSet.find(tmp_path)

@@ -35,7 +35,9 @@ def tiny_config(tmp_path: Path) -> Path:
     return path
 
 
-def _finetune(root: Path, runs: Path, config: Path, *extra: str, task: str = "malignancy", fraction: float = 1.0) -> int:
+def _finetune(
+    root: Path, runs: Path, config: Path, *extra: str, task: str = "malignancy", fraction: float = 1.0
+) -> int:
     return main(
         [
             "finetune", f"--task={task}", f"--fraction={fraction}", f"--data={root}", f"--runs={runs}",
@@ -145,6 +147,7 @@ def test_interrupted_training_resumes_to_the_same_weights(
     whole, cut = (
         torch.load(tmp_path / name / folder / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "cut")
     )
+    assert whole["global_step"] == cut["global_step"]
     assert whole["epoch"] == cut["epoch"] == 1
     for name, value in whole["state_dict"].items():
         torch.testing.assert_close(cut["state_dict"][name], value, rtol=0, atol=0)
@@ -170,7 +173,12 @@ def test_folds_test_everyone_once_and_pool(tiny_folds_root: Path, tmp_path: Path
 def test_pretrain_trains_on_pretraining_centres_only(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["pretrain", f"--data={tiny_root}", f"--runs={tmp_path}", "--extra=" + json.dumps([f"--config={tiny_config}"])]
+    arguments = [
+        "pretrain",
+        f"--data={tiny_root}",
+        f"--runs={tmp_path}",
+        "--extra=" + json.dumps([f"--config={tiny_config}"]),
+    ]
     assert main(arguments) == 0
     assert "95 % interval" in capsys.readouterr().out
     assert main(arguments) == 0

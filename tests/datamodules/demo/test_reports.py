@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from datamodules.demo import reporting
+from datamodules.demo.attributes import ATTRIBUTES
+from datamodules.demo.centers import CENTERS
+from datamodules.demo.lint import lint_report
+from datamodules.demo.reporting import load_bank, placeholders
+from datamodules.demo.source import DemoSource
+from datamodules.errors import DataError
+
+Tables = dict[str, pd.DataFrame]
+
+
+def sentences(bank: dict[str, Any]) -> set[str]:
+    """Every fixed sentence of a bank: those without a place to fill in."""
+    found: set[str] = set()
+
+    def walk(node: Any) -> None:
+        if isinstance(node, str):
+            found.add(node)
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            walk(child)
+
+    walk(bank["sentences"])
+    return {text for text in found if "{" not in text}
+
+
+@pytest.mark.parametrize("name", ["development", "heldout"])
+def test_a_bank_words_every_value_of_every_attribute_several_ways(name: str, tables: Tables) -> None:
+    bank = load_bank(name)
+    for attribute in set(ATTRIBUTES) - {"lesion_present", "size_class"}:
+        for value in tables["truth"][attribute].dropna().unique():
+            assert bank["sentences"][attribute][value], (attribute, value)
+    positive = [len(texts) for values in bank["sentences"].values() for texts in values.values()]
+    assert sum(positive) / len(positive) >= 1.8
+
+
+def test_the_held_out_centres_have_sentences_of_their_own() -> None:
+    assert not sentences(load_bank("development")) & sentences(load_bank("heldout"))
+    for name in ("openings", "further", "normal", "chatter", "technique"):
+        one, two = ([str(entry) for entry in load_bank(bank)[name]] for bank in ("development", "heldout"))
+        assert not set(one) & set(two)
+
+
+def test_centres_use_the_bank_of_their_role(tables: Tables) -> None:
+    assert all((center.bank == "heldout") == (center.role == "external") for center in CENTERS)
+    reports = tables["reports"].merge(tables["patients"][["patient_id", "center"]], on="patient_id")
+    external = reports["center"].isin([center.name for center in CENTERS if center.role == "external"])
+    for bank, mine in (("development", ~external), ("heldout", external)):
+        texts = " ".join(reports.loc[mine, "text"])
+        foreign = " ".join(reports.loc[~mine, "text"])
+        used = [text for text in sentences(load_bank(bank)) if text in texts]
+        assert len(used) > 100
+        # Short ones such as 'Bosniak II.' may be part of a longer sentence elsewhere.
+        assert not [text for text in used if len(text) > 20 and text in foreign]
+
+
+def test_every_report_passes_the_linter(tables: Tables) -> None:
+    assert [text for text in tables["reports"]["text"] if lint_report(text)] == []
+    assert (tables["reports"]["text"].str.len() > 120).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Findings suggest renal cell carcinoma.", "histology"),
+        ("Typical AML of the left kidney.", "histology"),
+        ("ccRCC is likely.", "histology"),
+        ("ISUP 3.", "grade"),
+        ("High grade lesion.", "grade"),
+        ("Suspected pT3a.", "stage"),
+        ("cT1b N0 M0.", "stage"),
+        ("Suspicious for malignancy.", "malignancy"),
+        ("Benign lesion.", "malignancy"),
+        ("Metastasis-free survival is expected.", "outcome"),
+    ],
+)
+def test_the_linter_refuses_what_imaging_cannot_say(text: str, kind: str) -> None:
+    assert any(found.startswith(kind) for found in lint_report(text))
+
+
+def test_the_linter_lets_imaging_words_pass() -> None:
+    assert (
+        lint_report("Bosniak III mass of 4.1 cm at T12, thrombus in the renal vein, pathologically enlarged nodes.")
+        == []
+    )
+
+
+def test_a_report_with_a_forbidden_word_is_refused(source: DemoSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = load_bank("development") | {"chatter": ["The tumour is malignant."]}
+    monkeypatch.setattr(reporting, "load_bank", lambda name: bank)
+    with pytest.raises(DataError, match="imaging findings only"):
+        source.rows(source.patient("I1-0003"))
+
+
+def test_stated_attributes_are_in_the_text(source: DemoSource, tables: Tables) -> None:
+    """A stated calcification is worded as present or absent; one not stated is not spoken of."""
+    truth = tables["truth"].merge(tables["reports"][["study_id", "text"]], on="study_id")
+    for _, row in truth[truth["is_lesion"] if "is_lesion" in truth else truth["margin"].notna()].iterrows():
+        spoken = re.search(r"calcifi|chalky|calcific", row["text"].replace("calcified plaques", ""), re.IGNORECASE)
+        both = truth[truth["study_id"] == row["study_id"]]["stated"].str.contains("calcification").any()
+        assert bool(spoken) == bool(both), row["patient_id"]
+
+
+def test_findings_are_omitted_hedged_and_denied(tables: Tables) -> None:
+    lesions = tables["truth"][tables["truth"]["margin"].notna()]
+    stated = lesions["stated"].str.split(";")
+    for attribute in ("margin", "exophytic", "necrosis", "venous_thrombus"):
+        share = stated.map(lambda names, attribute=attribute: attribute in names).mean()
+        assert 0.2 < share < 0.95, attribute
+    denied = stated.map(lambda names: "necrosis" in names) & (lesions["necrosis"] == "no")
+    assert denied.mean() > 0.1
+    assert (tables["truth"]["hedged"] != "").mean() > 0.05
+
+
+def test_stated_sizes_are_the_true_ones_rounded(tables: Tables) -> None:
+    rows = tables["truth"].dropna(subset=["stated_size_mm"])
+    assert ((rows["stated_size_mm"] - rows["size_mm"]).abs() <= 0.51).all()
+
+
+def test_every_placeholder_is_known() -> None:
+    known = {"side", "size", *ATTRIBUTES, "phases", "prior_date", "prior_size", "a", "b", "c", "unit"}
+    for name in ("development", "heldout"):
+        bank = load_bank(name)
+        templates = [*bank["openings"], *bank["further"], *bank["technique"], *bank["impression"]["lesion"]]
+        assert set().union(*map(placeholders, templates)) <= known

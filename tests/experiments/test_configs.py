@@ -1,0 +1,92 @@
+"""Every YAML is parsed with the code it configures; every Makefile target is at least dry-run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.registry import CONFIGS, ENCODERS, PROFILES, TASKS, compose
+from experiments.suite_cli import SuiteCLI
+
+ROOT = Path(__file__).parents[2]
+STAGES = [path.stem for path in sorted((CONFIGS / "stage").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("axis", "names"), [("task", TASKS), ("encoder", ENCODERS), ("profile", PROFILES)])
+def test_entries_and_files_are_the_same_set(axis: str, names: dict[str, object]) -> None:
+    assert {path.stem for path in (CONFIGS / axis).glob("*.yaml")} == set(names)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_combination_parses(profile: str, stage: str, task: str, encoder: str) -> None:
+    files = compose(stage, profile=profile, encoder=encoder, task=task)
+    cli = SuiteCLI(
+        [*(f"--config={path}" for path in files), f"--config={CONFIGS / 'cohort' / 'demo.yaml'}"],
+        run=False,
+        parse_only=True,
+    )
+    resolved = cli.resolved_config()
+    assert resolved["data"]["init_args"]["label"]["name"] == task
+    assert resolved["encoder"]["network"]
+
+
+def test_no_file_is_left_over() -> None:
+    known = {"base.yaml", "cohort", "encoder", "profile", "stage", "task"}
+    assert {path.name for path in CONFIGS.iterdir()} == known
+    for path in CONFIGS.rglob("*.yaml"):
+        assert isinstance(yaml.safe_load(path.read_text()), dict), path
+
+
+def test_profiles_change_sizes_only() -> None:
+    allowed = {"contract", "encoder", "augmentation", "optimizer", "trainer", "data"}
+    for name in PROFILES:
+        content = yaml.safe_load((CONFIGS / "profile" / f"{name}.yaml").read_text())
+        assert set(content) <= allowed
+        assert set(content["encoder"]) <= {"width", "depth"}
+        assert set(content["contract"]) == {"grid"}
+        assert set(content["augmentation"]) == {"crop"}
+
+
+def _targets() -> list[str]:
+    return re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("target", _targets())
+def test_every_target_is_dry_run(target: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", target, "RUN=x", "SOURCE=a", "OUT=b"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"^  {target} ", shown, flags=re.MULTILINE)
+
+
+def test_help_explains_every_variable() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in re.findall(r"^([A-Z]+) +\?=", (ROOT / "Makefile").read_text(), flags=re.MULTILINE):
+        assert re.search(rf"^  {name} ", shown, flags=re.MULTILINE), name
+
+
+def test_dependencies_stand_in_one_place() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["--constraint constraints.txt", "--editable .[dev]"]
+    names = {entry.split("=")[0].split(">")[0] for entry in environment["dependencies"] if isinstance(entry, str)}
+    assert names == {"python", "pip", "make", "git"}
+
+
+def test_readme_commands_exist() -> None:
+    commands = re.findall(r"^(?:    )?make ([a-z-]+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert commands
+    assert set(commands) <= set(_targets())
