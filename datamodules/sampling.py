@@ -92,7 +92,7 @@ class VisitSampler(Sampler[Draw]):
         for place, visit in enumerate(np.random.default_rng([self.seed, 1 << 20, self.epoch]).permutation(visits)):
             rng = np.random.default_rng([self.seed, self.epoch, int(visit), place])
             positions = self.volumes[int(visit)]
-            yield Draw(int(visit), int(positions[rng.integers(len(positions))]), int(rng.integers(1 << 62)))
+            yield Draw(int(visit), int(positions[int(rng.integers(len(positions)))]), int(rng.integers(1 << 62)))
 
 
 class SequentialDraws(Sampler[Draw]):

@@ -197,7 +197,8 @@ def label_fraction(order: list[str], outcomes: dict[str, str], fraction: float, 
         smallest = next((value for value in FRACTIONS if np.ceil(round(value * len(order), 9)) >= needed), 1.0)
         least = f"{MINIMUM_EVENTS} events" if survival else f"{MINIMUM_PER_CLASS} of each class"
         raise DataError(
-            f"FRACTION={fraction:g} leaves {count} of {len(order)} training patients ({_tally(order[:count], outcomes)}); "
+            f"FRACTION={fraction:g} leaves {count} of {len(order)} training patients "
+            f"({_tally(order[:count], outcomes)}); "
             f"expected at least {least}. The smallest fraction that works is {smallest:g}."
         )
     return order[:count]

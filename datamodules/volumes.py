@@ -163,7 +163,8 @@ class VolumeSet:
     ) -> None:
         if not (folder / "contract.json").is_file():
             raise DataError(
-                f"Volume set {folder.name} is not finished (no contract.json); run `make cohort` or `make import` again."
+                f"Volume set {folder.name} is not finished (no contract.json); "
+                "run `make cohort` or `make import` again."
             )
         self.folder, self.url = folder, url
         self.cache, self.cache_size = cache, cache_size

@@ -70,7 +70,7 @@ def check_device() -> Finding:
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Finding("PASS", f"{names}; precision {auto_precision()}", "GPU")
     build = torch.version.cuda
-    what = f"no GPU is visible to torch {torch.__version__}; precision {auto_precision()}, {torch.get_num_threads()} threads"
+    what = f"none visible to torch {torch.__version__}; precision {auto_precision()}, {torch.get_num_threads()} threads"
     if build is None or not shutil.which("nvidia-smi"):
         return Finding("PASS", what, "GPU")
     return Finding(

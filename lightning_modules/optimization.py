@@ -34,7 +34,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1 or not 0 <= self.final <= 1:
             raise ModelError(
-                f"Optimiser: {self} was found; expected lr > 0, weight_decay >= 0, warmup in [0, 1) and final in [0, 1]."
+                f"Optimiser: {self} was found; expected lr > 0, weight_decay >= 0, "
+                "warmup in [0, 1) and final in [0, 1]."
             )
 
 

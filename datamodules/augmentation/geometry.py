@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from datamodules.augmentation.parameters import AugmentationParameters
+from datamodules.augmentation.parameters import AugmentationParameters, per_axis
 
 D, H, W = 0, 1, 2
 Grid = tuple[int, int, int]
@@ -96,8 +96,7 @@ def sampling_map(parameters: AugmentationParameters, spacing_mm: tuple[float, fl
     """
     angle = torch.deg2rad(parameters.rotation_degrees)
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    spacing = parameters.scale.new_tensor(spacing_mm)
-    shrink, shift = 1 / parameters.scale, parameters.translation_mm / spacing
+    shrink, shift = 1 / parameters.scale, per_axis(parameters.translation_mm, [1 / step for step in spacing_mm])
     flip = 1 - 2 * parameters.flip.to(shrink.dtype)
     turn = _rotation(cosine[:, D], sine[:, D], spacing_mm[W] / spacing_mm[H])
     roll = _rotation(cosine[:, H], sine[:, H], spacing_mm[D] / spacing_mm[W])

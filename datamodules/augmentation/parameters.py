@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -167,9 +168,8 @@ def sample_parameters(
     low, high = (math.log(value) for value in config.gamma)
     gamma = torch.exp(low + (high - low) * draws[:, 15])
     return AugmentationParameters(
-        rotation_degrees=symmetric[:, 0:3] * symmetric.new_tensor(config.rotation_degrees),
-        translation_mm=symmetric[:, 3:6] * symmetric.new_tensor(config.translation_mm)
-        + symmetric[:, 6:9] * symmetric.new_tensor(room_mm),
+        rotation_degrees=per_axis(symmetric[:, 0:3], config.rotation_degrees),
+        translation_mm=per_axis(symmetric[:, 3:6], config.translation_mm) + per_axis(symmetric[:, 6:9], room_mm),
         scale=torch.stack([1 + config.scale_through_plane * symmetric[:, 10], in_plane, in_plane], dim=1),
         flip=draws[:, 11] < config.flip_probability,
         intensity_scale=1 + config.intensity_scale * symmetric[:, 12],
@@ -177,6 +177,11 @@ def sample_parameters(
         gamma=torch.where(draws[:, 14] < config.gamma_probability, gamma, torch.ones_like(gamma)),
         rolled=config.rotation_degrees[1] > 0,
     )
+
+
+def per_axis(values: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
+    """Multiply [B, 3] by one number per axis; numbers of a tensor would have to be sent to the device first."""
+    return torch.stack([values[:, axis] * factor for axis, factor in enumerate(factors)], dim=1)
 
 
 def uniform(seeds: torch.Tensor, count: int) -> torch.Tensor:

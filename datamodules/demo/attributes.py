@@ -110,7 +110,7 @@ def _content(lesion: Lesion, patient: Patient) -> dict[str, str | None]:
     tumor = patient.anatomy.tissues[Tissue.TUMOR]
     cystic = look.composition == "cystic"
     plain = patient.anatomy.tissues[Tissue.CYST].hu[0] if cystic else tumor.hu[0]
-    uneven = tumor.texture_share > 0.17 or look.necrosis > 0.0 or look.fat > 0.0 or look.haemorrhage
+    uneven = tumor.texture_share > 0.18 or look.necrosis > 0.0 or look.fat > 0.0 or look.haemorrhage
     return {
         "density": "hypodense" if plain < 25 else ("isodense" if plain <= 42 else "hyperdense"),
         "homogeneity": "heterogeneous" if uneven and not cystic else "homogeneous",

@@ -36,7 +36,7 @@ def draw_look(rng: np.random.Generator, subtype: Subtype, biology: Biology, diam
         # Blood in a solid tumour lies in its necrotic part, so there is one.
         necrosis=max(necrosis, 0.06) if blood and not subtype.cystic else necrosis,
         haemorrhage=blood,
-        fat=float(rng.uniform(0.12, 0.75)) if subtype.fat else 0.0,
+        fat=float(rng.uniform(0.25, 0.85)) if subtype.fat else 0.0,
         calcified=chance(rng, subtype.calcified, 0.3 * size),
         scar=chance(rng, subtype.scar, 0.4 * size) and necrosis == 0.0,
         seed=int(rng.integers(2**31)),
@@ -54,7 +54,7 @@ def tumor_appearance(rng: np.random.Generator, subtype: Subtype, biology: Biolog
     enhanced = [plain + factor * (value - subtype.hu[0]) for factor, value in zip(factors, subtype.hu[1:], strict=True)]
     return Appearance(
         hu=(float(plain), *map(float, enhanced)),  # type: ignore[arg-type]
-        texture_hu=4.0,
+        texture_hu=subtype.texture_hu,
         texture_share=float(np.clip(texture, 0.03, 0.45)),
         texture_mm=float(subtype.texture_mm * np.exp(rng.normal(0.0, 0.2))),
     )

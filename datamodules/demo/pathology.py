@@ -95,7 +95,7 @@ def hazard(
     visible = (
         0.45 * (lesion.look.margin == "irregular")
         + 1.6 * lesion.look.necrosis
-        + 2.2 * (texture - 0.27)
+        + 2.2 * (texture - 0.31)
         + 0.45 * (kidney.perirenal == "invasion")
         + 0.45 * kidney.sinus_invasion
         + 0.7 * (kidney.thrombus != "none")

@@ -17,9 +17,9 @@ from datamodules.cohort import CohortInfo
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.importers.fingerprints import fingerprint
-from datamodules.importers.kits23_masks import Located, locate, own_labels
+from datamodules.importers.kits23_masks import Located, check_grid, locate, own_labels
 from datamodules.importers.kits23_tables import RECORDS, patient_row, read_records, read_sites
-from datamodules.importers.masks import fit, read_mask
+from datamodules.importers.masks import read_mask
 from datamodules.importers.scan import read_nifti
 from datamodules.nephrometry import score
 from datamodules.nephrometry.measures import measures
@@ -103,15 +103,15 @@ class Kits23Source:
         if not self._mask(patient_id).is_file():
             raise SkipPatient(f"{patient_id}: an entry in {RECORDS} without segmentation.nii.gz.")
         mask = read_mask(self._mask(patient_id), f"{patient_id}/segmentation.nii.gz")
-        image, notes = None, list(mask.notes)
+        image = None
         if self._image(patient_id).is_file():
             image = read_nifti(self._image(patient_id), f"{patient_id}/imaging.nii.gz")
-            notes += fit(mask, image, f"{patient_id}/segmentation.nii.gz").notes
+            check_grid(mask.labels, image, patient_id)
         kidneys = locate(mask.labels)
         index = max((found for found in kidneys if found.kidney.lesions), key=_importance, default=None)
         if index is None:
             raise SkipPatient(f"{patient_id}: the mask holds {len(kidneys)} kidneys and no lesion.")
-        notes += _remarks(patient_id, record, kidneys)
+        notes = _remarks(patient_id, record, kidneys)
         rows, reasons = _kidney_rows(patient_id, kidneys, index)
         volumes, masks = self._cut(patient_id, mask.labels, image, kidneys, contract)
         series = _series_row(patient_id, mask.labels if image is None else image, acquired=image is not None)

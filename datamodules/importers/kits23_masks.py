@@ -10,6 +10,7 @@ import torchio as tio
 from scipy import ndimage
 
 from datamodules.contract import PreprocessingContract, Region
+from datamodules.errors import DataError
 from datamodules.nephrometry import Kidney, coarsened, separate_kidneys
 from datamodules.nephrometry.geometry import bounding_slices
 from datamodules.nephrometry.measures import box_centre, kidney_centre
@@ -49,6 +50,28 @@ class Located:
         voxel = np.array([width / spacing[2], height / spacing[1], depth / spacing[0], 1.0])
         x, y, z = (self.affine @ voxel)[:3]
         return float(x), float(y), float(z)
+
+
+def check_grid(labels: tio.LabelMap, image: tio.ScalarImage, case: str) -> None:
+    """Refuse a mask that was not drawn on the voxels of its image, as every mask of KiTS23 was.
+
+    Args:
+        labels: The mask.
+        image: The scan.
+        case: How the message names them.
+
+    Raises:
+        DataError: if shape or affine differ.
+    """
+    if labels.spatial_shape != image.spatial_shape:
+        found = f"{labels.spatial_shape} voxels, imaging.nii.gz {image.spatial_shape}"
+    elif not np.allclose(labels.affine, image.affine, atol=0.1):
+        found = "another affine than imaging.nii.gz"
+    else:
+        return
+    raise DataError(
+        f"{case}: segmentation.nii.gz has {found}; expected the same voxels in both. Download the case again."
+    )
 
 
 def locate(labels: tio.LabelMap) -> list[Located]:

@@ -20,7 +20,7 @@ from datamodules.volumes import VolumeSet
 from tests.tiny import CONTRACT, TinySource
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818 - it stops, nothing went wrong
     pass
 
 

@@ -102,7 +102,7 @@ def test_no_path_in_hyper_parameters(tiny_root: Path) -> None:
 
 
 def test_folds_and_roles_are_not_mixed_up(tiny_root: Path, tiny_folds_root: Path) -> None:
-    with pytest.raises(DataError, match="name one with data.fold"):
+    with pytest.raises(DataError, match=r"name one with data\.fold"):
         _module(tiny_folds_root).setup("fit")
     with pytest.raises(DataError, match="no folds"):
         _module(tiny_root, fold=0).setup("fit")

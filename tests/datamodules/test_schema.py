@@ -98,7 +98,7 @@ def test_missing_stays_missing(tiny_root: Path) -> None:
 
 
 def test_no_folder_and_no_cohort_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder.*make cohort"):
+    with pytest.raises(DataError, match=r"no such folder.*make cohort"):
         Cohort.load(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"no cohort\.json"):
         Cohort.load(tmp_path)

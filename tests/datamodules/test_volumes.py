@@ -87,7 +87,7 @@ def test_unfinished_or_other_sets_are_refused(tiny_copy: Path) -> None:
     with pytest.raises(DataError, match="expected '123456789abc'"):
         VolumeSet.find(tiny_copy, contract_hash="123456789abc")
     (VolumeSet.find(tiny_copy).folder / "contract.json").unlink()
-    with pytest.raises(DataError, match="run `make cohort` or `make import` again"):
+    with pytest.raises(DataError, match="with the PROFILE that asks for it"):
         VolumeSet.find(tiny_copy)
 
 

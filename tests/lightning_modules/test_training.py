@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -67,8 +69,8 @@ def test_wrong_encoders_list_the_choices() -> None:
 def test_schedule_rises_to_the_peak_and_falls_to_the_end() -> None:
     factors = [warmup_cosine(step, 100, 0.1) for step in range(101)]
     assert factors[9] == 1.0
-    assert all(a < b for a, b in zip(factors[:9], factors[1:10], strict=True))
-    assert all(a >= b for a, b in zip(factors[10:100], factors[11:], strict=True))
+    assert all(a < b for a, b in pairwise(factors[:10]))
+    assert all(a >= b for a, b in pairwise(factors[10:]))
     assert factors[100] == pytest.approx(0.0, abs=1e-12)
     assert warmup_cosine(0, 50, 0.0) == 1.0
     assert warmup_cosine(500, 50, 0.1, final=0.2) == pytest.approx(0.2)
