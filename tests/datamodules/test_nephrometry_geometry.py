@@ -72,7 +72,8 @@ def test_principal_axes_of_an_ellipsoid_are_its_own() -> None:
     axes = principal_axes(positions(ellipsoid(grid(spacing), (0, 0, 0), np.array([50.0, 20.0, 30.0])), spacing))
     assert axes.lengths_mm == pytest.approx([50.0, 30.0, 20.0], rel=0.02)
     assert np.abs(axes.directions) == pytest.approx(np.eye(3)[[0, 2, 1]], abs=1e-3)
-    assert axes.contains(np.array([axes.centre, axes.centre + [0.0, 25.0, 0.0]])).tolist() == [True, False]
+    beside = axes.centre + np.array([0.0, 25.0, 0.0])
+    assert axes.contains(np.stack([axes.centre, beside])).tolist() == [True, False]
 
 
 def test_ball_is_measured_in_millimetres() -> None:

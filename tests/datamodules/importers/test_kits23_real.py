@@ -73,14 +73,14 @@ def test_folds_keep_sites_whole_and_balance_the_benign(dataset: Path, patients: 
     sites = patients["patient_id"].map(read_sites(dataset.parent / "sites.csv"))
     folds = assign_folds(patients, sites, "malignancy", seed=42)
     joined = patients.assign(site=sites).merge(folds, on="patient_id")
-    assert (joined.groupby("site")["fold"].nunique() == 1).all()
+    assert joined.groupby("site")["fold"].agg(lambda fold: len(set(fold))).max() == 1
     assert joined[joined["malignancy"] == 0].groupby("fold").size().tolist() == [5] * 5
 
 
-def test_every_twentieth_case_from_end_to_end(dataset: Path) -> None:
+def test_every_thirtieth_case_from_end_to_end(dataset: Path) -> None:
     source = Kits23Source(dataset, dataset.parent / "sites.csv")
     contract = PreprocessingContract(grid=(20, 24, 24))
-    for case in source.patient_ids()[::20]:
+    for case in source.patient_ids()[::30]:
         record = source.load(case, contract)
         (index,) = [row for row in record.rows["kidneys"] if row["is_index"]]
         assert len(record.volumes) == len(record.masks) == len(record.rows["kidneys"])
