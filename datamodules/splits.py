@@ -104,7 +104,7 @@ def assign_folds(patients: pd.DataFrame, sites: pd.Series, outcome: str, seed: i
 def split_of_fold(
     patients: pd.DataFrame, fold: int, outcome: str, seed: int, validation_share: float = 0.15
 ) -> pd.Series:
-    """The split of each patient when `fold` is tested: test, and train and val of the other folds by whole sites.
+    """The split of each patient when `fold` is tested: test, and train and val of the other folds.
 
     Args:
         patients: Columns patient_id, center, fold and `outcome`.
@@ -127,12 +127,13 @@ def split_of_fold(
     split[tested] = "test"
     rest = patients[~tested]
     label = rest[outcome].astype("string").fillna("").to_numpy()
-    parts = min(round(1 / validation_share), rest["center"].nunique())
+    # The centre of a cohort with folds is its site; where only one is known, patients stand for themselves.
+    groups = rest["center"] if patients["center"].nunique() > 1 else rest["patient_id"]
+    parts = min(round(1 / validation_share), groups.nunique())
     if parts < 2:
         raise DataError(f"fold {fold}: the other folds hold one site; expected two, one of them for validation.")
     splitter = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed + fold)
-    # The centre of a cohort with folds is its site.
-    _, validation = next(splitter.split(np.zeros(len(rest)), label, rest["center"].to_numpy()))
+    _, validation = next(splitter.split(np.zeros(len(rest)), label, groups.to_numpy()))
     split[rest.index[validation]] = "val"
     return split
 

@@ -109,15 +109,23 @@ def _print_report(console: Console, built: Cohort, report: ImportReport, source:
     reasons = Counter((row.status, row.reason) for row in lost.itertuples(index=False))
     for (status, reason), count in reasons.most_common(10):
         console.print(f"  {status}, {count} patients: {reason}", highlight=False)
+    console.print(_fold_table(built) if built.info.evaluation == "folds" else _center_table(built))
+
+
+def _center_table(built: Cohort) -> Table:
     table = Table("centre", "role", "patients", "malignant", "train", "val", "test", box=None)
-    patients = built.patients()
-    for (center, role), rows in patients.groupby(["center", "role"], sort=True):
-        if len(table.rows) == 24:
-            table.add_row("...", "", "", "", "", "", "")
-            break
+    for (center, role), rows in built.patients().groupby(["center", "role"], sort=True):
         splits = [str(int((rows["split"] == split).sum())) for split in ("train", "val", "test")]
         table.add_row(str(center), str(role), str(len(rows)), str(int((rows["malignancy"] == 1).sum())), *splits)
-    console.print(table)
+    return table
+
+
+def _fold_table(built: Cohort) -> Table:
+    table = Table("fold", "sites", "patients", "malignant", "aggressive", "deaths", box=None)
+    for fold, rows in built.patients().groupby("fold", sort=True):
+        counts = [(rows[column] == 1).sum() for column in ("malignancy", "aggressiveness", "os_event")]
+        table.add_row(str(fold), str(rows["center"].nunique()), str(len(rows)), *(str(int(count)) for count in counts))
+    return table
 
 
 def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: bool = False) -> int:

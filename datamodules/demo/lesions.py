@@ -49,7 +49,7 @@ def tumor_appearance(rng: np.random.Generator, subtype: Subtype, biology: Biolog
     gain = np.exp(rng.normal(0.0, subtype.gain_sd))
     late = np.exp(rng.normal(0.0, subtype.shape_sd, size=2))
     active = biology.visible if subtype.malignant else 0.0
-    texture = subtype.texture * np.exp(rng.normal(0.0, 0.28)) + 0.022 * active
+    texture = subtype.texture * np.exp(rng.normal(0.0, 0.42)) + 0.022 * active
     factors = (gain, gain * late[0], gain * late[1])
     enhanced = [plain + factor * (value - subtype.hu[0]) for factor, value in zip(factors, subtype.hu[1:], strict=True)]
     return Appearance(

@@ -85,26 +85,35 @@ def locate(labels: tio.LabelMap) -> list[Located]:
     Returns:
         The kidneys, left first; none where the mask holds no piece of parenchyma large enough.
     """
-    canonical = tio.ToCanonical()(labels)
+    file_box = bounding_slices(labels.data[0].numpy() > 0, margin=1)
+    cut = labels.affine.copy()
+    cut[:3, 3] = (cut @ np.append([part.start for part in file_box], 1.0))[:3]
+    # Cut first: a whole scan has a hundred million voxels, the kidneys one in ten of them.
+    canonical = tio.ToCanonical()(tio.LabelMap(tensor=labels.data[(slice(None), *file_box)], affine=cut))
     array = canonical.data[0].numpy().transpose(2, 1, 0)
     width, height, depth = (float(value) for value in canonical.spacing)
-    box = bounding_slices(array > 0, margin=1)
-    coarse, spacing = coarsened(array[box], (depth, height, width), MEASURED_MM)
-    # Half a voxel of the file, then half a voxel of the coarser grid: the corner is what both share.
-    start = np.array([part.start for part in box])
-    first = (start - 0.5) * (depth, height, width) + np.array(spacing) / 2.0
-    middle = None
-    if array.shape[2] * width >= WHOLE_BODY_MM:
-        middle = (array.shape[2] - 1) / 2.0 * width - first[2]
+    coarse, spacing = coarsened(array, (depth, height, width), MEASURED_MM)
     turn = canonical.affine[:3, :3] / np.array([width, height, depth])
+    # The corner of the first voxel is what the file's grid and the coarser one share.
+    first = (np.array(spacing) - (depth, height, width)) / 2.0
+    middle = _body_middle_mm(labels, canonical.affine)
     located = []
-    for kidney in separate_kidneys(coarse, spacing, middle):
+    for kidney in separate_kidneys(coarse, spacing, None if middle is None else middle - first[2]):
         corner = first + np.array(kidney.origin) * spacing
         affine = np.eye(4)
         affine[:3, :3] = turn * np.array(spacing[::-1])
         affine[:3, 3] = turn @ corner[::-1] + canonical.affine[:3, 3]
         located.append(Located(kidney, affine))
     return located
+
+
+def _body_middle_mm(labels: tio.LabelMap, affine: np.ndarray) -> float | None:
+    """Middle of the body along W from the first voxel of a crop with `affine`; None where the file is no whole body."""
+    width = np.abs(labels.affine[0, :3]) @ np.array(labels.spatial_shape)
+    if width < WHOLE_BODY_MM:
+        return None
+    centre = labels.affine @ np.append((np.array(labels.spatial_shape) - 1.0) / 2.0, 1.0)
+    return float(centre[0] - affine[0, 3])
 
 
 def own_labels(

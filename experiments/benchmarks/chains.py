@@ -16,7 +16,7 @@ from experiments.benchmarks.volumes import Material
 Chain = Callable[[Sequence[int]], torch.Tensor]
 """From the positions of some volumes to float32 [n, 1, *crop]."""
 
-REFERENCE = "reference: MONAI, one by one"
+REFERENCE = "reference (MONAI)"
 ALL_AXES = AugmentationConfig(rotation_degrees=(10.0, 10.0, 10.0), flip_probability=0.5, mode="exact")
 DEFAULT = AugmentationConfig(flip_probability=0.5)
 
@@ -95,10 +95,10 @@ def all_chains(material: Material) -> dict[str, Chain]:
     in_plane = replace(DEFAULT, rotation_degrees=(10.0, 0.0, 0.0))
     return {
         REFERENCE: monai_chain(material),
-        "torchio, one by one": torchio_chain(material),
-        "ours: default, one by one": our_chain(material, DEFAULT, batched=False),
-        "ours: exact, three axes, batched": our_chain(material, ALL_AXES),
-        "ours: exact, default's maps, batched": our_chain(material, replace(DEFAULT, mode="exact")),
-        "ours: default, batched": our_chain(material, DEFAULT),
-        "ours: default without pitch, batched": our_chain(material, in_plane),
+        "torchio": torchio_chain(material),
+        "ours: default, batch of 1": our_chain(material, DEFAULT, batched=False),
+        "ours: exact, three axes": our_chain(material, ALL_AXES),
+        "ours: exact, default's maps": our_chain(material, replace(DEFAULT, mode="exact")),
+        "ours: default": our_chain(material, DEFAULT),
+        "ours: default, no pitch": our_chain(material, in_plane),
     }

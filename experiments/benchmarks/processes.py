@@ -17,7 +17,7 @@ from experiments.benchmarks.machine import forget_cached, one_core, resident_mb
 from experiments.benchmarks.volumes import Material
 
 BATCH = 16
-OURS = "ours: default, batched"
+OURS = "ours: default"
 _CHAINS: dict[str, Callable[[Material], Chain]] = {
     REFERENCE: monai_chain,
     OURS: lambda material: our_chain(material, DEFAULT),
@@ -82,8 +82,8 @@ def _rank(
 def worker_memory(material: Material, epochs: int) -> dict[str, list[dict[str, float]]]:
     """Memory of a loader's worker at the end of every epoch, in MB."""
     return {
-        "reference: MONAI in the worker": _memory(material, True, epochs),
-        "ours: int16 volumes from the worker": _memory(material, False, epochs),
+        "reference, MONAI in the worker": _memory(material, True, epochs),
+        "ours, int16 from the worker": _memory(material, False, epochs),
     }
 
 

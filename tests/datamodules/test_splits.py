@@ -116,6 +116,8 @@ def test_folds_keep_sites_whole_and_test_everyone_once() -> None:
         assert set(split) == {"train", "val", "test"}
         tested += joined.loc[(split == "test").to_numpy(bool), "patient_id"].tolist()
     assert sorted(tested) == sorted(joined["patient_id"])
+    alone = split_of_fold(joined.assign(center="one"), 0, "malignancy", seed=0)
+    assert set(alone) == {"train", "val", "test"}
     with pytest.raises(DataError, match="the cohort has folds"):
         split_of_fold(joined, 9, "malignancy", seed=0)
     with pytest.raises(DataError, match="expected at least 5"):
