@@ -128,7 +128,7 @@ def split_of_fold(
     rest = patients[~tested]
     label = rest[outcome].astype("string").fillna("").to_numpy()
     # The centre of a cohort with folds is its site; where only one is known, patients stand for themselves.
-    groups = rest["center"] if patients["center"].nunique() > 1 else rest["patient_id"]
+    groups = rest["center"] if len(set(patients["center"])) > 1 else rest["patient_id"]
     parts = min(round(1 / validation_share), groups.nunique())
     if parts < 2:
         raise DataError(f"fold {fold}: the other folds hold one site; expected two, one of them for validation.")

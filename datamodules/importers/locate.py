@@ -13,9 +13,9 @@ from datamodules.contract import Region
 from datamodules.errors import DataError
 from datamodules.importers.masks import SIDE_CODES, KidneyMask, voxels_of
 from datamodules.nephrometry import Kidney, coarsened, score, separate_kidneys
-from datamodules.nephrometry.geometry import bounding_slices, feret_diameter_mm, surface_points
-from datamodules.nephrometry.kidneys import ORGAN
-from datamodules.tissues import LESION, TUMOR, Tissue
+from datamodules.nephrometry.geometry import bounding_slices
+from datamodules.nephrometry.measures import measures
+from datamodules.tissues import LESION, Tissue
 
 Point = tuple[float, float, float]
 
@@ -152,7 +152,7 @@ def _located(kidney: Kidney, side: str, affine: np.ndarray) -> LocatedKidney:
     center = _box_center(kidney.labels > Tissue.UNLABELED, own)
     lesion = kidney.index_lesion
     lesion_center = None if lesion is None else _box_center(lesion.mask, own)
-    return LocatedKidney(side, center, labels, lesion_center, _measures(kidney, center, lesion_center))
+    return LocatedKidney(side, center, labels, lesion_center, _measures(kidney))
 
 
 def _box_center(mask: np.ndarray, affine: np.ndarray) -> Point:
@@ -162,23 +162,10 @@ def _box_center(mask: np.ndarray, affine: np.ndarray) -> Point:
     return float(x), float(y), float(z)
 
 
-def _measures(kidney: Kidney, center: Point, lesion_center: Point | None) -> dict[str, Any]:
+def _measures(kidney: Kidney) -> dict[str, Any]:
     """Columns of `kidneys` that a mask answers; a mask without lesions cannot say that there is none."""
-    measures: dict[str, Any] = {"kidney_volume_ml": kidney.volume_ml(ORGAN)}
-    lesion = kidney.index_lesion
-    if lesion is None or lesion_center is None:
-        return measures
-    x, y, z = np.subtract(lesion_center, center)
-    return measures | {
-        "has_lesion": True,
-        "lesion_count": len(kidney.lesions),
-        "tumor_volume_ml": kidney.volume_ml(TUMOR),
-        "cyst_volume_ml": kidney.volume_ml((Tissue.CYST,)),
-        "lesion_diameter_mm": feret_diameter_mm(surface_points(lesion.mask, kidney.spacing_mm)),
-        "lesion_offset_d_mm": float(z),
-        "lesion_offset_h_mm": float(y),
-        "lesion_offset_w_mm": float(x),
-    }
+    row = measures(kidney)
+    return row if kidney.lesions else {"kidney_volume_ml": row["kidney_volume_ml"]}
 
 
 def draws_lesions(kidneys: Sequence[LocatedKidney]) -> bool:

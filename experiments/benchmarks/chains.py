@@ -1,4 +1,4 @@
-"""The chains from stored bytes to an augmented tensor, all with the same augmentations and the same output."""
+"""The chains from stored bytes to an augmented tensor, over the same ranges and to the same kind of output."""
 
 from __future__ import annotations
 

@@ -16,11 +16,12 @@ def chain_table(results: dict[str, Any]) -> Table:
     """One row per chain, against the reference."""
     machine = results["machine"]
     table = Table(
-        title=f"Stored bytes to augmented tensor, one core of {machine['cpu']}, load {machine['load_average']}",
+        title=f"Stored bytes to augmented tensor, one core ({machine['cpu']}), load {machine['load_average']}",
+        caption="ms a volume, median and fastest round; volumes a second; times the reference, by clock and processor",
         box=box.SIMPLE,
     )
     table.add_column("chain", no_wrap=True)
-    for title in ("ms a volume", "fastest", "volumes/s", "x reference", "by CPU time"):
+    for title in ("ms", "fastest", "per s", "x ref.", "x CPU"):
         table.add_column(title, justify="right", no_wrap=True)
     for name, row in results["chains"].items():
         table.add_row(
