@@ -2,8 +2,8 @@
 
 The reference recipe loads one float32 file per volume and augments it with MONAI on a worker's core. Everything is
 measured side by side in one run, at the paper's geometry, one thread on one core, from stored bytes to float32
-[n, 1, 32, 128, 128]. Every chain crops, flips, rotates, translates, scales, and varies intensity and gamma over the same
-ranges; the rows called default leave out the rotation about H, `exact, three axes` has it. The chains are checked
+[n, 1, 32, 128, 128]. Every chain crops, flips, rotates, translates, scales, and varies intensity and gamma over the
+same ranges; the rows called default leave out the rotation about H, `exact, three axes` has it. The chains are checked
 before they are timed.
 """
 
