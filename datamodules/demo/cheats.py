@@ -32,7 +32,6 @@ _APPEARANCE = (
     "surface_ripple",
 )
 _CONTENT = ("margin", "outline", "composition", "bosniak", "calcification", "haemorrhage", "central_scar")
-_BOOTSTRAPS = 200
 _Row = tuple[str, str, str, str, float, float, float, int, int]
 
 
@@ -41,6 +40,7 @@ def trivial_predictors(
     truth: pd.DataFrame,
     images: pd.DataFrame | None = None,
     seed: int = 0,
+    bootstraps: int = 200,
 ) -> pd.DataFrame:
     """The table of trivial predictors and ceilings, within each role and over all of them.
 
@@ -53,6 +53,7 @@ def trivial_predictors(
         images: Statistics of the images by patient, with `patient_id`, `image_noise_hu` and `histogram_*` as
             `image_statistics` makes them; without it those predictors are left out.
         seed: Seed of folds and bootstrap.
+        bootstraps: Number of resamplings behind an interval.
 
     Returns:
         Columns outcome, role, predictor, metric, value, low, high (95 % bootstrap interval), n and positives
@@ -65,9 +66,9 @@ def trivial_predictors(
         group = (patients["role"] == role) | (role == "all")
         label = patients.loc[group, "malignancy"].to_numpy(dtype=int)
         for name, score in scores.items():
-            value = _bootstrapped(roc_auc_score, label, score[group.to_numpy()], seed)
+            value = _bootstrapped(roc_auc_score, label, score[group.to_numpy()], seed, bootstraps)
             rows.append(("malignancy", role, name, "AUC", *value, len(label), int(label.sum())))
-        rows += _survival_rows(patients[group], role, seed)
+        rows += _survival_rows(patients[group], role, seed, bootstraps)
     columns = ["outcome", "role", "predictor", "metric", "value", "low", "high", "n", "positives"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -135,12 +136,12 @@ def _crossed(model: object, features: pd.DataFrame, patients: pd.DataFrame, seed
     return score
 
 
-def _survival_rows(patients: pd.DataFrame, role: str, seed: int) -> list[_Row]:
+def _survival_rows(patients: pd.DataFrame, role: str, seed: int, bootstraps: int) -> list[_Row]:
     known = patients[patients["rfs_months"].notna() & (patients["malignancy"] == 1)]
     outcome = known[["rfs_months", "rfs_event"]].to_numpy(dtype=float)
     rows: list[_Row] = []
     for name, column in (("size", "tumor_size_mm"), ("visible risk", "visible_risk"), ("true risk", "risk")):
-        value = _bootstrapped(_c_index, outcome, known[column].to_numpy(dtype=float), seed)
+        value = _bootstrapped(_c_index, outcome, known[column].to_numpy(dtype=float), seed, bootstraps)
         rows.append(("rfs", role, name, "C-index (Harrell)", *value, len(known), int(outcome[:, 1].sum())))
     return rows
 
@@ -150,12 +151,16 @@ def _c_index(outcome: np.ndarray, score: np.ndarray) -> float:
 
 
 def _bootstrapped(
-    metric: Callable[[np.ndarray, np.ndarray], float], outcome: np.ndarray, score: np.ndarray, seed: int
+    metric: Callable[[np.ndarray, np.ndarray], float],
+    outcome: np.ndarray,
+    score: np.ndarray,
+    seed: int,
+    bootstraps: int,
 ) -> tuple[float, float, float]:
     """Value with its 95 % percentile interval over resampled patients."""
     rng = np.random.default_rng(seed)
     values: list[float] = []
-    while len(values) < _BOOTSTRAPS:
+    while len(values) < bootstraps:
         chosen = rng.integers(0, len(score), len(score))
         event = outcome[chosen] if outcome.ndim == 1 else outcome[chosen, 1]
         if 0 < event.sum() < len(event):

@@ -21,12 +21,14 @@ def _ball() -> tuple[np.ndarray, np.ndarray]:
     sample = qmc.Sobol(3, scramble=True, rng=0).random(512)
     height, angle = 2 * sample[:, 0] - 1, 2 * np.pi * sample[:, 1]
     ring = np.sqrt(1 - height**2)
-    return np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1), np.cbrt(sample[:, 2])
+    return np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1, dtype=np.float32), np.cbrt(
+        sample[:, 2]
+    )
 
 
 @lru_cache(maxsize=1)
 def _sphere() -> np.ndarray:
-    return directions(256)
+    return directions(256).astype(np.float32)
 
 
 def random_frame(rng: np.random.Generator) -> np.ndarray:
@@ -94,7 +96,7 @@ def measure(kidney: KidneyShape, lesion: LesionShape) -> Measures:
         second_mm=float(pdist(flat).max()),
         volume_ml=float(4 / 3 * np.pi * np.prod(lesion.half_axes_mm) * np.mean(relief**3) / 1000),
         exophytic_fraction=float(np.mean(kidney.body(u, v, w) > 1.0)),
-        sinus_mm=float(max(0.0, min(kidney.sinus(*surface.T).min(), kidney.sinus(u, v, w).min()))),
+        sinus_mm=float(max(0.0, kidney.sinus(*np.concatenate([surface, volume]).astype(np.float32).T).min())),
         between_fraction=between,
         crosses_midline=bool(TRACE < np.mean(w > 0) < 1.0 - TRACE),
         offset_mm=(float(offset[0]), float(offset[1]), float(offset[2])),

@@ -70,18 +70,18 @@ class Subtype:
 SUBTYPES: tuple[Subtype, ...] = (
     Subtype(
         "clear cell renal cell carcinoma", True, 55, 64, 44, 0.48, (34, 145, 115, 84), 4, 0.26, 0.10,
-        texture_hu=8.0, texture=0.32, texture_mm=9.0, irregular=0.46, necrosis=0.48, calcified=0.11, haemorrhage=0.10, scar=0.04,
-        male=0.64,
+        texture_hu=8.0, texture=0.32, texture_mm=9.0, irregular=0.46, necrosis=0.48, calcified=0.11, haemorrhage=0.10,
+        scar=0.04, male=0.64,
     ),
     Subtype(
         "papillary renal cell carcinoma", True, 11, 9, 39, 0.48, (38, 62, 82, 76), 5, 0.30, 0.12,
-        texture_hu=12.0, texture=0.28, texture_mm=8.0, irregular=0.38, necrosis=0.38, calcified=0.16, haemorrhage=0.15, male=0.74,
-        age_years=62,
+        texture_hu=12.0, texture=0.28, texture_mm=8.0, irregular=0.38, necrosis=0.38, calcified=0.16, haemorrhage=0.15,
+        male=0.74, age_years=62,
     ),
     Subtype(
         "chromophobe renal cell carcinoma", True, 6, 4, 46, 0.48, (37, 102, 96, 78), 4, 0.22, 0.10,
-        texture_hu=9.0, texture=0.24, texture_mm=9.0, irregular=0.28, necrosis=0.20, calcified=0.14, haemorrhage=0.04, scar=0.12,
-        male=0.52, age_years=57,
+        texture_hu=9.0, texture=0.24, texture_mm=9.0, irregular=0.28, necrosis=0.20, calcified=0.14, haemorrhage=0.04,
+        scar=0.12, male=0.52, age_years=57,
     ),
     Subtype(
         "cystic clear cell renal cell carcinoma", True, 5, 3, 40, 0.42, (34, 128, 112, 86), 4, 0.24, 0.10,

@@ -103,6 +103,7 @@ def _kidney_volume_ml(kidney: Kidney) -> float:
     half = np.array(kidney.shape.half_axes_mm)
     ticks = (np.arange(12) + 0.5) / 6 - 1
     points = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 3) * half
+    points = points.astype(np.float32)
     inside = (kidney.shape.body(*points.T) < 1.0) & (kidney.shape.sinus(*points.T) > 0.0)
     for lesion in kidney.lesions:
         inside &= lesion.shape.level(*points.T) > 1.0
