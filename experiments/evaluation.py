@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,8 @@ def roc_figure(predictions: pd.DataFrame, title: str, note: str) -> Figure:
     """ROC curves of the internal test (or folds) and of all external centres together."""
     positive = score_columns(predictions)[1]
     table = results_table(predictions).set_index("group")
-    figure, axes = plt.subplots(figsize=(5, 5.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(5.4, 7.4), layout="constrained")
+    figure.suptitle(title)
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for group in groups(predictions):
         row = table.loc[group.name]
@@ -110,11 +112,13 @@ def roc_figure(predictions: pd.DataFrame, title: str, note: str) -> Figure:
             continue
         strong = group.kind != "external"
         rate, sensitivity, _ = roc_curve(group.rows["target"], group.rows[positive])
-        label = f"{group.name} (n {row['n']}): {row['auroc']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        size = f"n {row['n']}, {row['positives']} positive"
+        label = f"{group.name} ({size}): {row['auroc']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
         axes.plot(rate, sensitivity, linewidth=2 if strong else 0.8, alpha=1 if strong else 0.6, label=label)
-    axes.set(xlabel="1 - specificity", ylabel="Sensitivity", title=title, aspect="equal", xlim=(0, 1), ylim=(0, 1.005))
-    axes.legend(fontsize=7, loc="lower right", title="AUC [95 % interval]", title_fontsize=7)
-    figure.supxlabel(note, fontsize=7, color="0.4")
+    axes.set(xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal", xlim=(0, 1), ylim=(0, 1.005))
+    title_font = {"title": "AUC [95 % interval]", "title_fontsize": 8}
+    figure.legend(fontsize=8, loc="outside lower center", frameon=False, **title_font)
+    axes.set_title("\n".join(textwrap.wrap(note, 80)), fontsize=7, color="0.4")
     return figure
 
 
