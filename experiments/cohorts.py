@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,6 +19,7 @@ from datamodules.contract import PreprocessingContract
 from datamodules.errors import Finding
 from datamodules.files import write_json
 from datamodules.records import Source
+from experiments.phantoms import write_predictors
 from experiments.registry import PROFILES, axis_file, choose
 from experiments.sources import make_source, recognise
 
@@ -51,7 +53,9 @@ def cohort(
         workers: Processes; all cores by default.
     """
     options = {"patients": patients, "seed": seed}
-    return _build("demo", None, options, out, profile, workers)
+    code = _build("demo", None, options, out, profile, workers)
+    _print_predictors(write_predictors(out, profile_contract(profile)))
+    return code
 
 
 def import_cohort(
@@ -96,7 +100,19 @@ def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, pro
             source, out, contract, workers, lambda done, total: bar.update(task, completed=done, total=total)
         )
     _print_report(console, built, report, source)
-    return 0 if not report.counts["failed"] else 1
+    return 0 if not report.counts["failed"] else 2
+
+
+def _print_predictors(predictors: pd.DataFrame | None) -> None:
+    """What may be reached without looking at a kidney, over all roles."""
+    if predictors is None:
+        return
+    table = Table("phantoms, all roles", "predictor", "metric", "value", "95 % interval", "n", "positives", box=None)
+    for row in predictors[predictors["role"] == "all"].to_dict("records"):
+        interval = f"{row['low']:.3f} to {row['high']:.3f}"
+        cells = (row["outcome"], row["predictor"], row["metric"], f"{row['value']:.3f}", interval)
+        table.add_row(*map(str, cells), str(row["n"]), str(row["positives"]))
+    Console(width=120).print(table)
 
 
 def _print_report(console: Console, built: Cohort, report: ImportReport, source: Source) -> None:
