@@ -82,7 +82,8 @@ def pretrain(
     estimate = auroc_delong(target, margin)
     summary = (
         f"{TASK} on the validation patients of the pretraining centres: AUC {estimate.value:.3f} "
-        f"(95 % interval {estimate.low:.3f} to {estimate.high:.3f}), n {len(target)}, positives {int(target.sum())}. "
+        f"(95 % interval {estimate.low:.3f} to {estimate.high:.3f}), n {len(target)}, positives {int(target.sum())}; "
+        "the epoch was chosen on these patients, so this is optimistic. "
         f"{caption(cohort.info)}"
     )
     say(f"{summary}\nFolder: {folder.as_posix()}")
