@@ -11,9 +11,6 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.schema import TABLES
 
-MISSING = -100
-"""Target of a patient whose label is not known; cross-entropy leaves it out."""
-
 
 @dataclass(frozen=True)
 class Label:

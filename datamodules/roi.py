@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
-import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -289,9 +288,3 @@ class RoiDataModule(lightning.LightningDataModule):
         image = batch["image"]
         batch["image"] = self.augmentation(image, batch["seed"]) if training else self.augmentation.evaluate(image)
         return batch
-
-
-def part_counts(patients: pd.DataFrame) -> pd.DataFrame:
-    """Patients and positives by centre and part, for the log of a run."""
-    grouped = patients.groupby(["role", "center", "part"], observed=True)["target"]
-    return grouped.agg(n="count", positives=lambda values: int(np.sum(values == 1))).reset_index()
