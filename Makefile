@@ -11,6 +11,13 @@ TASK      ?= malignancy## downstream task
 FRACTION  ?= 1.0## share of the training labels, in (0, 1]
 ENCODER   ?= scratch## image encoder
 SEED      ?= 42## seed of fraction, weights and order
+STAGES    ?=## pretraining stages, separated by commas; all by default
+PRETRAIN_SEED ?= 42## seed of the pretraining whose encoder ENCODER= takes
+REFERENCE ?= scratch## encoder that compare measures the others against
+EXTRACTOR ?= rules## who reads attributes out of reports: rules, llm
+COMPARE   ?=## second extractor, for the agreement
+MODEL     ?= smollm2## language model of the extractor llm: folder, hub id, smollm2
+REVIEW    ?=## CSV of a reviewer's corrections
 DEVICES   ?= auto## devices, as Lightning's Trainer takes them
 RUNS      ?= runs## folder of all runs and of the MLflow store
 TAG       ?=## suffix of a run whose configuration you changed
@@ -20,7 +27,7 @@ OUT       ?=## folder of the imported cohort
 KIND      ?= auto## kind of source: auto, kits23, manifest, dicom, tcia
 OPTIONS   ?= {}## options of the source as YAML, for example OPTIONS='{sites: sites.csv}'
 RUN       ?=## run folder or MLflow id to resume
-BENCH     ?= data## benchmark to run
+BENCH     ?= data## benchmark to run: data, train
 PORT      ?= 5000## port of the MLflow page
 ARGS      ?=## further flags of the command
 PYTEST    ?=## further flags of pytest
@@ -37,7 +44,8 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := $(BIN)/python
 RUN_SUITE := $(PY) -m experiments
 
-.PHONY: help setup cohort import data-check finetune pretrain resume ui doctor figure benchmarks test lint clean
+.PHONY: help setup cohort import data-check qc reports attributes pretrain pretrain-image finetune compare resume ui \
+  doctor figure benchmarks test lint clean
 
 help: ## explain targets and variables
 	@printf 'Targets\n'
@@ -75,13 +83,31 @@ import: $(READY) ## import scans as a cohort: SOURCE=folder or manifest, OUT=coh
 data-check: $(READY) ## check the cohort DATA: findings as PASS, WARN, FAIL, and as JSON
 	$(RUN_SUITE) data-check --data "$(DATA)" $(ARGS)
 
+qc: $(READY) $(COHORT) ## one picture and one table of the cohort's scans: thumbnails, HU, spacing, flags
+	$(RUN_SUITE) qc --data "$(DATA)" $(ARGS)
+
+reports: $(READY) ## write reports of measured geometry for the cohort DATA, which has masks and no reports
+	$(RUN_SUITE) reports --data "$(DATA)"
+
+attributes: $(READY) $(COHORT) ## read attributes out of the reports: EXTRACTOR=, COMPARE=, MODEL=, REVIEW=
+	$(RUN_SUITE) attributes --data "$(DATA)" --extractor $(EXTRACTOR) --compare "$(COMPARE)" --model "$(MODEL)" \
+	  $(if $(REVIEW),--review "$(REVIEW)") $(ARGS)
+
 # --- training ---------------------------------------------------------------------------------------------------
 pretrain: $(READY) $(COHORT) ## run the pretraining stages in order; finished stages are skipped
-	$(RUN_SUITE) pretrain --data "$(DATA)" --profile $(PROFILE) --seed $(SEED) --devices $(DEVICES) --runs "$(RUNS)" $(ARGS)
+	$(RUN_SUITE) pretrain $(if $(STAGES),--stages '["$(STAGES)"]') --data "$(DATA)" --profile $(PROFILE) --seed $(SEED) \
+	  --devices $(DEVICES) --runs "$(RUNS)" $(ARGS)
+
+pretrain-image: STAGES = image
+pretrain-image: pretrain ## run stage 1 alone: the image encoder, supervised by report attributes
 
 finetune: $(READY) $(COHORT) ## train and test one point: TASK=, FRACTION=, ENCODER=, SEED=, PROFILE=, DATA=
 	$(RUN_SUITE) finetune --task $(TASK) --fraction $(FRACTION) --encoder $(ENCODER) --seed $(SEED) \
-	  --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
+	  --pretrain_seed $(PRETRAIN_SEED) --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" \
+	  --tag "$(TAG)" $(ARGS)
+
+compare: $(READY) ## encoders of finished points against each other, seeds pooled, paired intervals: TASK=, REFERENCE=
+	$(RUN_SUITE) compare --task $(TASK) --reference $(REFERENCE) --data "$(DATA)" --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
 
 resume: $(READY) ## go on with an interrupted run: RUN=folder or MLflow id
 	$(RUN_SUITE) resume "$(RUN)" --runs "$(RUNS)"

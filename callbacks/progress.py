@@ -60,7 +60,7 @@ class Throughput(Callback):
             metrics = ", ".join(
                 f"{name} {float(value):.3f}"
                 for name, value in sorted(trainer.callback_metrics.items())
-                if name in ("train/loss", "val/loss", "val/auroc")
+                if name in ("train/loss", "val/loss", "val/auroc", "val/mean_auroc")
             )
             text = f"epoch {done}/{total}: {metrics}, {rate:.1f} volumes/s, about {timedelta(seconds=round(left))} left"
             rank_zero_only(logger.info)(text)

@@ -1,7 +1,5 @@
 """The batch: the contract between what is seen and what is learned."""
 
-from __future__ import annotations
-
 from typing import NotRequired, TypedDict
 
 import torch
@@ -14,12 +12,15 @@ class RoiBatch(TypedDict):
     network's grid.
     """
 
-    image: torch.Tensor  # [B, 1, D, H, W]
-    phase: torch.Tensor  # int64 [B], index into datamodules.schema.PHASES
+    image: torch.Tensor  # [B, 1, D, H, W]; where phases are fused [B, P, 1, D, H, W]
+    phase: torch.Tensor  # int64 [B], index into datamodules.schema.PHASES; fused [B, P]
     patient: torch.Tensor  # int64 [B], row of the DataModule's patient table; survives a gather over ranks
+    kidney: torch.Tensor  # int64 [B], row of the DataModule's kidney table
     sample: torch.Tensor  # int64 [B], position of the volume; repeats are dropped by it
     seed: torch.Tensor  # int64 [B], seed of the sample's augmentation
     patient_id: list[str]
     side: list[str]
     center: list[str]
-    target: NotRequired[torch.Tensor]  # int64 [B], -100 where missing
+    available: NotRequired[torch.Tensor]  # bool [B, P], phases that the study has; the others hold zeros
+    target: NotRequired[torch.Tensor]  # int64 [B], -100 where missing; downstream classification
+    attributes: NotRequired[torch.Tensor]  # int64 [B, A], -100 where not stated; attribute pretraining

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from datamodules.splits import SPLIT_HASH, check_splits, split_hash
 
 COHORT_VERSION = 1
 Evaluation = Literal["roles", "folds"]
+_ANEW = "delete the file; the command that made it writes it anew"
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,9 @@ class Cohort:
 
     @property
     def table_hash(self) -> str:
-        """Hash of the contents of all tables."""
+        """Hash of the contents of all tables but derived ones."""
         digest = hashlib.sha256()
-        for name in sorted(self.tables):
+        for name in sorted(name for name in self.tables if not TABLES[name].derived):
             digest.update(name.encode())
             digest.update(self.tables[name].to_csv(index=False).encode())
         return digest.hexdigest()[:12]
@@ -159,9 +160,11 @@ def _read_tables(root: Path) -> tuple[dict[str, pd.DataFrame], list[Finding], di
         try:
             frame, headers[name] = read_parquet(path)
         except DataError as error:
-            findings.append(Finding("FAIL", str(error), path.name))
+            findings.append(Finding("FAIL", str(error), path.name, fix=_ANEW if table.derived else ""))
             continue
         refused = check_table(frame, table, path.name)
+        if table.derived:
+            refused = [replace(finding, fix=_ANEW) for finding in refused]
         findings += refused
         if not refused:
             tables[name] = conform(frame, table)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -99,3 +99,11 @@ class Source(Protocol):
 
     def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         """Add the tables that need all patients (`centers`, `splits`) to the assembled ones."""
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """A source that has much to read before it knows its patients."""
+
+    progress: Callable[[int, int], None] | None
+    """Called with (files read, files in all); set by whoever shows it, and left behind when the source is pickled."""

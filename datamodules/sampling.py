@@ -29,12 +29,15 @@ class VisitSampler(Sampler[Draw]):
         volumes: Positions of the volumes of every visit.
         centers: Centre of every visit.
         seed: Seed of the run.
-        weights: Share of an epoch by centre; None takes every visit once. With weights an epoch keeps its length,
-            and every centre is a stream of its own that goes on where the last epoch left it, so that within a
-            centre no visit is drawn twice before all are drawn once.
+        weights: Share of an epoch by centre; None draws from all alike. With weights every centre is a stream of its
+            own that goes on where the last epoch left it, so that within a centre no visit is drawn twice before all
+            are drawn once.
+        length: Samples of an epoch; the number of visits by default. A stream goes on over epochs here too, so that
+            runs on different fractions of the labels can have equal steps.
 
     Raises:
-        DataError: if there is no visit, a weight is negative, or a weighted centre has no visit.
+        DataError: if there is no visit, the length is not positive, a weight is negative, or a weighted centre has
+            no visit.
     """
 
     def __init__(
@@ -43,10 +46,14 @@ class VisitSampler(Sampler[Draw]):
         centers: Sequence[str],
         seed: int,
         weights: Mapping[str, float] | None = None,
+        length: int | None = None,
     ) -> None:
         if not volumes:
             raise DataError("No visit is left to train on; expected at least one patient with a volume and a label.")
+        if length is not None and length < 1:
+            raise DataError(f"samples_per_epoch={length} was found; expected at least 1, or nothing for every visit.")
         self.volumes, self.seed, self.epoch = volumes, seed, 0
+        self.length = len(volumes) if length is None else length
         self._streams = self._make_streams(centers, weights)
 
     def _make_streams(
@@ -54,7 +61,7 @@ class VisitSampler(Sampler[Draw]):
     ) -> list[tuple[np.ndarray, int]]:
         visits = np.arange(len(self.volumes))
         if weights is None:
-            return [(visits, len(visits))]
+            return [(visits, self.length)]
         present = set(centers)
         unknown = sorted(name for name, weight in weights.items() if weight > 0 and name not in present)
         if unknown or min(weights.values(), default=0) < 0 or sum(weights.values()) <= 0:
@@ -64,7 +71,7 @@ class VisitSampler(Sampler[Draw]):
             )
         names = sorted(name for name, weight in weights.items() if weight > 0)
         share = np.array([weights[name] for name in names]) / sum(weights[name] for name in names)
-        bounds = np.round(np.cumsum(share) * len(visits)).astype(int)
+        bounds = np.round(np.cumsum(share) * self.length).astype(int)
         counts = np.diff([0, *bounds])
         labels = np.array(centers)
         return [(visits[labels == name], int(count)) for name, count in zip(names, counts, strict=True)]

@@ -30,6 +30,7 @@ from litdata.streaming.writer import BinaryWriter
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, replacing, write_json, write_parquet
+from datamodules.object_store import ShardStore
 from datamodules.records import Mask, Volume
 
 _KEYS = ("patient_id", "study_id", "series_id", "side", "phase")
@@ -147,15 +148,20 @@ def finish_volume_set(folder: Path, contract: PreprocessingContract, entries: Se
 class VolumeSet:
     """Read access to a volume set; picklable, opened lazily in every process.
 
+    The shards may lie on an object store: upload the set's folder as it is, and keep the cohort's tables and the set's
+    `contract.json`, `index.parquet` and `masks` local. Credentials, endpoint and region come from the environment
+    (s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, AWS_ENDPOINT_URL, AWS_REGION; gs:
+    GOOGLE_APPLICATION_CREDENTIALS), never from a configuration file. gs needs the extra `object-store`.
+
     Args:
         folder: Folder of the set, local.
-        url: Where the shards lie when they are not in `folder`, for example `s3://bucket/cohort/volumes/...`;
-            they are fetched when first read.
-        cache: Local folder for fetched shards.
-        cache_size: Bound of that cache, for example `50GB`.
+        url: Where the set's folder lies on an object store, for example `s3://bucket/cohort/volumes/<set>`; a
+            patient's shard is fetched when first read. Left out where the shards are in `folder`.
+        cache: Local folder for fetched shards, which the processes of a machine share; expected with `url`.
+        cache_size: Bound of that folder, for example `50GB`; shards under way, one per process, come on top.
 
     Raises:
-        DataError: if the set is not complete or a local shard is missing.
+        DataError: if the set is not complete, a local shard is missing, or an option is refused.
     """
 
     def __init__(
@@ -166,8 +172,8 @@ class VolumeSet:
                 f"Volume set {folder.name} is not finished (no contract.json); "
                 "run `make cohort` or `make import` again."
             )
-        self.folder, self.url = folder, url
-        self.cache, self.cache_size = cache, cache_size
+        self.folder = folder
+        self._store = None if url is None else ShardStore(url, folder, cache, cache_size)
         self.contract = PreprocessingContract.from_dict(read_json(folder / "contract.json"))
         self.index = read_parquet(folder / "index.parquet")[0]
         self._checksums = self.index["crc32"].to_numpy(dtype=np.int64)
@@ -215,26 +221,37 @@ class VolumeSet:
     def read(self, position: int) -> np.ndarray:
         """The volume at a position of `index`.
 
-        Its checksum is verified the first time that this process reads it.
+        Its checksum is verified the first time that this process reads it, and again when its shard was fetched anew.
 
         Returns:
             int16 [D, H, W] in HU.
 
         Raises:
-            DataError: if its shard is missing, truncated or damaged, naming the shard.
+            DataError: if its shard is missing, truncated or damaged, or cannot be fetched, naming the shard.
         """
-        stream = self._open()
-        shard = self._shards[position]
         try:
-            image = stream[int(position)]["image"]
+            return self._read(position)
+        except DataError:
+            if self._store is None or not self._store.drop(self._shards[position]):
+                raise
+            return self._read(position)  # the copy was damaged, or older than the cohort
+
+    def _read(self, position: int) -> np.ndarray:
+        shard = self._shards[position]
+        if self._store is not None and self._store.fetch(shard):
+            self._verified[self._shards == shard] = False
+        try:
+            image = self._open()[int(position)]["image"]
         except Exception as error:  # litdata raises many kinds; every one means that this shard is not readable
             raise DataError(f"{self._located(shard)} could not be read ({type(error).__name__}: {error}).") from error
         if not self._verified[position]:
             found = _checksum(image)
             if found != self._checksums[position] or image.shape != self.contract.grid:
+                upload = "" if self._store is None else ", then upload it"
                 raise DataError(
                     f"{self._located(shard)} is damaged: volume {position} has CRC-32 {found:08x}, expected "
-                    f"{self._checksums[position]:08x}. Delete the file and run `make cohort` or `make import` again."
+                    f"{self._checksums[position]:08x}. "
+                    f"Delete the file and run `make cohort` or `make import` again{upload}."
                 )
             self._verified[position] = True
         return image
@@ -249,11 +266,8 @@ class VolumeSet:
 
     def _open(self) -> litdata.StreamingDataset:
         if self._stream is None:
-            options: dict[str, Any] = {} if self.cache is None else {"cache_dir": str(self.cache)}
-            if self.cache_size is not None:
-                options["max_cache_size"] = self.cache_size
-            source = self.url.rstrip("/") + "/shards" if self.url else str(self.folder / "shards")
-            self._stream = litdata.StreamingDataset(source, **options)
+            shards = self.folder / "shards"
+            self._stream = litdata.StreamingDataset(str(shards)) if self._store is None else self._store.open()
         return self._stream
 
     def _located(self, shard: str) -> str:

@@ -25,6 +25,7 @@ def finetune(
     devices: str = "auto",
     runs: Path = Path("runs"),
     tag: str = "",
+    pretrain_seed: int = 42,
     extra: list[str] | None = None,
 ) -> int:
     """Train and test one point of a data-efficiency curve.
@@ -39,17 +40,19 @@ def finetune(
         devices: Devices, as Lightning's Trainer takes them.
         runs: Folder of all runs.
         tag: Suffix of the run's name, for a configuration that you changed.
+        pretrain_seed: Seed of the pretraining whose encoder is used.
         extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
     """
     from experiments import finetune as command
 
-    command.finetune(
-        command.Point(task, fraction, encoder, profile, data, seed, devices, runs, tag, tuple(extra or ()))
-    )
+    flags = tuple(extra or ())
+    point = command.Point(task, fraction, encoder, profile, data, seed, devices, runs, tag, pretrain_seed, flags)
+    command.finetune(point)
     return 0
 
 
 def pretrain(
+    stages: list[str] | None = None,
     profile: str = "demo",
     data: Path = Path("data/demo"),
     seed: int = 42,
@@ -60,6 +63,7 @@ def pretrain(
     """Run the pretraining stages in order, each skipped when it is finished.
 
     Args:
+        stages: Stages to run; attributes and image encoder by default.
         profile: Size of the run: demo, small or paper.
         data: Folder of the cohort.
         seed: Seed.
@@ -69,7 +73,8 @@ def pretrain(
     """
     from experiments import pretrain as command
 
-    command.pretrain(profile, data, seed, devices, runs, tuple(extra or ()))
+    names = command.parse_stages(stages)
+    command.pretrain(command.Pretraining(names, profile, data, seed, devices, runs, tuple(extra or ())))
     return 0
 
 
@@ -129,15 +134,23 @@ def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None
 
 
 def _commands() -> dict[str, Any]:
+    from experiments.attributes import attributes
     from experiments.cohorts import cohort, data_check, import_cohort
+    from experiments.compare import compare
     from experiments.doctor import doctor
+    from experiments.quality import qc
+    from experiments.reports import reports
 
     return {
         "cohort": cohort,
         "import": import_cohort,
         "data-check": data_check,
+        "qc": qc,
+        "reports": reports,
+        "attributes": attributes,
         "finetune": finetune,
         "pretrain": pretrain,
+        "compare": compare,
         "resume": resume,
         "doctor": doctor,
         "figure": figure,

@@ -18,7 +18,7 @@ from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import Finding
 from datamodules.files import write_json
-from datamodules.records import Source
+from datamodules.records import ReportsProgress, Source
 from experiments.phantoms import write_predictors
 from experiments.registry import PROFILES, axis_file, choose
 from experiments.sources import make_source, recognise
@@ -95,6 +95,9 @@ def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, pro
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
+        if isinstance(source, ReportsProgress):  # reading the headers of many files comes before any patient
+            headers = bar.add_task(f"{source.info.name}: files", total=None)
+            source.progress = lambda done, total: bar.update(headers, completed=done, total=total)
         task = bar.add_task(f"{source.info.name}: patients", total=None)
         built, report = build_cohort(
             source, out, contract, workers, lambda done, total: bar.update(task, completed=done, total=total)

@@ -16,8 +16,10 @@ from datamodules.files import read_parquet, write_json, write_parquet
 from experiments.console import is_main_rank, say
 from experiments.evaluation import caption, format_table, results_table, write_results
 from experiments.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
+from experiments.pretrain import exported_encoder, folds_of
 from experiments.registry import TASKS, choose, compose
 from experiments.tracking import cohort_tags, make_logger, parent_run, short_hash
+from lightning_modules.networks.export import read_encoder
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Point:
         devices: Devices, as Lightning's Trainer takes them.
         runs: Folder of all runs.
         tag: Suffix that tells apart runs whose configuration you changed.
+        pretrain_seed: Seed of the pretraining whose encoder is used.
         extra: Further flags of the parser, for example `--optimizer.lr=1e-4`.
     """
 
@@ -46,6 +49,7 @@ class Point:
     devices: str = "auto"
     runs: Path = Path("runs")
     tag: str = ""
+    pretrain_seed: int = 42
     extra: tuple[str, ...] = ()
 
     @property
@@ -76,7 +80,7 @@ def finetune(point: Point) -> pd.DataFrame:
     files = compose("finetune", profile=point.profile, encoder=point.encoder, task=point.task)
     cohort = Cohort.load(point.data)
     folder = point.runs / point.experiment(cohort) / point.name
-    folds = _folds(cohort)
+    folds = folds_of(cohort)
     launches = [_launch(point, cohort, files, folder, fold) for fold in folds]
     if (folder / DONE).is_file() and all(check_finished(launch) for launch in launches):
         table = pd.read_csv(folder / "results.csv")
@@ -93,13 +97,6 @@ def finetune(point: Point) -> pd.DataFrame:
     table = results_table(predictions)
     _report(table, cohort, folder)
     return table
-
-
-def _folds(cohort: Cohort) -> list[int | None]:
-    """The folds of a cohort that has them; else one run without a fold."""
-    if cohort.info.evaluation == "roles":
-        return [None]
-    return [int(value) for value in sorted(cohort["splits"]["fold"].dropna().unique())]
 
 
 def _curve(point: Point, cohort: Cohort) -> str | None:
@@ -140,15 +137,20 @@ def _run_folds(
 
 
 def _launch(point: Point, cohort: Cohort, files: list[Path], folder: Path, fold: int | None) -> Launch:
+    options: dict[str, object] = {
+        "seed_everything": point.seed,
+        "trainer.devices": point.devices,
+        "data.init_args.root": point.data,
+        "data.init_args.fraction": point.fraction,
+        "data.init_args.fold": fold,
+    }
+    weights = exported_encoder(point.runs, cohort, point.encoder, point.pretrain_seed, fold)
+    if weights is not None:
+        options["model.init_args.pretrained"] = weights
+        options["model.init_args.pretrained_sha256"] = read_encoder(weights).sha256
     return Launch(
         files=files,
-        options={
-            "seed_everything": point.seed,
-            "trainer.devices": point.devices,
-            "data.init_args.root": point.data,
-            "data.init_args.fraction": point.fraction,
-            "data.init_args.fold": fold,
-        },
+        options=options,
         folder=folder if fold is None else folder / f"fold{fold}",
         runs=point.runs,
         experiment=point.experiment(cohort),
@@ -188,6 +190,7 @@ def _tags(point: Point, cohort: Cohort) -> dict[str, str]:
         "profile": point.profile,
         "fraction": f"{point.fraction:g}",
         "seed": str(point.seed),
+        "pretrain_seed": str(point.pretrain_seed),
     }
 
 

@@ -35,6 +35,8 @@ _FREE = (
     "data.init_args.shards_url",
     "data.init_args.cache_dir",
     "data.init_args.cache_size",
+    # The weights that a run starts from are told apart by their hash; where they lie may change.
+    "model.init_args.pretrained",
 )
 
 
@@ -191,6 +193,9 @@ def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("root", "cache_dir"):
         if arguments.get(key):
             arguments[key] = Path(str(arguments[key])).name
+    pretrained = content["model"]["init_args"].get("pretrained")
+    if pretrained:
+        content["model"]["init_args"]["pretrained"] = Path(str(pretrained)).name
     content["trainer"]["default_root_dir"] = content["run_dir"]
     return content
 

@@ -2,89 +2,200 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
-from experiments.console import say
+from datamodules.files import read_parquet
+from experiments.attribute_results import stage_summary
+from experiments.attributes import attributes
+from experiments.cards import encoder_card
+from experiments.console import is_main_rank, say
 from experiments.evaluation import caption
-from experiments.launch import Launch, check_finished, mark_done, read_done, train
-from experiments.registry import compose
+from experiments.launch import Finished, Launch, check_finished, mark_done, read_done, train
+from experiments.registry import ENCODERS, STAGES, choose, compose
 from experiments.statistics.discrimination import auroc_delong
 from experiments.tracking import cohort_tags
+from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.export import WEIGHTS, read_encoder, save_encoder
 
-STAGE = "supervised"
-TASK = "malignancy"
+ENCODER_FOLDER = "encoder"
 
 
-def pretrain(
-    profile: str = "demo",
-    data: Path = Path("data/demo"),
-    seed: int = 42,
-    devices: str = "auto",
-    runs: Path = Path("runs"),
-    extra: tuple[str, ...] = (),
-) -> None:
-    """Run the pretraining stages that exist on the pretraining centres.
+@dataclass(frozen=True)
+class Pretraining:
+    """What `make pretrain` was asked for.
 
     Args:
+        stages: Stages in order; those that `make pretrain` runs by default when empty.
         profile: Size of the run.
         data: Folder of the cohort.
         seed: Seed.
         devices: Devices, as Lightning's Trainer takes them.
         runs: Folder of all runs.
         extra: Further flags of the parser.
+    """
+
+    stages: tuple[str, ...] = ()
+    profile: str = "demo"
+    data: Path = Path("data/demo")
+    seed: int = 42
+    devices: str = "auto"
+    runs: Path = Path("runs")
+    extra: tuple[str, ...] = ()
+
+    def folder(self, cohort: Cohort, stage: str, fold: int | None) -> Path:
+        """The folder of one stage."""
+        return stage_folder(self.runs, cohort, stage, self.seed, fold)
+
+
+def stage_folder(runs: Path, cohort: Cohort, stage: str, seed: int, fold: int | None) -> Path:
+    """Where a pretraining stage of a cohort leaves its run."""
+    folder = runs / f"renal/{cohort.info.name}/pretrain" / f"{stage}-s{seed}"
+    return folder if fold is None else folder / f"fold{fold}"
+
+
+def exported_encoder(runs: Path, cohort: Cohort, encoder: str, seed: int, fold: int | None) -> Path | None:
+    """The exported weights that an ENCODER of the registry names.
+
+    Args:
+        runs: Folder of all runs.
+        cohort: The cohort; its stages were trained on its own pretraining centres or folds.
+        encoder: Name in the registry.
+        seed: Seed of the pretraining.
+        fold: Fold that is tested; its encoder has not seen it.
+
+    Returns:
+        The folder, or None for an encoder that starts from random weights.
 
     Raises:
-        DataError: if the cohort is refused or has no pretraining centres.
+        DataError: if the stage was not run yet.
     """
-    cohort = Cohort.load(data)
-    if cohort.info.evaluation == "folds":
+    stage = ENCODERS[encoder].stage
+    if stage is None:
+        return None
+    folder = stage_folder(runs, cohort, stage, seed, fold) / ENCODER_FOLDER
+    if not (folder / WEIGHTS).is_file():
         raise DataError(
-            f"Cohort {cohort.info.name} is evaluated in folds and has no pretraining centres; "
-            "its stages are trained inside the folds of `make finetune`."
+            f"ENCODER={encoder} has no weights for cohort {cohort.info.name} with pretraining seed {seed}"
+            f"{'' if fold is None else f', fold {fold}'}; run `make pretrain STAGES={stage}` first."
         )
-    say(
-        "Stages: 1 cohort (done), 2 image encoder. The image encoder is trained on malignancy labels of the "
-        "pretraining centres; attribute, text and alignment stages are not part of this version."
-    )
-    name = f"{STAGE}-{TASK}-s{seed}"
-    experiment = f"renal/{cohort.info.name}/pretrain"
-    folder = runs / experiment / name
-    launch = Launch(
-        files=compose("pretrain_supervised", profile=profile, encoder="scratch", task=TASK),
-        options={"seed_everything": seed, "trainer.devices": devices, "data.init_args.root": data},
-        folder=folder,
-        runs=runs,
-        experiment=experiment,
-        name=name,
-        tags={**cohort_tags(cohort), "stage": STAGE, "task": TASK, "profile": profile, "seed": str(seed)},
-        command={
-            "command": "pretrain",
-            "arguments": {
-                "profile": profile,
-                "data": str(data),
-                "seed": seed,
-                "devices": devices,
-                "runs": str(runs),
-                "extra": list(extra),
-            },
-        },
-        extra=list(extra),
-    )
+    return folder
+
+
+def folds_of(cohort: Cohort) -> list[int | None]:
+    """The folds of a cohort that has them; else one run without a fold."""
+    if cohort.info.evaluation == "roles":
+        return [None]
+    return [int(value) for value in sorted(cohort["splits"]["fold"].dropna().unique())]
+
+
+def pretrain(wanted: Pretraining) -> None:
+    """Run the pretraining stages of a cohort; of a cohort with folds, one run for every fold that will be tested.
+
+    Raises:
+        DataError: if the cohort is refused, has nothing to learn from, or a stage is unknown.
+    """
+    names = wanted.stages or tuple(name for name, entry in STAGES.items() if entry.default)
+    for name in names:
+        choose("STAGES", name, dict(STAGES))
+    cohort = Cohort.load(wanted.data)
+    if "image" in names:
+        cohort = _with_attributes(cohort, wanted.data)
+    steps = [(name, fold) for name in names for fold in folds_of(cohort)]
+    for number, (name, fold) in enumerate(steps, start=1):
+        title = STAGES[name].title + ("" if fold is None else f", fold {fold}")
+        say(f"Stage {number} of {len(steps)}: {title}")
+        _run_stage(wanted, cohort, name, fold)
+
+
+def _with_attributes(cohort: Cohort, data: Path) -> Cohort:
+    """The cohort with its attribute table, read out of the reports by rules where it is not there yet."""
+    if "attributes" not in cohort.tables and is_main_rank():
+        say("The cohort has no attribute table yet; reading its reports by rules (`make attributes` does more).")
+        attributes(data)
+    return Cohort.load(data)
+
+
+def _run_stage(wanted: Pretraining, cohort: Cohort, stage: str, fold: int | None) -> None:
+    launch = _launch(wanted, cohort, stage, fold)
     if check_finished(launch):
-        say(f"Stage 2 is finished already: {read_done(folder)['summary']} Folder: {folder.as_posix()}")
+        say(f"It is finished already. {read_done(launch.folder)['summary']} Folder: {launch.folder.as_posix()}")
         return
-    finished = train(launch, test=False)
+    finished = train(launch, test=STAGES[stage].task is None)
+    if not is_main_rank():
+        return
+    summary = _summary(finished, cohort, stage, launch.folder)
+    sha256 = _export(finished, cohort, stage, launch.folder, summary)
+    for path in (*launch.folder.glob("*.csv"), *launch.folder.glob("*.png"), launch.folder / ENCODER_FOLDER):
+        log = finished.logger.experiment.log_artifacts if path.is_dir() else finished.logger.experiment.log_artifact
+        log(finished.logger.run_id, str(path), *([ENCODER_FOLDER] if path.is_dir() else []))
+    say(f"{summary}\nFolder: {launch.folder.as_posix()}")
+    mark_done(launch.folder, {"summary": summary, "run_id": finished.logger.run_id, "encoder_sha256": sha256})
+
+
+def _launch(wanted: Pretraining, cohort: Cohort, stage: str, fold: int | None) -> Launch:
+    task = STAGES[stage].task
+    folder = wanted.folder(cohort, stage, fold)
+    options = {
+        "seed_everything": wanted.seed,
+        "trainer.devices": wanted.devices,
+        "data.init_args.root": wanted.data,
+        "data.init_args.fold": fold,
+    }
+    arguments = {
+        "stages": [stage],
+        "profile": wanted.profile,
+        "data": str(wanted.data),
+        "seed": wanted.seed,
+        "devices": wanted.devices,
+        "runs": str(wanted.runs),
+        "extra": list(wanted.extra),
+    }
+    tags = {**cohort_tags(cohort), "stage": stage, "profile": wanted.profile, "seed": str(wanted.seed)}
+    return Launch(
+        files=compose(stage, profile=wanted.profile, encoder="scratch", task=task),
+        options=options,
+        folder=folder,
+        runs=wanted.runs,
+        experiment=f"renal/{cohort.info.name}/pretrain",
+        name=folder.name if fold is None else f"{folder.parent.name}-{folder.name}",
+        tags=tags if task is None else {**tags, "task": task},
+        command={"command": "pretrain", "arguments": arguments},
+        extra=list(wanted.extra),
+    )
+
+
+def _summary(finished: Finished, cohort: Cohort, stage: str, folder: Path) -> str:
+    """What a stage reached, in sentences; its tables and figures are written beside it."""
+    note = caption(cohort.info)
+    if STAGES[stage].task is None:
+        predictions = read_parquet(folder / PREDICTIONS)[0]
+        return f"{stage_summary(folder, predictions, cohort.info)} {note}"
     table = finished.model.val_table
     margin = (table.score[:, 1] - table.score[:, 0]).double().cpu().numpy()
     target = table.target.cpu().numpy()
     estimate = auroc_delong(target, margin)
-    summary = (
-        f"{TASK} on the validation patients of the pretraining centres: AUC {estimate.value:.3f} "
+    return (
+        f"{STAGES[stage].task} on the validation patients of the pretraining centres: AUC {estimate.value:.3f} "
         f"(95 % interval {estimate.low:.3f} to {estimate.high:.3f}), n {len(target)}, positives {int(target.sum())}; "
-        "the epoch was chosen on these patients, so this is optimistic. "
-        f"{caption(cohort.info)}"
+        f"the epoch was chosen on these patients, so this is optimistic. {note}"
     )
-    say(f"{summary}\nFolder: {folder.as_posix()}")
-    mark_done(folder, {"summary": summary, "run_id": finished.logger.run_id})
+
+
+def _export(finished: Finished, cohort: Cohort, stage: str, folder: Path, summary: str) -> str:
+    """The encoder as a folder that `ENCODER=` and anyone else can load."""
+    model = finished.model
+    config = EncoderConfig.of(model.hparams["encoder"])
+    card = encoder_card(STAGES[stage].title, cohort.info, config, model.contract, summary)
+    target = folder / ENCODER_FOLDER
+    save_encoder(target, model.encoder, config, model.contract, card)  # type: ignore[arg-type]
+    return read_encoder(target).sha256
+
+
+def parse_stages(text: Sequence[str] | None) -> tuple[str, ...]:
+    """Stages given on the command line, separated by commas or as a list."""
+    return tuple(name for part in text or () for name in part.split(",") if name)

@@ -35,12 +35,29 @@ class EncoderEntry:
         weights: Where its weights come from.
         licence: Licence of the weights.
         citation: What to cite.
+        stage: Pretraining stage that exports the weights for a cohort; None where none is needed.
     """
 
     title: str
     weights: str
     licence: str
     citation: str
+    stage: str | None = None
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """A pretraining stage that exports an image encoder.
+
+    Args:
+        title: What it is called in tables.
+        task: Downstream task whose labels of the pretraining centres it uses; None where it uses none.
+        default: Whether `make pretrain` runs it.
+    """
+
+    title: str
+    task: str | None = None
+    default: bool = True
 
 
 TASKS: dict[str, TaskEntry] = {
@@ -59,6 +76,25 @@ TASKS: dict[str, TaskEntry] = {
 
 ENCODERS: dict[str, EncoderEntry] = {
     "scratch": EncoderEntry("3D CNN from scratch", "random", "Apache-2.0", "He et al., CVPR 2016; MONAI"),
+    "stage1": EncoderEntry(
+        "Attribute-pretrained encoder",
+        "stage image of this suite, trained on the cohort's pretraining centres",
+        "that of the cohort",
+        "Tao et al., Nature Communications 2026",
+        stage="image",
+    ),
+    "supervised": EncoderEntry(
+        "Encoder pretrained on malignancy labels",
+        "stage supervised of this suite, the control of attribute pretraining",
+        "that of the cohort",
+        "He et al., CVPR 2016; MONAI",
+        stage="supervised",
+    ),
+}
+
+STAGES: dict[str, StageEntry] = {
+    "image": StageEntry("Image encoder, supervised by report attributes"),
+    "supervised": StageEntry("Control: image encoder, supervised by malignancy", task="malignancy", default=False),
 }
 
 PROFILES: dict[str, str] = {
@@ -90,25 +126,26 @@ def axis_file(axis: str, name: str) -> Path:
     return CONFIGS / axis / f"{name}.yaml"
 
 
-def compose(stage: str, *, profile: str, encoder: str, task: str) -> list[Path]:
+def compose(stage: str, *, profile: str, encoder: str, task: str | None = None) -> list[Path]:
     """The files of a run in the order in which they override each other.
 
     Args:
         stage: Name of a file under `configs/stage`.
         profile: Size of the run.
         encoder: Image encoder.
-        task: Downstream task.
+        task: Downstream task; None for a stage without one.
 
     Returns:
-        base, profile, stage, encoder, task.
+        base, profile, stage, schedule (how long that stage trains in that profile), encoder, task.
 
     Raises:
         DataError: if a name is unknown, listing the choices.
     """
-    return [
+    files = [
         CONFIGS / "base.yaml",
         axis_file("profile", choose("PROFILE", profile, dict(PROFILES))),
         axis_file("stage", stage),
+        axis_file("schedule", f"{stage}-{profile}"),
         axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS))),
-        axis_file("task", choose("TASK", task, dict(TASKS))),
     ]
+    return files if task is None else [*files, axis_file("task", choose("TASK", task, dict(TASKS)))]

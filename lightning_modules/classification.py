@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -12,29 +13,11 @@ from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
 from lightning_modules.base import SuiteModule
+from lightning_modules.losses.balance import MISSING, Balance, class_weights
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
+from lightning_modules.networks.export import load_pretrained
 from lightning_modules.optimization import OptimizerConfig
-
-MISSING = -100
-Balance = Literal["none", "inverse", "root"]
-
-
-def class_weights(counts: Sequence[int], balance: Balance) -> torch.Tensor:
-    """Weight of each class in the loss, averaging 1 over the training patients.
-
-    Args:
-        counts: Training patients of each class.
-        balance: `none`; `inverse` to the class's frequency; `root`, inverse to its square root.
-
-    Returns:
-        float32 [C].
-    """
-    frequency = torch.tensor(counts, dtype=torch.float32) / sum(counts)
-    power = {"none": 0.0, "root": 0.5, "inverse": 1.0}[balance]
-    weight = frequency.clamp_min(1e-6) ** -power
-    normalised: torch.Tensor = weight / (weight * frequency).sum()
-    return normalised
 
 
 class Classification(SuiteModule):
@@ -49,6 +32,9 @@ class Classification(SuiteModule):
         hidden: Width of the head's hidden layer; 0 for a linear head.
         dropout: Dropout before the last layer.
         balance: Weighting of classes in the loss.
+        pretrained: Folder with an exported encoder to start from; random weights when left out. Neither it nor any
+            path goes into checkpoints, which hold the weights themselves.
+        pretrained_sha256: Hash of its weights, so that a run that is resumed notices another encoder.
     """
 
     monitor: ClassVar[str] = "val/auroc"
@@ -63,6 +49,8 @@ class Classification(SuiteModule):
         hidden: int = 128,
         dropout: float = 0.1,
         balance: Balance = "root",
+        pretrained: Path | None = None,
+        pretrained_sha256: str = "",
     ) -> None:
         config = EncoderConfig.of(encoder)
         optimizer = OptimizerConfig(**optimizer) if isinstance(optimizer, Mapping) else optimizer
@@ -77,18 +65,35 @@ class Classification(SuiteModule):
                 "hidden": hidden,
                 "dropout": dropout,
                 "balance": balance,
+                "pretrained_sha256": pretrained_sha256,
             }
         )
         classes = len(class_counts)
         self.encoder = build_encoder(config)
+        if pretrained is not None:
+            load_pretrained(self.encoder, config, contract, pretrained, pretrained_sha256)
         self.head = _head(int(self.encoder.feature_dim), hidden, classes, dropout)  # type: ignore[arg-type]
         self.register_buffer("weight", class_weights(class_counts, balance), persistent=False)
         self.val_scores, self.test_scores = PatientScores(classes), PatientScores(classes)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits [B, C] of images [B, 1, D, H, W] in [0, 1]."""
-        logits: torch.Tensor = self.head(self.encoder(image))
-        return logits
+    def forward(self, image: torch.Tensor, available: torch.Tensor | None = None) -> torch.Tensor:
+        """Class logits of images.
+
+        Args:
+            image: [B, 1, D, H, W] in [0, 1], or all phases of every visit as [B, P, 1, D, H, W].
+            available: bool [B, P], the phases that a visit has; only with the latter.
+
+        Returns:
+            float [B, C]; with phases the mean of the logits over those available, as the reference fuses them.
+        """
+        if available is None:
+            logits: torch.Tensor = self.head(self.encoder(image))
+            return logits
+        # Phases that are not there are not computed: they would also enter the statistics of batch normalisation.
+        each = self.head(self.encoder(image[available]))
+        summed = each.new_zeros(len(image), each.shape[1])
+        visit = available.nonzero()[:, 0]
+        return summed.index_add(0, visit, each) / available.sum(dim=1, keepdim=True)
 
     def _loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         weight: torch.Tensor = self.weight  # type: ignore[assignment]
@@ -96,12 +101,12 @@ class Classification(SuiteModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Cross-entropy of one batch."""
-        loss = self._loss(self(batch["image"]), batch["target"])
+        loss = self._loss(self(batch["image"], batch.get("available")), batch["target"])
         self.log("train/loss", loss, batch_size=len(batch["target"]), prog_bar=True)
         return loss
 
     def _collect(self, batch: Mapping[str, Any], scores: PatientScores) -> torch.Tensor:
-        logits: torch.Tensor = self(batch["image"])
+        logits: torch.Tensor = self(batch["image"], batch.get("available"))
         # Logits are averaged over a patient's phases, as the reference fuses them.
         scores.update(batch["patient"], batch["sample"], logits, batch["target"])
         return logits
@@ -130,7 +135,7 @@ class Classification(SuiteModule):
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Class probabilities [B, C] of one batch."""
-        return self(batch["image"]).softmax(dim=1)
+        return self(batch["image"], batch.get("available")).softmax(dim=1)
 
 
 def _head(features: int, hidden: int, classes: int, dropout: float) -> nn.Module:

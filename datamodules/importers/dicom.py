@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torchio as tio
 
+from datamodules.builder import Progress, default_workers
 from datamodules.cohort import CohortInfo
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
@@ -59,6 +60,9 @@ class DicomSource:
         boxes: CSV with `series_uid`, `side` and `box_ras_mm`, for kidneys without a mask.
         minimum_slices: Least number of slices of a volume.
 
+    The first use reads the header of every file; set `progress` before it to be called with (files done, files in
+    all). It stays in this process: workers are handed the finished index.
+
     Raises:
         DataError: if the private folder lies inside the cohort, or an option is refused.
     """
@@ -75,6 +79,7 @@ class DicomSource:
     labels: str | dict[int, str] = "kits"
     boxes: Path | None = None
     minimum_slices: int = 10
+    progress: Progress | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.folder, self.out = Path(self.folder), Path(self.out)
@@ -86,7 +91,7 @@ class DicomSource:
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and the place of the index; workers read tables for themselves."""
-        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        state = {setting.name: getattr(self, setting.name) for setting in fields(self) if setting.init}
         return state | ({"_index": self._index} if "_index" in self.__dict__ else {})
 
     @property
@@ -101,7 +106,8 @@ class DicomSource:
     def _index(self) -> DicomIndex:
         settings = {"folder": str(self.folder), "names": type(self._naming).__name__}
         files = fingerprint(settings, files_below(self.folder))
-        return build_index(self.folder, self._private / f"index-{files}", self._naming)
+        store = self._private / f"index-{files}"
+        return build_index(self.folder, store, self._naming, default_workers(), self.progress)
 
     @functools.cached_property
     def _rules(self) -> list[PhaseRule]:

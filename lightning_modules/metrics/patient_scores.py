@@ -10,11 +10,11 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class PatientTable(NamedTuple):
-    """One row per patient, sorted by patient number."""
+    """One row per patient (or kidney), sorted by its number."""
 
     patient: torch.Tensor  # int64 [N]
     score: torch.Tensor  # float32 [N, C], mean over the patient's samples
-    target: torch.Tensor  # int64 [N]
+    target: torch.Tensor  # int64 [N], or [N, A] for several targets
 
 
 class PatientScores(Metric):
@@ -22,18 +22,20 @@ class PatientScores(Metric):
 
     Phases and studies of a patient are averaged, since the patient is the unit of statistics; samples that a
     distributed loader repeats are dropped by their number. Any torchmetrics function can be applied to the result.
+    Where the kidney is the unit, its number stands for the patient's.
 
     Args:
         classes: Number of scores per sample.
+        targets: Number of targets per sample; 0 for a single one.
     """
 
     full_state_update = False
     is_differentiable = False
     higher_is_better = None
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, targets: int = 0) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.targets = classes, targets
         for name in ("patient", "sample", "score", "target"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -44,7 +46,7 @@ class PatientScores(Metric):
             patient: int64 [B], number of the patient.
             sample: int64 [B], number of the sample; the same number is counted once.
             score: float [B, C].
-            target: int64 [B], equal for all samples of a patient.
+            target: int64 [B] or [B, A], equal for all samples of a patient.
         """
         self.patient.append(patient)  # type: ignore[operator, union-attr]
         self.sample.append(sample)  # type: ignore[operator, union-attr]
@@ -59,7 +61,8 @@ class PatientScores(Metric):
         """
         if not len(self.patient):  # type: ignore[arg-type]
             empty = torch.zeros(0, dtype=torch.int64, device=self.device)
-            return PatientTable(empty, torch.zeros(0, self.classes, device=self.device), empty)
+            none = torch.zeros((0, self.targets) if self.targets else 0, dtype=torch.int64, device=self.device)
+            return PatientTable(empty, torch.zeros(0, self.classes, device=self.device), none)
         patient, sample = dim_zero_cat(self.patient), dim_zero_cat(self.sample)  # type: ignore[arg-type]
         score, target = dim_zero_cat(self.score), dim_zero_cat(self.target)  # type: ignore[arg-type]
         # Sorting by sample first makes the sums independent of the order in which ranks and batches arrived.
@@ -69,7 +72,8 @@ class PatientScores(Metric):
         sums = torch.zeros(len(unique), self.classes, dtype=torch.float64, device=score.device)
         sums.index_add_(0, row, score.double())
         counts = torch.bincount(row, minlength=len(unique)).unsqueeze(1)
-        targets = torch.empty_like(unique).scatter_(0, row, target)
+        targets = target.new_empty(len(unique), *target.shape[1:])
+        targets[row] = target
         return PatientTable(unique, (sums / counts).float(), targets)
 
 

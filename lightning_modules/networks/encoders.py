@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from monai.networks.nets import ResNet
 from monai.networks.nets.resnet import ResNetBlock, ResNetBottleneck
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lightning_modules.errors import ModelError
 
@@ -23,14 +24,24 @@ class EncoderConfig:
         depth: Number of layers of a residual network, 10, 18, 34 or 50.
         width: Channels of the first stage; the feature has 8 x width (32 x width at depth 50) dimensions.
         stem_stride: Stride of the first convolution in all axes; 2 is six times faster than MONAI's default of 1.
+        stem_pool: Whether a max-pooling of stride 2 follows it; on a coarse grid it takes small lesions away.
+        norm: `batch`, or `group` (8 groups, Wu and He, ECCV 2018), which does not depend on the other samples of the
+            batch, their phases and their number.
+        stem_norm: Normalisation after the first convolution; `instance` takes the contrast phase's overall brightness
+            away image by image, which steadies the statistics of the layers behind it in small batches.
         channels_last: Keep activations channels-last, up to twice as fast for narrow networks on a CPU.
+        checkpointing: Recompute the activations of each residual stage in the backward pass instead of keeping them.
     """
 
     network: str = "resnet"
     depth: int = 18
     width: int = 64
     stem_stride: int = 2
+    stem_pool: bool = True
+    norm: Literal["batch", "group"] = "batch"
+    stem_norm: Literal["batch", "instance"] = "batch"
     channels_last: bool = True
+    checkpointing: bool = False
 
     @classmethod
     def of(cls, content: EncoderConfig | Mapping[str, Any]) -> EncoderConfig:
@@ -55,6 +66,9 @@ _RESNETS: dict[int, tuple[type[nn.Module], list[int], int]] = {
 }
 
 
+_GROUPS = 8
+
+
 class ResNetEncoder(nn.Module):
     """MONAI's 3D residual network up to its pooled feature.
 
@@ -76,7 +90,7 @@ class ResNetEncoder(nn.Module):
             )
         block, layers, expansion = _RESNETS[config.depth]
         self.feature_dim = 8 * config.width * expansion
-        self.channels_last = config.channels_last
+        self.channels_last, self.checkpointing = config.channels_last, config.checkpointing
         self.network = ResNet(
             block=block,  # type: ignore[arg-type]
             layers=layers,
@@ -85,9 +99,14 @@ class ResNetEncoder(nn.Module):
             n_input_channels=1,
             conv1_t_size=7,
             conv1_t_stride=config.stem_stride,
+            no_max_pool=not config.stem_pool,
             shortcut_type="B",
             feed_forward=False,
         )
+        if config.norm == "group":
+            _group_normalized(self.network)
+        if config.stem_norm == "instance":
+            self.network.bn1 = nn.InstanceNorm3d(config.width, affine=True)
         if config.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -95,8 +114,29 @@ class ResNetEncoder(nn.Module):
         """Features [B, feature_dim] of images [B, 1, D, H, W] in [0, 1]."""
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last_3d)
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return self._recomputed(image)
         features: torch.Tensor = self.network(image)
         return features
+
+    def _recomputed(self, image: torch.Tensor) -> torch.Tensor:
+        """The same as the network's own forward pass, with one checkpoint per stage."""
+        network = self.network
+        hidden: torch.Tensor = network.act(network.bn1(network.conv1(image)))
+        if not network.no_max_pool:
+            hidden = network.maxpool(hidden)
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            hidden = checkpoint(stage, hidden, use_reentrant=False)
+        return network.avgpool(hidden).flatten(1)
+
+
+def _group_normalized(module: nn.Module) -> None:
+    """Put a group normalisation in the place of every batch normalisation; MONAI's own `norm` changes the stem only."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm3d):
+            setattr(module, name, nn.GroupNorm(_GROUPS, child.num_features))
+        else:
+            _group_normalized(child)
 
 
 NETWORKS: dict[str, Callable[[EncoderConfig], nn.Module]] = {"resnet": ResNetEncoder}

@@ -14,6 +14,7 @@ from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.labels import Label
 from datamodules.roi import RoiDataModule
+from datamodules.schema import PHASES
 from tests.tiny import CENTERS, CONTRACT
 
 MALIGNANCY = Label("malignancy", "malignancy", [0, 1], ["benign", "malignant"])
@@ -26,10 +27,10 @@ def _module(root: Path, **options: object) -> RoiDataModule:
 
 def test_a_batch_keeps_its_contract(tiny_root: Path) -> None:
     batch: RoiBatch = next(iter(_module(tiny_root).train_dataloader()))
-    assert set(batch) == set(RoiBatch.__required_keys__ | RoiBatch.__optional_keys__)
+    assert set(batch) == set(RoiBatch.__required_keys__ | {"target"})
     assert batch["image"].dtype == torch.int16
     assert batch["image"].shape[1:] == (1, *CONTRACT.grid)
-    for name in ("phase", "patient", "sample", "seed", "target"):
+    for name in ("phase", "patient", "kidney", "sample", "seed", "target"):
         assert batch[name].dtype == torch.int64
         assert batch[name].shape == (len(batch["image"]),)
     assert all(isinstance(value, str) for name in ("patient_id", "side", "center") for value in batch[name])
@@ -87,6 +88,62 @@ def test_workers_load_the_same_samples(tiny_root: Path) -> None:
         ]
 
     assert samples(0) == samples(2)
+
+
+def test_a_single_phase_is_arterial_before_venous(tiny_root: Path) -> None:
+    module = _module(tiny_root, phases="single")
+    for loader in (module.train_dataloader(), module.test_dataloader()):
+        batches = list(loader)
+        assert all((batch["phase"] == PHASES.index("arterial")).all() for batch in batches)
+        patients = [patient for batch in batches for patient in batch["patient_id"]]
+        assert len(patients) == len(set(patients))
+
+
+def test_the_single_phase_falls_back_in_order(tiny_root: Path) -> None:
+    module = _module(tiny_root, phases="single")
+    index = module.plan.volumes.index
+    lost = (index["phase"] == "arterial") & index["patient_id"].str.startswith("I1")
+    module.plan.volumes.index = index[~lost].reset_index(drop=True)
+    phases = module.plan.volumes.index["phase"].tolist()
+    visits = module.visits("train")
+    taken = {
+        str(module.plan.kidneys.loc[kidney, "patient_id"])[:2]: phases[positions[0]]
+        for kidney, positions in zip(visits.kidney, visits.volumes, strict=True)
+    }
+    assert taken == {"I1": "venous", "I2": "arterial"}
+
+
+def test_fused_samples_hold_every_phase_with_a_mask(tiny_root: Path) -> None:
+    fused, plain = _module(tiny_root, phases="all"), _module(tiny_root)
+    batch = next(iter(fused.test_dataloader()))
+    rows = len(batch["image"])
+    assert batch["image"].shape == (rows, len(PHASES), 1, *CONTRACT.grid)
+    have = [phase in ("arterial", "venous") for phase in PHASES]
+    assert batch["available"].tolist() == [have] * rows
+    assert (batch["image"][~batch["available"]] == 0).all()
+    single = {
+        (patient, int(phase)): image
+        for other in plain.test_dataloader()
+        for patient, phase, image in zip(other["patient_id"], other["phase"], other["image"], strict=True)
+    }
+    for row, patient in enumerate(batch["patient_id"]):
+        for phase in (1, 2):
+            assert torch.equal(batch["image"][row, phase], single[patient, phase])
+    changed = fused.on_after_batch_transfer(batch, 0)["image"]
+    assert changed.shape == (rows, len(PHASES), 1, 8, 10, 10)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_runs_on_any_fraction_have_equal_steps(tiny_root: Path, fraction: float) -> None:
+    module = _module(tiny_root, fraction=fraction, samples_per_epoch=40)
+    loader = module.train_dataloader()
+    assert len(loader) == 10
+    drawn = Counter(patient for batch in loader for patient in batch["patient_id"])
+    assert sum(drawn.values()) == 40
+    # Nobody is drawn once more before all are drawn once.
+    assert max(drawn.values()) - min(drawn.values()) <= 1
+    with pytest.raises(DataError, match="samples_per_epoch=0"):
+        _module(tiny_root, samples_per_epoch=0).train_dataloader()
 
 
 def test_another_contract_is_refused_with_what_there_is(tiny_root: Path) -> None:

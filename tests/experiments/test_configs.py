@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from experiments.registry import CONFIGS, ENCODERS, PROFILES, TASKS, compose
+from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose
 from experiments.suite_cli import SuiteCLI
 
 ROOT = Path(__file__).parents[2]
-STAGES = [path.stem for path in sorted((CONFIGS / "stage").glob("*.yaml"))]
+LABELLED = ["finetune", *(name for name, entry in STAGES.items() if entry.task is not None)]
 
 
 @pytest.mark.parametrize(("axis", "names"), [("task", TASKS), ("encoder", ENCODERS), ("profile", PROFILES)])
@@ -22,34 +23,49 @@ def test_entries_and_files_are_the_same_set(axis: str, names: dict[str, object])
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", LABELLED)
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_combination_parses(profile: str, stage: str, task: str, encoder: str) -> None:
-    files = compose(stage, profile=profile, encoder=encoder, task=task)
-    cli = SuiteCLI(
-        [*(f"--config={path}" for path in files), f"--config={CONFIGS / 'cohort' / 'demo.yaml'}"],
-        run=False,
-        parse_only=True,
-    )
-    resolved = cli.resolved_config()
+    resolved = _resolved(compose(stage, profile=profile, encoder=encoder, task=task))
     assert resolved["data"]["init_args"]["label"]["name"] == task
     assert resolved["encoder"]["network"]
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_attribute_stage_parses(profile: str) -> None:
+    resolved = _resolved(compose("image", profile=profile, encoder="scratch"))
+    assert resolved["model"]["class_path"].endswith("AttributePretraining")
+    assert resolved["data"]["init_args"]["batch_size"] > 1
+
+
+def _resolved(files: list[Path]) -> dict[str, Any]:
+    arguments = [*(f"--config={path}" for path in files), f"--config={CONFIGS / 'cohort' / 'demo.yaml'}"]
+    return SuiteCLI(arguments, run=False, parse_only=True).resolved_config()
+
+
+def test_every_stage_has_a_schedule_for_every_profile() -> None:
+    found = {path.stem for path in (CONFIGS / "schedule").glob("*.yaml")}
+    assert found == {f"{stage}-{profile}" for stage in ("finetune", *STAGES) for profile in PROFILES}
+    for name in found:
+        content = yaml.safe_load((CONFIGS / "schedule" / f"{name}.yaml").read_text())
+        assert set(content) == {"trainer", "optimizer", "data"}
+        assert set(content["data"]["init_args"]) <= {"batch_size", "samples_per_epoch"}
+
+
 def test_no_file_is_left_over() -> None:
-    known = {"base.yaml", "cohort", "encoder", "profile", "stage", "task"}
+    known = {"base.yaml", "cohort", "encoder", "profile", "schedule", "stage", "task"}
     assert {path.name for path in CONFIGS.iterdir()} == known
     for path in CONFIGS.rglob("*.yaml"):
         assert isinstance(yaml.safe_load(path.read_text()), dict), path
 
 
 def test_profiles_change_sizes_only() -> None:
-    allowed = {"contract", "encoder", "augmentation", "optimizer", "trainer", "data"}
+    allowed = {"contract", "encoder", "augmentation", "trainer", "data"}
     for name in PROFILES:
         content = yaml.safe_load((CONFIGS / "profile" / f"{name}.yaml").read_text())
         assert set(content) <= allowed
-        assert set(content["encoder"]) <= {"width", "depth"}
+        assert set(content["encoder"]) <= {"width", "depth", "stem_pool"}
         assert set(content["contract"]) == {"grid"}
         assert set(content["augmentation"]) == {"crop"}
 

@@ -19,7 +19,7 @@ Tables = dict[str, pd.DataFrame]
 
 def test_every_row_passes_the_schema(tables: Tables) -> None:
     for name, table in TABLES.items():
-        assert check_table(tables[name], table, name) == []
+        assert table.derived or check_table(tables[name], table, name) == []
     assert check_links(tables) == []
     assert check_splits(tables, "roles", None) == []
 

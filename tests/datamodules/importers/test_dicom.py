@@ -16,6 +16,7 @@ from datamodules.builder import build_cohort
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from datamodules.importers import dicom_index
 from datamodules.importers.dicom import DAMAGED_FILES, EMPTY_FOLDERS, DicomSource
 from datamodules.importers.manifest import ManifestSource
 from datamodules.importers.plan import CohortPlan
@@ -239,6 +240,53 @@ def test_a_source_travels_to_workers_with_its_index_and_without_tables(tmp_path:
     sent = pickle.dumps(source)
     assert len(sent) < 4000
     assert len(pickle.loads(sent).load(patient, CONTRACT).volumes) == 2
+
+
+def test_the_reading_of_headers_is_counted_once_and_stays_in_this_process(tmp_path: Path) -> None:
+    scan_of(1, count=60).write(tmp_path / "in")
+    (tmp_path / "in" / "notes.txt").write_text("not DICOM")
+    calls: list[tuple[int, int]] = []
+    source = source_of(tmp_path)
+    source.progress = lambda done, total: calls.append((done, total))
+    pickle.loads(pickle.dumps(source)).patient_ids()
+    assert calls == []
+    shutil.rmtree(tmp_path / "out.private")
+    source = source_of(tmp_path)
+    source.progress = lambda done, total: calls.append((done, total))
+    source.patient_ids()
+    assert calls == [(50, 61), (61, 61)]
+    assert source.fingerprint
+    again = source_of(tmp_path)
+    again.progress = source.progress
+    again.patient_ids()
+    assert len(calls) == 2
+    assert pickle.loads(pickle.dumps(source)).progress is None
+
+
+@pytest.mark.parametrize("kind", ["dicom", "tcia"])
+def test_progress_is_no_option_of_an_import(tmp_path: Path, kind: str) -> None:
+    from experiments.sources import make_source
+
+    (tmp_path / "in").mkdir()
+    options = {"plan": {"name": "mine"}} | ({"collection": "TCGA-KIRC"} if kind == "tcia" else {})
+    assert make_source(kind, tmp_path / "in", tmp_path / "out", options).progress is None  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="progress"):
+        make_source(kind, tmp_path / "in", tmp_path / "out", options | {"progress": None})
+
+
+def test_several_processes_give_the_same_index(
+    ward: tuple[Path, dict[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Pseudonyms.load(ward[0] / "out.private", ward[0] / "out")
+    monkeypatch.setattr(dicom_index, "_WORTH_A_POOL", 0)
+    calls: list[tuple[int, int]] = []
+    for workers in (1, 3):
+        store = tmp_path / str(workers)
+        dicom_index.build_index(ward[0] / "in", store, names, workers, lambda *counts: calls.append(counts))
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "13")
+    assert one == two
+    assert calls[: len(calls) // 2] == calls[len(calls) // 2 :]
+    assert calls[-1][0] == calls[-1][1] > 50
 
 
 def test_the_private_folder_must_lie_outside_the_cohort(tmp_path: Path) -> None:

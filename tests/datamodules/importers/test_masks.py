@@ -11,7 +11,10 @@ import torchio as tio
 from datamodules.errors import DataError
 from datamodules.importers.locate import locate_kidneys, parse_box
 from datamodules.importers.masks import (
+    SIDE_CODES,
     KidneyMask,
+    codes_in,
+    compose,
     find_segmentation,
     fit,
     mapping,
@@ -128,6 +131,34 @@ def test_a_mask_of_another_shape_or_place_is_refused(tmp_path: Path, image: tio.
     away[2, 3] += 200.0
     with pytest.raises(DataError, match="its labels lie outside the scan"):
         fit(read_mask(save(tmp_path / "b.nii.gz", labels(), away), "m"), image, "m")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_painting_along_memory_gives_what_painting_voxel_by_voxel_gave(order: str) -> None:
+    codes = np.asarray(np.random.default_rng(0).integers(0, 5, (1, 7, 6, 5)), dtype=np.uint8, order=order)  # type: ignore[call-overload]
+    names = {1: "kidney left", 2: "tumor", 3: "cyst right", 4: "kidney"}
+    overlapping = [(name, (codes == code) | (codes == 1 + code % 4)) for code, name in names.items()]
+    data, sides = np.zeros((2, 1, 7, 6, 5), np.uint8)
+    for tissue in (Tissue.KIDNEY, Tissue.CYST, Tissue.TUMOR):
+        for name, mask in overlapping:
+            own, side = meaning(name)
+            if own == tissue:
+                data[mask] = tissue
+                sides[mask] = sides[mask] if side is None else SIDE_CODES[side]
+    made = compose(overlapping, AFFINE, (7, 6, 5), "m")
+    np.testing.assert_array_equal(made.labels.data.numpy(), data)
+    assert made.sides is not None
+    np.testing.assert_array_equal(made.sides, sides)
+    np.testing.assert_array_equal(made.labels.affine, AFFINE)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 18])
+def test_codes_are_counted_in_chunks_of_any_size(chunk: int) -> None:
+    array = np.zeros((9, 8, 7), np.uint8).T
+    array[1, 2, 3], array[6, 7, 8], array[0, 0, 0] = 3, 255, 1
+    assert codes_in(array, chunk) == [1, 3, 255]
+    assert codes_in(array[::2], chunk) == [1, 255]
+    assert codes_in(0 * array, chunk) == []
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

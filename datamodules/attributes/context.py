@@ -1,0 +1,159 @@
+"""What the words around a mention do to it: negation, doubt, the past, or no assessment at all.
+
+A compact form of NegEx (Chapman et al., J Biomed Inform 2001;34:301) and ConText (Harkema et al., J Biomed Inform
+2009;42:839): triggers before and after a mention, phrases that only look like negation, and words that end a trigger's
+scope. It is written out here, without negspacy or medspaCy, because those bring a parser and its weights, split
+sentences their own way, and hide the word that decided; here every decision is a pattern that can be read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from datamodules.attributes.anatomy import words
+
+_BEFORE = words(
+    r"no|not|non|nil|nothing|nowhere|without|w/o|neither|nor|never|none of|absen(?:t|ce)(?: of)?|free (?:of|from)|clear of|negative for|lacks?"
+    r"|lacking|lack of|devoid of|fails? to|exclud\w+|rul(?:es?|ed|ing) out|denies|cannot (?:be )?(?:see|identif|demonstr|detect)\w*"
+    r"|unlikely|improbable|free|neg\.?(?: for)?"
+)
+_INSIDE = words(r"not?|without|nor|neither|never|\w+n't|(?:free|clear|devoid|absence|lack) of|free from|lacks?|lacking")
+_AFTER = words(
+    r"(?:is|are|was|were|has been|have been|be|being|can|could|cannot)?(?: ?)(?:not|n't|never|no longer)(?: be| been)?(?: \w+)?"
+    r"(?: clearly| definitely| reliably| convincingly)? (?:seen|identif\w+|detect\w+|observ\w+|demonstr\w+|visuali[sz]\w+|present"
+    r"|evident|found|noted|visible|apparent|appreciat\w+|recogni[sz]\w+|shown|discern\w+|reported|recorded|there|encountered"
+    r"|distinguish\w+|made out|confirmed|describ\w+|depict\w+|delineat\w+|displayed|a feature|\w+able|\w+ible|existent)",
+    r"(?:is|are|was|were|remains?) (?:absent|excluded|ruled out|lacking|missing|negative|unlikely|improbable|denied)",
+    r"absent|nil|not (?:\w+able|\w+ible|depicted|delineated|present|seen|visible|detected|identified|observed|evident|found|demonstrated)|unlikely|ruled out|: no(?:ne)?"
+    r"|cannot be (?:seen|identified|detected|demonstrated|visuali[sz]ed)|excluded|negative",
+)
+_PSEUDO = words(
+    r"no (?:\w+ )?(?:change|increase|decrease|progress\w*|regress\w*|growth|difference|interval \w+)(?:s)?(?: in| of)?",
+    r"not only|without (?:\w+ )?(?:change|increase|difference|progress\w*)|not (?:necessarily|certain\w*|significantly changed)",
+    r"no doubt|not (?:\w+ )?(?:change[ds]?|increased|decreased)|no longer|unchanged|(?:can|could|may|might)(?: ?not) (?:\w+ )?be"
+    r" (?:\w+ )?(?:excluded|ruled out|denied|dismissed)|(?:not|never)(?: \w+)? (?:be )?(?:excluded|ruled out)|not excluded",
+    r"not further (?:\w+ )?(?:characteri[sz]\w+|specifi\w+)|without contrast|no contrast|non[- ]contrast|no(?=\.? ?\d)",
+)
+_STOP = words(
+    r"but|however|except(?:ing)?(?: for)?|apart from|aside from|other than|besides|although|though|while|whereas|yet|still"
+    r"|which|who|that (?:is|are|contains?|shows?|measures?)|containing|measuring|showing|with(?= (?:an? |the )?[\w-]+)|causing"
+    r"|there (?:is|are)|because|due to|secondary to|and (?:there|the|a|an|it|is|are)"
+)
+_VERB = words(r"demonstrat\w+|shows?|showed|contains?|measures?|harbou?rs?|has|have")
+_NOBODY = re.compile(r"(?:neither|no|none|nor)(?: (?!evidence|sign)[\w-]+){0,4} ", re.IGNORECASE)
+_LIST_STOP = words(
+    r"is|are|was|were|has|have|shows?|seen|there|measures?|measuring|with|contains?|appears?|mild(?:ly)?|moderate(?:ly)?|avid(?:ly)?"
+    r"|marked(?:ly)?|an?|the|it|its|normal|smooth(?:ly)?|well[- ]\w+|unremarkable|solid|cystic|up to|some|small|several|possible"
+    r"|possibly|slight(?:ly)?|minimal(?:ly)?|\d[\w.]*"
+)
+_DOUBT_BEFORE = words(
+    r"possib\w+|probab\w+|likely|suspect\w*|suspicio\w+(?: for| of)?|may(?: be)?|might(?: be)?|could(?: be)?|questionabl\w+"
+    r"|equivocal|suggest\w*|presum\w+|apparent(?:ly)?|concern\w*(?: for| of)?|potential\w*|somewhat|conceivabl\w+|perhaps|maybe"
+    r"|indeterminate|doubtful|uncertain|impression of|appears? (?:slightly|somewhat|to)|cannot exclude|can ?not rule out"
+    r"|can't exclude|unlikely|improbable|seems?|query|queried|D/D|differential|consider\w*"
+    r"|slightly(?= (?:heterogeneous|inhomogeneous|irregular|indistinct|ill))"
+)
+_DEFINITE = words(
+    r"definit(?:e|ely|ive)|convincing(?:ly)?|certain(?:ly)?|clear(?= evidence)|clearly|unequivocal(?:ly)?|sure"
+)
+_DOUBT_AFTER = words(
+    r"(?:is|are|was|were|be)? ?(?:suspected|possible|probable|likely|questionable|doubtful|equivocal|uncertain|conceivable"
+    r"|presumed|unlikely|improbable|assumed|considered|debatable|imaginable|not certain|unclear|under suspicion)",
+    r"(?:can|could|may|might)(?: ?not|n't)? (?:\w+ )?be (?:\w+ )?(?:excluded|ruled out|present|suspected|considered|denied"
+    r"|dismissed|assumed)",
+    r"not (?:\w+ )?(?:excluded|ruled out)|raises? suspicion|(?:hard|difficult) to exclude|not (?:definitely|clearly|certainly)",
+)
+_QUESTION = re.compile(r"[^.;,]{0,40}\?")
+_PAST = words(
+    r"(?:in|on|at) (?:the |a )?(?:previous|prior|earlier|last|old|former) [\w ]{0,30}(?:was|were|measured|had|showed)|history of"
+    r"|status post|post-?operative|(?:was|were|had been) (?:previously|formerly)|(?:previously|formerly) (?:was|were|had|measur\w+)"
+    r"|at that time|in which the|resected|excised|surgically removed|was removed"
+)
+_UNASSESSED = words(
+    r"(?:can ?not|could not|not|can't|couldn't)(?: be)?(?: \w+)? (?:evaluat\w+|assess\w+|judged|examin\w+|interpret\w+"
+    r"|imaged|included)|not (?:fully |completely |entirely )?(?:covered|assessable|evaluable|scanned)|outside the (?:field|scan|image"
+    r"|section)|(?:distinction|differentiation|discrimination) (?:between|of)|(?:could|can) ?not be (?:\w+ )?(?:made|distinguished"
+    r"|differentiated)|not in the (?:field|section|study|imag)\w*|non[- ]?diagnostic"
+)
+
+
+@dataclass(frozen=True)
+class Context:
+    """How a mention is meant.
+
+    Args:
+        negated: Said not to be.
+        uncertain: Hedged, either way ("possible", "no definite", "cannot be excluded").
+        past: Of an earlier examination.
+        unassessed: Could not be judged.
+    """
+
+    negated: bool = False
+    uncertain: bool = False
+    past: bool = False
+    unassessed: bool = False
+
+
+def context(text: str, start: int, end: int, denies: bool = False) -> Context:
+    """The context of a mention in its clause.
+
+    Args:
+        text: The clause, with line breaks as blanks.
+        start: Where the mention begins.
+        end: Where it ends.
+        denies: Whether a negation inside the mention belongs to it.
+    """
+    before, after = text[:start], text[end:]
+    pseudo = [match.span() for match in _PSEUDO.finditer(text)]
+    negated = _negated_before(before, pseudo) or _negated_after(after, end, pseudo)
+    negated = negated or (not denies and _INSIDE.search(text[start:end]) is not None)
+    scopes = (before[_scope_start(before) :], text[start:end], after[: _scope_end(after)])
+    doubts = [_DOUBT_BEFORE.search(scopes[0]), _DOUBT_BEFORE.search(scopes[1]), _DOUBT_AFTER.search(scopes[2])]
+    indefinite = negated and any(_DEFINITE.search(scope) for scope in scopes)
+    uncertain = any(doubts) or indefinite or _QUESTION.match(scopes[2]) is not None
+    near = (scopes[0], re.split(r"[,(]", scopes[2])[0])
+    unassessed = any(_UNASSESSED.search(scope) for scope in near)
+    return Context(negated, uncertain, _PAST.search(text) is not None, unassessed)
+
+
+def _scope_start(before: str) -> int:
+    """Where the words begin that can still act on what follows."""
+    stops = [match.end() for match in _STOP.finditer(before)]
+    # "Neither kidney shows ..." denies what follows; "the kidney without stones shows ..." does not.
+    stops += [m.end() for m in _VERB.finditer(before) if _NOBODY.fullmatch(before[: m.start()].lstrip(" ,;")) is None]
+    return max([*stops, before.rfind(";") + 1, before.rfind(". ") + 1, 0])
+
+
+def _scope_end(after: str) -> int:
+    """Where the words end that can still act on what went before."""
+    stop = _STOP.search(after)
+    ends = [position for position in (after.find(";"), after.find(". "), stop.start() if stop else -1) if position >= 0]
+    return min([*ends, len(after)])
+
+
+def _negated_before(before: str, pseudo: list[tuple[int, int]]) -> bool:
+    return any(
+        not any(start <= match.start() < end for start, end in pseudo) and not _list_ends(before[match.end() :])
+        for match in _BEFORE.finditer(before, _scope_start(before))
+    )
+
+
+def _list_ends(between: str) -> bool:
+    """Whether a comma between a negation and a mention begins something new, and no further item of a list."""
+    parts = between.split(",")
+    if re.search(r"\b(?:or|nor)\b", parts[-1]):
+        return False
+    return any(_LIST_STOP.match(part.strip()) is not None for part in parts[1:]) or (
+        len(parts) > 1 and any(_LIST_STOP.search(part) for part in parts[1:-1])
+    )
+
+
+def _negated_after(after: str, offset: int, pseudo: list[tuple[int, int]]) -> bool:
+    scope = after[: _scope_end(after)]
+    for match in _AFTER.finditer(scope):
+        place = offset + match.start()
+        inside = any(start <= place + shift < end for start, end in pseudo for shift in (0, len(match.group()) - 1))
+        if not inside and "," not in scope[: match.start()]:
+            return True
+    return False

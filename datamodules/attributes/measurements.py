@@ -1,0 +1,196 @@
+"""Lengths and percentages in a clause, in mm and %, and what they measure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from datamodules.attributes.anatomy import LESION, words
+
+_NUMBER = r"\d+(?:[.,]\d+)?"
+_UNIT = r"(?:mms?|cms?|milli-?met(?:er|re)s?|centi-?met(?:er|re)s?)(?!\w|\d)"
+_ONE = rf"{_NUMBER}(?:[ -]?{_UNIT})?"
+_LENGTH = re.compile(
+    rf"(?<![\w.,])(?:between {_ONE} and {_ONE}|{_ONE}(?: ?(?:x|X|\*|/|by|-|to) ?{_ONE}){{0,3}})", re.IGNORECASE
+)
+_VALUE = re.compile(rf"(?P<number>{_NUMBER})[ -]?(?P<unit>{_UNIT})?", re.IGNORECASE)
+_RANGE = re.compile(rf"(?:{_UNIT}|\d) ?(?:-|to|and) ?\d", re.IGNORECASE)
+_TIMES = re.compile(r" ?(?:x|\*|/|by) ?\d", re.IGNORECASE)
+_PERCENT = re.compile(rf"(?<![\w.,])({_NUMBER})(?: ?(?:-|to) ?({_NUMBER}))? ?(?:%|percent|per cent)", re.IGNORECASE)
+_SMALL = words(r"milli-?metri(?:c|cal)|sub-?centimet\w+|mm-?sized")
+_MORE = re.compile(
+    r"(?:(?:more|greater|larger|bigger|wider) than|over|above|exceed\w*|beyond|>)(?: \w+)? ?$", re.IGNORECASE
+)
+_LESS = re.compile(r"(?:(?:less|smaller|fewer) than|under|below|<)(?: \w+)? ?$", re.IGNORECASE)
+_BEFORE_PAST = re.compile(
+    r"(?:previous\w*|prior|formerly|earlier|had been|measured (?:then|before)|compared (?:with|to)|old|last|initial\w*"
+    r"|at that time|in \d{4}:?)[^.;,]{0,45}$",
+    re.IGNORECASE,
+)
+_GROWN = re.compile(r"\bfrom (?:\w+ )?$", re.IGNORECASE)
+_NOW = re.compile(r"now|current\w*|today|to $|at present|increas\w*|decreas\w*|unchanged", re.IGNORECASE)
+_AFTER_PAST = re.compile(
+    r"[ ,(]*(?:in (?:19|20)\d\d\b|(?:previous\w*|formerly|earlier|at that time|in (?:the )?(?:previous|prior|last|old)|on (?:the )?(?:previous|prior"
+    rf"|last))(?![^;)]{{0,25}}\d ?{_UNIT}))",
+    re.IGNORECASE,
+)
+_DISTANCE = words(
+    r"distan\w+|away|apart|within|clear of|separat\w+|gap|interval|closer?|comes|remote|far|remains|proximity|near\w*|from the"
+    r"|between the|lies|margin of|nearest|shortest|interpos\w+|bridge|layer|to the|approach\w*|clearance|spac\w+"
+)
+_TARGET = words(
+    r"(?:renal )?sinus\w*|collecting \w+|cal[yi]\w+|pelvi\w*|pyelo\w*|infundib\w*|hil\w+|vessels?|capsule|urothel\w+|it|them|excretory"
+    r" \w+"
+)
+_NO_LESION = words(
+    r"(?:parenchym\w+|cortical|cortex|wall|septa\w*|mural|slice|section) (?:thickness|is|are|width)|thick(?:ness)?|short axis"
+    r"|nodes?|lymph\w*|lymphad\w*|stones?|calcul\w+|concrement\w*|nephrolith\w*|(?:long|cranio-?caudal|bipolar) (?:axis|length) of the"
+    r"|ureter\w*|AP diameter|adrenal\w*|thromb\w+|septum|septa|wall|scar|length of the \w* ?kidney|kidney length|renal length|has a length"
+    r"|stent|catheter|calcifications?"
+)
+_KIDNEY = words(
+    r"kidneys?(?: (?:size|length|dimension)s?)? (?:measur\w+|is|are|has|length|size)|size of the \w* ?kidney"
+)
+_SIZE = words(r"measur\w+|diameters?|sizes?|sized|dimensions?|largest|max\w*|up to|across|large|big|extent")
+_REFERENCE = words(r"it|its|this|which|the (?:larg|bigg|great)est|of which|one|ones|each|larger|the other")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number with its unit.
+
+    Args:
+        start: Where it stands in the clause.
+        end: Where it ends.
+        values: In mm, or in %, in the order of the text; the two ends of a range.
+        ranged: Whether the values are the ends of a range.
+        past: Whether it is of an earlier examination.
+        vague: Whether it stands for a word such as "millimetric".
+    """
+
+    start: int
+    end: int
+    values: tuple[float, ...]
+    ranged: bool = False
+    past: bool = False
+    vague: bool = False
+
+    @property
+    def largest(self) -> float:
+        """Largest of the values: the largest diameter."""
+        return max(self.values)
+
+    @property
+    def middle(self) -> float:
+        """Middle of a range."""
+        return sum(self.values) / len(self.values)
+
+
+def lengths(text: str) -> list[Measurement]:
+    """All lengths of a clause that have a unit, in mm."""
+    found = [entry for match in _LENGTH.finditer(text) if (entry := _length(text, match)) is not None]
+    small = [Measurement(match.start(), match.end(), (5.0,), vague=True) for match in _SMALL.finditer(text)]
+    return found or small
+
+
+def _length(text: str, match: re.Match[str]) -> Measurement | None:
+    start, end = match.span()
+    pairs = [(float(entry["number"].replace(",", ".")), entry["unit"]) for entry in _VALUE.finditer(match.group())]
+    units = [unit for _, unit in pairs]
+    if not any(units):
+        return None
+    values, unit = [], next(unit for unit in reversed(units) if unit)
+    for number, own in reversed(pairs):
+        # "4.2 x 3.1 cm": a number without a unit has that of the next one.
+        unit = own or unit
+        values.append(number * (10.0 if unit.lower().startswith("c") else 1.0))
+    if _GROWN.search(text[:start]) and len(values) == 2:
+        # "from 3.1 to 4.2 cm": the second is of today.
+        return Measurement(start, end, (values[0],))
+    ranged = _RANGE.search(match.group()) is not None and _TIMES.search(match.group()) is None
+    values = _bounded(text[:start], values[::-1])
+    return Measurement(start, end, tuple(values), ranged, _is_past(text, start, end))
+
+
+def _bounded(before: str, values: list[float]) -> list[float]:
+    """Values just beyond a bound where the text says more or less than it."""
+    if _MORE.search(before):
+        return [value + 0.01 for value in values]
+    return [value - 0.01 for value in values] if _LESS.search(before) else values
+
+
+def _is_past(text: str, start: int, end: int) -> bool:
+    before = _BEFORE_PAST.search(text[:start])
+    if before is not None and _NOW.search(before.group()) is None:
+        return True
+    return _AFTER_PAST.match(text[end:]) is not None
+
+
+def diameters(text: str) -> Iterator[Measurement]:
+    """Diameters of a lesion on this examination."""
+    for entry in lengths(text):
+        if not entry.past and not _is_distance(text, entry) and _is_of_lesion(text, entry):
+            yield entry
+
+
+def _is_distance(text: str, entry: Measurement) -> bool:
+    """Whether a length is a distance: words of distance stand nearer before it than words of size."""
+    if _TARGET.search(text) is None:
+        return False
+    before = text[max(0, entry.start - 60) : entry.start]
+    after = text[entry.end : entry.end + 30]
+    distances = [match.start() for match in _DISTANCE.finditer(before)]
+    sizes = [match.start() for match in _SIZE.finditer(before)]
+    if re.match(
+        r" ?(?:or more |or less )?(?:away|apart|from|distan\w+|or more|off|clear|to the)(?!\w)", after, re.IGNORECASE
+    ):
+        return True
+    if (
+        not distances
+        and not sizes
+        and re.search(
+            r"\b(?:separat\w+|between|interpos\w+|remains?|lies?)\b", text[entry.end : entry.end + 45], re.IGNORECASE
+        )
+    ):
+        return LESION.match(after.lstrip(" -")) is None
+    return bool(distances) and distances[-1] > (sizes[-1] if sizes else -1) and LESION.search(after[:25]) is None
+
+
+def _is_of_lesion(text: str, entry: Measurement) -> bool:
+    before, after = text[: entry.start], text[entry.end :]
+    following = re.match(r"[ ,(]*(?:[\w-]+[ ,]+){0,5}", after)
+    near = after[: (following.end() if following else 0) + 14].split(".")[0]
+    noun, foreign = LESION.search(near), _NO_LESION.search(near)
+    if noun and (not foreign or noun.start() < foreign.start()) and not re.match(r" ?(?:in|of|from) ", near):
+        return True
+    if foreign and foreign.start() < 12 and (not noun or foreign.start() < noun.start()) and foreign.group() != "wall":
+        return False
+    nouns = [match.start() for match in LESION.finditer(before)] + [m.start() for m in _REFERENCE.finditer(before)]
+    foreigns = [match.start() for match in _NO_LESION.finditer(before)]
+    if nouns:
+        return not foreigns or max(nouns) > max(foreigns)
+    return (
+        not foreigns
+        and _KIDNEY.search(before) is None
+        and (_SIZE.search(text) is not None or LESION.search(after) is not None)
+    )
+
+
+def distances(text: str) -> Iterator[Measurement]:
+    """Distances, whatever they lead to."""
+    for entry in lengths(text):
+        if not entry.past and _is_distance(text, entry):
+            yield entry
+
+
+def percentages(text: str) -> Iterator[Measurement]:
+    """Percentages, the part inside the kidney turned into the part outside."""
+    for match in _PERCENT.finditer(text):
+        values = [float(value.replace(",", ".")) for value in match.groups() if value]
+        values = _bounded(text[: match.start()], values)
+        if re.match(
+            r"[^.;]{0,40}(?:endophytic|intraparenchymal|inside|within the)", text[match.end() :], re.IGNORECASE
+        ):
+            values = [100.0 - value for value in values]
+        yield Measurement(match.start(), match.end(), tuple(values), len(values) > 1)

@@ -1,0 +1,106 @@
+"""Reports written from measured geometry alone, for cohorts that have masks and no reports.
+
+They hold what a mask shows (presence, number, size, place, exophytic part, nearness to the sinus) and nothing that
+needs intensities, histology, grade or stage. Every one is marked `generated`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.schema import SIDES
+
+_POLES = {"upper": "upper pole", "interpolar": "interpolar region", "lower": "lower pole"}
+_EXOPHYTIC = {1: "more than 50% exophytic", 2: "less than 50% exophytic", 3: "entirely endophytic"}
+_NEARNESS = {
+    1: "The distance to the collecting system is more than 7 mm.",
+    2: "The distance to the collecting system is between 4 and 7 mm.",
+    3: "It abuts the renal sinus or collecting system.",
+}
+_FACE = {
+    "anterior": "It lies on the anterior side of the kidney.",
+    "posterior": "It lies on the posterior side of the kidney.",
+    "x": "It lies neither clearly anterior nor posterior.",
+}
+
+
+def pole_of(points: int | None, offset_mm: float | None) -> str | None:
+    """The pole of a lesion by the polar lines of the R.E.N.A.L. score.
+
+    Args:
+        points: Points for L; 3 (more than half across, or wholly between) is interpolar.
+        offset_mm: Lesion centre minus kidney centre, positive upwards.
+    """
+    if points is None or offset_mm is None:
+        return None
+    if points == 3:
+        return "interpolar"
+    return "upper" if offset_mm > 0 else "lower"
+
+
+def kidney_sentences(kidney: dict[str, Any]) -> list[str]:
+    """The sentences of one kidney.
+
+    Args:
+        kidney: Row of the table `kidneys`, missing values as None.
+
+    Returns:
+        None at all where it is not known whether there is a lesion.
+    """
+    side = kidney["side"]
+    if kidney["has_lesion"] is None:
+        return []
+    if not kidney["has_lesion"]:
+        return [f"No focal lesion in the {side} kidney."]
+    pole = pole_of(kidney["renal_l"], kidney["lesion_offset_d_mm"])
+    size = "" if kidney["lesion_diameter_mm"] is None else f" measuring {kidney['lesion_diameter_mm'] / 10:.1f} cm"
+    place = f" in the {_POLES[pole]}" if pole else ""
+    lines = [f"There is a lesion{place} of the {side} kidney{size}."]
+    if kidney["renal_e"] is not None:
+        lines.append(f"It is {_EXOPHYTIC[kidney['renal_e']]}.")
+    if kidney["renal_n"] is not None:
+        lines.append(_NEARNESS[kidney["renal_n"]])
+    if kidney["renal_a"] is not None:
+        lines.append(_FACE[kidney["renal_a"]])
+    if kidney["lesion_count"] is not None:
+        several = kidney["lesion_count"] > 1
+        lines.append(f"Multiple lesions are seen in the {side} kidney." if several else "The lesion is solitary.")
+    return lines
+
+
+def geometry_reports(cohort: Cohort) -> pd.DataFrame:
+    """One generated report per study, as rows of the table `reports`.
+
+    Args:
+        cohort: A cohort whose kidneys were measured.
+
+    Raises:
+        DataError: if the cohort has reports, which are not overwritten, or no kidney was measured.
+    """
+    if "reports" in cohort.tables:
+        raise DataError(
+            f"Cohort {cohort.info.name} has reports already; they are not overwritten. Delete reports.parquet if they "
+            "are generated ones that you want written again."
+        )
+    rows = []
+    for (patient_id, study_id), kidneys in cohort["kidneys"].groupby(["patient_id", "study_id"], sort=True):
+        plain = [
+            {str(name): None if pd.isna(value) else value for name, value in row.items()}
+            for row in kidneys.to_dict("records")
+        ]
+        by_side = {row["side"]: row for row in plain}
+        parts = [
+            f"{side.capitalize()} kidney: {' '.join(lines)}"
+            for side in SIDES[::-1]
+            if side in by_side and (lines := kidney_sentences(by_side[side]))
+        ]
+        if parts:
+            keys = {"report_id": f"{study_id}-G", "patient_id": patient_id, "study_id": study_id, "side": None}
+            rows.append(keys | {"text": "Findings:\n" + "\n".join(parts), "source": "generated"})
+    if not rows:
+        raise DataError(f"No kidney of cohort {cohort.info.name} was measured; import it with masks first.")
+    return pd.DataFrame(rows)

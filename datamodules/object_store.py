@@ -1,0 +1,248 @@
+"""Shards on an object store: fetched when first read, kept in a bounded local cache that processes share."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from botocore.config import Config
+from filelock import FileLock
+from litdata import StreamingDataset
+from litdata.streaming.downloader import Downloader, get_downloader
+from litdata.streaming.resolver import Dir
+
+from datamodules.errors import DataError
+from datamodules.files import replacing
+
+# A store that does not answer is given up after ATTEMPTS x (CONNECT_S or READ_S); litdata itself tries 1000 times.
+CONNECT_S, READ_S, ATTEMPTS = 10, 60, 3
+SETTLED_S = 60.0
+"""A shard that nobody has read for so long (seconds) is taken to be done with for this epoch."""
+
+_SHARD = re.compile(r"[0-9a-f]{16}\.bin")
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_ABANDONED_S = 3600.0
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
+_ENDPOINT = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST"}
+
+
+def _parse_size(text: str) -> int:
+    """Bytes of a size such as `50GB`.
+
+    Raises:
+        DataError: if it is not a positive number with KB, MB, GB or TB.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", text.upper())
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if size < 1:
+        raise DataError(f"cache_size={text!r} was found; expected a size such as 500MB or 50GB.")
+    return size
+
+
+def _check_url(url: str) -> str:
+    """The kind of store that a URL names: `s3` or `gs`.
+
+    Raises:
+        DataError: if it is another kind, or holds credentials.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in _CREDENTIALS or not rest.strip("/"):
+        raise DataError(f"shards_url={url!r} was found; expected s3://bucket/folder or gs://bucket/folder.")
+    if "@" in rest.split("/")[0] or "?" in rest:
+        raise DataError(
+            f"shards_url names a {scheme}:// bucket with credentials or a query; expected the bucket and folder only. "
+            f"Give credentials in the environment ({_CREDENTIALS[scheme]})."
+        )
+    return scheme
+
+
+def _storage_options(scheme: str) -> dict[str, Any]:
+    """What litdata passes to the store's client: bounds on waiting; credentials and endpoint are the environment's."""
+    if scheme != "s3":
+        return {}
+    retries = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
+    return {"config": Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries=retries)}
+
+
+class ShardStore:
+    """The shards of one volume set on an object store, and their copies in a local cache.
+
+    Several processes may share the cache: a shard is fetched once, appears whole or not at all, and is dropped only
+    when the cache is full. An epoch reads every patient once in random order, so the shard that was read last is the
+    one needed last: what makes room is the last one read of those unread for `SETTLED_S`, else the one read first.
+    Dropping the least recently used would leave half a cache with 15 % instead of 50 % of the reads.
+
+    Args:
+        url: Folder of the volume set, for example `s3://bucket/cohort/volumes/<set>`.
+        folder: The set's folder without its shards, local.
+        cache: Local folder for fetched shards.
+        cache_size: Bound of that folder, for example `50GB`; None keeps everything.
+
+    Raises:
+        DataError: if the URL or the bound is refused, there is no cache, or the store's client is not installed.
+    """
+
+    def __init__(self, url: str, folder: Path, cache: Path | None, cache_size: str | None = None) -> None:
+        self.scheme, self.url, self.folder = _check_url(url), url.rstrip("/") + "/shards", folder
+        if cache is None:
+            raise DataError(
+                f"shards_url={url!r} was given without cache_dir; name a local folder for fetched shards, and bound it "
+                "with cache_size where its disk is small."
+            )
+        # Two cohorts may follow one contract; the URL tells their sets apart.
+        self.home = Path(cache) / f"{folder.name}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
+        self.limit = None if cache_size is None else _parse_size(cache_size)
+        self.options = _storage_options(self.scheme)
+        self._downloader: Downloader | None = None
+        self._process = 0
+        self._client()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_downloader": None}
+
+    def open(self) -> StreamingDataset:
+        """litdata's view of the set: a volume is read from the shard's copy.
+
+        litdata itself would fetch every volume by ranged requests, keep nothing, and not bound a cache that is read by
+        position. Here its request only stands in where another process dropped the copy a moment ago.
+
+        Raises:
+            DataError: if the index cannot be had.
+        """
+        local, copy = self.folder / "shards" / "index.json", self.home / "index.json"
+        if local.is_file():
+            with replacing(copy) as temporary:
+                shutil.copyfile(local, temporary)
+        else:
+            self._download("index.json", copy)
+        return StreamingDataset(Dir(path=str(self.home), url=self.url), storage_options=self.options)
+
+    def fetch(self, shard: str) -> bool:
+        """Have a shard in the cache.
+
+        Returns:
+            Whether it was fetched now, and so is not verified yet.
+
+        Raises:
+            DataError: if it cannot be had, naming it, the cause and what to do.
+        """
+        path = self.home / shard
+        if _touch(path):
+            return False
+        self.home.mkdir(parents=True, exist_ok=True)
+        lock = self.home / f".{shard}.lock"
+        with FileLock(lock):
+            if _touch(path):
+                return False
+            self._download(shard, path)
+            lock.unlink(missing_ok=True)  # who waits for it finds the shard, whichever lock it gets
+        return True
+
+    def drop(self, shard: str) -> bool:
+        """Forget the copy of a shard; whether there was one."""
+        path = self.home / shard
+        found = path.is_file()
+        path.unlink(missing_ok=True)
+        return found
+
+    def _client(self) -> Downloader:
+        """The store's client, one per process: connections do not survive a fork."""
+        if self._downloader is None or self._process != os.getpid():
+            try:
+                self._downloader = get_downloader(self.url, str(self.home), [], self.options)
+            except ModuleNotFoundError as error:
+                raise DataError(
+                    f"Shards on {self.scheme}:// need a client that is not installed; "
+                    "run `pip install 'renal-vlm-suite[object-store]'`."
+                ) from error
+            self._process = os.getpid()
+        return self._downloader
+
+    def _download(self, name: str, path: Path) -> None:
+        with replacing(path) as temporary:
+            try:
+                with temporary.open("wb") as handle:
+                    self._client().download_fileobj(f"{self.url}/{name}", handle)
+            except DataError:
+                raise
+            except Exception as error:  # every client has kinds of its own
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+                found = f"{type(error).__name__}: {error}".rstrip(".")
+                raise DataError(
+                    f"Shard {name} of {self.folder.name} could not be fetched from {self.scheme}:// ({found}). "
+                    f"{self._advice(error)}"
+                ) from error
+            if self.limit is not None and _SHARD.fullmatch(name):
+                self._make_room(name, temporary.stat().st_size)
+
+    def _make_room(self, name: str, size: int) -> None:
+        assert self.limit is not None
+        if size > self.limit:
+            raise DataError(
+                f"Shard {name} has {size} bytes, more than the cache_size of {self.limit}; "
+                "expected room for one shard per loader process at least. Name a larger one."
+            )
+        root = self.home.parent
+        with FileLock(root / ".room.lock"):
+            held = _held(root)
+            total, now = sum(bytes_ for _, bytes_, _ in held), time.time()
+            while held and total + size > self.limit:
+                settled = [entry for entry in held if entry[0] < now - SETTLED_S]
+                victim = settled[-1] if settled else held[0]
+                victim[2].unlink(missing_ok=True)
+                held.remove(victim)
+                total -= victim[1]
+
+    def _advice(self, error: Exception) -> str:
+        response = getattr(error, "response", {})
+        status = getattr(error, "code", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", status)
+        kind = type(error).__name__
+        if status == 404:
+            return "The store has no such object: check shards_url, or upload the volume set's folder again."
+        if status in (400, 401, 403) or "Credential" in kind:
+            return (
+                f"The store refused: check the credentials in the environment ({_CREDENTIALS[self.scheme]}) and that "
+                "they may read this bucket."
+            )
+        if any(word in kind for word in ("Endpoint", "Timeout", "Connection", "Retry")):
+            return f"The store did not answer: check the network and the endpoint ({_ENDPOINT[self.scheme]})."
+        return "Run the same command again; the run goes on from its last checkpoint."
+
+
+def _touch(path: Path) -> bool:
+    """Note that a shard is read now; whether it is there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _held(root: Path) -> list[tuple[float, int, Path]]:
+    """Time, bytes and path of every shard in a cache, the one read first first; leftovers of killed processes go."""
+    found = []
+    for path in root.glob("*/*"):
+        leftover = path.name.endswith(".part")
+        if not leftover and not _SHARD.fullmatch(path.name):
+            continue
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # another process dropped it
+            continue
+        if leftover and status.st_mtime < time.time() - _ABANDONED_S:
+            path.unlink(missing_ok=True)
+        elif not leftover:
+            found.append((status.st_mtime, status.st_size, path))
+    return sorted(found)

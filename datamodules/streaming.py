@@ -1,0 +1,302 @@
+"""What every DataModule over kidney ROIs does alike: parts, loading, order, and the way to the device."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
+from datamodules.batch import RoiBatch
+from datamodules.cohort import Cohort
+from datamodules.contract import PreprocessingContract
+from datamodules.errors import DataError
+from datamodules.sampling import Draw, EvenBatchSampler, SequentialDraws, VisitSampler
+from datamodules.schema import PHASES
+from datamodules.splits import split_of_fold
+from datamodules.volumes import VolumeSet
+
+PhaseRule = Literal["random", "single", "all"]
+SINGLE_PHASE_ORDER = ("arterial", "venous", "delayed", "non_contrast")
+"""The phase that a single-phase task takes: the first of these that a study has (arterial, then venous)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who is trained on, selected on and tested on in one run.
+
+    Args:
+        cohort: The cohort.
+        volumes: Its volume set.
+        patients: One row per patient with `part` (train, unused, val, test) and what the subclass adds.
+        kidneys: One row per kidney and study to load: patient_id, study_id, side, `row` (of `patients`), `part`.
+        fields: Further entries of a sample by name, int64 arrays whose first axis is the row of `kidneys`.
+    """
+
+    cohort: Cohort
+    volumes: VolumeSet
+    patients: pd.DataFrame
+    kidneys: pd.DataFrame
+    fields: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Visits:
+    """The kidneys of one part: rows of `Plan.kidneys` and the positions of their volumes."""
+
+    kidney: list[int]
+    volumes: list[list[int]]
+
+
+class RoiDataset(Dataset[dict[str, Any]]):
+    """Loads one sample per draw; holds no order and no randomness of its own.
+
+    Args:
+        plan: The run's patients and kidneys.
+        visits: The kidneys of a part.
+        fused: Whether a sample holds every phase of its visit; else the one that was drawn.
+    """
+
+    def __init__(self, plan: Plan, visits: Visits, fused: bool) -> None:
+        self.volumes, self.visits, self.fields, self.fused = plan.volumes, visits, plan.fields, fused
+        self.row = plan.kidneys["row"].to_numpy(dtype=np.int64)
+        self.sides = plan.kidneys["side"].tolist()
+        self.patient_ids = plan.patients["patient_id"].tolist()
+        self.centers = plan.patients["center"].tolist()
+        self.phases = [PHASES.index(phase) for phase in plan.volumes.index["phase"]]
+
+    def __len__(self) -> int:
+        return len(self.visits.kidney)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        kidney = self.visits.kidney[draw.visit]
+        patient = int(self.row[kidney])
+        return {
+            **(self._fused(draw) if self.fused else self._single(draw)),
+            "patient": patient,
+            "kidney": kidney,
+            "sample": draw.position,
+            "seed": draw.seed,
+            "patient_id": self.patient_ids[patient],
+            "side": self.sides[kidney],
+            "center": self.centers[patient],
+            **{name: values[kidney] for name, values in self.fields.items()},
+        }
+
+    def _single(self, draw: Draw) -> dict[str, Any]:
+        image = torch.from_numpy(self.volumes.read(draw.position))
+        return {"image": image[None], "phase": self.phases[draw.position]}
+
+    def _fused(self, draw: Draw) -> dict[str, Any]:
+        """All phases in the order of PHASES; where a study has several series of a phase, the seed picks one."""
+        grid = self.volumes.contract.grid
+        image = torch.zeros(len(PHASES), 1, *grid, dtype=torch.int16)
+        available = torch.zeros(len(PHASES), dtype=torch.bool)
+        for phase in range(len(PHASES)):
+            found = [position for position in self.visits.volumes[draw.visit] if self.phases[position] == phase]
+            if found:
+                image[phase, 0] = torch.from_numpy(self.volumes.read(found[draw.seed % len(found)]))
+                available[phase] = True
+        return {"image": image, "phase": torch.arange(len(PHASES)), "available": available}
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> RoiBatch:
+    """Stack samples into a batch; numbers become int64 tensors, texts stay lists."""
+    batch: dict[str, Any] = {}
+    for name in samples[0]:
+        values = [sample[name] for sample in samples]
+        if isinstance(values[0], torch.Tensor):
+            batch[name] = torch.stack(values)
+        else:
+            batch[name] = values if isinstance(values[0], str) else torch.from_numpy(np.asarray(values, dtype=np.int64))
+    return RoiBatch(**batch)  # type: ignore[typeddict-item]
+
+
+class VolumeDataModule(lightning.LightningDataModule):
+    """Streams kidney ROIs to every rank; a subclass says which kidneys, and what is known of them.
+
+    Training draws one contrast phase at random per visit and epoch; validation and test see every phase, and metrics
+    average them. Images travel to the device as integers and are augmented there, in one batch.
+
+    Args:
+        root: Folder of the cohort.
+        contract: The preprocessing contract that the network expects; the cohort must hold a volume set that follows
+            it.
+        augmentation: Ranges of the augmentation and the size of the crop.
+        seed: Seed of the order and the augmentation.
+        fold: Fold to test, for a cohort evaluated in folds.
+        batch_size: Samples per rank and step.
+        num_workers: Loader processes per rank.
+        phases: `random`, as above; `single` takes one phase of every visit, arterial where there is one, else venous,
+            delayed, non-contrast; `all` gives every phase of a visit in one sample, with a mask of those there are.
+        center_weights: Share of an epoch by centre; every visit alike when left out.
+        samples_per_epoch: Samples of a training epoch over all ranks; the number of visits when left out. Runs on
+            different fractions of the labels have equal steps when it is set.
+        shards_url: Object store that holds the volume set's folder, for example `s3://bucket/cohort/volumes/<set>`.
+        cache_dir: Local folder for shards fetched from there.
+        cache_size: Bound of that folder, for example `50GB`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        contract: PreprocessingContract,
+        augmentation: AugmentationConfig,
+        seed: int = 42,
+        fold: int | None = None,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        phases: PhaseRule = "random",
+        center_weights: dict[str, float] | None = None,
+        samples_per_epoch: int | None = None,
+        shards_url: str | None = None,
+        cache_dir: Path | None = None,
+        cache_size: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.root, self.wanted = Path(root), contract
+        self.seed, self.fold, self.phases = seed, fold, phases
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.center_weights, self.samples_per_epoch = center_weights, samples_per_epoch
+        self.store: dict[str, Any] = {"url": shards_url, "cache": cache_dir, "cache_size": cache_size}
+        self.augmentation = VolumeAugmentation(contract, augmentation)
+        # No path here: hyper-parameters go to MLflow and into checkpoints.
+        self.save_hyperparameters(
+            {
+                "seed": seed,
+                "fold": fold,
+                "batch_size": batch_size,
+                "phases": phases,
+                "samples_per_epoch": samples_per_epoch,
+                "augmentation": asdict(augmentation),
+                "center_weights": center_weights,
+                **self.described(),
+            }
+        )
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """The subclass's own hyper-parameters, as plain data without paths."""
+
+    @abstractmethod
+    def select(self, cohort: Cohort, volumes: VolumeSet) -> Plan:
+        """Who is in which part and what is known of them.
+
+        Raises:
+            DataError: if nobody is left, or something that the run needs is not in the cohort.
+        """
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The checked cohort and the part of every patient; read before any training time is spent.
+
+        Raises:
+            DataError: if the cohort, its volumes or the selection is refused.
+        """
+        cohort = Cohort.load(self.root)
+        volumes = VolumeSet.find(self.root, self.wanted.region, self.wanted.hash, **self.store)
+        return self.select(cohort, volumes)
+
+    @property
+    def contract(self) -> dict[str, Any]:
+        """The preprocessing contract as plain data, for the module's checkpoint."""
+        return self.wanted.to_dict()
+
+    def fold_parts(self, cohort: Cohort, patients: pd.DataFrame, outcome: str) -> pd.Series | None:
+        """The part of each patient when the fold is tested; None for a cohort whose centres have roles.
+
+        Raises:
+            DataError: if the cohort has folds and none was named, or the other way round.
+        """
+        if cohort.info.evaluation == "folds":
+            if self.fold is None:
+                raise DataError(f"Cohort {cohort.info.name} is evaluated in folds; name one with data.fold.")
+            return split_of_fold(patients, self.fold, outcome, cohort.info.seed)
+        if self.fold is not None:
+            raise DataError(f"Cohort {cohort.info.name} has roles of centres and no folds; leave data.fold out.")
+        return None
+
+    def visits(self, part: str) -> Visits:
+        """The kidneys of one part with the positions of their volumes, in the order of `Plan.kidneys`."""
+        plan, keys = self.plan, ["patient_id", "study_id", "side"]
+        positions = plan.volumes.index.groupby(keys, sort=False)["position"].apply(list).to_dict()
+        phases = plan.volumes.index["phase"].tolist()
+        visits = Visits([], [])
+        for row in plan.kidneys.index[plan.kidneys["part"] == part]:
+            found = sorted(int(value) for value in positions.get(tuple(plan.kidneys.loc[row, keys]), []))
+            if self.phases == "single" and found:
+                found = [min(found, key=lambda position: SINGLE_PHASE_ORDER.index(phases[position]))]
+            if found:
+                visits.kidney.append(int(row))
+                visits.volumes.append(found)
+        return visits
+
+    def _loader(self, part: str, *, shuffled: bool = False) -> DataLoader[dict[str, Any]]:
+        visits, fused = self.visits(part), self.phases == "all"
+        if not visits.kidney:
+            raise DataError(
+                f"Nobody is in the {part} part of {self.described()}; check roles and splits with `make data-check`."
+            )
+        rows = self.plan.kidneys["row"].to_numpy()
+        centers = [str(self.plan.patients.loc[rows[kidney], "center"]) for kidney in visits.kidney]
+        drawn = [positions[:1] for positions in visits.volumes] if fused else visits.volumes
+        if shuffled:
+            sampler: Sampler[Draw] = VisitSampler(
+                drawn, centers, self.seed, self.center_weights, self.samples_per_epoch
+            )
+        else:
+            sampler = SequentialDraws(drawn)
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        return DataLoader(
+            RoiDataset(self.plan, visits, fused),
+            batch_sampler=EvenBatchSampler(sampler, self.batch_size, rank, ranks),
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            # A generator of its own: a loader draws a base seed when it is opened, and opening it earlier after a
+            # resumption would shift the global generator, and with it dropout.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def setup(self, stage: str) -> None:
+        """Read and check everything before the first step."""
+        _ = self.plan
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The kidneys to train on, augmented."""
+        return self._loader("train", shuffled=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The kidneys to select on."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The kidneys to test, of all centres."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The same as the test."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: RoiBatch, dataloader_idx: int) -> RoiBatch:
+        """Augment a training batch, or cut the centre of any other, on the device."""
+        training = self.trainer is not None and self.trainer.training
+        image = batch["image"]
+        # All phases of a sample share its seed, so that they stay aligned.
+        phases = image.shape[1] if image.dim() == 6 else 1
+        flat = image.flatten(0, 1) if image.dim() == 6 else image
+        seeds = batch["seed"].repeat_interleave(phases)
+        changed = self.augmentation(flat, seeds) if training else self.augmentation.evaluate(flat)
+        batch["image"] = changed.unflatten(0, (-1, phases)) if image.dim() == 6 else changed
+        return batch

@@ -1,0 +1,146 @@
+"""An encoder as a folder that anyone can load: safetensors, configuration, preprocessing contract, model card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lightning_modules.errors import ModelError
+from lightning_modules.networks.encoders import EncoderConfig, build_encoder
+
+FORMAT = 1
+WEIGHTS, CONFIG, CONTRACT, CARD = "model.safetensors", "config.json", "contract.json", "README.md"
+_NOT_COMPARED = ("region", "version")
+_HOW_ONLY = ("channels_last", "checkpointing")
+
+
+@dataclass(frozen=True)
+class ExportedEncoder:
+    """What an exported folder holds.
+
+    Args:
+        config: Which encoder, and how large.
+        contract: The preprocessing contract that it was trained with.
+        weights: Its state.
+        sha256: Hash of the weights file.
+    """
+
+    config: EncoderConfig
+    contract: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    sha256: str
+
+
+def save_encoder(
+    folder: Path, encoder: nn.Module, config: EncoderConfig, contract: Mapping[str, Any], card: str
+) -> str:
+    """Write an encoder; the weights are written last, so a folder with weights is complete.
+
+    Args:
+        folder: Folder to write.
+        encoder: The trained encoder.
+        config: Its configuration.
+        contract: Preprocessing contract of its training data.
+        card: Model card in Markdown.
+
+    Returns:
+        SHA-256 of the weights file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / CONFIG, json.dumps({"format": FORMAT, "encoder": asdict(config)}, indent=2) + "\n")
+    _write(folder / CONTRACT, json.dumps(dict(contract), indent=2) + "\n")
+    _write(folder / CARD, card)
+    temporary = folder / f".{WEIGHTS}.part"
+    save_file({name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}, temporary)
+    temporary.replace(folder / WEIGHTS)
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_encoder(folder: Path) -> ExportedEncoder:
+    """Read an exported encoder; nothing in it is executed.
+
+    Raises:
+        ModelError: if a file is absent, damaged or of another format.
+    """
+    missing = [name for name in (WEIGHTS, CONFIG, CONTRACT) if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"Encoder folder {folder.name} has no {', '.join(missing)}; expected what `make pretrain-image` exports."
+        )
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        contract = json.loads((folder / CONTRACT).read_text(encoding="utf-8"))
+        weights = load_file(folder / WEIGHTS)
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"Encoder folder {folder.name} is damaged ({error}); export it again.") from error
+    if content.get("format") != FORMAT:
+        raise ModelError(f"Encoder folder {folder.name} has format {content.get('format')}; expected {FORMAT}.")
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    return ExportedEncoder(EncoderConfig.of(content["encoder"]), contract, weights, digest)
+
+
+def load_pretrained(
+    encoder: nn.Module, config: EncoderConfig, contract: Mapping[str, Any], folder: Path, sha256: str = ""
+) -> None:
+    """Put exported weights into an encoder.
+
+    Args:
+        encoder: The encoder, as `config` builds it.
+        config: Its configuration.
+        contract: Preprocessing contract of the data at hand.
+        folder: Folder with the exported encoder.
+        sha256: Hash that the weights must have, where it is known.
+
+    Raises:
+        ModelError: if architecture, contract or hash differ, naming the fields.
+    """
+    found = read_encoder(folder)
+    if sha256 and found.sha256 != sha256:
+        raise ModelError(
+            f"The weights of encoder {folder.name} have SHA-256 {found.sha256[:12]}; this run began with "
+            f"{sha256[:12]}. The encoder was trained anew since; give the run a name of its own with TAG=."
+        )
+    ours, theirs = asdict(config), asdict(found.config)
+    differing = [
+        f"{name}: {theirs[name]} there, {ours[name]} here"
+        for name in ours
+        if name not in _HOW_ONLY and ours[name] != theirs[name]
+    ]
+    differing += [
+        f"contract {name}: {found.contract.get(name)} there, {contract.get(name)} here"
+        for name in sorted({*contract, *found.contract})
+        if name not in _NOT_COMPARED and found.contract.get(name) != contract.get(name)
+    ]
+    if differing:
+        raise ModelError(
+            f"Encoder {folder.name} does not fit this run ({'; '.join(differing[:4])}); choose the PROFILE it was "
+            "trained with, or train it with this one."
+        )
+    encoder.load_state_dict(found.weights)
+
+
+def load_exported(folder: Path) -> tuple[nn.Module, ExportedEncoder]:
+    """An exported encoder ready to use, in evaluation mode.
+
+    Raises:
+        ModelError: as `read_encoder`.
+    """
+    found = read_encoder(folder)
+    encoder = build_encoder(found.config)
+    encoder.load_state_dict(found.weights)
+    return encoder.eval(), found
