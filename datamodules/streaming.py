@@ -30,6 +30,10 @@ SINGLE_PHASE_ORDER = ("arterial", "venous", "delayed", "non_contrast")
 """The phase that a single-phase task takes: the first of these that a study has (arterial, then venous)."""
 
 
+_STUCK_SECONDS = 600
+"""A loader worker that gives no batch for so long is taken for stuck, and the run ends with that."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Who is trained on, selected on and tested on in one run.
@@ -142,7 +146,7 @@ class VolumeDataModule(lightning.LightningDataModule):
         samples_per_epoch: Samples of a training epoch over all ranks; the number of visits when left out. Runs on
             different fractions of the labels have equal steps when it is set.
         shards_url: Object store that holds the volume set's folder, for example `s3://bucket/cohort/volumes/<set>`.
-        cache_dir: Local folder for shards fetched from there.
+        cache_dir: Local folder for shards fetched from there; needed with it.
         cache_size: Bound of that folder, for example `50GB`.
     """
 
@@ -264,6 +268,7 @@ class VolumeDataModule(lightning.LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            timeout=_STUCK_SECONDS if self.num_workers else 0,
             # A generator of its own: a loader draws a base seed when it is opened, and opening it earlier after a
             # resumption would shift the global generator, and with it dropout.
             generator=torch.Generator().manual_seed(self.seed),

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, auto_cli
 
+from callbacks.failure import failure_sentence
 from datamodules.errors import DataError
 from experiments.console import configure_output
 from lightning_modules.errors import ModelError
@@ -120,7 +121,7 @@ def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None
     """Measure a hot path side by side in one run, and say what bounds it.
 
     Args:
-        bench: Which one: data.
+        bench: Which one: data, train.
         quick: A few repeats only; the figures are then rough.
         out: JSON file for every figure; by default beside the benchmark's code.
     """
@@ -197,13 +198,19 @@ def main(args: list[str] | None = None) -> int:
         args: Command line without the program; `sys.argv` by default.
 
     Returns:
-        Exit code: 0 done, 1 a check failed, 2 bad input (one sentence on standard error), 130 interrupted.
+        Exit code: 0 done, 1 a check failed or a process of the run died, 2 bad input (one sentence on standard error), 130 interrupted.
     """
     configure_output()
     try:
         return _dispatch(list(sys.argv[1:] if args is None else args))
     except (ArgumentError, ValueError) as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
+    except RuntimeError as error:
+        sentence = failure_sentence(error)
+        if sentence is None:
+            raise  # a defect, whose trace is wanted
+        print(f"error: {sentence}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
             "Interrupted; the same command, or `make resume RUN=`, goes on from the last checkpoint.", file=sys.stderr

@@ -104,7 +104,7 @@ PROFILES: dict[str, str] = {
 }
 
 
-BENCHMARKS: dict[str, str] = {"data": "experiments.benchmarks.data"}
+BENCHMARKS: dict[str, str] = {"data": "experiments.benchmarks.data", "train": "experiments.benchmarks.train"}
 """Module of every benchmark; its `run(quick, out)` measures, writes and prints."""
 
 

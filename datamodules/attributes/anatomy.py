@@ -10,9 +10,14 @@ from datamodules.schema import SIDES
 Place = Literal["kidney", "adrenal", "nodes", "chest", "elsewhere"]
 
 
+_BEHIND = re.compile(r"(\(\?<[!=][^)]*\))")
+
+
 def words(*patterns: str) -> re.Pattern[str]:
-    """Patterns on whole words, without regard to case."""
-    return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)", re.IGNORECASE)
+    """Patterns on whole words, without regard to case; a blank also matches a colon with a blank ("Margin: sharp")."""
+    parts = _BEHIND.split("|".join(patterns))
+    joined = "".join(part if _BEHIND.match(part) else part.replace(" ", ":? ") for part in parts)
+    return re.compile(rf"(?<!\w)(?:{joined})(?!\w)", re.IGNORECASE)
 
 
 PLACES: dict[Place, re.Pattern[str]] = {
@@ -23,33 +28,49 @@ PLACES: dict[Place, re.Pattern[str]] = {
         r"urinary(?! bladder)|upper tracts?|obstructive uropathy|pyelon",
         r"interpolar",
     ),
-    "adrenal": words(r"adrenal\w*|suprarenal\w*"),
+    "adrenal": words(r"adrenal\w*|(?:supra|sur)renals?(?! (?:level|aort|segment|IVC)\w*)"),
     "nodes": words(r"lymph\w*|adenopath\w*|nodal|nodes?|LAPs?"),
     "elsewhere": words(
-        r"liver|hepat\w*|intrahepatic|spleen|splen\w*|gall ?bladder|gall ?stones?|chole\w*|bil(?:e|iary|iar)|pancrea\w*",
-        r"stomach|gastr\w*|duoden\w*|bowel|colon|colonic|sigmoid|caec\w*|cec(?:um|al)|append\w*|rect(?:um|al|o\w*)|ile\w+"
-        r"|jejun\w*|oesophag\w*|esophag\w*|diverticul\w*|omentum|omental|mesenter\w*|peritone(?:um|al)|ascites|free fluid",
-        r"aort\w*|iliac\w*|celiac|coeliac|SMA|vertebr\w*|spine|spinal|lumb(?:ar|o\w*)|bones?|bony|osseous|rib|ribs|stern\w*"
-        r"|sacr\w*|(?:bony|small|lesser|true|abdomen and|in the) pelvis|hip|hips|femor\w*|femur\w*|skeletal|thora\w*|dorsal spine|disc|discs|muscle\w*|psoas",
-        r"hernia\w*|hiat\w*|(?:urinary )?bladder|prostat\w*|seminal|uter(?:us|ine)|ovar\w*|adnex\w*|vagin\w*|abdominal wall"
+        r"liver|hepat\w*|intrahepatic|spleen|splen\w*|gall ?bladder|gall ?stones?|chole\w*|bil(?:e|iary|iar)"
+        r"|pancrea\w*",
+        r"stomach|gastr\w*|duoden\w*|bowel|colon|colonic|sigmoid|caec\w*|cec(?:um|al)|append\w*|rect(?:um|al"
+        r"|o\w*)|ile\w+"
+        r"|jejun\w*|oesophag\w*|esophag\w*|diverticul\w*|omentum|omental|mesenter\w*|peritone(?:um|al)|ascites"
+        r"|free fluid",
+        r"aort\w*|iliac\w*|celiac|coeliac|SMA|vertebr\w*|spine|spinal|lumb(?:ar|o\w*)|bones?|bony|osseous|rib"
+        r"|ribs|stern\w*"
+        r"|sacr\w*|(?:bony|small|lesser|true|abdomen and|in the) pelvis|hip|hips|femor\w*|femur\w*|skeletal"
+        r"|thora\w*|dorsal spine|disc|discs|muscle\w*|psoas",
+        r"\w*pharyn\w*|laryn\w*|parotid\w*|submandib\w*|orbit\w*|paranasal|cervical",
+        r"hernia\w*|hiat\w*|(?:urinary )?bladder|prostat\w*|seminal|uter(?:us|ine)|ovar\w*|adnex\w*|vagin\w*"
+        r"|abdominal wall"
         r"|subcutaneous|segments? (?:[IVX]+|\d)(?: of the liver)?|skin|brain|neck|diaphragm\w*|portal vein",
     ),
     "chest": words(
-        r"lungs?|pulmon\w*|pleur\w*|bronch\w*|trache\w*|mediastin\w*|heart|cardi\w*|pericardi\w*|coronar\w*|esophag\w*",
-        r"superior vena cava|SVC|azygos|supraclav\w*|carina\w*|subcarin\w*|prevascular|aorto-?pulmonary|hemithorax|interlobular|retropectoral",
+        r"lungs?|pulmon\w*|pleur\w*|bronch\w*|trache\w*|mediastin\w*|heart|cardi\w*|pericardi\w*|coronar\w*"
+        r"|esophag\w*",
+        r"superior vena cava|SVC|azygos|supraclav\w*|carina\w*|subcarin\w*|prevascular|aorto-?pulmonary"
+        r"|hemithorax|interlobular|retropectoral",
         r"thyroid\w*|breasts?|axill\w*|chest|lobes?|lobar|lingul\w*|fissur\w*|alveol\w*",
     ),
 }
 """Words that name an organ; `kidney` includes its vessels, fat and urinary tract."""
 
 REGIONAL = re.compile(
-    r"retroperi|para-?aort|para-?cav|abdom|(?<!ad)renal|kidney|aorto-?cav|caval|regional|iliac|mesenter", re.IGNORECASE
+    r"retroperi|para-?aort|para-?cav|abdom|(?<!ad)renal|kidney|aort(?!ic arch|o-?pulm|ico)|aorto-?cav|caval"
+    r"|regional|iliac|mesenter",
+    re.IGNORECASE,
 )
 """Words that place lymph nodes in the abdomen."""
-_OF_NODES = words(r"renal hil(?:um|us|ar)|renal hilar|(?:para|peri)?renal (?:region|lymph|nod\w+|vessels?|vein)")
+_OF_URINE = re.compile("renal pelvis|bladder", re.IGNORECASE)
+_OF_NODES = words(
+    r"renal (?:hil(?:um|us|ar)|pedicle|vessels?|veins?|arter\w+)|(?:para|peri)?renal (?:region"
+    r"|lymph|nod\w+)"
+)
 
 _LANDMARK = re.compile(
-    r"\b(?:towards?|fac(?:es|ing)|adjacent to|next to|against|abut(?:s|ting)|contact(?:s|ing)? with|near|beside|in front of|behind"
+    r"\b(?:towards?|fac(?:es|ing)|adjacent to|next to|against|abut(?:s|ting)|contact(?:s|ing)? with|near|beside"
+    r"|in front of|behind"
     r"|below|beneath|above|pointing (?:at|to)|displac(?:es|ing)|compress(?:es|ing)|inseparable from|close to)"
     rf" (?:[\w-]+ ){{0,2}}?(?:{PLACES['elsewhere'].pattern}|{PLACES['chest'].pattern})",
     re.IGNORECASE,
@@ -57,8 +78,10 @@ _LANDMARK = re.compile(
 """A neighbour that only says where something lies."""
 
 LESION = words(
-    r"lesions?|mass(?:es)?|tumou?rs?|neoplasms?|nodules?|cysts?|cystic (?:change|area)s?|formations?(?<!stone formation)"
-    r"|(?<!calcific )(?<!calcified )foc(?:us|i)(?! of (?:fat|calcif|gas|air)\w*)|SOLs?|angiomyolipomas?|AMLs?|oncocytomas?|carcinomas?|RCCs?|Bosniak"
+    r"lesions?|mass(?:es)?|tumou?rs?|neoplasms?|nodules?|cysts?|cystic (?:change|area)s?"
+    r"|formations?(?<!stone formation)"
+    r"|(?<!calcific )(?<!calcified )foc(?:us|i)(?! of (?:fat|calcif|gas|air)\w*)|SOLs?|angiomyolipomas?|AMLs?"
+    r"|oncocytomas?|carcinomas?|RCCs?|Bosniak"
     r"|space[- ]occupying \w+|growth"
 )
 """Nouns of a focal lesion."""
@@ -66,18 +89,20 @@ LESION = words(
 _SIDE = {
     "left": r"left(?:[- ]?(?:sided|kidney|renal))?",
     "right": r"right(?:[- ]?(?:sided|kidney|renal))?",
-    "both": r"both(?! (?:lungs?|hemi\w+|lower|upper|breasts?|sides of the))|bilateral(?:ly)?|(?:either|each|neither) (?:side"
-    r"|kidney|renal|adrenal|of the kidneys)|neither (?:of|left|right)|(?:two|2) kidneys|either|left and right|right and left"
+    "both": r"both(?! (?:lungs?|hemi\w+|lower|upper|breasts?|sides of the))|bilateral(?:ly)?|(?:either|each"
+    r"|neither) (?:side"
+    r"|kidney|renal|adrenal|of the kidneys)|neither (?:of|left|right)|(?:two|2) kidneys|either|left and right"
+    r"|right and left"
     r"|left or right|right or left|on both sides",
     "other": r"contra[- ]?lateral|opposite (?:side|kidney)|other (?:side|kidney)",
 }
 _SIDES = words(*(f"(?P<{name}>{pattern})" for name, pattern in _SIDE.items()))
 _NOT_OF_KIDNEY = words(
-    r"(?:left|right) (?:hepatic|lobe|hemi\w+|colon|liver|upper lobe|lower lobe|middle lobe|psoas|atri\w+|ventric\w+|iliac"
+    r"(?:left|right) (?:hepatic|lobe|hemi\w+|colon|liver|upper lobe|lower lobe|middle lobe|psoas|atri\w+"
+    r"|ventric\w+|iliac"
     r"|lung|pleura\w*|rib|ribs|hemithorax|heart|ovary|breast|axilla|\d+\w* rib|main bronch\w+|coronary)"
 )
 PLURAL = words(r"kidneys|adrenals|adrenal glands|suprarenal glands|collecting systems|renal pelves|ureters")
-_OF_NONE = words(r"(?:no|other|remaining) (?:other )?abnormalit\w+ of the kidneys|rest of (?:the )?kidneys?")
 
 
 def places(text: str) -> frozenset[Place]:
@@ -86,7 +111,7 @@ def places(text: str) -> frozenset[Place]:
     found: set[Place] = {place for place, pattern in PLACES.items() if pattern.search(text)}
     if "nodes" in found and not PLACES["kidney"].search(_OF_NODES.sub(" ", text)):
         found.discard("kidney")
-    if found & {"kidney", "adrenal"} and not PLACES["elsewhere"].search(re.sub(r"(?i)renal pelvis|bladder", "", text)):
+    if found & {"kidney", "adrenal"} and not PLACES["elsewhere"].search(_OF_URINE.sub(" ", text)):
         found.discard("elsewhere")
     return frozenset(found)
 

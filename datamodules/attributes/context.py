@@ -14,43 +14,67 @@ from dataclasses import dataclass
 from datamodules.attributes.anatomy import words
 
 _BEFORE = words(
-    r"no|not|non|nil|nothing|nowhere|without|w/o|neither|nor|never|none of|absen(?:t|ce)(?: of)?|free (?:of|from)|clear of|negative for|lacks?"
-    r"|lacking|lack of|devoid of|fails? to|exclud\w+|rul(?:es?|ed|ing) out|denies|cannot (?:be )?(?:see|identif|demonstr|detect)\w*"
+    r"no|not|non|nil|nothing|nowhere|without|w/o|neither|nor|never|none of|absen(?:t|ce)(?: of)?|free (?:of"
+    r"|from)|clear of|negative for|lacks?"
+    r"|lacking|lack of|devoid of|fails? to|exclud\w+|rul(?:es?|ed|ing) out|denies|cannot (?:be )?(?:see|identif"
+    r"|demonstr|detect)\w*"
     r"|unlikely|improbable|free|neg\.?(?: for)?"
 )
-_INSIDE = words(r"not?|without|nor|neither|never|\w+n't|(?:free|clear|devoid|absence|lack) of|free from|lacks?|lacking")
+_INSIDE = words(
+    r"not?|without|nor|neither|never|\w+n't|(?:free|clear|devoid|absence|lack) of|free from|lacks?"
+    r"|lacking"
+)
 _AFTER = words(
-    r"(?:is|are|was|were|has been|have been|be|being|can|could|cannot)?(?: ?)(?:not|n't|never|no longer)(?: be| been)?(?: \w+)?"
-    r"(?: clearly| definitely| reliably| convincingly)? (?:seen|identif\w+|detect\w+|observ\w+|demonstr\w+|visuali[sz]\w+|present"
-    r"|evident|found|noted|visible|apparent|appreciat\w+|recogni[sz]\w+|shown|discern\w+|reported|recorded|there|encountered"
-    r"|distinguish\w+|made out|confirmed|describ\w+|depict\w+|delineat\w+|displayed|a feature|\w+able|\w+ible|existent)",
+    r"(?:is|are|was|were|has been|have been|be|being|can|could|cannot)?(?: ?)(?:not|n't|never|no longer)(?: be"
+    r"| been)?(?: \w+)?"
+    r"(?: clearly| definitely| reliably| convincingly)? (?:seen|identif\w+|detect\w+|observ\w+|demonstr\w+"
+    r"|visuali[sz]\w+|present"
+    r"|evident|found|noted|visible|apparent|appreciat\w+|recogni[sz]\w+|shown|discern\w+|reported|recorded"
+    r"|there|encountered"
+    r"|distinguish\w+|made out|confirmed|describ\w+|depict\w+|delineat\w+|displayed|a feature|\w+able|\w+ible"
+    r"|existent)",
     r"(?:is|are|was|were|remains?) (?:absent|excluded|ruled out|lacking|missing|negative|unlikely|improbable|denied)",
-    r"absent|nil|not (?:\w+able|\w+ible|depicted|delineated|present|seen|visible|detected|identified|observed|evident|found|demonstrated)|unlikely|ruled out|: no(?:ne)?"
+    r"absent|nil|not (?:\w+able|\w+ible|depicted|delineated|present|seen|visible|detected|identified|observed"
+    r"|evident|found|demonstrated)|unlikely|ruled out|: no(?:ne)?"
     r"|cannot be (?:seen|identified|detected|demonstrated|visuali[sz]ed)|excluded|negative",
 )
 _PSEUDO = words(
-    r"no (?:\w+ )?(?:change|increase|decrease|progress\w*|regress\w*|growth|difference|interval \w+)(?:s)?(?: in| of)?",
-    r"not only|without (?:\w+ )?(?:change|increase|difference|progress\w*)|not (?:necessarily|certain\w*|significantly changed)",
-    r"no doubt|not (?:\w+ )?(?:change[ds]?|increased|decreased)|no longer|unchanged|(?:can|could|may|might)(?: ?not) (?:\w+ )?be"
-    r" (?:\w+ )?(?:excluded|ruled out|denied|dismissed)|(?:not|never)(?: \w+)? (?:be )?(?:excluded|ruled out)|not excluded",
-    r"not further (?:\w+ )?(?:characteri[sz]\w+|specifi\w+)|without contrast|no contrast|non[- ]contrast|no(?=\.? ?\d)",
+    r"no (?:\w+ )?(?:change|difference|progress\w*|regress\w*|interval \w+)s?(?: in| of)?(?! (?:attenuation"
+    r"|density))",
+    r"no (?:\w+ )?(?:increase|decrease|growth)s?(?= (?:in|of) (?:the )?(?:size|number|diameter|volume|extent"
+    r"|dimension)| since| comp)",
+    r"not only|without (?:\w+ )?(?:change|increase|difference|progress\w*)|not (?:necessarily|certain\w*"
+    r"|significantly changed)",
+    r"no doubt|not (?:\w+ )?(?:change[ds]?|increased|decreased)|no longer|unchanged|(?:can|could|may"
+    r"|might)(?: ?not) (?:\w+ )?be"
+    r" (?:\w+ )?(?:excluded|ruled out|denied|dismissed)|(?:not|never)(?: \w+)? (?:be )?(?:excluded|ruled out)"
+    r"|not excluded",
+    r"not further (?:\w+ )?(?:characteri[sz]\w+|specifi\w+)|without contrast|no contrast|non[- ]contrast"
+    r"|no(?=\.? ?\d)",
 )
 _STOP = words(
-    r"but|however|except(?:ing)?(?: for)?|apart from|aside from|other than|besides|although|though|while|whereas|yet|still"
-    r"|which|who|that (?:is|are|contains?|shows?|measures?)|containing|measuring|showing|with(?= (?:an? |the )?[\w-]+)|causing"
+    r"but|however|except(?:ing)?(?: for)?|apart from|aside from|other than|besides|although|though|while"
+    r"|whereas|yet|still"
+    r"|which|who|that (?:is|are|contains?|shows?|measures?)|containing|measuring|showing|with(?= (?:an? "
+    r"|the )?[\w-]+)|causing"
     r"|there (?:is|are)|because|due to|secondary to|and (?:there|the|a|an|it|is|are)"
 )
 _VERB = words(r"demonstrat\w+|shows?|showed|contains?|measures?|harbou?rs?|has|have")
 _NOBODY = re.compile(r"(?:neither|no|none|nor)(?: (?!evidence|sign)[\w-]+){0,4} ", re.IGNORECASE)
 _LIST_STOP = words(
-    r"is|are|was|were|has|have|shows?|seen|there|measures?|measuring|with|contains?|appears?|mild(?:ly)?|moderate(?:ly)?|avid(?:ly)?"
-    r"|marked(?:ly)?|an?|the|it|its|normal|smooth(?:ly)?|well[- ]\w+|unremarkable|solid|cystic|up to|some|small|several|possible"
+    r"is|are|was|were|has|have|shows?|seen|there|measures?|measuring|with|contains?|appears?|mild(?:ly)?"
+    r"|moderate(?:ly)?|avid(?:ly)?"
+    r"|marked(?:ly)?|an?|the|it|its|normal|smooth(?:ly)?|well[- ]\w+|unremarkable|solid|cystic|up to|some|small"
+    r"|several|possible"
     r"|possibly|slight(?:ly)?|minimal(?:ly)?|\d[\w.]*"
 )
 _DOUBT_BEFORE = words(
-    r"possib\w+|probab\w+|likely|suspect\w*|suspicio\w+(?: for| of)?|may(?: be)?|might(?: be)?|could(?: be)?|questionabl\w+"
-    r"|equivocal|suggest\w*|presum\w+|apparent(?:ly)?|concern\w*(?: for| of)?|potential\w*|somewhat|conceivabl\w+|perhaps|maybe"
-    r"|indeterminate|doubtful|uncertain|impression of|appears? (?:slightly|somewhat|to)|cannot exclude|can ?not rule out"
+    r"possib\w+|probab\w+|likely|suspect\w*|suspicio\w+(?: for| of)?|may(?: be)?|might(?: be)?|could(?: be)?"
+    r"|questionabl\w+"
+    r"|equivocal|suggest\w*|presum\w+|apparent(?:ly)?|concern\w*(?: for| of)?|potential\w*|somewhat"
+    r"|conceivabl\w+|perhaps|maybe"
+    r"|indeterminate|doubtful|uncertain|impression of|appears? (?:slightly|somewhat|to)|cannot exclude"
+    r"|can ?not rule out"
     r"|can't exclude|unlikely|improbable|seems?|query|queried|D/D|differential|consider\w*"
     r"|slightly(?= (?:heterogeneous|inhomogeneous|irregular|indistinct|ill))"
 )
@@ -58,22 +82,30 @@ _DEFINITE = words(
     r"definit(?:e|ely|ive)|convincing(?:ly)?|certain(?:ly)?|clear(?= evidence)|clearly|unequivocal(?:ly)?|sure"
 )
 _DOUBT_AFTER = words(
-    r"(?:is|are|was|were|be)? ?(?:suspected|possible|probable|likely|questionable|doubtful|equivocal|uncertain|conceivable"
+    r"(?:is|are|was|were|be)? ?(?:suspected|possible|probable|likely|questionable|doubtful|equivocal|uncertain"
+    r"|conceivable"
     r"|presumed|unlikely|improbable|assumed|considered|debatable|imaginable|not certain|unclear|under suspicion)",
-    r"(?:can|could|may|might)(?: ?not|n't)? (?:\w+ )?be (?:\w+ )?(?:excluded|ruled out|present|suspected|considered|denied"
+    r"(?:can|could|may|might)(?: ?not|n't)? (?:\w+ )?be (?:\w+ )?(?:excluded|ruled out|present|suspected"
+    r"|considered|denied"
     r"|dismissed|assumed)",
-    r"not (?:\w+ )?(?:excluded|ruled out)|raises? suspicion|(?:hard|difficult) to exclude|not (?:definitely|clearly|certainly)",
+    r"not (?:\w+ )?(?:excluded|ruled out)|raises? suspicion|(?:hard|difficult) to exclude|not (?:definitely"
+    r"|clearly|certainly)",
 )
 _QUESTION = re.compile(r"[^.;,]{0,40}\?")
 _PAST = words(
-    r"(?:in|on|at) (?:the |a )?(?:previous|prior|earlier|last|old|former) [\w ]{0,30}(?:was|were|measured|had|showed)|history of"
-    r"|status post|post-?operative|(?:was|were|had been) (?:previously|formerly)|(?:previously|formerly) (?:was|were|had|measur\w+)"
+    r"(?:in|on|at) (?:the |a )?(?:previous|prior|earlier|last|old|former) [\w ]{0,30}(?:was|were|measured|had"
+    r"|showed)|history of"
+    r"|status post|post-?operative|(?:was|were|had been) (?:previously|formerly)|(?:previously|formerly) (?:was"
+    r"|were|had|measur\w+)"
     r"|at that time|in which the|resected|excised|surgically removed|was removed"
 )
 _UNASSESSED = words(
-    r"(?:can ?not|could not|not|can't|couldn't)(?: be)?(?: \w+)? (?:evaluat\w+|assess\w+|judged|examin\w+|interpret\w+"
-    r"|imaged|included)|not (?:fully |completely |entirely )?(?:covered|assessable|evaluable|scanned)|outside the (?:field|scan|image"
-    r"|section)|(?:distinction|differentiation|discrimination) (?:between|of)|(?:could|can) ?not be (?:\w+ )?(?:made|distinguished"
+    r"(?:can ?not|could not|not|can't|couldn't)(?: be)?(?: \w+)? (?:evaluat\w+|assess\w+|judged|examin\w+"
+    r"|interpret\w+"
+    r"|imaged|included)|not (?:fully |completely |entirely )?(?:covered|assessable|evaluable|scanned)"
+    r"|outside the (?:field|scan|image"
+    r"|section)|(?:distinction|differentiation|discrimination) (?:between|of)|(?:could"
+    r"|can) ?not be (?:\w+ )?(?:made|distinguished"
     r"|differentiated)|not in the (?:field|section|study|imag)\w*|non[- ]?diagnostic"
 )
 

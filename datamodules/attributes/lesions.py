@@ -10,17 +10,20 @@ from datamodules.attributes.measurements import Measurement
 from datamodules.attributes.report import Clause
 
 FURTHER = words(
-    r"(?:some|one|most|several|few) of (?:the|these|them)(?: \w+){0,2}",
+    r"(?:some|one|several|few) of (?:them|(?:the|these)(?: \w+){0,2} (?:lesions|cysts|masses|nodules|tumou?rs))",
     r"(?:further|additional|second|third|another|other|smaller|smallest|satellite|accompanying|remaining|extra)"
-    r"(?: (?!of\b|part\b|portion\b|half\b|share\b|component\b)[\w/.-]+){0,3} (?:lesions?|mass(?:es)?|tumou?rs?|neoplasms?|nodules?"
+    r"(?: (?!of\b|part\b|portion\b|half\b|share\b|component\b)[\w/.-]+){0,3} (?:lesions?|mass(?:es)?|tumou?rs?"
+    r"|neoplasms?|nodules?"
     r"|cysts?|foc(?:us|i)|formations?|ones?|growths?|abnormalit(?:y|ies))",
 )
 LARGEST = words(
-    r"(?:larg|bigg|great)est(?: (?:one|lesion|mass|cyst|tumou?r|of \w+))?|(?:main|dominant|index|principal) (?:\w+ )?(?:lesion"
+    r"(?:larg|bigg|great)est(?: (?:one|lesion|mass|cyst|tumou?r|of \w+))?|(?:main|dominant|index"
+    r"|principal) (?:\w+ )?(?:lesion"
     r"|mass|tumou?r|cyst)"
 )
 _LARGEST_DIMENSION = words(
-    r"(?:larg|bigg|great)est (?:\w+ )?(?:diameter|dimension|extent|size|extension|axis|measurement|cross|part|portion|axial)\w*"
+    r"(?:larg|bigg|great)est (?:\w+ )?(?:diameter|dimension|extent|size|extension|axis|measurement|cross|part"
+    r"|portion|axial)\w*"
 )
 REFERS = words(r"it|its|this|these|the (?:[\w-]+ ){0,2}(?:lesion|mass|tumou?r|cyst|nodule|finding|process|focus)")
 _SAME_MM = 2.0

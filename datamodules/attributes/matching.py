@@ -14,7 +14,7 @@ from datamodules.attributes.report import Clause
 from datamodules.attributes.schema import Attribute, AttributeSchema
 
 PRESENCE = "lesion_present"
-_ANCHORS: dict[str, Callable[[str], Iterator[Measurement]]] = {
+_QUANTITIES: dict[str, Callable[[str], Iterator[Measurement]]] = {
     "diameter_mm": diameters,
     "distance_mm": distances,
     "exophytic_percent": percentages,
@@ -22,6 +22,8 @@ _ANCHORS: dict[str, Callable[[str], Iterator[Measurement]]] = {
 """From the quantity of a measure to what finds it in a clause."""
 _OBJECTS = ("stones",)
 """Attributes of a kidney that have size and place of their own."""
+_MOST_KNOWN = 20_000
+"""Clauses whose matches are kept: reports repeat themselves."""
 _DEFINITE = re.compile(r"\b(?:the|this|that|its|these|said|known)(?: (?!no\b)[\w-]+){0,3} $", re.IGNORECASE)
 
 
@@ -72,7 +74,10 @@ class Matcher:
             words(*entry.patterns)
             for attribute in schema.attributes
             for entry in attribute.classes
-            if attribute.level == "kidney" and attribute.organ == "kidney" and attribute.name in _OBJECTS and entry.negated
+            if attribute.level == "kidney"
+            and attribute.organ == "kidney"
+            and attribute.name in _OBJECTS
+            and entry.negated
         ]
         self._known: dict[tuple[str, frozenset[str], str], list[_Match]] = {}
 
@@ -86,6 +91,8 @@ class Matcher:
         topic = "" if clause.named else sentence
         key = (clause.text, frozenset(clause.organs), topic)
         if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
             self._known[key] = list(self._matches(clause, topic))
         readings = [entry for match in self._known[key] if (entry := self._in_context(clause, match)) is not None]
         if not LESION.search(sentence) and any(pattern.search(sentence) for pattern in self.findings):
@@ -145,17 +152,15 @@ class Matcher:
 
 def _denies(pattern: str) -> bool:
     """Whether a pattern holds a negation of its own, which then does not turn its value round."""
-    return (
-        re.search(r"\b(?:not?|without|nor|neither|free|devoid|lacks?)\b", re.sub(r"\(\?!.*?\)", "", pattern))
-        is not None
-    )
+    wanted = re.sub(r"\(\?!.*?\)", "", pattern)
+    return re.search(r"\b(?:not?|without|nor|neither|free|devoid|lacks?)\b", wanted) is not None
 
 
 def _measured(attribute: Attribute, text: str) -> Iterator[_Match]:
     """Values that a number decides; the match reaches from the number to the word it belongs to."""
     if attribute.measure is None:
         return
-    for entry in _ANCHORS.get(attribute.measure.quantity, lambda _: iter(()))(text):
+    for entry in _QUANTITIES.get(attribute.measure.quantity, lambda _: iter(()))(text):
         value = entry.largest if attribute.measure.quantity == "diameter_mm" else entry.middle
         start, end = entry.start, entry.end
         if attribute.topic and (topic := words(*attribute.topic).search(text)):
@@ -196,7 +201,7 @@ def _is_of(clause: Clause, match: _Match, attribute: Attribute) -> bool:
 
 
 def _about_lesions(readings: list[Reading], clause: Clause, schema: AttributeSchema) -> list[Reading]:
-    """Readings without those that a stone or a small kidney explains: its place is not a lesion's."""
+    """Readings without those that stand nearer to a stone than to a lesion: its place is not a lesion's."""
     levels = {attribute.name: attribute.level for attribute in schema.attributes}
     objects = [(entry.start, entry.end) for entry in readings if entry.attribute in _OBJECTS and not entry.negated]
     nouns = [match.span() for match in LESION.finditer(clause.text)]

@@ -18,41 +18,59 @@ _VALUE = re.compile(rf"(?P<number>{_NUMBER})[ -]?(?P<unit>{_UNIT})?", re.IGNOREC
 _RANGE = re.compile(rf"(?:{_UNIT}|\d) ?(?:-|to|and) ?\d", re.IGNORECASE)
 _TIMES = re.compile(r" ?(?:x|\*|/|by) ?\d", re.IGNORECASE)
 _PERCENT = re.compile(rf"(?<![\w.,])({_NUMBER})(?: ?(?:-|to) ?({_NUMBER}))? ?(?:%|percent|per cent)", re.IGNORECASE)
+_INSIDE = re.compile(r"[^.;]{0,40}(?:endophytic|intraparenchymal|inside|within the)", re.IGNORECASE)
 _SMALL = words(r"milli-?metri(?:c|cal)|sub-?centimet\w+|mm-?sized")
 _MORE = re.compile(
     r"(?:(?:more|greater|larger|bigger|wider) than|over|above|exceed\w*|beyond|>)(?: \w+)? ?$", re.IGNORECASE
 )
 _LESS = re.compile(r"(?:(?:less|smaller|fewer) than|under|below|<)(?: \w+)? ?$", re.IGNORECASE)
 _BEFORE_PAST = re.compile(
-    r"(?:previous\w*|prior|formerly|earlier|had been|measured (?:then|before)|compared (?:with|to)|old|last|initial\w*"
+    r"(?:previous\w*|prior|formerly|earlier|had been|measured (?:then|before)|compared (?:with|to)|old|last"
+    r"|initial\w*"
     r"|at that time|in \d{4}:?)[^.;,]{0,45}$",
     re.IGNORECASE,
 )
 _GROWN = re.compile(r"\bfrom (?:\w+ )?$", re.IGNORECASE)
 _NOW = re.compile(r"now|current\w*|today|to $|at present|increas\w*|decreas\w*|unchanged", re.IGNORECASE)
 _AFTER_PAST = re.compile(
-    r"[ ,(]*(?:in (?:19|20)\d\d\b|(?:previous\w*|formerly|earlier|at that time|in (?:the )?(?:previous|prior|last|old)|on (?:the )?(?:previous|prior"
+    r"[ ,(]*(?:in (?:19|20)\d\d\b|(?:previous\w*|formerly|earlier|at that time|in (?:the )?(?:previous|prior"
+    r"|last|old)|on (?:the )?(?:previous|prior"
     rf"|last))(?![^;)]{{0,25}}\d ?{_UNIT}))",
     re.IGNORECASE,
 )
 _DISTANCE = words(
-    r"distan\w+|away|apart|within|clear of|separat\w+|gap|interval|closer?|comes|remote|far|remains|proximity|near\w*|from the"
+    r"distan\w+|away|apart|within|clear of|separat\w+|gap|interval|closer?|comes|remote|far|remains|proximity"
+    r"|near\w*|from the"
     r"|between the|lies|margin of|nearest|shortest|interpos\w+|bridge|layer|to the|approach\w*|clearance|spac\w+"
 )
+_AWAY = re.compile(
+    r" ?(?:or more |or less )?(?:away|apart|from|distan\w+|or more|off|clear|to the)(?!\w)", re.IGNORECASE
+)
+_BETWEEN = words(r"separat\w+|between|interpos\w+|remains?|lies?")
 _TARGET = words(
-    r"(?:renal )?sinus\w*|collecting \w+|cal[yi]\w+|pelvi\w*|pyelo\w*|infundib\w*|hil\w+|vessels?|capsule|urothel\w+|it|them|excretory"
+    r"(?:renal )?sinus\w*|collecting \w+|cal[yi]\w+|pelvi\w*|pyelo\w*|infundib\w*|hil\w+|vessels?|capsule"
+    r"|urothel\w+|excretory"
     r" \w+"
 )
 _NO_LESION = words(
-    r"(?:parenchym\w+|cortical|cortex|wall|septa\w*|mural|slice|section) (?:thickness|is|are|width)|thick(?:ness)?|short axis"
-    r"|nodes?|lymph\w*|lymphad\w*|stones?|calcul\w+|concrement\w*|nephrolith\w*|(?:long|cranio-?caudal|bipolar) (?:axis|length) of the"
-    r"|ureter\w*|AP diameter|adrenal\w*|thromb\w+|septum|septa|wall|scar|length of the \w* ?kidney|kidney length|renal length|has a length"
+    r"(?:parenchym\w+|cortical|cortex|wall|septa\w*|mural|slice|section) (?:thickness|is|are|width)"
+    r"|thick(?:ness)?|short axis"
+    r"|nodes?|lymph\w*|lymphad\w*|stones?|calcul\w+|concrement\w*|nephrolith\w*|(?:long|cranio-?caudal"
+    r"|bipolar) (?:axis|length) of the"
+    r"|ureter\w*|AP diameter|adrenal\w*|thromb\w+|septum|septa|wall|scar|length of the \w* ?kidney"
+    r"|kidney length|renal length|has a length"
     r"|stent|catheter|calcifications?"
 )
 _KIDNEY = words(
     r"kidneys?(?: (?:size|length|dimension)s?)? (?:measur\w+|is|are|has|length|size)|size of the \w* ?kidney"
 )
 _SIZE = words(r"measur\w+|diameters?|sizes?|sized|dimensions?|largest|max\w*|up to|across|large|big|extent")
+_ADJECTIVES = re.compile(
+    r"(?: (?:in|of) (?:\w+ )?(?:diameter|size|length))?"
+    r"(?:[ -]?,? ?(?!(?:with|without|beside|near|and|next|in|of|from|at|on|is|are|was|were|to|no|away|x)\b)[\w-]+){0,6}",
+    re.IGNORECASE,
+)
+"""What may stand between a number and the noun that it measures."""
 _REFERENCE = words(r"it|its|this|which|the (?:larg|bigg|great)est|of which|one|ones|each|larger|the other")
 
 
@@ -142,27 +160,18 @@ def _is_distance(text: str, entry: Measurement) -> bool:
     after = text[entry.end : entry.end + 30]
     distances = [match.start() for match in _DISTANCE.finditer(before)]
     sizes = [match.start() for match in _SIZE.finditer(before)]
-    if re.match(
-        r" ?(?:or more |or less )?(?:away|apart|from|distan\w+|or more|off|clear|to the)(?!\w)", after, re.IGNORECASE
-    ):
+    if _AWAY.match(after):
         return True
-    if (
-        not distances
-        and not sizes
-        and re.search(
-            r"\b(?:separat\w+|between|interpos\w+|remains?|lies?)\b", text[entry.end : entry.end + 45], re.IGNORECASE
-        )
-    ):
+    if not distances and not sizes and _BETWEEN.search(text[entry.end : entry.end + 45]):
         return LESION.match(after.lstrip(" -")) is None
     return bool(distances) and distances[-1] > (sizes[-1] if sizes else -1) and LESION.search(after[:25]) is None
 
 
 def _is_of_lesion(text: str, entry: Measurement) -> bool:
     before, after = text[: entry.start], text[entry.end :]
-    following = re.match(r"[ ,(]*(?:[\w-]+[ ,]+){0,5}", after)
-    near = after[: (following.end() if following else 0) + 14].split(".")[0]
+    near = _ADJECTIVES.match(after).group()  # type: ignore[union-attr]  # it may be empty, but it always fits
     noun, foreign = LESION.search(near), _NO_LESION.search(near)
-    if noun and (not foreign or noun.start() < foreign.start()) and not re.match(r" ?(?:in|of|from) ", near):
+    if noun and (not foreign or noun.start() < foreign.start()):
         return True
     if foreign and foreign.start() < 12 and (not noun or foreign.start() < noun.start()) and foreign.group() != "wall":
         return False
@@ -189,8 +198,6 @@ def percentages(text: str) -> Iterator[Measurement]:
     for match in _PERCENT.finditer(text):
         values = [float(value.replace(",", ".")) for value in match.groups() if value]
         values = _bounded(text[: match.start()], values)
-        if re.match(
-            r"[^.;]{0,40}(?:endophytic|intraparenchymal|inside|within the)", text[match.end() :], re.IGNORECASE
-        ):
+        if _INSIDE.match(text[match.end() :]):
             values = [100.0 - value for value in values]
         yield Measurement(match.start(), match.end(), tuple(values), len(values) > 1)

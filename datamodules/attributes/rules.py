@@ -20,6 +20,8 @@ CODE_VERSION = 1
 """Raised with every change of the rules' code: the fingerprint holds it."""
 
 _TIED = re.compile(r"(?: (?!and\b|or\b)[\w.-]+){0,4} (?:in|of|on|at)(?: the)? ")
+_OF_ALL = re.compile(r"(?:the )?(?:larg|bigg|great)est|(?:a )?(?:few|couple)|two|three|four|[234]\b", re.IGNORECASE)
+"""Numbers that two kidneys may share, so that neither has several for certain."""
 _NUMBER = "lesion_number"
 _HEDGED, _CARRIED, _CONTRADICTED, _IMPLIED = 0.7, 0.9, 0.6, 0.95
 """Factors of the confidence: an order of trust, no calibrated probability."""
@@ -70,13 +72,15 @@ class RuleExtractor:
             return readings
         for side in clause.sides:
             own = [entry for entry in readings if _is_of_side(clause, entry, side)]
-            if len(clause.sides) > 1:
-                own = [entry for entry in own if not self._is_too_large_for_both(entry, clause, own)]
+            if len(clause.sides) > 1 and not _names_both_apart(clause):
+                own = [entry for entry in own if not self._is_of_one_only(entry)]
             self._give(kidneys[side], clause, own)
         return []
 
-    def _is_too_large_for_both(self, entry: Reading, clause: Clause, own: list[Reading]) -> bool:
-        """Whether a diameter given for both kidneys at once says nothing of the one with the smaller lesion."""
+    def _is_of_one_only(self, entry: Reading) -> bool:
+        """Whether a diameter or number given for both kidneys at once may be that of one of them."""
+        if entry.attribute == _NUMBER:
+            return _OF_ALL.match(entry.clause.text[entry.start : entry.end]) is not None
         measure = self.schema[entry.attribute].measure
         return entry.size_mm is not None and measure is not None and entry.value != measure.classes[0]
 
@@ -171,11 +175,15 @@ def _further(kidney: Kidney) -> list[Reading]:
     ]
 
 
+def _names_both_apart(clause: Clause) -> bool:
+    return {name for _, _, name in side_mentions(clause.text)} >= set(SIDES)
+
+
 def _is_of_side(clause: Clause, entry: Reading, side: str) -> bool:
     """Whether a reading in a clause that names both sides one by one stands nearest to this side."""
-    mentions = [(start, end, name) for start, end, name in side_mentions(clause.text) if name in SIDES]
-    if len({name for _, _, name in mentions}) < 2 or side not in SIDES:
+    if not _names_both_apart(clause):
         return True
+    mentions = [mention for mention in side_mentions(clause.text) if mention[2] in SIDES]
     for begin, _, name in mentions:
         # "a stone in the right kidney and a cyst in the left": the side that a preposition ties to it.
         if begin >= entry.end and _TIED.fullmatch(clause.text[entry.end : begin]):

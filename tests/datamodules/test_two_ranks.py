@@ -59,6 +59,8 @@ class RankTrainer:
 def _rank_main(rank: int, root: Path, out: Path, address: str) -> None:
     """Two epochs of training and one of test with 0 and 2 workers; a collective in every step, as in a fit."""
     torch.set_num_threads(1)
+    # A spawned process would spawn its loader workers too, and each would import everything; a launched rank forks.
+    torch.multiprocessing.set_start_method("fork", force=True)
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     seen: dict[str, list[list[int]]] = {}
     for workers in (0, 2):

@@ -163,7 +163,7 @@ REPORTS: tuple[tuple[str, str, str, str | None], ...] = (
     ("Mass cannot be excluded in the left kidney.", "left", "lesion_present", "yes"),
     ("The left kidney could not be evaluated.", "left", "lesion_present", None),
     ("No change in the 3 cm mass of the left kidney.", "left", "lesion_present", "yes"),
-    ("Comparison: the left renal mass measured 3 cm.\nFindings: The right kidney is normal.", "left", "size_class", None),
+    ("Comparison: left renal mass of 3 cm.\nFindings: The right kidney is normal.", "left", "size_class", None),
     ("Left kidney: 2 cm cyst. A further lesion of 5 cm, solid.", "left", "size_class", "4_to_7_cm"),
     ("Left kidney: 5 cm solid mass. A further cyst of 2 cm.", "left", "composition", "solid"),
     ("Left kidney: 5 cm solid mass. A further cyst of 2 cm.", "left", "lesion_number", "several"),
