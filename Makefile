@@ -44,7 +44,7 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := $(BIN)/python
 RUN_SUITE := $(PY) -m experiments
 
-.PHONY: help setup cohort import data-check qc reports attributes pretrain pretrain-image finetune compare resume ui \
+.PHONY: help setup cohort import data-check qc reports attributes pretrain pretrain-image finetune probe compare resume ui \
   doctor figure benchmarks test lint clean
 
 help: ## explain targets and variables
@@ -105,6 +105,10 @@ finetune: $(READY) $(COHORT) ## train and test one point: TASK=, FRACTION=, ENCO
 	$(RUN_SUITE) finetune --task $(TASK) --fraction $(FRACTION) --encoder $(ENCODER) --seed $(SEED) \
 	  --pretrain_seed $(PRETRAIN_SEED) --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" \
 	  --tag "$(TAG)" $(ARGS)
+
+probe: $(READY) $(COHORT) ## linear models on an encoder's frozen features, attribute by attribute: ENCODER=
+	$(RUN_SUITE) probe --encoder $(ENCODER) --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) \
+	  --runs "$(RUNS)" $(ARGS)
 
 compare: $(READY) ## encoders of finished points against each other, seeds pooled, paired intervals: TASK=, REFERENCE=
 	$(RUN_SUITE) compare --task $(TASK) --reference $(REFERENCE) --data "$(DATA)" --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)

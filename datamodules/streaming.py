@@ -244,7 +244,16 @@ class VolumeDataModule(lightning.LightningDataModule):
                 visits.volumes.append(found)
         return visits
 
-    def _loader(self, part: str, *, shuffled: bool = False) -> DataLoader[dict[str, Any]]:
+    def loader(self, part: str, *, shuffled: bool = False) -> DataLoader[dict[str, Any]]:
+        """The loader of one part on this rank.
+
+        Args:
+            part: train, val or test.
+            shuffled: Whether an epoch is drawn at random, as for training, or every volume once, in order.
+
+        Raises:
+            DataError: if nobody is in that part.
+        """
         visits, fused = self.visits(part), self.phases == "all"
         if not visits.kidney:
             raise DataError(
@@ -280,19 +289,19 @@ class VolumeDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The kidneys to train on, augmented."""
-        return self._loader("train", shuffled=True)
+        return self.loader("train", shuffled=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The kidneys to select on."""
-        return self._loader("val")
+        return self.loader("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The kidneys to test, of all centres."""
-        return self._loader("test")
+        return self.loader("test")
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The same as the test."""
-        return self._loader("test")
+        return self.loader("test")
 
     def on_after_batch_transfer(self, batch: RoiBatch, dataloader_idx: int) -> RoiBatch:
         """Augment a training batch, or cut the centre of any other, on the device."""

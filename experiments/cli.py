@@ -139,6 +139,7 @@ def _commands() -> dict[str, Any]:
     from experiments.cohorts import cohort, data_check, import_cohort
     from experiments.compare import compare
     from experiments.doctor import doctor
+    from experiments.probe import probe
     from experiments.quality import qc
     from experiments.reports import reports
 
@@ -151,6 +152,7 @@ def _commands() -> dict[str, Any]:
         "attributes": attributes,
         "finetune": finetune,
         "pretrain": pretrain,
+        "probe": probe,
         "compare": compare,
         "resume": resume,
         "doctor": doctor,
@@ -198,7 +200,8 @@ def main(args: list[str] | None = None) -> int:
         args: Command line without the program; `sys.argv` by default.
 
     Returns:
-        Exit code: 0 done, 1 a check failed or a process of the run died, 2 bad input (one sentence on standard error), 130 interrupted.
+        Exit code: 0 done, 1 a check failed or a process of the run died, 2 bad input (one sentence on standard error),
+        130 interrupted.
     """
     configure_output()
     try:

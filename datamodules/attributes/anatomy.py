@@ -102,6 +102,16 @@ _NOT_OF_KIDNEY = words(
     r"|ventric\w+|iliac"
     r"|lung|pleura\w*|rib|ribs|hemithorax|heart|ovary|breast|axilla|\d+\w* rib|main bronch\w+|coronary)"
 )
+_NO_SIDE = words(
+    r"right (?:up|next|at|beside|against|through|into|onto|away|down|to|on top|angles?|along|across|before"
+    r"|after|behind|above"
+    r"|below|beneath|between|by|under|over|around|against)(?! the (?:left|right))",
+    r"(?:is|are|was|were|be|been|being|has|have|had|mm|cm|fat|planes?|parenchyma|tissue|distance|gap|margin"
+    r"|nothing|remains?) left"
+    r"(?![- ](?:sided|kidney|renal|adrenal|upper|lower|mid\w*|hil\w+|collecting|ureter\w*|side))",
+    r"left (?:over|behind|intact|untouched|unaffected|free|out|undisturbed|unchanged|between|alone|in place)",
+)
+"""Words that are no side: "right up to the sinus", "5 mm of parenchyma are left"."""
 PLURAL = words(r"kidneys|adrenals|adrenal glands|suprarenal glands|collecting systems|renal pelves|ureters")
 
 
@@ -118,7 +128,7 @@ def places(text: str) -> frozenset[Place]:
 
 def side_mentions(text: str) -> list[tuple[int, int, str]]:
     """Start, end and name (`left`, `right`, `both`, `other`) of every word for a side that may be a kidney's."""
-    foreign = [match.span() for match in _NOT_OF_KIDNEY.finditer(text)]
+    foreign = [match.span() for pattern in (_NOT_OF_KIDNEY, _NO_SIDE) for match in pattern.finditer(text)]
     return [
         (match.start(), match.end(), str(match.lastgroup))
         for match in _SIDES.finditer(text)

@@ -67,7 +67,7 @@ _KIDNEY = words(
 _SIZE = words(r"measur\w+|diameters?|sizes?|sized|dimensions?|largest|max\w*|up to|across|large|big|extent")
 _ADJECTIVES = re.compile(
     r"(?: (?:in|of) (?:\w+ )?(?:diameter|size|length))?"
-    r"(?:[ -]?,? ?(?!(?:with|without|beside|near|and|next|in|of|from|at|on|is|are|was|were|to|no|away|x)\b)[\w-]+){0,6}",
+    r"(?:[ -]?,? ?(?!(?:with|without|beside|near|and|next|in|of|from|at|on|is|are|was|were|to|no|x)\b)[\w-]+){0,6}",
     re.IGNORECASE,
 )
 """What may stand between a number and the noun that it measures."""

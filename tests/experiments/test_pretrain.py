@@ -80,6 +80,10 @@ def test_from_reports_to_a_compared_encoder(
     assert (folder / "checkpoints/best.ckpt").stat().st_mtime_ns == before
 
     for name in ("scratch", "stage1"):
+        assert main(["probe", f"--encoder={name}", *where, extra]) == 0
+        assert "Linear probe" in capsys.readouterr().out
+        probed = pd.read_csv(tmp_path / f"runs/renal/tiny/probe/attributes-{name}-s42.csv")
+        assert "all held-out centres" in set(probed["group"])
         assert main(["finetune", "--task=malignancy", f"--encoder={name}", *where, extra]) == 0
     config = yaml.safe_load((tmp_path / "runs/renal/tiny/malignancy/stage1-finetune-f1-s42/config.yaml").read_text())
     assert config["model"]["init_args"]["pretrained_sha256"] == read_json(folder / "DONE")["encoder_sha256"]

@@ -1,0 +1,126 @@
+"""`make probe`: what a linear model reads out of an encoder's frozen features, attribute by attribute."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import track
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from callbacks.predictions import attribute_frame
+from datamodules.attribute_data import MISSING, AttributeDataModule
+from datamodules.cohort import Cohort
+from datamodules.files import replacing
+from experiments.attribute_results import MEAN, attribute_table
+from experiments.console import say
+from experiments.evaluation import caption
+from experiments.pretrain import exported_encoder
+from experiments.registry import ENCODERS, choose, compose
+from experiments.suite_cli import SuiteCLI
+from lightning_modules.metrics.patient_scores import PatientTable
+from lightning_modules.networks.encoders import EncoderConfig, build_encoder
+from lightning_modules.networks.export import load_exported
+
+STRENGTH = 0.01
+"""Inverse strength of the L2 penalty; fixed, since there is nobody left to choose it on."""
+
+
+def probe(
+    encoder: str = "stage1",
+    data: Path = Path("data/demo"),
+    profile: str = "demo",
+    seed: int = 42,
+    fold: int | None = None,
+    runs: Path = Path("runs"),
+    extra: list[str] | None = None,
+) -> int:
+    """Fit a logistic regression per attribute on frozen features, and test it on the held-out centres.
+
+    The kidneys are those of stage 1: fitted on the training patients of the pretraining centres, tested on all other
+    centres, one phase a kidney (arterial, else venous). With `encoder=scratch` the features are those of random
+    weights: what the network's shape alone gives.
+
+    Args:
+        encoder: Image encoder.
+        data: Folder of the cohort.
+        profile: Size of the network and grid.
+        seed: Seed of random weights, and of the pretraining whose weights are taken.
+        fold: Fold to test, for a cohort with folds.
+        runs: Folder of all runs.
+        extra: Further flags, for example `["--data.init_args.batch_size=64"]`.
+    """
+    choose("ENCODER", encoder, dict(ENCODERS))
+    cohort = Cohort.load(data)
+    weights = exported_encoder(runs, cohort, encoder, seed, fold)
+    module, config = _data(data, profile, seed, fold, extra or [])
+    torch.manual_seed(seed)
+    network = build_encoder(config) if weights is None else load_exported(weights)[0]
+    fitted, tested = (_features(network.eval(), module, part) for part in ("train", "test"))
+    table = attribute_table(_predict(module, fitted, tested))
+    folder = runs / f"renal/{cohort.info.name}/probe"
+    path = folder / f"attributes-{encoder}-s{seed}{'' if fold is None else f'-fold{fold}'}.csv"
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+    for row in table[table["attribute"] == MEAN].to_dict("records"):
+        say(
+            f"Linear probe on {encoder}, mean AUC of attributes, {row['group']}: {row['auroc']:.3f} (95 % interval "
+            f"{row['low']:.3f} to {row['high']:.3f}), {row['kidneys']} kidneys of {row['patients']} patients"
+        )
+    say(f"{caption(cohort.info)} Table: {path.as_posix()}")
+    return 0
+
+
+def _data(
+    data: Path, profile: str, seed: int, fold: int | None, extra: list[str]
+) -> tuple[AttributeDataModule, EncoderConfig]:
+    files = compose("image", profile=profile, encoder="scratch")
+    options = {"data.init_args.root": data, "data.init_args.fold": fold, "data.init_args.phases": "single"}
+    arguments = [f"--{key}={value}" for key, value in options.items() if value is not None]
+    flags = [*(f"--config={path}" for path in files), f"--seed_everything={seed}", *arguments, *extra]
+    cli = SuiteCLI(flags, run=False)
+    return cli.datamodule, EncoderConfig.of(cli.resolved_config()["encoder"])
+
+
+@torch.inference_mode()
+def _features(network: nn.Module, module: AttributeDataModule, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features [N, F] of the kidneys of a part, and their numbers [N]."""
+    features, kidneys = [], []
+    for batch in track(module.loader(part), description=f"features, {part}"):
+        features.append(network(module.augmentation.evaluate(batch["image"])).float())
+        kidneys.append(batch["kidney"])
+    return torch.cat(features).numpy(), torch.cat(kidneys).numpy()
+
+
+def _predict(
+    module: AttributeDataModule, fitted: tuple[np.ndarray, np.ndarray], tested: tuple[np.ndarray, np.ndarray]
+) -> pd.DataFrame:
+    codes, classes = module.plan.fields["attributes"], {n: list(counts) for n, counts in module.class_counts.items()}
+    scores = []
+    for column, values in enumerate(classes.values()):
+        target = codes[fitted[1], column]
+        stated = target != MISSING
+        score = np.full((len(tested[0]), len(values)), -20.0)
+        known = np.unique(target[stated])
+        if len(known) > 1:
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(fitted[0][stated], target[stated])
+            score[:, known] = model.predict_log_proba(tested[0])
+        elif len(known):
+            score[:, known] = 0.0
+        scores.append(score)
+    table = PatientTable(
+        torch.from_numpy(tested[1]),
+        torch.from_numpy(np.concatenate(scores, axis=1)).float(),
+        torch.from_numpy(codes[tested[1]]),
+    )
+    return attribute_frame(table, module.plan.kidneys, module.plan.patients, classes)
