@@ -120,3 +120,19 @@ def resident_mb() -> dict[str, float]:
         for name, key in (("resident", "VmRSS"), ("own", "RssAnon"))
         if key in fields
     }
+
+
+def forget_peak() -> None:
+    """Let the peak of resident memory start anew from what is resident now, where the kernel knows how."""
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5")
+
+
+def peak_mb() -> float:
+    """Peak of resident memory in MB since the process began or `forget_peak`; NaN where it cannot be read."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return float("nan")
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return int(fields["VmHWM"].split()[0]) / 1024

@@ -7,7 +7,6 @@ attributes, backward, clipping, AdamW. The bare loop and the LightningModule alt
 from __future__ import annotations
 
 import multiprocessing
-import resource
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.attributes.schema import load_schema
 from datamodules.files import write_json
-from experiments.benchmarks.machine import describe_machine, load_average
+from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb
 from experiments.benchmarks.timing import interleaved, summarize
 from lightning_modules.attributes import AttributePretraining
 from lightning_modules.networks.encoders import EncoderConfig
@@ -178,11 +177,12 @@ def _monai_loop(batch: dict[str, torch.Tensor], steps: int) -> Callable[[], None
 
 
 def peak_memory_mb(config: EncoderConfig, crop: tuple[int, int, int], size: int) -> float:
-    """How much the resident memory of a fresh process rises at its peak over two steps, in MB."""
+    """How much the resident memory of a fresh process rises at its peak over two steps, in MB; NaN but on Linux."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_memory, args=(sender, config, crop, size))
     process.start()
+    sender.close()  # so that a process that dies is an end of file here, and no wait for ever
     value: float = receiver.recv()
     process.join()
     return value
@@ -191,9 +191,10 @@ def peak_memory_mb(config: EncoderConfig, crop: tuple[int, int, int], size: int)
 def _measure_memory(sender: Any, config: EncoderConfig, crop: tuple[int, int, int], size: int) -> None:
     module, batch = make_module(config), make_batch(crop, size)
     bare_loop(module, make_batch((8, 16, 16), 2), 1)()  # libraries and optimiser state are not what is asked
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = peak_mb()
     bare_loop(module, batch, 2)()
-    sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    sender.send(peak_mb() - before)
 
 
 def _table(name: str, figures: dict[str, Any]) -> Table:
