@@ -43,6 +43,7 @@ def test_two_ranks_train_and_test_as_one(tiny_root: Path, tmp_path: Path) -> Non
                 "augmentation": {"crop": [8, 10, 10]},
                 "encoder": {"width": 4, "depth": 10},
                 "model": {"init_args": {"dropout": 0.0, "balance": "none"}},
+                "data": {"init_args": {"samples_per_epoch": None}},
                 "trainer": {
                     "max_epochs": 2, "accelerator": "cpu", "gradient_clip_val": None, "sync_batchnorm": False,
                 },
