@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from datamodules.attributes.schema import AttributeSchema, load_schema
-from datamodules.augmentation import AugmentationConfig
 from datamodules.cohort import Cohort
-from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
-from datamodules.streaming import PhaseRule, Plan, VolumeDataModule
+from datamodules.streaming import Plan, VolumeDataModule
 from datamodules.volumes import VolumeSet
 
 MISSING = -100
@@ -27,60 +25,20 @@ class AttributeDataModule(VolumeDataModule):
     a cohort with folds it trains on all folds but one. A kidney of which nothing is stated is left out.
 
     Args:
-        root: As `VolumeDataModule`, with all arguments not named here.
-        contract: As above.
-        augmentation: As above.
+        root: Folder of the cohort.
         attributes: Attributes to learn; all of the schema when left out.
         certain_only: Whether values that the report hedges count as not stated.
-        seed: As above.
-        fold: As above.
-        batch_size: As above.
-        num_workers: As above.
-        phases: As above.
-        center_weights: As above.
-        samples_per_epoch: As above.
-        shards_url: As above.
-        cache_dir: As above.
-        cache_size: As above.
+        options: As `VolumeDataModule`.
     """
 
     def __init__(
-        self,
-        root: Path,
-        contract: PreprocessingContract,
-        augmentation: AugmentationConfig,
-        attributes: list[str] | None = None,
-        certain_only: bool = False,
-        seed: int = 42,
-        fold: int | None = None,
-        batch_size: int = 8,
-        num_workers: int = 0,
-        phases: PhaseRule = "random",
-        center_weights: dict[str, float] | None = None,
-        samples_per_epoch: int | None = None,
-        shards_url: str | None = None,
-        cache_dir: Path | None = None,
-        cache_size: str | None = None,
+        self, root: Path, attributes: list[str] | None = None, certain_only: bool = False, **options: Any
     ) -> None:
         self.schema = load_schema()
         self.attributes, self.certain_only = attributes, certain_only
         for name in attributes or ():
             _ = self.schema[name]
-        super().__init__(
-            root,
-            contract,
-            augmentation,
-            seed,
-            fold,
-            batch_size,
-            num_workers,
-            phases,
-            center_weights,
-            samples_per_epoch,
-            shards_url,
-            cache_dir,
-            cache_size,
-        )
+        super().__init__(root, **options)
 
     def described(self) -> dict[str, Any]:
         """The attributes and the schema they are of."""

@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from datamodules.augmentation import AugmentationConfig
 from datamodules.cohort import Cohort
-from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.labels import Label, targets
 from datamodules.splits import label_fraction, label_order
-from datamodules.streaming import PhaseRule, Plan, VolumeDataModule
+from datamodules.streaming import Plan, VolumeDataModule
 from datamodules.volumes import VolumeSet
 
 Role = Literal["internal", "pretrain"]
@@ -23,60 +21,19 @@ class RoiDataModule(VolumeDataModule):
     """Streams the kidney of the index lesion of every patient, for one task, role and label fraction.
 
     Args:
-        root: As `VolumeDataModule`, with all arguments not named here.
+        root: Folder of the cohort.
         label: What is predicted and for whom.
-        contract: As above.
-        augmentation: As above.
         fraction: Share of the training patients whose labels are used, in (0, 1].
-        seed: Seed of the label fraction, the order and the augmentation.
-        fold: As above.
         role: `internal` trains and selects on internal centres and tests on internal and external ones; `pretrain`
             trains and selects on pretraining centres and tests nobody.
-        batch_size: As above.
-        num_workers: As above.
-        phases: As above.
-        center_weights: As above.
-        samples_per_epoch: As above.
-        shards_url: As above.
-        cache_dir: As above.
-        cache_size: As above.
+        options: As `VolumeDataModule`; the seed also is that of the label fraction.
     """
 
     def __init__(
-        self,
-        root: Path,
-        label: Label,
-        contract: PreprocessingContract,
-        augmentation: AugmentationConfig,
-        fraction: float = 1.0,
-        seed: int = 42,
-        fold: int | None = None,
-        role: Role = "internal",
-        batch_size: int = 8,
-        num_workers: int = 0,
-        phases: PhaseRule = "random",
-        center_weights: dict[str, float] | None = None,
-        samples_per_epoch: int | None = None,
-        shards_url: str | None = None,
-        cache_dir: Path | None = None,
-        cache_size: str | None = None,
+        self, root: Path, label: Label, fraction: float = 1.0, role: Role = "internal", **options: Any
     ) -> None:
         self.label, self.fraction, self.role = label, fraction, role
-        super().__init__(
-            root,
-            contract,
-            augmentation,
-            seed,
-            fold,
-            batch_size,
-            num_workers,
-            phases,
-            center_weights,
-            samples_per_epoch,
-            shards_url,
-            cache_dir,
-            cache_size,
-        )
+        super().__init__(root, **options)
 
     def described(self) -> dict[str, Any]:
         """Task, fraction and role."""

@@ -10,6 +10,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from callbacks.failure import EndTogether
 from callbacks.seeding import EpochSeed
 from datamodules.augmentation import AugmentationConfig
 from datamodules.contract import PreprocessingContract
@@ -102,6 +103,7 @@ class SuiteCLI(LightningCLI):
         folder = Path(settings["default_root_dir"]) / "checkpoints"
         callbacks = [
             *(settings["callbacks"] or []),
+            EndTogether(),
             EpochSeed(int(self._get(self.config, "seed_everything"))),
             BestCheckpoint(folder, self.model.monitor, self.model.mode),
             LastCheckpoint(folder),

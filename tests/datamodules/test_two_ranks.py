@@ -66,7 +66,12 @@ def _rank_main(rank: int, root: Path, out: Path, address: str) -> None:
     for workers in (0, 2):
         label = Label("malignancy", "malignancy", [0, 1], ["benign", "malignant"])
         module = RoiDataModule(
-            root, label, CONTRACT, AugmentationConfig(crop=(8, 10, 10)), batch_size=3, num_workers=workers
+            root,
+            label,
+            contract=CONTRACT,
+            augmentation=AugmentationConfig(crop=(8, 10, 10)),
+            batch_size=3,
+            num_workers=workers,
         )
         module.trainer = RankTrainer(rank, 2)  # type: ignore[assignment]
         for part in ("train", "test"):
@@ -164,7 +169,7 @@ def test_a_dead_loader_worker_of_one_rank_ends_the_run(tiny_root: Path, tmp_path
     config.write_text(yaml.safe_dump(settings))
     extra = [
         f"--config={config}", "--trainer.strategy=ddp", "--data.init_args.batch_size=4",
-        "--data.init_args.num_workers=1", "--trainer.callbacks+=callbacks.failure.EndTogether",
+        "--data.init_args.num_workers=1",
     ]  # fmt: skip
     command = [
         sys.executable, "-m", "experiments", "finetune", "--task=malignancy", f"--data={tiny_root}",
