@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
+from datamodules.attribute_data import MISSING
 from datamodules.cohort import CohortInfo
 from experiments.evaluation import caption
 from experiments.statistics.bootstrap import Statistic, bootstrap, macro_auroc
+from lightning_modules.attributes import SCORED_FROM
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-MISSING = -100
-SCORED_FROM = 5
-"""Kidneys of a class below which the class is left out of an AUC."""
 MEAN = "mean of attributes"
 
 

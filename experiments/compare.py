@@ -12,10 +12,10 @@ import pandas as pd
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.files import read_parquet, replacing
+from datamodules.files import read_json, read_parquet, replacing
 from experiments.console import say
 from experiments.evaluation import caption, groups, score_columns
-from experiments.launch import DONE
+from experiments.launch import DONE, RUN_COMMAND
 from experiments.registry import ENCODERS, TASKS, choose
 from experiments.statistics.bootstrap import (
     Statistic,
@@ -37,7 +37,6 @@ class Finished:
     encoder: str
     fraction: float
     seed: int
-    tag: str
     predictions: pd.DataFrame
 
 
@@ -52,19 +51,11 @@ def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "") -> lis
     """
     points = []
     for done in sorted((runs / f"renal/{cohort.info.name}/{task}").glob(f"*/{DONE}")):
-        point = _parse(done.parent.name)
-        if point is not None and point[3] == tag and point[0] in ENCODERS:
-            points.append(Finished(*point, read_parquet(done.parent / PREDICTIONS)[0]))
+        point = read_json(done.parent / RUN_COMMAND)["arguments"]
+        if point["tag"] == tag and point["encoder"] in ENCODERS:
+            predictions = read_parquet(done.parent / PREDICTIONS)[0]
+            points.append(Finished(point["encoder"], point["fraction"], point["seed"], predictions))
     return points
-
-
-def _parse(name: str) -> tuple[str, float, int, str] | None:
-    """Encoder, fraction, seed and tag of a run's name."""
-    encoder, found, rest = name.partition("-finetune-f")
-    parts = rest.split("-", 2)
-    if not found or len(parts) < 2 or not parts[1].startswith("s"):
-        return None
-    return encoder, float(parts[0]), int(parts[1][1:]), parts[2] if len(parts) > 2 else ""
 
 
 def compare(

@@ -14,12 +14,12 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
 from experiments.console import is_main_rank, say
+from experiments.encoders import exported_encoder, folds_of
 from experiments.evaluation import caption, format_table, results_table, write_results
 from experiments.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
-from experiments.pretrain import exported_encoder, folds_of
 from experiments.registry import TASKS, choose, compose
 from experiments.tracking import cohort_tags, make_logger, parent_run, short_hash
-from lightning_modules.networks.export import read_encoder
+from lightning_modules.networks.export import weights_sha256
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _launch(point: Point, cohort: Cohort, files: list[Path], folder: Path, fold:
     weights = exported_encoder(point.runs, cohort, point.encoder, point.pretrain_seed, fold)
     if weights is not None:
         options["model.init_args.pretrained"] = weights
-        options["model.init_args.pretrained_sha256"] = read_encoder(weights).sha256
+        options["model.init_args.pretrained_sha256"] = weights_sha256(weights)
     return Launch(
         files=files,
         options=options,

@@ -8,21 +8,19 @@ from pathlib import Path
 
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
-from datamodules.errors import DataError
 from datamodules.files import read_parquet
 from experiments.attribute_results import stage_summary
 from experiments.attributes import attributes
 from experiments.cards import encoder_card
 from experiments.console import is_main_rank, say
+from experiments.encoders import ENCODER_FOLDER, folds_of, stage_folder
 from experiments.evaluation import caption
 from experiments.launch import Finished, Launch, check_finished, mark_done, read_done, train
-from experiments.registry import ENCODERS, STAGES, choose, compose
+from experiments.registry import STAGES, choose, compose
 from experiments.statistics.discrimination import auroc_delong
 from experiments.tracking import cohort_tags
 from lightning_modules.networks.encoders import EncoderConfig
-from lightning_modules.networks.export import WEIGHTS, read_encoder, save_encoder
-
-ENCODER_FOLDER = "encoder"
+from lightning_modules.networks.export import save_encoder
 
 
 @dataclass(frozen=True)
@@ -47,51 +45,6 @@ class Pretraining:
     runs: Path = Path("runs")
     extra: tuple[str, ...] = ()
 
-    def folder(self, cohort: Cohort, stage: str, fold: int | None) -> Path:
-        """The folder of one stage."""
-        return stage_folder(self.runs, cohort, stage, self.seed, fold)
-
-
-def stage_folder(runs: Path, cohort: Cohort, stage: str, seed: int, fold: int | None) -> Path:
-    """Where a pretraining stage of a cohort leaves its run."""
-    folder = runs / f"renal/{cohort.info.name}/pretrain" / f"{stage}-s{seed}"
-    return folder if fold is None else folder / f"fold{fold}"
-
-
-def exported_encoder(runs: Path, cohort: Cohort, encoder: str, seed: int, fold: int | None) -> Path | None:
-    """The exported weights that an ENCODER of the registry names.
-
-    Args:
-        runs: Folder of all runs.
-        cohort: The cohort; its stages were trained on its own pretraining centres or folds.
-        encoder: Name in the registry.
-        seed: Seed of the pretraining.
-        fold: Fold that is tested; its encoder has not seen it.
-
-    Returns:
-        The folder, or None for an encoder that starts from random weights.
-
-    Raises:
-        DataError: if the stage was not run yet.
-    """
-    stage = ENCODERS[encoder].stage
-    if stage is None:
-        return None
-    folder = stage_folder(runs, cohort, stage, seed, fold) / ENCODER_FOLDER
-    if not (folder / WEIGHTS).is_file():
-        raise DataError(
-            f"ENCODER={encoder} has no weights for cohort {cohort.info.name} with pretraining seed {seed}"
-            f"{'' if fold is None else f', fold {fold}'}; run `make pretrain STAGES={stage}` first."
-        )
-    return folder
-
-
-def folds_of(cohort: Cohort) -> list[int | None]:
-    """The folds of a cohort that has them; else one run without a fold."""
-    if cohort.info.evaluation == "roles":
-        return [None]
-    return [int(value) for value in sorted(cohort["splits"]["fold"].dropna().unique())]
-
 
 def pretrain(wanted: Pretraining) -> None:
     """Run the pretraining stages of a cohort; of a cohort with folds, one run for every fold that will be tested.
@@ -114,7 +67,9 @@ def pretrain(wanted: Pretraining) -> None:
 
 def _with_attributes(cohort: Cohort, data: Path) -> Cohort:
     """The cohort with its attribute table, read out of the reports by rules where it is not there yet."""
-    if "attributes" not in cohort.tables and is_main_rank():
+    if "attributes" in cohort.tables:
+        return cohort
+    if is_main_rank():
         say("The cohort has no attribute table yet; reading its reports by rules (`make attributes` does more).")
         attributes(data)
     return Cohort.load(data)
@@ -139,7 +94,7 @@ def _run_stage(wanted: Pretraining, cohort: Cohort, stage: str, fold: int | None
 
 def _launch(wanted: Pretraining, cohort: Cohort, stage: str, fold: int | None) -> Launch:
     task = STAGES[stage].task
-    folder = wanted.folder(cohort, stage, fold)
+    folder = stage_folder(wanted.runs, cohort, stage, wanted.seed, fold)
     options = {
         "seed_everything": wanted.seed,
         "trainer.devices": wanted.devices,
@@ -191,9 +146,7 @@ def _export(finished: Finished, cohort: Cohort, stage: str, folder: Path, summar
     model = finished.model
     config = EncoderConfig.of(model.hparams["encoder"])
     card = encoder_card(STAGES[stage].title, cohort.info, config, model.contract, summary)
-    target = folder / ENCODER_FOLDER
-    save_encoder(target, model.encoder, config, model.contract, card)  # type: ignore[arg-type]
-    return read_encoder(target).sha256
+    return save_encoder(folder / ENCODER_FOLDER, model.encoder, config, model.contract, card)  # type: ignore[arg-type]
 
 
 def parse_stages(text: Sequence[str] | None) -> tuple[str, ...]:

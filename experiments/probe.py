@@ -21,8 +21,8 @@ from datamodules.cohort import Cohort
 from datamodules.files import replacing
 from experiments.attribute_results import MEAN, attribute_table
 from experiments.console import say
+from experiments.encoders import exported_encoder
 from experiments.evaluation import caption
-from experiments.pretrain import exported_encoder
 from experiments.registry import ENCODERS, choose, compose
 from experiments.suite_cli import SuiteCLI
 from lightning_modules.metrics.patient_scores import PatientTable

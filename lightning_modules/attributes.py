@@ -75,7 +75,6 @@ class AttributePretraining(SuiteModule):
                 "dropout": dropout,
             }
         )
-        self.encoder_config = config
         self.classes = {name: list(counts) for name, counts in class_counts.items()}
         self.encoder = build_encoder(config)
         features = int(self.encoder.feature_dim)  # type: ignore[arg-type]

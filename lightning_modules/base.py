@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import lightning
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
+from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
 from lightning_modules.metrics.patient_scores import PatientTable
 from lightning_modules.optimization import OptimizerConfig, make_optimizer
 
 CHECKPOINT_KEY = "renal_suite"
-_NOT_COMPARED = ("region", "version")
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], module: str, contract: Mapping[str, Any]) -> None:
@@ -35,11 +35,9 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: str, contract: Mappi
             f"The checkpoint holds {stamp['module']} and the configuration asks for {module}; --ckpt_path resumes or "
             "tests a run of the same class only. Pretrained weights enter by their own argument, model.encoder."
         )
-    theirs = stamp["contract"]
     differing = [
-        f"{name}: {theirs.get(name)} in the checkpoint, {contract.get(name)} in the data"
-        for name in sorted({*theirs, *contract})
-        if name not in _NOT_COMPARED and theirs.get(name) != contract.get(name)
+        f"{name}: {there} in the checkpoint, {here} in the data"
+        for name, there, here in differing_fields(stamp["contract"], contract)
     ]
     if differing:
         raise ModelError(

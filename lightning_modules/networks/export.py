@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 
 FORMAT = 1
 WEIGHTS, CONFIG, CONTRACT, CARD = "model.safetensors", "config.json", "contract.json", "README.md"
-_NOT_COMPARED = ("region", "version")
 _HOW_ONLY = ("channels_last", "checkpointing")
 
 
@@ -62,6 +62,11 @@ def save_encoder(
     temporary = folder / f".{WEIGHTS}.part"
     save_file({name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}, temporary)
     temporary.replace(folder / WEIGHTS)
+    return weights_sha256(folder)
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of an exported encoder's weights file."""
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
@@ -90,8 +95,7 @@ def read_encoder(folder: Path) -> ExportedEncoder:
         raise ModelError(f"Encoder folder {folder.name} is damaged ({error}); export it again.") from error
     if content.get("format") != FORMAT:
         raise ModelError(f"Encoder folder {folder.name} has format {content.get('format')}; expected {FORMAT}.")
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    return ExportedEncoder(EncoderConfig.of(content["encoder"]), contract, weights, digest)
+    return ExportedEncoder(EncoderConfig.of(content["encoder"]), contract, weights, weights_sha256(folder))
 
 
 def load_pretrained(
@@ -122,9 +126,8 @@ def load_pretrained(
         if name not in _HOW_ONLY and ours[name] != theirs[name]
     ]
     differing += [
-        f"contract {name}: {found.contract.get(name)} there, {contract.get(name)} here"
-        for name in sorted({*contract, *found.contract})
-        if name not in _NOT_COMPARED and found.contract.get(name) != contract.get(name)
+        f"contract {name}: {there} there, {here} here"
+        for name, there, here in differing_fields(found.contract, contract)
     ]
     if differing:
         raise ModelError(
