@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from datamodules.attributes.accuracy import EVERY, accuracy, stated_truth
 from datamodules.attributes.agreement import agreement, disagreements, reported_kidneys
@@ -23,7 +22,7 @@ from datamodules.demo.centers import CENTERS
 from datamodules.errors import DataError, raise_failures
 from datamodules.files import read_json, read_parquet, replacing, write_json, write_parquet
 from experiments.attribute_report import draw_report, print_report
-from experiments.console import say
+from experiments.console import progress_bar, say
 from experiments.registry import choose
 
 _RUN = "attributes_run"
@@ -172,16 +171,8 @@ def _extracted(job: _Job, reader: Extractor) -> pd.DataFrame:
 
 
 def _read(reader: Extractor, texts: list[str]) -> list[list[Statement]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
     found: list[list[Statement]] = []
-    with Progress(*columns) as bar:
+    with progress_bar() as bar:
         task = bar.add_task(f"{reader.name}: reports", total=len(texts))
         for text in texts:
             found += reader.extract([text])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,23 @@ from experiments.console import configure_output
 from lightning_modules.errors import ModelError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS: dict[str, tuple[str, str]] = {
+    "cohort": ("experiments.cohorts", "cohort"),
+    "import": ("experiments.cohorts", "import_cohort"),
+    "data-check": ("experiments.cohorts", "data_check"),
+    "qc": ("experiments.quality", "qc"),
+    "reports": ("experiments.reports", "reports"),
+    "attributes": ("experiments.attributes", "attributes"),
+    "finetune": (__name__, "finetune"),
+    "pretrain": (__name__, "pretrain"),
+    "probe": ("experiments.probe", "probe"),
+    "compare": ("experiments.compare", "compare"),
+    "resume": (__name__, "resume"),
+    "doctor": ("experiments.doctor", "doctor"),
+    "figure": (__name__, "figure"),
+    "benchmarks": (__name__, "benchmarks"),
+}
+"""Module and function of every command; only that of the command at hand is imported, and all of them for the help."""
 
 
 def finetune(
@@ -125,40 +143,11 @@ def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None
         quick: A few repeats only; the figures are then rough.
         out: JSON file for every figure; by default beside the benchmark's code.
     """
-    import importlib
-
     from experiments.registry import BENCHMARKS, choose
 
     module = importlib.import_module(BENCHMARKS[choose("BENCH", bench, dict(BENCHMARKS))])
     module.run(quick=quick, **({} if out is None else {"out": out}))
     return 0
-
-
-def _commands() -> dict[str, Any]:
-    from experiments.attributes import attributes
-    from experiments.cohorts import cohort, data_check, import_cohort
-    from experiments.compare import compare
-    from experiments.doctor import doctor
-    from experiments.probe import probe
-    from experiments.quality import qc
-    from experiments.reports import reports
-
-    return {
-        "cohort": cohort,
-        "import": import_cohort,
-        "data-check": data_check,
-        "qc": qc,
-        "reports": reports,
-        "attributes": attributes,
-        "finetune": finetune,
-        "pretrain": pretrain,
-        "probe": probe,
-        "compare": compare,
-        "resume": resume,
-        "doctor": doctor,
-        "figure": figure,
-        "benchmarks": benchmarks,
-    }
 
 
 def _dispatch(args: list[str]) -> int:
@@ -167,12 +156,13 @@ def _dispatch(args: list[str]) -> int:
 
         SuiteCLI(args)
         return 0
-    commands = _commands()
-    listed = ", ".join([*commands, *TRAINER_COMMANDS])
-    if args and not args[0].startswith("-") and args[0] not in commands:
+    listed = ", ".join([*COMMANDS, *TRAINER_COMMANDS])
+    if args and not args[0].startswith("-") and args[0] not in COMMANDS:
         raise DataError(f"Command {args[0]!r} is not known; choose one of {listed}.")
     if args and args[0] == "resume" and len(args) > 1 and not args[1].startswith("-"):
         args = ["resume", f"--run={args[1]}", *args[2:]]
+    names = args[:1] if args and args[0] in COMMANDS else list(COMMANDS)
+    commands = {name: getattr(importlib.import_module(COMMANDS[name][0]), COMMANDS[name][1]) for name in names}
     result = auto_cli(commands, args=args, as_positional=False, exit_on_error=False, prog="python -m experiments")
     return int(result or 0)
 

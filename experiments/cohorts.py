@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from datamodules.builder import ImportReport, build_cohort
@@ -19,6 +18,7 @@ from datamodules.contract import PreprocessingContract
 from datamodules.errors import Finding
 from datamodules.files import write_json
 from datamodules.records import ReportsProgress, Source
+from experiments.console import progress_bar
 from experiments.phantoms import write_predictors
 from experiments.registry import PROFILES, axis_file, choose
 from experiments.sources import make_source, recognise
@@ -86,15 +86,7 @@ def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, pro
     contract = profile_contract(profile)
     source = make_source(kind, path, out, options)
     console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
+    with progress_bar(console) as bar:
         if isinstance(source, ReportsProgress):  # reading the headers of many files comes before any patient
             headers = bar.add_task(f"{source.info.name}: files", total=None)
             source.progress = lambda done, total: bar.update(headers, completed=done, total=total)

@@ -7,6 +7,8 @@ import sys
 import warnings
 
 from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 logger = logging.getLogger("renal_suite")
 
@@ -33,6 +35,19 @@ def is_main_rank() -> bool:
 def say(text: str) -> None:
     """Print a sentence, on rank 0 only."""
     logger.info(text)
+
+
+def progress_bar(console: Console | None = None) -> Progress:
+    """A bar for work of known length: what is done, of how many, for how long, and how long it will still take."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 def configure_output() -> None:

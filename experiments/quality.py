@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from datamodules.cohort import Cohort
 from datamodules.columns import PHASES
@@ -25,6 +24,7 @@ from datamodules.files import replacing
 from datamodules.quality import ALL_PHASES, Quality, joined, measure
 from datamodules.tissues import KIDNEY_WITH_LESION, LESION
 from datamodules.volumes import VolumeSet
+from experiments.console import progress_bar
 
 DPI = 100
 WIDTH_IN, ROW_IN, HEAD_IN, FOOT_IN = 17.0, 1.42, 0.95, 0.45
@@ -68,15 +68,7 @@ def qc(data: Path = Path("data/demo"), out: Path | None = None, region: str = "k
     console = Console()
     cohort = Cohort.load(data)
     volumes = VolumeSet.find(data, region, _hash(profile))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task(f"{cohort.info.name}: volumes", total=None)
         quality = measure(cohort, volumes, progress=lambda done, total: bar.update(task, completed=done, total=total))
     folder = data if out is None else out

@@ -111,15 +111,8 @@ def forget_cached(folder: Path) -> bool:
 
 def resident_mb() -> dict[str, float]:
     """Memory of this process in MB: all that is resident, and the part that is its own rather than mapped files."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return {}
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return {
-        name: int(fields[key].split()[0]) / 1024
-        for name, key in (("resident", "VmRSS"), ("own", "RssAnon"))
-        if key in fields
-    }
+    fields = _memory_mb()
+    return {name: fields[key] for name, key in (("resident", "VmRSS"), ("own", "RssAnon")) if key in fields}
 
 
 def forget_peak() -> None:
@@ -131,8 +124,13 @@ def forget_peak() -> None:
 
 def peak_mb() -> float:
     """Peak of resident memory in MB since the process began or `forget_peak`; NaN where it cannot be read."""
+    return _memory_mb().get("VmHWM", float("nan"))
+
+
+def _memory_mb() -> dict[str, float]:
+    """The kernel's figures on the memory of this process; empty where there are none."""
     status = Path("/proc/self/status")
     if not status.is_file():
-        return float("nan")
+        return {}
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return int(fields["VmHWM"].split()[0]) / 1024
+    return {key: int(value.split()[0]) / 1024 for key, value in fields.items() if value.endswith(" kB")}
