@@ -22,11 +22,26 @@ from datamodules.demo.centers import CENTERS
 from datamodules.errors import DataError, raise_failures
 from datamodules.files import read_json, read_parquet, replacing, write_json, write_parquet
 from experiments.attribute_report import draw_report, print_report
-from experiments.console import progress_bar, say
+from experiments.console import is_main_rank, progress_bar, say
 from experiments.registry import choose
 
 _RUN = "attributes_run"
 """Key in the header of a Parquet file: hash of everything that its rows depend on."""
+
+
+def with_attributes(cohort: Cohort, data: Path) -> Cohort:
+    """The cohort with its attribute table, read out of the reports by rules where it is not there yet.
+
+    Args:
+        cohort: The cohort.
+        data: Its folder.
+    """
+    if "attributes" in cohort.tables:
+        return cohort
+    if is_main_rank():
+        say("The cohort has no attribute table yet; reading its reports by rules (`make attributes` does more).")
+        attributes(data)
+    return Cohort.load(data)
 
 
 def _rules(schema: AttributeSchema, model: str, data: Path) -> Extractor:

@@ -90,10 +90,10 @@ def pretrain(
         runs: Folder of all runs.
         extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
     """
-    from experiments import pretrain as command
+    from experiments.pretrain import Pretraining, parse_stages
+    from experiments.pretrain import pretrain as command
 
-    names = command.parse_stages(stages)
-    command.pretrain(command.Pretraining(names, profile, data, seed, devices, runs, tuple(extra or ())))
+    command(Pretraining(parse_stages(stages), profile, data, seed, devices, runs, tuple(extra or ())))
     return 0
 
 

@@ -47,16 +47,14 @@ class EncoderEntry:
 
 @dataclass(frozen=True)
 class StageEntry:
-    """A pretraining stage that exports an image encoder.
+    """A pretraining stage; the module of its name under `experiments/stages` runs it.
 
     Args:
         title: What it is called in tables.
-        task: Downstream task whose labels of the pretraining centres it uses; None where it uses none.
         default: Whether `make pretrain` runs it.
     """
 
     title: str
-    task: str | None = None
     default: bool = True
 
 
@@ -94,7 +92,7 @@ ENCODERS: dict[str, EncoderEntry] = {
 
 STAGES: dict[str, StageEntry] = {
     "image": StageEntry("Image encoder, supervised by report attributes"),
-    "supervised": StageEntry("Control: image encoder, supervised by malignancy", task="malignancy", default=False),
+    "supervised": StageEntry("Control: image encoder, supervised by malignancy", default=False),
 }
 
 PROFILES: dict[str, str] = {
@@ -126,13 +124,13 @@ def axis_file(axis: str, name: str) -> Path:
     return CONFIGS / axis / f"{name}.yaml"
 
 
-def compose(stage: str, *, profile: str, encoder: str, task: str | None = None) -> list[Path]:
+def compose(stage: str, *, profile: str, encoder: str | None, task: str | None = None) -> list[Path]:
     """The files of a run in the order in which they override each other.
 
     Args:
         stage: Name of a file under `configs/stage`.
         profile: Size of the run.
-        encoder: Image encoder.
+        encoder: Image encoder; None for a stage without images.
         task: Downstream task; None for a stage without one.
 
     Returns:
@@ -146,6 +144,9 @@ def compose(stage: str, *, profile: str, encoder: str, task: str | None = None) 
         axis_file("profile", choose("PROFILE", profile, dict(PROFILES))),
         axis_file("stage", stage),
         axis_file("schedule", f"{stage}-{profile}"),
-        axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS))),
     ]
-    return files if task is None else [*files, axis_file("task", choose("TASK", task, dict(TASKS)))]
+    if encoder is not None:
+        files.append(axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS))))
+    if task is not None:
+        files.append(axis_file("task", choose("TASK", task, dict(TASKS))))
+    return files

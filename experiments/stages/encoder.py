@@ -1,0 +1,25 @@
+"""The export of a trained image encoder as the folder that `ENCODER=` and anyone else can load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datamodules.cohort import Cohort
+from experiments.cards import encoder_card
+from experiments.encoders import ENCODER_FOLDER
+from experiments.launch import Finished
+from experiments.registry import STAGES
+from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.export import save_encoder
+
+
+def export_encoder(finished: Finished, cohort: Cohort, stage: str, folder: Path, summary: str) -> str:
+    """Write the encoder of a finished stage with its contract and card.
+
+    Returns:
+        SHA-256 of its weights.
+    """
+    model = finished.model
+    config = EncoderConfig.of(model.hparams["encoder"])
+    card = encoder_card(STAGES[stage].title, cohort.info, config, model.contract, summary)
+    return save_encoder(folder / ENCODER_FOLDER, model.encoder, config, model.contract, card)  # type: ignore[arg-type]
