@@ -23,4 +23,7 @@ class RoiBatch(TypedDict):
     center: list[str]
     available: NotRequired[torch.Tensor]  # bool [B, P], phases that the study has; the others hold zeros
     target: NotRequired[torch.Tensor]  # int64 [B], -100 where missing; downstream classification
+    time_months: NotRequired[torch.Tensor]  # float32 [B, 3] (rfs, dss, os), to event or censoring; 0 where unknown
+    event: NotRequired[torch.Tensor]  # bool [B, 3], whether it was observed
+    known: NotRequired[torch.Tensor]  # bool [B, 3], whether the patient has that endpoint
     attributes: NotRequired[torch.Tensor]  # int64 [B, A], -100 where not stated; attribute pretraining

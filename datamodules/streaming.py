@@ -43,7 +43,8 @@ class Plan:
         volumes: Its volume set.
         patients: One row per patient with `part` (train, unused, val, test) and what the subclass adds.
         kidneys: One row per kidney and study to load: patient_id, study_id, side, `row` (of `patients`), `part`.
-        fields: Further entries of a sample by name, int64 arrays whose first axis is the row of `kidneys`.
+        fields: Further entries of a sample by name, arrays whose first axis is the row of `kidneys`; integers become
+            int64, floating-point numbers and booleans keep their type.
     """
 
     cohort: Cohort
@@ -114,14 +115,17 @@ class RoiDataset(Dataset[dict[str, Any]]):
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> RoiBatch:
-    """Stack samples into a batch; numbers become int64 tensors, texts stay lists."""
+    """Stack samples into a batch; integers become int64 tensors, other numbers keep their type, texts stay lists."""
     batch: dict[str, Any] = {}
     for name in samples[0]:
         values = [sample[name] for sample in samples]
         if isinstance(values[0], torch.Tensor):
             batch[name] = torch.stack(values)
+        elif isinstance(values[0], str):
+            batch[name] = values
         else:
-            batch[name] = values if isinstance(values[0], str) else torch.from_numpy(np.asarray(values, dtype=np.int64))
+            array = np.asarray(values)
+            batch[name] = torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array)
     return RoiBatch(**batch)  # type: ignore[typeddict-item]
 
 
