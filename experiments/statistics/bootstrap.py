@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from datamodules.errors import DataError
-from experiments.statistics.discrimination import Estimate
+from experiments.statistics.discrimination import Difference
+from experiments.statistics.estimate import Estimate, binary_arrays
 
-_AT_ONCE = 1 << 24  # values of a block of replicates; bounds the working memory to about 0.4 GB
+_CACHED = 1 << 18  # weights of a block of replicates; what is worked on at a time stays in the processor's cache
 
 
+@lru_cache(maxsize=1)
 def patient_weights(patients: int, replicates: int = 2000, seed: int = 0) -> np.ndarray:
     """How often each patient is drawn in each replicate of the bootstrap.
+
+    The last draw is kept, since every system and statistic of the same patients asks for it again.
 
     Args:
         patients: Number of patients, the unit of resampling.
@@ -21,14 +26,19 @@ def patient_weights(patients: int, replicates: int = 2000, seed: int = 0) -> np.
         seed: Seed.
 
     Returns:
-        float32 [replicates, patients]; every row sums to `patients`.
+        float32 [replicates, patients], read-only; every row sums to `patients`.
     """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(patients, np.full(patients, 1 / patients), size=replicates).astype(np.float32)
+    weights = rng.multinomial(patients, np.full(patients, 1 / patients), size=replicates).astype(np.float32)
+    weights.flags.writeable = False
+    return weights
 
 
 def weighted_auroc(target: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve for many weightings of the same samples; ties count half.
+
+    The weight of negatives below every positive comes from one running sum over the sorted negatives. Whole numbers,
+    as the bootstrap draws them, are summed exactly in float32; other weights are summed in the precision given.
 
     Args:
         target: bool [N], the positives.
@@ -40,19 +50,24 @@ def weighted_auroc(target: np.ndarray, score: np.ndarray, weights: np.ndarray) -
         `roc_auc_score`.
     """
     order = np.argsort(score, kind="stable")
-    ordered, positive = score[order], target[order].astype(bool)
-    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    positive = target.astype(bool)[order]
+    ups, downs = order[positive], order[~positive]
+    below, upto = (np.searchsorted(score[downs], score[ups], side) for side in ("left", "right"))
+    tied = bool((below != upto).any())
     result = np.empty(len(weights))
-    step = max(1, _AT_ONCE // max(1, len(score)))
+    step = max(1, _CACHED // max(1, len(score)))
     for start in range(0, len(weights), step):
-        part = weights[start : start + step, order].astype(np.float64)
-        # One column per distinct score: the weight of positives and negatives that share it.
-        ups = np.add.reduceat(part * positive, first, axis=1)
-        downs = np.add.reduceat(part * ~positive, first, axis=1)
-        below = np.cumsum(downs, axis=1) - 0.5 * downs
-        pairs = ups.sum(axis=1) * downs.sum(axis=1)
+        part = weights[start : start + step]
+        sums = np.zeros((len(part), len(downs) + 1), dtype=np.result_type(part.dtype, np.float32))
+        np.cumsum(np.take(part, downs, axis=1), axis=1, out=sums[:, 1:])
+        passed = np.take(sums, below, axis=1)
+        if tied:
+            passed = (passed + np.take(sums, upto, axis=1)) / 2
+        weight = np.take(part, ups, axis=1)
+        pairs = weight.sum(axis=1, dtype=np.float64) * sums[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            result[start : start + step] = np.where(pairs > 0, (ups * below).sum(axis=1) / pairs, np.nan)
+            concordant = (weight * passed).sum(axis=1, dtype=np.float64)
+            result[start : start + step] = np.where(pairs > 0, concordant / pairs, np.nan)
     return result
 
 
@@ -73,20 +88,25 @@ def macro_auroc(target: np.ndarray, score: np.ndarray, weights: np.ndarray) -> n
     return np.mean(values, axis=0)
 
 
-def percentile_interval(value: float, replicates: np.ndarray) -> Estimate:
-    """The estimate with the 2.5th and 97.5th percentile of its replicates; those that are not defined are left out."""
+def percentile_interval(
+    value: float, replicates: np.ndarray, n: int | None = None, events: int | None = None
+) -> Estimate:
+    """The estimate with the 2.5th and 97.5th percentile of its replicates; those that are not defined are left out.
+
+    Where more than a tenth of the replicates are not defined the interval is not either.
+    """
     defined = replicates[np.isfinite(replicates)]
     if not np.isfinite(value) or len(defined) < 0.9 * len(replicates):
-        return Estimate(value, float("nan"), float("nan"))
+        return Estimate(value, float("nan"), float("nan"), n, events)
     low, high = np.percentile(defined, [2.5, 97.5])
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, float(low), float(high), n, events)
 
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def bootstrap(
-    statistic: Statistic, patients: int, replicates: int = 2000, seed: int = 0
+    statistic: Statistic, patients: int, replicates: int = 2000, seed: int = 0, events: int | None = None
 ) -> tuple[Estimate, np.ndarray]:
     """Estimate and replicates of a statistic of weighted patients.
 
@@ -98,6 +118,7 @@ def bootstrap(
         patients: Number of patients.
         replicates: Number of replicates.
         seed: Seed.
+        events: Events or positives among the patients, carried with the estimate.
 
     Raises:
         DataError: if there is nobody to resample.
@@ -106,7 +127,7 @@ def bootstrap(
         raise DataError("A bootstrap over no patients was asked for; expected at least one.")
     value = float(statistic(np.ones((1, patients), dtype=np.float32))[0])
     values = statistic(patient_weights(patients, replicates, seed))
-    return percentile_interval(value, values), values
+    return percentile_interval(value, values, patients, events), values
 
 
 def two_sided_p(differences: np.ndarray) -> float:
@@ -116,6 +137,90 @@ def two_sided_p(differences: np.ndarray) -> float:
         return float("nan")
     smaller = min((defined <= 0).mean(), (defined >= 0).mean())
     return float(min(1.0, max(2 * smaller, 1 / len(defined))))
+
+
+def paired_difference(
+    first: Statistic,
+    second: Statistic,
+    patients: int,
+    replicates: int = 2000,
+    seed: int = 0,
+    events: int | None = None,
+) -> Difference:
+    """Bootstrap of the difference of two statistics of the same patients, such as the C-indices of two systems.
+
+    Args:
+        first: Statistic of the first system.
+        second: Statistic of the second, with its patients in the same order.
+        patients: Number of patients.
+        replicates: Number of replicates.
+        seed: Seed.
+        events: Events or positives among the patients, carried with the estimate.
+
+    Returns:
+        First minus second, with the percentile interval and the bootstrap's two-sided p value.
+    """
+    estimate, values = bootstrap(lambda weights: first(weights) - second(weights), patients, replicates, seed, events)
+    return Difference(estimate, two_sided_p(values))
+
+
+def relative_gain(
+    first: Statistic,
+    second: Statistic,
+    patients: int,
+    replicates: int = 2000,
+    seed: int = 0,
+    events: int | None = None,
+) -> Estimate:
+    """How much the first statistic exceeds the second, as a share of the second: (first - second) / second.
+
+    Args and interval as of `paired_difference`.
+    """
+
+    def gain(weights: np.ndarray) -> np.ndarray:
+        base = second(weights)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(base > 0, first(weights) / base - 1, np.nan)
+
+    return bootstrap(gain, patients, replicates, seed, events)[0]
+
+
+def auroc_bootstrap(target: np.ndarray, score: np.ndarray, replicates: int = 2000, seed: int = 0) -> Estimate:
+    """AUC with its percentile interval; undefined when a class has no patient.
+
+    Raises:
+        DataError: if the arrays differ in length, or a score is not finite.
+    """
+    labels, score = binary_arrays(target, score)
+    statistic = lambda weights: weighted_auroc(labels, score, weights)  # noqa: E731
+    return bootstrap(statistic, len(labels), replicates, seed, int(labels.sum()))[0]
+
+
+def macro_auroc_bootstrap(target: np.ndarray, score: np.ndarray, replicates: int = 2000, seed: int = 0) -> Estimate:
+    """Mean over classes of the one-vs-rest AUC, as scikit-learn's `multi_class="ovr"`, with its percentile interval.
+
+    Args:
+        target: int [N], class indices.
+        score: float [N, C], a probability per class.
+        replicates: Number of replicates.
+        seed: Seed.
+
+    Returns:
+        The estimate; undefined when a class has no patient. `events` counts the patients outside the largest class.
+
+    Raises:
+        DataError: if the shapes do not match, or a score is not finite.
+    """
+    target, score = np.asarray(target), np.asarray(score, dtype=np.float64)
+    if score.ndim != 2 or target.shape != score.shape[:1] or not np.isfinite(score).all():
+        raise DataError(
+            f"Targets {target.shape} and scores {score.shape} must match [N] and [N, C], with finite scores."
+        )
+    if not np.isin(target, np.arange(score.shape[1])).all():
+        raise DataError(f"Targets beyond the {score.shape[1]} classes that have scores; leave out missing ones.")
+    counts = np.bincount(target.astype(int), minlength=score.shape[1])
+    statistic = lambda weights: macro_auroc(target, score, weights)  # noqa: E731
+    return bootstrap(statistic, len(target), replicates, seed, int(len(target) - counts.max()))[0]
 
 
 def seed_mean(statistics: Sequence[Statistic]) -> Statistic:

@@ -1,4 +1,4 @@
-"""Area under the ROC curve with its interval."""
+"""Area under the ROC curve: intervals, paired tests, several classes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import numpy as np
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
-
-class Estimate(NamedTuple):
-    """A value with the ends of its interval; NaN where it is not defined."""
-
-    value: float
-    low: float
-    high: float
+from experiments.statistics.estimate import Estimate, binary_arrays, undefined
 
 
-UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))
+class Difference(NamedTuple):
+    """A paired difference of two systems on the same patients.
+
+    Args:
+        estimate: First minus second, with its interval.
+        p: Two-sided p value of no difference; NaN where it is not defined.
+    """
+
+    estimate: Estimate
+    p: float
 
 
 def delong_components(target: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,17 +54,47 @@ def auroc_delong(target: np.ndarray, score: np.ndarray, level: float = 0.95) -> 
         estimated and the interval is undefined.
 
     Raises:
-        ValueError: if the arrays differ in length, or a score is not finite.
+        DataError: if the arrays differ in length, or a score is not finite.
     """
-    target, score = np.asarray(target), np.asarray(score, dtype=float)
-    if target.shape != score.shape or not np.isfinite(score).all():
-        raise ValueError(f"target {target.shape} and score {score.shape} must match, and scores must be finite")
-    positives, negatives = int((target == 1).sum()), int((target == 0).sum())
-    if positives == 0 or negatives == 0:
-        return UNDEFINED
+    target, score = binary_arrays(target, score)
+    n, positives = len(target), int(target.sum())
+    if positives in (0, n):
+        return undefined(n, positives)
     value = float(roc_auc_score(target, score))
-    if min(positives, negatives) < 2:
-        return Estimate(value, float("nan"), float("nan"))
+    if min(positives, n - positives) < 2:
+        return Estimate(value, float("nan"), float("nan"), n, positives)
     above, below = delong_components(target, score)
-    spread = norm.ppf(0.5 + level / 2) * np.sqrt(above.var(ddof=1) / positives + below.var(ddof=1) / negatives)
-    return Estimate(value, max(0.0, value - float(spread)), min(1.0, value + float(spread)))
+    spread = norm.ppf(0.5 + level / 2) * np.sqrt(above.var(ddof=1) / positives + below.var(ddof=1) / (n - positives))
+    return Estimate(value, max(0.0, value - float(spread)), min(1.0, value + float(spread)), n, positives)
+
+
+def delong_test(target: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Difference:
+    r"""Difference of two correlated AUCs on the same patients (DeLong et al., Biometrics 1988, equation 6).
+
+    .. math:: z = (A_1 - A_2) / \sqrt{V_{11} + V_{22} - 2 V_{12}}
+
+    Args:
+        target: 0 or 1, one per patient [N].
+        first: Scores of the first system [N].
+        second: Scores of the second [N].
+        level: Confidence level.
+
+    Returns:
+        First minus second, with the normal interval. Undefined when a class has fewer than two patients. Two scores
+        that order all pairs alike differ by exactly 0, with p = 1.
+
+    Raises:
+        DataError: if the arrays differ in length, or a score is not finite.
+    """
+    labels, first = binary_arrays(target, first)
+    _, second = binary_arrays(target, second)
+    n, positives = len(labels), int(labels.sum())
+    if min(positives, n - positives) < 2:
+        return Difference(undefined(n, positives), float("nan"))
+    components = [delong_components(labels, score) for score in (first, second)]
+    above, below = (components[0][side] - components[1][side] for side in (0, 1))
+    value = float(above.mean())
+    error = float(np.sqrt(above.var(ddof=1) / positives + below.var(ddof=1) / (n - positives)))
+    p = float(2 * norm.sf(abs(value) / error)) if error > 0 else (1.0 if value == 0 else float("nan"))
+    spread = float(norm.ppf(0.5 + level / 2)) * error
+    return Difference(Estimate(value, value - spread, value + spread, n, positives), p)

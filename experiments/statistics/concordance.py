@@ -1,0 +1,240 @@
+"""C-indices of Harrell, Uno and Antolini, vectorised over the replicates of a bootstrap.
+
+The pairs that a statistic compares are fixed; a replicate only weights them by how often both patients were drawn. With
+patients sorted by time, all that an event is compared with is a suffix, so the weight of comparable pairs comes from
+running sums, and that of concordant pairs from one matrix product per block of events. Copies of a patient that a
+replicate draws twice are never compared with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from datamodules.errors import DataError
+from experiments.statistics.bootstrap import Statistic, bootstrap
+from experiments.statistics.estimate import Estimate, survival_arrays, undefined
+from experiments.statistics.weighted_survival import (
+    FollowUp,
+    Ordering,
+    censoring_survival,
+    row_blocks,
+    sort_by_time,
+    suffix_sums,
+)
+
+TIE_TOLERANCE = 1e-8
+"""Risks that differ by no more are tied, as in scikit-survival."""
+
+_EVENTS_AT_ONCE, _ROWS_AT_ONCE = 128, 2048  # of one matrix product
+_WEIGHTS_AT_ONCE = 1 << 24
+
+Scores = Callable[[np.ndarray, slice], np.ndarray]
+EventWeights = Callable[[np.ndarray], np.ndarray]
+
+
+def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights: EventWeights | None) -> Statistic:
+    """The statistic: weight of concordant pairs over weight of comparable pairs.
+
+    Args:
+        order: The patients, sorted.
+        scores: Maps positions of events [B] and a slice of positions to the concordance of every pair [B, M]: 1, 0.5
+            or 0, with what pairs at equal times contribute where `adjusted`.
+        adjusted: Pairs at equal times count as in pycox's `adj_antolini`.
+        event_weights: Maps weights [R, N] to a further weight of every event [R, E] or [1, E].
+    """
+    first = order.start if adjusted else order.censored
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        weights = np.asarray(weights)
+        step = max(1, _WEIGHTS_AT_ONCE // max(1, weights.shape[1]))
+        parts = [part(weights[begin : begin + step]) for begin in range(0, len(weights), step)]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def part(weights: np.ndarray) -> np.ndarray:
+        ordered = np.take(weights, order.patients, axis=1).astype(np.result_type(weights.dtype, np.float32), copy=False)
+        own = np.take(ordered, order.events, axis=1)
+        if event_weights is not None:
+            own = own * event_weights(weights)
+        pairs = np.empty(len(ordered))
+        for rows in row_blocks(*ordered.shape):
+            pairs[rows] = (own[rows] * comparable(ordered[rows])).sum(axis=1, dtype=np.float64)
+        concordant = np.zeros(len(ordered))
+        for begin in range(0, len(order.events), _EVENTS_AT_ONCE):
+            block = slice(begin, begin + _EVENTS_AT_ONCE)
+            columns = slice(int(first[block].min()), ordered.shape[1])
+            matrix = scores(order.events[block], columns)
+            matrix[np.arange(columns.start, columns.stop) < first[block, None]] = 0
+            matrix = np.ascontiguousarray(matrix.T, dtype=ordered.dtype)
+            for start in range(0, len(ordered), _ROWS_AT_ONCE):
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                below = ordered[rows, columns] @ matrix
+                concordant[rows] += (own[rows, block] * below).sum(axis=1, dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(pairs > 0, concordant / pairs, np.nan)
+
+    def comparable(ordered: np.ndarray) -> np.ndarray:
+        suffix = suffix_sums(ordered, ordered.dtype)
+        if not adjusted:
+            return np.take(suffix, order.censored, axis=1)
+        own = np.take(ordered, order.events, axis=1)
+        taken = [np.take(suffix, position, axis=1) for position in (order.censored, order.start, order.later)]
+        return taken[0] + taken[1] - taken[2] - own
+
+    return statistic
+
+
+def _risk_scores(risk: np.ndarray) -> Scores:
+    def scores(events: np.ndarray, columns: slice) -> np.ndarray:
+        lower = risk[columns] - risk[events, None]
+        return np.where(np.abs(lower) <= TIE_TOLERANCE, 0.5, lower < 0)
+
+    return scores
+
+
+def harrell(time_months: np.ndarray, event: np.ndarray, risk: np.ndarray) -> Statistic:
+    """Harrell's C-index as a statistic of weighted patients (Harrell et al., Statistics in Medicine 1996).
+
+    A pair is compared when the earlier time is an event; an event comes before a censoring at the same time, two events
+    at the same time are not compared, and tied risks count half, as in scikit-survival's `concordance_index_censored`.
+
+    Args:
+        time_months: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        risk: Higher means earlier [N].
+
+    Returns:
+        Maps weights [R, N] to float64 [R]; NaN where no pair can be compared.
+
+    Raises:
+        DataError: as of `survival_arrays`.
+    """
+    time, event, risk = survival_arrays(time_months, event, risk)
+    order = sort_by_time(FollowUp(time, event))
+    return _concordance(order, _risk_scores(risk[order.patients]), False, None)
+
+
+def uno(
+    time_months: np.ndarray,
+    event: np.ndarray,
+    risk: np.ndarray,
+    tau_months: float | None = None,
+    reference: FollowUp | None = None,
+) -> Statistic:
+    r"""Uno's C-index as a statistic of weighted patients (Uno et al., Statistics in Medicine 2011).
+
+    Every event before tau weighs :math:`1 / G(t)^2`, G being the probability of not yet being censored, so that the
+    estimate does not depend on how long patients were followed. As in scikit-survival's `concordance_index_ipcw`.
+
+    Args:
+        time_months: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        risk: Higher means earlier [N].
+        tau_months: Events at this time or later are not compared with later patients; left out, all are.
+        reference: Patients whose censoring is used; left out, the evaluated patients', anew in every replicate.
+
+    Returns:
+        Maps weights [R, N] to float64 [R]; NaN where no pair can be compared, or where G is 0 at an event.
+
+    Raises:
+        DataError: as of `survival_arrays`; if an event before tau lies beyond the follow-up of the reference.
+    """
+    time, event, risk = survival_arrays(time_months, event, risk)
+    group = FollowUp(time, event)
+    order = sort_by_time(group)
+    event_times = time[order.patients][order.events]
+    used = event_times < (np.inf if tau_months is None else tau_months)
+    if used.any():  # refused now rather than at the first replicate
+        censoring_survival(group, event_times[used], np.ones((1, len(time))), reference)
+
+    def event_weights(weights: np.ndarray) -> np.ndarray:
+        result = np.zeros((len(weights) if reference is None else 1, len(used)))
+        if used.any():
+            survival = censoring_survival(group, event_times[used], weights, reference)
+            drawn = np.take(weights, order.patients[order.events[used]], axis=1) > 0
+            with np.errstate(divide="ignore"):
+                inverse = np.where(survival > 0, 1.0 / np.square(survival), np.nan)
+            # An event that was not drawn has no pairs, whatever the censoring at its time.
+            result[:, used] = np.where(drawn, inverse, 0.0) if reference is None else inverse
+        return result
+
+    return _concordance(order, _risk_scores(risk[order.patients]), False, event_weights)
+
+
+AntoliniTies = Literal["adj_antolini", "antolini"]
+
+
+def antolini(
+    time_months: np.ndarray,
+    event: np.ndarray,
+    survival: np.ndarray,
+    times_months: np.ndarray,
+    ties: AntoliniTies = "adj_antolini",
+) -> Statistic:
+    """Antolini's time-dependent C-index as a statistic of weighted patients (Statistics in Medicine 2005).
+
+    Of an event and a patient who outlives it, the predicted survival at the time of the event is compared. For a model
+    whose survival curves do not cross it is Harrell's. As in pycox's `EvalSurv.concordance_td`, whose default,
+    `adj_antolini`, counts tied predictions half and compares patients with equal times; `antolini` does neither.
+
+    Args:
+        time_months: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        survival: Predicted probability of survival up to and including each time [N, T].
+        times_months: The times, increasing [T]; survival is a step function that keeps its value up to the next.
+        ties: pycox's method.
+
+    Returns:
+        Maps weights [R, N] to float64 [R]; NaN where no pair can be compared.
+
+    Raises:
+        DataError: as of `survival_arrays`; if survival and times do not match, or times do not increase.
+    """
+    time, event, _ = survival_arrays(time_months, event)
+    survival, times = np.asarray(survival), np.asarray(times_months, dtype=np.float64)
+    if survival.shape != (len(time), len(times)) or not len(times) or not np.isfinite(survival).all():
+        raise DataError(
+            f"Survival {survival.shape} must be finite and have a row for each of {len(time)} patients and a column "
+            f"for each of {len(times)} times."
+        )
+    if (np.diff(times) <= 0).any():
+        raise DataError("The times of predicted survival do not increase; sort them and drop repeated ones.")
+    adjusted = ties == "adj_antolini"
+    order = sort_by_time(FollowUp(time, event))
+    place = np.clip(np.searchsorted(times, time[order.patients], side="right") - 1, 0, None)
+    ordered_time, ordered_event, curves = time[order.patients], event[order.patients], survival[order.patients].T
+
+    def scores(events: np.ndarray, columns: slice) -> np.ndarray:
+        own = curves[place[events], events][:, None]
+        others = curves[place[events], columns]
+        if not adjusted:
+            return (own < others).astype(np.float64)
+        concordant = (own < others) + 0.5 * (own == others)
+        same = ordered_time[columns] == ordered_time[events, None]
+        both = same & ordered_event[columns]
+        concordant[both] = np.where((own == others)[both], 1.0, 0.5)
+        concordant[same & ~ordered_event[columns]] *= 2  # pycox meets such a pair from either side
+        concordant[events[:, None] == np.arange(columns.start, columns.stop)] = 0
+        return concordant
+
+    return _concordance(order, scores, adjusted, None)
+
+
+def c_index(statistic: Statistic, event: np.ndarray, replicates: int = 2000, seed: int = 0) -> Estimate:
+    """A C-index with its percentile interval by patient.
+
+    Args:
+        statistic: `harrell`, `uno` or `antolini` of the patients.
+        event: Whether the event was observed [N].
+        replicates: Number of replicates.
+        seed: Seed.
+
+    Returns:
+        The estimate with n and events; undefined without events or comparable pairs.
+    """
+    events = int(np.asarray(event).sum())
+    if not events:
+        return undefined(len(event), 0)
+    return bootstrap(statistic, len(event), replicates, seed, events)[0]
