@@ -1,0 +1,161 @@
+"""Retrieval between reports and scans with duplicates: pure functions on unit embeddings and groups of equals.
+
+A candidate is relevant when its report says the same as the query's. The rank of a query is that of its first relevant
+candidate; ties with others count against it, so that a constant embedding does not look good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import hypergeom
+
+from datamodules.errors import DataError
+
+_ROWS = 512
+_REPLICATES = 1 << 22  # weights of a block of replicates
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What a retrieval gave.
+
+    Args:
+        rank: int64 [Q], from 1, of the first relevant candidate of every query.
+        relevant: int64 [Q], number of relevant candidates.
+        candidates: Number of all candidates.
+    """
+
+    rank: np.ndarray
+    relevant: np.ndarray
+    candidates: int
+
+
+def equivalence(report_id: np.ndarray, attributes: np.ndarray, missing: int = -100) -> np.ndarray:
+    """Groups of reports that say the same: identical texts, or the same stated attributes.
+
+    Both relations are joined to their transitive closure, so the groups part the reports. Reports that state nothing
+    are equal to identical texts only.
+
+    Args:
+        report_id: int [N], equal for identical texts.
+        attributes: int [N, A], `missing` where not stated.
+        missing: Code of what is not stated.
+
+    Returns:
+        int64 [N], number of the group.
+    """
+    if attributes.ndim != 2 or len(attributes) != len(report_id):
+        raise DataError(f"Reports {report_id.shape} and attributes {attributes.shape} must match [N] and [N, A].")
+    text = np.unique(report_id, return_inverse=True)[1].reshape(-1)
+    stated = (attributes != missing).any(axis=1)
+    content = np.full(len(text), -1, dtype=np.int64)
+    if stated.any():
+        content[stated] = np.unique(attributes[stated], axis=0, return_inverse=True)[1].reshape(-1)
+    texts, contents = int(text.max(initial=-1)) + 1, int(content.max(initial=-1)) + 1
+    edges = coo_matrix(
+        (np.ones(int(stated.sum())), (text[stated], texts + content[stated])), shape=(texts + contents,) * 2
+    )
+    return connected_components(edges, directed=False)[1][text].astype(np.int64)
+
+
+def first_relevant(
+    queries: np.ndarray,
+    candidates: np.ndarray,
+    query_group: np.ndarray,
+    candidate_group: np.ndarray,
+    at_once: int = _ROWS,
+) -> Ranks:
+    """Rank of the first relevant candidate of every query, without the whole matrix of similarities.
+
+    Args:
+        queries: float [Q, d].
+        candidates: float [N, d].
+        query_group: int [Q], what the query says.
+        candidate_group: int [N], what the candidate says; relevant where equal.
+        at_once: Queries whose similarities are held at a time.
+
+    Raises:
+        DataError: if shapes differ, or a query has no relevant candidate.
+    """
+    if queries.shape[:1] != query_group.shape or candidates.shape[:1] != candidate_group.shape or at_once < 1:
+        raise DataError(
+            f"Queries {queries.shape}, candidates {candidates.shape} and groups {query_group.shape}, "
+            f"{candidate_group.shape} do not match; expected one group for each."
+        )
+    lost = int((~np.isin(query_group, candidate_group)).sum())
+    if lost:
+        raise DataError(f"{lost} of {len(query_group)} queries have no relevant candidate; leave them out.")
+    rank = np.empty(len(queries), dtype=np.int64)
+    relevant = np.empty(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), at_once):
+        part = slice(start, start + at_once)
+        similarity = queries[part] @ candidates.T
+        same = query_group[part, None] == candidate_group
+        best = np.where(same, similarity, -np.inf).max(axis=1, keepdims=True)
+        rank[part] = 1 + ((similarity >= best) & ~same).sum(axis=1)
+        relevant[part] = same.sum(axis=1)
+    return Ranks(rank, relevant, len(candidates))
+
+
+def nearest(queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest candidates of every query, the nearest first, ties in the order of the candidates.
+
+    Returns:
+        int64 [Q, count] positions and their similarities [Q, count]; fewer columns where there are fewer candidates.
+    """
+    similarity = queries @ candidates.T
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    return order, np.take_along_axis(similarity, order, axis=1)
+
+
+def chance_recall(ranks: Ranks, k: int) -> float:
+    """Recall at k of a random order, exactly: the mean over queries of 1 - C(n - r, k) / C(n, k)."""
+    counts, times = np.unique(ranks.relevant, return_counts=True)
+    hit = hypergeom.sf(0, ranks.candidates, counts, min(k, ranks.candidates))
+    return float((hit * times).sum() / times.sum())
+
+
+def chance_median_rank(ranks: Ranks) -> int:
+    """Median rank of a random order: the least k at which half of the queries are expected to have a hit."""
+    low, high = 1, ranks.candidates
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if chance_recall(ranks, middle) >= 0.5 else (middle + 1, high)
+    return low
+
+
+def recall_statistic(rank: np.ndarray, patient: np.ndarray, patients: int, k: int, weights: np.ndarray) -> np.ndarray:
+    """Share of queries with a hit among the first k, for weightings of patients.
+
+    Args:
+        rank: int [Q].
+        patient: int [Q], patient of every query.
+        patients: Number of patients.
+        k: Candidates that are looked at.
+        weights: float [R, patients].
+
+    Returns:
+        float64 [R].
+    """
+    hits = np.bincount(patient, weights=rank <= k, minlength=patients)
+    counts = np.bincount(patient, minlength=patients)
+    weights = weights.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        share: np.ndarray = (weights @ hits) / (weights @ counts)
+    return share
+
+
+def median_statistic(rank: np.ndarray, patient: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted median rank, the least at which half of the weight has its hit; arguments as of `recall_statistic`."""
+    order = np.argsort(rank, kind="stable")
+    ordered, owner = rank[order], patient[order]
+    result = np.empty(len(weights))
+    step = max(1, _REPLICATES // max(1, len(rank)))
+    for start in range(0, len(weights), step):
+        total = np.cumsum(weights[start : start + step][:, owner].astype(np.float64), axis=1)
+        result[start : start + step] = ordered[(total >= total[:, -1:] / 2).argmax(axis=1)]
+    return result
