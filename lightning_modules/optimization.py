@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lightning_modules.errors import ModelError
+
+OptimizerKind = Literal["adamw", "paged_adamw8bit", "auto"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class OptimizerConfig:
         betas: Decay of the moment estimates.
         warmup: Share of all steps over which the rate rises from 0.
         final: Rate at the last step, as a share of `lr`.
+        kind: `adamw`; `paged_adamw8bit`, whose moments take a quarter of the memory and may leave the GPU (Dettmers et
+            al., ICLR 2022 and NeurIPS 2023); or `auto`, the latter on a GPU and the former elsewhere.
     """
 
     lr: float = 1e-3
@@ -30,8 +34,11 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.1
     final: float = 0.0
+    kind: OptimizerKind = "adamw"
 
     def __post_init__(self) -> None:
+        if self.kind not in ("adamw", "paged_adamw8bit", "auto"):
+            raise ModelError(f"Optimiser kind {self.kind!r} was found; choose one of adamw, paged_adamw8bit, auto.")
         if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1 or not 0 <= self.final <= 1:
             raise ModelError(
                 f"Optimiser: {self} was found; expected lr > 0, weight_decay >= 0, "
@@ -70,10 +77,20 @@ def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict
     return [group for group in groups if group["params"]]
 
 
+def _adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    on_gpu = any(parameter.is_cuda for group in groups for parameter in group["params"])
+    if config.kind == "paged_adamw8bit" or (config.kind == "auto" and on_gpu):
+        from bitsandbytes.optim import PagedAdamW8bit
+
+        eight_bit: torch.optim.Optimizer = PagedAdamW8bit(groups, lr=config.lr, betas=config.betas)
+        return eight_bit
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
 def make_optimizer(module: nn.Module, config: OptimizerConfig, total_steps: int) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns: AdamW and its schedule, stepped every step."""
     groups = decay_groups([module], config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    optimizer = _adamw(groups, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, total_steps, config.warmup, config.final)
     )

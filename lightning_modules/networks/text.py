@@ -169,9 +169,11 @@ class TextEncoder(nn.Module):
             target_modules="all-linear",
             bias="none",
             task_type="FEATURE_EXTRACTION",
-            base_model_name_or_path=self.config.base_name,
         )
-        return get_peft_model(backbone, config)
+        adapted = get_peft_model(backbone, config)
+        # peft records the folder of the base, which is a path of this machine.
+        adapted.peft_config["default"].base_model_name_or_path = self.config.base_name
+        return adapted
 
     @property
     def feature_dim(self) -> int:

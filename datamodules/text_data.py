@@ -1,0 +1,288 @@
+"""The DataModule of the text stages: the kidney reports of the pretraining centres, or a corpus, as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.attribute_data import attribute_codes
+from datamodules.attributes.schema import load_schema
+from datamodules.cohort import Cohort
+from datamodules.corpus import held_out, read_corpus
+from datamodules.errors import DataError
+from datamodules.schema import SIDES
+from datamodules.side_reports import shuffle_sentences, side_reports
+from datamodules.splits import split_of_fold
+from datamodules.text_sampling import BucketSampler, RankBatches, TextDraw
+from datamodules.tokenization import MISSING, Replacement, ReportTokenizer, TokenMasking
+
+Objective = Literal["mntp", "views", "attributes"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The distinct texts of one part.
+
+    Args:
+        texts: The texts.
+        attributes: int64 [texts, A], -100 where not stated; None where they are not asked for.
+    """
+
+    texts: list[str]
+    attributes: np.ndarray | None = None
+
+
+class TextDataset(Dataset[dict[str, Any]]):
+    """Loads one text per draw; holds no order and no randomness of its own."""
+
+    def __init__(self, part: Texts) -> None:
+        self.part = part
+
+    def __len__(self) -> int:
+        return len(self.part.texts)
+
+    def __getitem__(self, draw: TextDraw) -> dict[str, Any]:
+        facts = self.part.attributes
+        sample = {"text": self.part.texts[draw.number], "sample": draw.number, "seed": draw.seed}
+        return sample if facts is None else sample | {"attributes": facts[draw.number]}
+
+
+@dataclass(frozen=True)
+class TextCollate:
+    """Texts as a batch of tokens.
+
+    Args:
+        tokenizer: The tokens.
+        masking: Masks tokens; None gives two views of every text instead.
+        shuffle: Share of the texts whose sentences are put in another order, of first views and of second ones.
+    """
+
+    tokenizer: ReportTokenizer
+    masking: TokenMasking | None
+    shuffle: tuple[float, float]
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`sample` int64 [B], `attributes` int64 [B, A] where there are any, and tokens.
+
+        For masked prediction: `input_ids`, `attention_mask` and `labels` [B, T]. Else `input_ids` and `attention_mask`
+        [2 B, T], the first views before the second ones.
+        """
+        texts = [self._text(sample, self.shuffle[0], 0) for sample in samples]
+        if self.masking is None:
+            texts += [self._text(sample, self.shuffle[1], 1) for sample in samples]
+        rows = self.tokenizer.rows(texts)
+        batch = {"sample": torch.tensor([sample["sample"] for sample in samples])}
+        if "attributes" in samples[0]:
+            batch["attributes"] = torch.from_numpy(np.stack([sample["attributes"] for sample in samples]))
+        if self.masking is None:
+            return batch | self.tokenizer.padded(rows)
+        masked = [self.masking(row, sample["seed"]) for row, sample in zip(rows, samples, strict=True)]
+        tokens = self.tokenizer.padded([ids for ids, _ in masked])
+        labels = torch.full_like(tokens["input_ids"], MISSING)
+        for row, (_, wanted) in enumerate(masked):
+            labels[row, : len(wanted)] = torch.tensor(wanted)
+        return batch | tokens | {"labels": labels}
+
+    @staticmethod
+    def _text(sample: dict[str, Any], share: float, view: int) -> str:
+        text, seed = str(sample["text"]), int(sample["seed"])
+        rng = np.random.default_rng([seed, view])
+        return shuffle_sentences(text, int(rng.integers(1 << 31))) if rng.random() < share else text
+
+
+class ReportDataModule(lightning.LightningDataModule):
+    """Streams the texts of kidneys, each distinct one once an epoch, in batches of like length.
+
+    It trains on the training part of the pretraining centres and selects on their validation part; of a cohort with
+    folds it trains on all folds but the tested one. A validation text that also stands in training is left out. Masks
+    and the order of sentences depend on seed, epoch and text, not on rank, batch or interruption.
+
+    Args:
+        root: Folder of the cohort.
+        base: Folder or hub id of the text encoder's base, for its tokenizer.
+        base_name: What is recorded of it.
+        max_length: Most tokens of a text.
+        prompt: Words before every text.
+        objective: `mntp` masks tokens; `views` gives two views of every text; `attributes` does so for kidneys of which
+            something is stated, and says what.
+        corpus: Folder of .txt and .csv files to learn masked prediction from instead of the cohort's reports.
+        held_out_share: Share of a corpus that is kept for validation.
+        mask_probability: Share of the tokens that are predicted.
+        replacement: What masked tokens become, see `TokenMasking`.
+        mask_token: Stands for a masked token where the base has none of its own.
+        shuffle: Share of training texts, or of each of their views, whose sentences are put in another order. The
+            second view of a validation text always is.
+        seed: Seed of order, masks and shuffling.
+        fold: Fold to test, for a cohort evaluated in folds.
+        batch_size: Texts per rank and step.
+        num_workers: Loader processes per rank.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        base: str,
+        base_name: str,
+        max_length: int = 224,
+        prompt: str = "",
+        objective: Objective = "mntp",
+        corpus: Path | None = None,
+        held_out_share: float = 0.1,
+        mask_probability: float = 0.2,
+        replacement: Replacement = "bert",
+        mask_token: str = "_",
+        shuffle: float = 0.5,
+        seed: int = 42,
+        fold: int | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if objective not in ("mntp", "views", "attributes"):
+            raise DataError(f"data.objective={objective!r} was found; choose one of mntp, views, attributes.")
+        if not (0 <= shuffle <= 1 and 0 < held_out_share < 1):
+            raise DataError(f"shuffle={shuffle:g}, held_out_share={held_out_share:g}: expected shares of at most 1.")
+        if corpus is not None and objective == "attributes":
+            raise DataError("A corpus states no attributes of kidneys; leave data.corpus out of attribute contrast.")
+        self.root, self.base, self.corpus = Path(root), base, corpus
+        self.objective, self.held_out_share, self.shuffle = objective, held_out_share, shuffle
+        self.seed, self.fold = seed, fold
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.masked: dict[str, Any] = {
+            "probability": mask_probability,
+            "replacement": replacement,
+            "mask_token": mask_token,
+        }
+        self.tokens: dict[str, Any] = {"base": base_name, "max_length": max_length, "prompt": prompt}
+        # No path here: hyper-parameters go to MLflow and into checkpoints.
+        self.save_hyperparameters(
+            {
+                **self.tokens,
+                **self.masked,
+                "objective": objective,
+                "corpus": None if corpus is None else Path(corpus).name,
+                "shuffle": shuffle,
+                "seed": seed,
+                "fold": fold,
+                "batch_size": batch_size,
+            }
+        )
+
+    @property
+    def contract(self) -> dict[str, Any]:
+        """How texts become tokens, as plain data, for the module's checkpoint."""
+        return dict(self.tokens)
+
+    @cached_property
+    def tokenizer(self) -> ReportTokenizer:
+        """The tokenizer of the base."""
+        return ReportTokenizer(self.base, self.tokens["max_length"], self.tokens["prompt"])
+
+    @cached_property
+    def parts(self) -> dict[str, Texts]:
+        """The distinct texts of `train` and `val`.
+
+        Raises:
+            DataError: if a part is empty, or reports or attributes are missing.
+        """
+        parts = self._cohort_parts() if self.corpus is None else self._corpus_parts(Path(self.corpus))
+        empty = [name for name, part in parts.items() if not part.texts]
+        if empty:
+            raise DataError(
+                f"No text is left in the {' and '.join(empty)} part of the text stage; check the reports and the roles "
+                "of the centres with `make data-check`."
+            )
+        return parts
+
+    def _corpus_parts(self, folder: Path) -> dict[str, Texts]:
+        texts = read_corpus(folder)
+        kept = [held_out(text, self.held_out_share) for text in texts]
+        return {
+            "train": Texts([text for text, held in zip(texts, kept, strict=True) if not held]),
+            "val": Texts([text for text, held in zip(texts, kept, strict=True) if held]),
+        }
+
+    def _cohort_parts(self) -> dict[str, Texts]:
+        cohort = Cohort.load(self.root)
+        part = self._part_of_patients(cohort)
+        reports = side_reports(cohort, part.index[part.isin(["train", "val"])])
+        reports = reports.assign(part=reports["patient_id"].map(part))
+        codes = None
+        if self.objective == "attributes":
+            codes = _facts(cohort, reports)
+            stated = (codes[:, 1:] != MISSING).any(axis=1)
+            reports, codes = reports[stated].reset_index(drop=True), codes[stated]
+        # Training before validation, so that a text of both stays in training.
+        reports = reports.sort_values("part", kind="stable").drop_duplicates("text")
+        parts = {}
+        for name in ("train", "val"):
+            rows = reports.index[reports["part"] == name]
+            parts[name] = Texts(reports.loc[rows, "text"].astype(str).tolist(), None if codes is None else codes[rows])
+        return parts
+
+    def _part_of_patients(self, cohort: Cohort) -> pd.Series:
+        """The part of every patient by id; `test` for whoever this stage may not see."""
+        patients = cohort.patients().reset_index(drop=True)
+        if cohort.info.evaluation == "folds":
+            if self.fold is None:
+                raise DataError(f"Cohort {cohort.info.name} is evaluated in folds; name one with data.fold.")
+            part = split_of_fold(patients, self.fold, "malignancy", cohort.info.seed)
+        elif self.fold is not None:
+            raise DataError(f"Cohort {cohort.info.name} has roles of centres and no folds; leave data.fold out.")
+        else:
+            part = patients["split"].where(patients["role"] == "pretrain", "test")
+        return pd.Series(part.to_numpy(), index=patients["patient_id"].astype(str))
+
+    def loader(self, name: Literal["train", "val"]) -> DataLoader[dict[str, Any]]:
+        """The loader of one part on this rank."""
+        part, training = self.parts[name], name == "train"
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        lengths = [len(row) for row in self.tokenizer.rows(part.texts)]
+        batches = BucketSampler(lengths, self.batch_size * ranks, ranks, self.seed, shuffled=training)
+        # Without dropout only the order of sentences tells the views of a validation text apart.
+        shuffle = (self.shuffle, self.shuffle) if training else (0.0, 1.0)
+        masking = TokenMasking(self.tokenizer, **self.masked) if self.objective == "mntp" else None
+        return DataLoader(
+            TextDataset(part),
+            batch_sampler=RankBatches(batches, rank, ranks),
+            collate_fn=TextCollate(self.tokenizer, masking, shuffle),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # A generator of its own, so that opening the loader does not shift the global one, and with it dropout.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def setup(self, stage: str) -> None:
+        """Read and check everything before the first step."""
+        _ = self.parts
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The texts to train on."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The texts to select on; their masks and orders are the same in every epoch."""
+        return self.loader("val")
+
+
+def _facts(cohort: Cohort, reports: pd.DataFrame) -> np.ndarray:
+    """What is stated of every kidney, int64 [kidneys, 1 + attributes]; the side comes first, and is a fact as well."""
+    if "attributes" not in cohort.tables:
+        raise DataError(
+            f"Cohort {cohort.info.name} has no attributes; run `make attributes DATA=` first, which reads them out of "
+            "its reports."
+        )
+    codes = attribute_codes(cohort["attributes"], reports, load_schema())
+    side = reports["side"].map({side: number for number, side in enumerate(SIDES)}).to_numpy(dtype=np.int64)
+    return np.concatenate([side[:, None], codes], axis=1)

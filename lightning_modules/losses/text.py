@@ -1,0 +1,138 @@
+"""Losses of the text stages: masked next-token prediction, unsupervised SimCSE, contrast by attributes.
+
+Every loss is this rank's share times the number of ranks, so that the mean of gradients that DistributedDataParallel
+takes is the gradient of the loss on the global batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+from lightning_modules.losses.attributes import number_of_ranks, sum_over_ranks
+from lightning_modules.losses.balance import MISSING
+from lightning_modules.losses.gather import gather_rows, row_counts, row_offset
+
+
+class TokenTerms(NamedTuple):
+    """The loss over masked tokens: `loss` with gradient; this rank's `total` of it, `correct` and `tokens` without."""
+
+    loss: torch.Tensor
+    total: torch.Tensor
+    correct: torch.Tensor
+    tokens: torch.Tensor
+
+
+def shifted(states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The states that predict masked tokens: token t from the state at t - 1, as the base was trained to.
+
+    Args:
+        states: [B, T, H].
+        labels: int64 [B, T], the token that was masked, -100 elsewhere; the first token cannot be predicted.
+
+    Returns:
+        [M, H] and int64 [M], in the order of the batch.
+    """
+    wanted = labels[:, 1:] != MISSING
+    return states[:, :-1][wanted], labels[:, 1:][wanted]
+
+
+def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> TokenTerms:
+    """Cross-entropy over the masked tokens of the global batch (MNTP; BehnamGhader et al., COLM 2024).
+
+    Args:
+        logits: float [M, V] of this rank.
+        target: int64 [M].
+
+    Returns:
+        The terms; without any masked token a loss of 0 with a gradient of 0.
+    """
+    total = functional.cross_entropy(logits.float(), target, reduction="sum")
+    count = torch.tensor(float(len(target)), device=logits.device)
+    loss = total * (number_of_ranks() / sum_over_ranks(count).clamp_min(1.0))
+    correct = (logits.detach().argmax(dim=1) == target).sum().float() if len(target) else count.new_zeros(())
+    return TokenTerms(loss, total.detach(), correct, count)
+
+
+def simcse_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.05) -> torch.Tensor:
+    """Unsupervised SimCSE (Gao, Yao and Chen, EMNLP 2021): find each text's second view among all of the global batch.
+
+    Args:
+        first: float [B, D], first views of this rank; need not be of unit length.
+        second: float [B, D], their second views.
+        temperature: Of the cosine similarities.
+
+    Returns:
+        A scalar; -log softmax of the own view, over the second views of all ranks.
+    """
+    counts = row_counts(len(first), first.device)
+    others = gather_rows(functional.normalize(second.float(), dim=1), counts)
+    similarity = functional.normalize(first.float(), dim=1) @ others.T / temperature
+    own = torch.arange(len(first), device=first.device) + row_offset(counts)
+    return functional.cross_entropy(similarity, own, reduction="sum") * (number_of_ranks() / sum(counts))
+
+
+def agreement(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far the stated attributes of kidneys agree.
+
+    Args:
+        ours: int64 [B, A], -100 where not stated.
+        theirs: int64 [N, A].
+
+    Returns:
+        `share` float [B, N], the attributes that both state alike, as a share of those that either states, and
+        `conflict` bool [B, N], whether they differ in any that both state.
+    """
+    shape = len(ours), len(theirs)
+    alike, both, either = (torch.zeros(shape, dtype=torch.int16, device=ours.device) for _ in range(3))
+    for a, b in zip(ours.T, theirs.T, strict=True):  # one attribute at a time: B x N x A would not fit for a cohort
+        stated, known = (a != MISSING)[:, None], (b != MISSING)[None]
+        both += stated & known
+        either += stated | known
+        alike += stated & known & (a[:, None] == b[None])
+    return alike / either.clamp_min(1), both > alike
+
+
+def attribute_contrast_loss(
+    first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor, temperature: float = 0.1
+) -> torch.Tensor:
+    """Supervised contrast (SupCon, Khosla et al., NeurIPS 2020, L_out) of reports by what they state.
+
+    For an anchor i with positives P and negatives N, and a weight w of every positive,
+
+        L_i = - sum_{p in P} w_ip log( exp(z_i z_p / t) / sum_{a in P or N} exp(z_i z_a / t) ) / sum_{p in P} w_ip
+
+    averaged over the anchors, which are both views of every report. The other view of the same report is a positive
+    of weight 1. Another report that conflicts in any attribute is a negative. One that does not conflict is a positive
+    whose weight is the share of attributes that both state alike among those that either states: reports that agree in
+    part pull in part. Reports with nothing in common are neither and are left out.
+
+    Args:
+        first: float [B, D], first views of this rank; need not be of unit length.
+        second: float [B, D], second views.
+        attributes: int64 [B, A], -100 where not stated.
+        temperature: Of the cosine similarities.
+
+    Returns:
+        A scalar.
+    """
+    counts = row_counts(len(first), first.device)
+    z = functional.normalize(torch.stack([first, second], dim=1).float(), dim=2)
+    everyone, facts = gather_rows(z, counts), gather_rows(attributes, counts)
+    weight, conflict = agreement(attributes, facts)
+    rows = torch.arange(len(first), device=first.device)
+    own = torch.zeros_like(conflict)
+    own[rows, rows + row_offset(counts)] = True
+    weight = torch.where(conflict, 0.0, weight).masked_fill(own, 1.0).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    used = (conflict | own).repeat_interleave(2, 0).repeat_interleave(2, 1) | (weight > 0)
+    place = torch.arange(2 * len(first), device=first.device)
+    oneself = torch.zeros_like(used)
+    oneself[place, place + 2 * row_offset(counts)] = True
+    used, weight = used & ~oneself, weight.masked_fill(oneself, 0.0)
+    similarity = z.flatten(0, 1) @ everyone.flatten(0, 1).T / temperature
+    log_share = similarity - similarity.masked_fill(~used, float("-inf")).logsumexp(dim=1, keepdim=True)
+    # The other view is always there, so the weights of an anchor never sum to 0.
+    loss = -(log_share * weight).sum(dim=1) / weight.sum(dim=1)
+    return loss.sum() * (number_of_ranks() / (2 * sum(counts)))

@@ -1,0 +1,256 @@
+"""Stage 2: a causal language model becomes a text encoder, by one objective after the other."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from lightning_modules.base import CHECKPOINT_KEY, SuiteModule
+from lightning_modules.errors import ModelError
+from lightning_modules.losses.attributes import number_of_ranks, sum_over_ranks
+from lightning_modules.losses.text import attribute_contrast_loss, masked_token_loss, shifted, simcse_loss
+from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
+from lightning_modules.networks.text_export import check_base, read_text_encoder, refuse_differences
+from lightning_modules.optimization import OptimizerConfig
+
+
+class TextAdaptation(SuiteModule):
+    """Base of the text objectives: adapters on a frozen base, of which checkpoints hold the trained weights only.
+
+    Args:
+        text: Which base, and how it is adapted.
+        contract: How texts become tokens, linked from the DataModule.
+        optimizer: Optimiser and schedule.
+        pretrained: Folder of an exported text encoder to start from; adapters that change nothing when left out.
+        pretrained_sha256: Hash that its weights must have, where it is known.
+    """
+
+    monitor: ClassVar[str] = "val/loss"
+    mode: ClassVar[str] = "min"
+    with_head: ClassVar[bool] = False
+    encoder: TextEncoder
+
+    def __init__(
+        self,
+        text: TextEncoderConfig,
+        contract: dict[str, Any],
+        optimizer: OptimizerConfig,
+        pretrained: Path | None = None,
+        pretrained_sha256: str = "",
+    ) -> None:
+        optimizer = OptimizerConfig(**optimizer) if isinstance(optimizer, Mapping) else optimizer
+        super().__init__(contract, optimizer)
+        self.text = TextEncoderConfig.of(text)
+        if not self.text.adapter:
+            raise ModelError("text.adapter is off, which leaves nothing to train; set it to true.")
+        self.pretrained, self.pretrained_sha256 = pretrained, pretrained_sha256
+        self.strict_loading = False  # checkpoints leave the frozen base out; on_load_checkpoint checks the rest
+        # Plain data only and no path, so that checkpoints load with weights_only.
+        self.save_hyperparameters(
+            {
+                "text": self.text.recorded(),
+                "contract": dict(contract),
+                "optimizer": {**asdict(optimizer), "betas": list(optimizer.betas)},
+                "pretrained_sha256": pretrained_sha256,
+                **self.described(),
+            }
+        )
+
+    def described(self) -> dict[str, Any]:
+        """The subclass's own hyper-parameters, as plain data."""
+        return {}
+
+    def configure_model(self) -> None:
+        """Load the base on this rank's device, where 4-bit weights are packed, and the adapters to start from."""
+        if not hasattr(self, "encoder"):
+            self.build(self.trainer.strategy.root_device)
+
+    def build(self, device: torch.device | str) -> None:
+        """Load base and adapters.
+
+        Raises:
+            ModelError: if the adapters to start from have another hash or belong to another base.
+        """
+        # Masked prediction reads hidden states only, and its projection would never be trained.
+        config = replace(self.text, projection=None) if self.with_head else self.text
+        encoder = TextEncoder(config, device, head=self.with_head)
+        if self.pretrained is not None:
+            found = read_text_encoder(Path(self.pretrained))
+            if self.pretrained_sha256 and found.sha256 != self.pretrained_sha256:
+                raise ModelError(
+                    f"The adapters to start from have SHA-256 {found.sha256[:12]}; this run began with "
+                    f"{self.pretrained_sha256[:12]}. They were trained anew since; delete this run's folder."
+                )
+            check_base(found, encoder, Path(self.pretrained).name)
+            fresh = {name: value for name, value in encoder.adapter_state().items() if name == "projection.weight"}
+            state = {name: value for name, value in found.state.items() if name != "projection.weight" or fresh}
+            encoder.load_adapter_state({**fresh, **state})
+        self.encoder = encoder.train()  # the Trainer keeps the mode that it finds
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Embeddings float32 [B, feature_dim] of tokens int64 [B, T]."""
+        embedding: torch.Tensor = self.encoder(input_ids, attention_mask)
+        return embedding
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The trained weights only: adapters and projection."""
+        return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+
+    def _origin(self) -> dict[str, Any]:
+        return {"base": self.encoder.base_fingerprint, "quantization": self.text.quantization}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stamp the checkpoint with its class, its tokens and the base that its weights belong to."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["origin"] = self._origin()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another class, base or depth."""
+        super().on_load_checkpoint(checkpoint)
+        refuse_differences(
+            checkpoint[CHECKPOINT_KEY]["origin"],
+            self._origin(),
+            f"The checkpoint was trained on {checkpoint['hyper_parameters']['text']['base_name']}",
+        )
+        ours, theirs = set(self.state_dict()), set(checkpoint["state_dict"])
+        if ours != theirs:
+            raise ModelError(
+                f"The checkpoint has {len(theirs)} trained weights and this run {len(ours)}, first difference "
+                f"{min(ours ^ theirs)}; layers, rank or projection differ."
+            )
+
+
+class MaskedNextToken(TextAdaptation):
+    """Masked next-token prediction (MNTP; LLM2Vec, BehnamGhader et al., COLM 2024).
+
+    A bidirectional model learns to use the tokens behind: masked token t is predicted from the state at t - 1.
+    Arguments as `TextAdaptation`.
+    """
+
+    with_head: ClassVar[bool] = True
+
+    def _terms(self, batch: Mapping[str, Any]) -> Any:
+        states = self.encoder.hidden(batch["input_ids"], batch["attention_mask"])
+        chosen, target = shifted(states, batch["labels"])
+        return masked_token_loss(self.encoder.logits(chosen), target)
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
+        """Cross-entropy over the masked tokens of the global batch."""
+        terms = self._terms(batch)
+        self.log("train/loss", terms.total / terms.tokens.clamp_min(1), batch_size=len(batch["sample"]), prog_bar=True)
+        loss: torch.Tensor = terms.loss
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._counts = torch.zeros(3, dtype=torch.float64)
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Add up losses and hits."""
+        terms = self._terms(batch)
+        self._counts += torch.stack([terms.total, terms.correct, terms.tokens]).double().cpu()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log cross-entropy and accuracy over all masked tokens of all ranks."""
+        total, correct, tokens = sum_over_ranks(self._counts.to(self.device)).tolist()
+        self.log("val/loss", torch.tensor(total / max(tokens, 1)), rank_zero_only=False)
+        self.log("val/token_accuracy", torch.tensor(correct / max(tokens, 1)), rank_zero_only=False)
+
+
+class TextContrast(TextAdaptation):
+    """Base of the objectives that compare two views of every text.
+
+    Args:
+        text: Which base, and how it is adapted.
+        contract: How texts become tokens, linked from the DataModule.
+        optimizer: Optimiser and schedule.
+        pretrained: Folder of the exported text encoder to start from.
+        pretrained_sha256: Hash that its weights must have, where it is known.
+        temperature: Of the cosine similarities.
+
+    Raises:
+        ModelError: if the temperature is not positive.
+    """
+
+    def __init__(
+        self,
+        text: TextEncoderConfig,
+        contract: dict[str, Any],
+        optimizer: OptimizerConfig,
+        pretrained: Path | None = None,
+        pretrained_sha256: str = "",
+        temperature: float = 0.05,
+    ) -> None:
+        if temperature <= 0:
+            raise ModelError(f"temperature={temperature:g} was found; expected more than 0.")
+        self.temperature = temperature
+        super().__init__(text, contract, optimizer, pretrained, pretrained_sha256)
+
+    def described(self) -> dict[str, Any]:
+        """The temperature."""
+        return {"temperature": self.temperature}
+
+    @abstractmethod
+    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> torch.Tensor:
+        """This rank's share of the loss, times the number of ranks."""
+
+    def _views(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        first, second = self(batch["input_ids"], batch["attention_mask"]).chunk(2)
+        return first, second, batch.get("attributes")
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
+        """The loss over the texts of all ranks."""
+        loss = self.loss(*self._views(batch))
+        mean = sum_over_ranks(loss) / number_of_ranks()
+        self.log("train/loss", mean, batch_size=len(batch["sample"]), prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to collect."""
+        self._seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Collect embeddings."""
+        self._seen.append(self._views(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss over all validation texts at once, which does not depend on batch size and ranks."""
+        first, second = (torch.cat([entry[view] for entry in self._seen]) for view in (0, 1))  # type: ignore[misc]
+        facts = [entry[2] for entry in self._seen if entry[2] is not None]
+        loss = self.loss(first, second, torch.cat(facts) if facts else None)
+        self.log("val/loss", sum_over_ranks(loss) / number_of_ranks(), rank_zero_only=False)
+        self._seen = []
+
+
+class UnsupervisedSimcse(TextContrast):
+    """Unsupervised SimCSE (Gao, Yao and Chen, EMNLP 2021): two views of a text, told from all others.
+
+    The views differ by dropout and by the order of their sentences. Arguments as `TextContrast`.
+    """
+
+    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> torch.Tensor:
+        """Cross-entropy of finding the second view among those of all ranks."""
+        return simcse_loss(first, second, self.temperature)
+
+
+class AttributeContrast(TextContrast):
+    """Supervised contrast by what reports state (SupCon, Khosla et al., NeurIPS 2020).
+
+    Kidneys whose stated attributes agree attract each other, as far as they agree, and those that conflict in any
+    attribute, the side included, repel. See `lightning_modules.losses.text`. Arguments as `TextContrast`.
+    """
+
+    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> torch.Tensor:
+        """Supervised contrastive loss over both views of all ranks.
+
+        Raises:
+            ModelError: if the batch holds no attributes.
+        """
+        if attributes is None:
+            raise ModelError("AttributeContrast needs attributes in the batch; set data.objective to attributes.")
+        return attribute_contrast_loss(first, second, attributes, self.temperature)
