@@ -277,7 +277,7 @@ class _Writer:
         if "size" in placeholders(template) and lesion is not None:
             words["size"] = self._size(side, lesion)
         capitals = {f"{name}_capital": word[:1].upper() + word[1:] for name, word in words.items()}
-        return _sentence_case(template.format(**words, **capitals))
+        return sentence_case(template.format(**words, **capitals))
 
     def _size(self, side: str, lesion: Lesion) -> str:
         first, second = lesion.measures.diameter_mm, lesion.measures.second_mm
@@ -299,7 +299,7 @@ class _Writer:
         return options[int(self.rng.integers(len(options)))]
 
 
-def _sentence_case(text: str) -> str:
-    """First letter large, and 'an' before a vowel."""
+def sentence_case(text: str) -> str:
+    """A sentence with its first letter large, and 'an' before a vowel."""
     text = re.sub(r"\b([Aa]) (?=[aeio]|ill|un(?!i)|8)", r"\1n ", text)
     return text[:1].upper() + text[1:]
