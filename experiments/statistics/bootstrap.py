@@ -71,6 +71,26 @@ def weighted_auroc(target: np.ndarray, score: np.ndarray, weights: np.ndarray) -
     return result
 
 
+def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean of values for many weightings of the same samples.
+
+    Args:
+        values: float [N] or [N, T].
+        weights: float [R, N].
+
+    Returns:
+        float64 [R] or [R, T]; NaN where all weights are 0.
+    """
+    result = np.empty((len(weights), *values.shape[1:]))
+    step = max(1, _CACHED // max(1, len(values)))
+    for start in range(0, len(weights), step):
+        part = weights[start : start + step].astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            total = part.sum(axis=1)
+            result[start : start + step] = ((part @ values).T / total).T
+    return result
+
+
 def macro_auroc(target: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean over classes of the one-vs-rest AUC; for two classes the AUC of the second.
 

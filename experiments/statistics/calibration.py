@@ -1,0 +1,196 @@
+"""Whether predicted probabilities are what is observed: slope, intercept, Brier score, curve."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
+
+from datamodules.errors import DataError
+from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_means
+from experiments.statistics.estimate import Estimate, probabilities, survival_arrays, undefined
+from experiments.statistics.kaplan_meier import survival_at
+from experiments.statistics.operating_point import wilson
+
+CLIP = 1e-6
+"""Probabilities nearer to 0 or 1 are moved this far away, since their log-odds are not finite."""
+
+
+def calibration_slope(target: np.ndarray, probability: np.ndarray) -> Estimate:
+    r"""Slope of logistic recalibration (Cox, Biometrika 1958): below 1, predictions are too extreme.
+
+    .. math:: logit(y) = a + b \, logit(p), \quad b = 1 \text{ when calibrated}
+
+    Args:
+        target: 0 or 1 [N].
+        probability: Predicted probability of 1 [N].
+
+    Returns:
+        The maximum-likelihood slope with Wald's interval. Undefined when a class has no patient, when all predictions
+        are equal, or when they separate the classes, since the slope is then infinite.
+
+    Raises:
+        DataError: if lengths differ, a target is not 0 or 1, or a probability lies outside [0, 1].
+    """
+    target, probability = probabilities(target, probability)
+    n, positives = len(target), int(target.sum())
+    odds = logit(np.clip(probability, CLIP, 1 - CLIP))
+    if positives in (0, n) or np.ptp(odds) == 0 or _separated(target, odds):
+        return undefined(n, positives)
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200)
+    model.fit(odds[:, None], target)
+    fitted = model.predict_proba(odds[:, None])[:, 1]
+    design = np.column_stack([np.ones(n), odds])
+    information = design.T @ (design * (fitted * (1 - fitted))[:, None])
+    return _wald(float(model.coef_[0, 0]), float(np.sqrt(np.linalg.inv(information)[1, 1])), n, positives)
+
+
+def calibration_intercept(target: np.ndarray, probability: np.ndarray) -> Estimate:
+    r"""Calibration in the large (Van Calster et al., BMC Medicine 2019): above 0, predictions are too low.
+
+    .. math:: logit(y) = a + logit(p), \quad a = 0 \text{ when calibrated}
+
+    Args:
+        target: 0 or 1 [N].
+        probability: Predicted probability of 1 [N].
+
+    Returns:
+        The maximum-likelihood intercept, slope fixed at 1, with Wald's interval; undefined when a class has no patient.
+
+    Raises:
+        DataError: as of `calibration_slope`.
+    """
+    target, probability = probabilities(target, probability)
+    n, positives = len(target), int(target.sum())
+    if positives in (0, n):
+        return undefined(n, positives)
+    odds = logit(np.clip(probability, CLIP, 1 - CLIP))
+    # At these ends all predictions lie above or below the prevalence, so a root lies between them.
+    ends = logit(positives / n) - np.array([odds.max(), odds.min()])
+    value = float(brentq(lambda shift: expit(odds + shift).sum() - positives, ends[0] - 1, ends[1] + 1, xtol=1e-12))
+    fitted = expit(odds + value)
+    return _wald(value, float(1 / np.sqrt((fitted * (1 - fitted)).sum())), n, positives)
+
+
+def _separated(target: np.ndarray, odds: np.ndarray) -> bool:
+    positive, negative = odds[target], odds[~target]
+    return bool(negative.max() <= positive.min() or positive.max() <= negative.min())
+
+
+def _wald(value: float, error: float, n: int, events: int) -> Estimate:
+    spread = float(norm.ppf(0.975)) * error
+    return Estimate(value, value - spread, value + spread, n, events)
+
+
+def brier(target: np.ndarray, probability: np.ndarray) -> Statistic:
+    """Brier score as a statistic of weighted patients: the mean squared error of the probability (Brier, 1950).
+
+    Raises:
+        DataError: as of `calibration_slope`.
+    """
+    target, probability = probabilities(target, probability)
+    error = np.square(probability - target)
+    return lambda weights: weighted_means(error, weights)
+
+
+def scaled_brier(target: np.ndarray, probability: np.ndarray) -> Statistic:
+    """1 - Brier / Brier of the prevalence, as a statistic of weighted patients: 1 is perfect, 0 knows only prevalence.
+
+    After Steyerberg et al., Epidemiology 2010. NaN where the weights leave one class.
+
+    Raises:
+        DataError: as of `calibration_slope`.
+    """
+    score = brier(target, probability)
+    positive = np.asarray(target, dtype=np.float64)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        prevalence = weighted_means(positive, weights)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variance = prevalence * (1 - prevalence)
+            return np.where(variance > 0, 1 - score(weights) / variance, np.nan)
+
+    return statistic
+
+
+def calibration_summary(
+    target: np.ndarray, probability: np.ndarray, replicates: int = 2000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Slope, intercept, Brier score and scaled Brier score with their intervals.
+
+    Raises:
+        DataError: as of `calibration_slope`, or if there is no patient.
+    """
+    n, positives = len(target), int(np.sum(target))
+    return {
+        "calibration slope": calibration_slope(target, probability),
+        "calibration intercept": calibration_intercept(target, probability),
+        "brier": bootstrap(brier(target, probability), n, replicates, seed, positives)[0],
+        "scaled brier": bootstrap(scaled_brier(target, probability), n, replicates, seed, positives)[0],
+    }
+
+
+def calibration_curve(target: np.ndarray, probability: np.ndarray, groups: int = 10) -> pd.DataFrame:
+    """Observed share of positives against the mean prediction, in groups of about equal size.
+
+    Args:
+        target: 0 or 1 [N].
+        probability: Predicted probability of 1 [N].
+        groups: Groups by quantile of the prediction; equal predictions stay together, so there may be fewer.
+
+    Returns:
+        Columns predicted, observed, low, high (Wilson), n, events, by increasing prediction.
+
+    Raises:
+        DataError: as of `calibration_slope`, or if there is no patient or no group.
+    """
+    target, probability = probabilities(target, probability)
+    rows = []
+    for members in _quantile_groups(probability, groups):
+        share = wilson(int(target[members].sum()), int(members.sum()))
+        rows.append({"predicted": float(probability[members].mean()), **_observed(share)})
+    return pd.DataFrame(rows)
+
+
+def survival_calibration_curve(
+    time_months: np.ndarray, event: np.ndarray, survival: np.ndarray, horizon_months: float, groups: int = 5
+) -> pd.DataFrame:
+    """Observed event rate by a horizon, by Kaplan-Meier, against the predicted one, in groups of about equal size.
+
+    Args:
+        time_months: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        survival: Predicted probability of surviving the horizon [N].
+        horizon_months: The horizon.
+        groups: Groups by quantile of the prediction.
+
+    Returns:
+        Columns predicted, observed, low, high (log-log Greenwood), n, events up to the horizon, by increasing predicted
+        risk. Undefined in a group that nobody is followed in up to the horizon.
+
+    Raises:
+        DataError: as of `survival_arrays`, or if a probability lies outside [0, 1].
+    """
+    time, event, survival = survival_arrays(time_months, event, survival)
+    probabilities(event, survival)
+    rows = []
+    for members in _quantile_groups(1 - survival, groups):
+        kept = survival_at(time[members], event[members], horizon_months)
+        rate = Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low, kept.n, kept.events)
+        rows.append({"predicted": float(1 - survival[members].mean()), **_observed(rate)})
+    return pd.DataFrame(rows)
+
+
+def _observed(share: Estimate) -> dict[str, float | int | None]:
+    return {"observed": share.value, "low": share.low, "high": share.high, "n": share.n, "events": share.events}
+
+
+def _quantile_groups(values: np.ndarray, groups: int) -> list[np.ndarray]:
+    if groups < 1 or not len(values):
+        raise DataError(f"{groups} groups of {len(values)} patients were asked for; expected at least one of each.")
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, groups + 1)[1:-1], method="higher"))
+    number = np.searchsorted(edges, values, side="right")
+    return [number == group for group in np.unique(number)]
