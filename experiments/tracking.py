@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json
+from experiments.buffered_logger import BufferedMLFlowLogger
 from experiments.console import is_main_rank
 
 RUN_FILE = "mlflow.json"
@@ -113,7 +114,7 @@ def make_logger(
         write_json(folder / RUN_FILE, {"run_id": run_id, "store": _store_name(uri)})
     else:
         client.update_run(run_id, status="RUNNING")
-    return MLFlowLogger(experiment_name=experiment, tracking_uri=uri, run_id=run_id)
+    return BufferedMLFlowLogger(experiment_name=experiment, tracking_uri=uri, run_id=run_id)
 
 
 def _store_name(uri: str) -> str:
