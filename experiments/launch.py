@@ -22,8 +22,14 @@ from lightning_modules.base import SuiteModule
 DONE = "DONE"
 RUN_COMMAND = "run.json"
 CONFIG = "config.yaml"
-# Where a run computes and reads from may change between a start and its resumption; what it computes may not.
+# Where and how a run computes and reads may change between a start and its resumption; what it computes may not.
 _FREE = (
+    "encoder.channels_last",
+    "encoder.checkpointing",
+    "encoder.compile",
+    "text.base",
+    "text.compute_dtype",
+    "text.checkpointing",
     "run_dir",
     "trainer.default_root_dir",
     "trainer.accelerator",
@@ -190,12 +196,13 @@ def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = copy.deepcopy(dict(resolved))
     content["run_dir"] = Path(str(content["run_dir"])).name
     arguments = content["data"]["init_args"]
-    for key in ("root", "cache_dir"):
+    for key in ("root", "cache_dir", "corpus"):
         if arguments.get(key):
             arguments[key] = Path(str(arguments[key])).name
     pretrained = content["model"]["init_args"].get("pretrained")
     if pretrained:
         content["model"]["init_args"]["pretrained"] = Path(str(pretrained)).name
+    content["text"]["base"] = Path(content["text"]["base"]).name
     content["trainer"]["default_root_dir"] = content["run_dir"]
     return content
 

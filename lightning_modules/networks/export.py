@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 
 FORMAT = 1
 WEIGHTS, CONFIG, CONTRACT, CARD = "model.safetensors", "config.json", "contract.json", "README.md"
-_HOW_ONLY = ("channels_last", "checkpointing")
+_HOW_ONLY = ("channels_last", "checkpointing", "compile")
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,12 @@ def load_pretrained(
 
 
 def load_exported(folder: Path) -> tuple[nn.Module, ExportedEncoder]:
-    """An exported encoder ready to use, in evaluation mode.
+    """An exported encoder ready to use, in evaluation mode and not compiled.
 
     Raises:
         ModelError: as `read_encoder`.
     """
     found = read_encoder(folder)
-    encoder = build_encoder(found.config)
+    encoder = build_encoder(replace(found.config, compile=False))  # a compiler there says nothing of one here
     encoder.load_state_dict(found.weights)
     return encoder.eval(), found
