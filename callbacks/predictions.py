@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning
 import numpy as np
 import pandas as pd
+import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.metrics.patient_scores import PatientTable
@@ -18,16 +21,41 @@ PREDICTIONS = "predictions.parquet"
 class PredictionWriter(Callback):
     """Writes `predictions.parquet` into the run's folder at the end of a test.
 
-    Columns: patient_id, center, role, part, target and one score_<class> per class (softmax of the patient's mean
-    logits). The module offers the gathered table as `test_table`, the DataModule the patients as `plan.patients`.
+    Columns: patient_id, center, role, part; `target` (class index) of a classification task, or `<endpoint>_months` and
+    `<endpoint>_event` (missing where not known) of a survival task; and what the module predicts: one `score_<class>`
+    per class, or `risk`. Where the same weights were validated before, the validation patients are in the table too
+    (part val), since thresholds and risk groups are cut on them.
+
+    The module offers the gathered tables as `val_table` and `test_table` and the columns as `prediction_columns`, the
+    DataModule the patients as `plan.patients` and the task as `label`.
     """
+
+    def __init__(self) -> None:
+        self._validated: pd.DataFrame | None = None
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Forget what earlier weights predicted."""
+        self._validated = None
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep the validation of the weights that will be tested; those in the middle of a fit are others."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._validated = _predictions(trainer, pl_module, pl_module.val_table)  # type: ignore[arg-type]
 
     @rank_zero_only
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the table, atomically."""
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        table: PatientTable = pl_module.test_table  # type: ignore[assignment]
-        _write(prediction_frame(table, datamodule.plan.patients, datamodule.label.class_names), trainer)
+        tested = _predictions(trainer, pl_module, pl_module.test_table)  # type: ignore[arg-type]
+        parts = [tested] if self._validated is None else [tested, self._validated]
+        _write(pd.concat(parts, ignore_index=True).sort_values("patient_id", ignore_index=True), trainer)
+
+
+def _predictions(trainer: lightning.Trainer, module: lightning.LightningModule, table: PatientTable) -> pd.DataFrame:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    columns = module.prediction_columns(table.score, list(datamodule.label.class_names))  # type: ignore[operator]
+    return prediction_frame(table.patient, datamodule.plan.patients, columns)
 
 
 class AttributePredictionWriter(Callback):
@@ -82,22 +110,28 @@ def attribute_frame(
     return frame.sort_values(["patient_id", "study_id", "side"], ignore_index=True)
 
 
-def prediction_frame(table: PatientTable, patients: pd.DataFrame, class_names: list[str]) -> pd.DataFrame:
-    """Join scores to patients.
+def prediction_frame(
+    patient: torch.Tensor, patients: pd.DataFrame, columns: Mapping[str, torch.Tensor]
+) -> pd.DataFrame:
+    """Join predictions to patients and what is known of them.
 
     Args:
-        table: Scores (logits) by patient number.
-        patients: Patient table that the numbers index.
-        class_names: Names of the score columns.
+        patient: Rows of the patient table [N].
+        patients: Patient table of the DataModule.
+        columns: What is predicted, by name [N].
 
     Returns:
-        One row per patient, sorted by patient_id.
+        One row per patient, sorted by patient_id; columns as `PredictionWriter` says.
     """
-    rows = patients.iloc[table.patient.cpu().numpy()]
-    probability = table.score.double().softmax(dim=1).cpu().numpy()
-    columns = ["patient_id", "center", "role", "part"]
-    frame = rows[columns].reset_index(drop=True).astype("string")
-    frame["target"] = table.target.cpu().numpy()
-    for number, name in enumerate(class_names):
-        frame[f"score_{name}"] = probability[:, number]
+    rows = patients.iloc[patient.cpu().numpy()].reset_index(drop=True)
+    frame = rows[["patient_id", "center", "role", "part"]].astype("string")
+    endpoints = [name.removesuffix("_known") for name in map(str, rows) if name.endswith("_known")]
+    if not endpoints:
+        frame["target"] = rows["target"].to_numpy(dtype=int)
+    for name in endpoints:
+        known = rows[f"{name}_known"].to_numpy(dtype=bool)
+        frame[f"{name}_months"] = rows[f"{name}_months"].astype("Float64").where(known)
+        frame[f"{name}_event"] = rows[f"{name}_event"].astype("boolean").where(known)
+    for name, values in columns.items():
+        frame[name] = values.cpu().numpy()
     return frame.sort_values("patient_id", ignore_index=True)

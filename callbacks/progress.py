@@ -15,9 +15,15 @@ logger = logging.getLogger("renal_suite")
 
 
 class Throughput(Callback):
-    """Logs samples per second, learning rate and peak GPU memory of every epoch, and says how long the rest takes."""
+    """Logs samples per second, learning rate and peak GPU memory of every epoch, and says how long the rest takes.
 
-    def __init__(self) -> None:
+    Args:
+        unit: What a sample is called.
+        key: Entry of the batch with one row a sample.
+    """
+
+    def __init__(self, unit: str = "volumes", key: str = "patient") -> None:
+        self.unit, self.key = unit, key
         self._started = 0.0
         self._run_started = 0.0
         self._first_epoch = 0
@@ -42,7 +48,7 @@ class Throughput(Callback):
         batch_idx: int,
     ) -> None:
         """Count the samples of this rank."""
-        self._samples += len(batch["patient"])
+        self._samples += len(batch[self.key])
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the rates."""
@@ -60,7 +66,7 @@ class Throughput(Callback):
             metrics = ", ".join(
                 f"{name} {float(value):.3f}"
                 for name, value in sorted(trainer.callback_metrics.items())
-                if name in ("train/loss", "val/loss", "val/auroc", "val/mean_auroc")
+                if name in ("train/loss", "val/loss", "val/auroc", "val/c_index", "val/mean_auroc")
             )
-            text = f"epoch {done}/{total}: {metrics}, {rate:.1f} volumes/s, about {timedelta(seconds=round(left))} left"
+            text = f"epoch {done}/{total}: {metrics}, {rate:.1f} {self.unit}/s, about {timedelta(seconds=round(left))} left"
             rank_zero_only(logger.info)(text)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.labels import Label, targets
+from datamodules.labels import MISSING, Label, survival_arrays, targets, time_grid
+from datamodules.schema import ENDPOINTS
 from datamodules.splits import label_fraction, label_order
 from datamodules.streaming import Plan, VolumeDataModule
 from datamodules.volumes import VolumeSet
@@ -40,12 +42,15 @@ class RoiDataModule(VolumeDataModule):
         return {"task": self.label.name, "fraction": self.fraction, "role": self.role}
 
     def select(self, cohort: Cohort, volumes: VolumeSet) -> Plan:
-        """Eligible patients with a known label, and their index kidneys with the `target`.
+        """Eligible patients with a known label, and their index kidneys with the `target`, or the endpoints.
+
+        Survival tasks train and select on patients whose own endpoint is known, and test those of whom any is.
 
         Raises:
             DataError: if the fold or the fraction is refused, or a patient has no volume of the index kidney.
         """
         patients = self._parts(cohort, targets(cohort, self.label)).reset_index(drop=True)
+        patients.loc[(patients["target"] == MISSING) & (patients["part"] != "test"), "part"] = "unused"
         train = patients["part"] == "train"
         patients.loc[train & ~patients["patient_id"].isin(self._labelled(patients[train])), "part"] = "unused"
         kidneys = cohort["kidneys"]
@@ -54,18 +59,39 @@ class RoiDataModule(VolumeDataModule):
         kidneys = kidneys.merge(numbered, on="patient_id").sort_values(["patient_id", "study_id", "side"])
         kidneys = kidneys.reset_index(drop=True)
         self._check_volumes(cohort, volumes, patients, kidneys)
-        target = patients["target"].to_numpy(dtype="int64")[kidneys["row"].to_numpy(dtype="int64")]
-        return Plan(cohort, volumes, patients, kidneys, {"target": target})
+        rows = kidneys["row"].to_numpy(dtype="int64")
+        survival = self.label.kind == "survival"
+        values = survival_arrays(patients) if survival else {"target": patients["target"].to_numpy(dtype="int64")}
+        return Plan(cohort, volumes, patients, kidneys, {name: array[rows] for name, array in values.items()})
 
     @property
     def class_counts(self) -> list[int]:
-        """Number of training patients of each class."""
+        """Number of training patients of each class; of a survival task those censored and those with an event."""
         train = self.plan.patients[self.plan.patients["part"] == "train"]
-        return [int((train["target"] == number).sum()) for number in range(len(self.label.classes))]
+        return [int((train["target"] == number).sum()) for number in range(len(self.label.classes) or 2)]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What a survival model must know of its task, as plain data without any patient; empty for other tasks.
+
+        `endpoint` is what it is trained on, `cuts` the time grid in months, cut on training patients.
+        """
+        if self.label.kind != "survival":
+            return {}
+        name = self.label.endpoint
+        train = self.plan.patients[self.plan.patients["part"] == "train"]
+        values, column = survival_arrays(train), ENDPOINTS.index(name)
+        cuts = time_grid(values["time_months"][:, column], values["event"][:, column], self.label.intervals)
+        return {"endpoint": name, "cuts": cuts}
+
+    @property
+    def endpoints(self) -> dict[str, np.ndarray]:
+        """`survival_arrays` of every row of the patient table, for a model that keeps risk sets over batches."""
+        return survival_arrays(self.plan.patients)
 
     def _parts(self, cohort: Cohort, known: pd.DataFrame) -> pd.DataFrame:
         known = known.copy()
-        parts = self.fold_parts(cohort, known, self.label.column)
+        parts = self.fold_parts(cohort, known, self.label.outcome)
         if parts is not None:
             return known.assign(part=parts)
         roles = ("pretrain",) if self.role == "pretrain" else ("internal", "external")
@@ -77,7 +103,8 @@ class RoiDataModule(VolumeDataModule):
         outcomes = train["target"].astype(str).tolist()
         patient_ids = train["patient_id"].tolist()
         order = label_order(patient_ids, outcomes, train["center"].tolist(), self.seed, self.label.name)
-        return label_fraction(order, dict(zip(patient_ids, outcomes, strict=True)), self.fraction)
+        survival = self.label.kind == "survival"
+        return label_fraction(order, dict(zip(patient_ids, outcomes, strict=True)), self.fraction, survival=survival)
 
     def _check_volumes(self, cohort: Cohort, volumes: VolumeSet, patients: pd.DataFrame, kidneys: pd.DataFrame) -> None:
         seen = kidneys.merge(volumes.index, on=["patient_id", "study_id", "side"])

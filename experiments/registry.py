@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from datamodules.errors import DataError
 
@@ -19,11 +20,13 @@ class TaskEntry:
         title: What it is called in tables.
         definition: What is predicted, for whom, in clinical terms.
         source: Where the definition is from.
+        kind: `classification` or `survival`; decides what is trained, and the metric.
     """
 
     title: str
     definition: str
     source: str
+    kind: Literal["classification", "survival"] = "classification"
 
 
 @dataclass(frozen=True)
@@ -52,23 +55,71 @@ class StageEntry:
     Args:
         title: What it is called in tables.
         default: Whether `make pretrain` runs it.
+        parts: The runs that it consists of, each a file under `configs/stage`; one of the stage's name where left out.
     """
 
     title: str
     default: bool = True
+    parts: tuple[str, ...] = ()
 
+
+_RENAL = "Kutikov and Uzzo, J Urol 2009;182:844"
+_RENALCLIP = "Tao et al., Nature Communications 2026"
 
 TASKS: dict[str, TaskEntry] = {
+    "renal_r": TaskEntry(
+        "R.E.N.A.L. radius",
+        "Largest diameter of the index lesion: 4 cm or less, more than 4 and less than 7 cm, 7 cm or more.",
+        _RENAL,
+    ),
+    "renal_e": TaskEntry(
+        "R.E.N.A.L. exophytic part",
+        "50 % or more exophytic, less than 50 %, wholly endophytic, against the convex hull of the kidney.",
+        _RENAL,
+    ),
+    "renal_n": TaskEntry(
+        "R.E.N.A.L. nearness",
+        "Distance to the renal sinus or collecting system: 7 mm or more, more than 4 and less than 7 mm, 4 mm or less.",
+        _RENAL,
+    ),
+    "renal_a": TaskEntry(
+        "R.E.N.A.L. anterior or posterior",
+        "In front of the kidney's coronal plane, behind it, or neither (x).",
+        _RENAL,
+    ),
+    "renal_l": TaskEntry(
+        "R.E.N.A.L. location",
+        "Outside the polar lines, crossing one, or more than half across, between them or crossing the midline.",
+        _RENAL,
+    ),
     "malignancy": TaskEntry(
         "Malignancy",
         "Malignant against benign in pathology, for the kidney of the index lesion.",
-        "Tao et al., Nature Communications 2026",
+        _RENALCLIP,
     ),
     "aggressiveness": TaskEntry(
         "Aggressiveness",
         "Any of WHO/ISUP grade 3-4, pT3 or higher, N1, M1, necrosis, sarcomatoid or rhabdoid differentiation, against "
         "indolent or benign; what was not assessed counts as not present.",
-        "Tao et al., Nature Communications 2026",
+        _RENALCLIP,
+    ),
+    "rfs": TaskEntry(
+        "Recurrence-free survival",
+        "Months to recurrence or death of cancer, of malignant tumours without metastases before treatment.",
+        _RENALCLIP,
+        kind="survival",
+    ),
+    "dss": TaskEntry(
+        "Disease-specific survival",
+        "Months to death of cancer, of malignant tumours.",
+        _RENALCLIP,
+        kind="survival",
+    ),
+    "os": TaskEntry(
+        "Overall survival",
+        "Months to death of any cause, of malignant tumours.",
+        _RENALCLIP,
+        kind="survival",
     ),
 }
 

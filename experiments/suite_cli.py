@@ -19,6 +19,7 @@ from experiments.trainer import SuiteTrainer
 from lightning_modules.base import SuiteModule, check_checkpoint
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.text import TextEncoderConfig
 from lightning_modules.optimization import OptimizerConfig
 
 ALLOWED_PACKAGES = (
@@ -36,7 +37,7 @@ ALLOWED_PACKAGES = (
 class SuiteCLI(LightningCLI):
     """The parser of `fit`, `validate`, `test` and `predict`, also used by the launchers of stages and tasks.
 
-    Groups that several classes share stand once at the top level (`contract`, `encoder`, `optimizer`,
+    Groups that several classes share stand once at the top level (`contract`, `encoder`, `text`, `optimizer`,
     `augmentation`, `seed_everything`) and are linked to where they are used.
 
     Args:
@@ -65,6 +66,7 @@ class SuiteCLI(LightningCLI):
         parser.add_argument("--run_dir", type=str, default="runs/unnamed", help="Folder of the run.")
         parser.add_class_arguments(PreprocessingContract, "contract")
         parser.add_class_arguments(EncoderConfig, "encoder")
+        parser.add_class_arguments(TextEncoderConfig, "text")
         parser.add_class_arguments(OptimizerConfig, "optimizer")
         parser.add_class_arguments(AugmentationConfig, "augmentation")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
@@ -74,10 +76,13 @@ class SuiteCLI(LightningCLI):
             ("augmentation", "data.init_args.augmentation"),
             ("encoder", "model.init_args.encoder"),
             ("optimizer", "model.init_args.optimizer"),
+            ("text", "model.init_args.text"),
+            *((f"text.{name}", f"data.init_args.{name}") for name in ("base", "base_name", "max_length", "prompt")),
         ):
             parser.link_arguments(group, target)
         parser.link_arguments("data.contract", "model.init_args.contract", apply_on="instantiate")
         parser.link_arguments("data.class_counts", "model.init_args.class_counts", apply_on="instantiate")
+        parser.link_arguments("data.outcome", "model.init_args.outcome", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Guard `--ckpt_path`: LightningCLI would let the checkpoint's hyper-parameters replace class and arguments."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
-from lightning_modules.base import SuiteModule
+from lightning_modules.downstream import Downstream
 from lightning_modules.losses.balance import MISSING, Balance, class_weights
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
-from lightning_modules.networks.encoders import EncoderConfig, build_encoder
-from lightning_modules.networks.export import load_pretrained
+from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.fusion import Fusion
 from lightning_modules.optimization import OptimizerConfig
 
 
-class Classification(SuiteModule):
+class Classification(Downstream):
     """Fine-tunes an encoder with a small head on one classification task.
 
     Args:
@@ -32,6 +30,9 @@ class Classification(SuiteModule):
         hidden: Width of the head's hidden layer; 0 for a linear head.
         dropout: Dropout before the last layer.
         balance: Weighting of classes in the loss.
+        fusion: How the phases of a visit become one prediction where the data holds all of them (`phases: all`):
+            `mean` of the logits, or learned `attention`.
+        phase_dropout: Probability with which a phase is taken away in training then; one is always kept.
         pretrained: Folder with an exported encoder to start from; random weights when left out. Neither it nor any
             path goes into checkpoints, which hold the weights themselves.
         pretrained_sha256: Hash of its weights, so that a run that is resumed notices another encoder.
@@ -49,51 +50,19 @@ class Classification(SuiteModule):
         hidden: int = 128,
         dropout: float = 0.1,
         balance: Balance = "root",
+        fusion: Fusion = "mean",
+        phase_dropout: float = 0.3,
         pretrained: Path | None = None,
         pretrained_sha256: str = "",
     ) -> None:
-        config = EncoderConfig.of(encoder)
-        optimizer = OptimizerConfig(**optimizer) if isinstance(optimizer, Mapping) else optimizer
-        super().__init__(contract, optimizer)
-        # Plain data only, so that checkpoints load with weights_only.
-        self.save_hyperparameters(
-            {
-                "encoder": asdict(config),
-                "class_counts": list(class_counts),
-                "contract": dict(contract),
-                "optimizer": {**asdict(optimizer), "betas": list(optimizer.betas)},
-                "hidden": hidden,
-                "dropout": dropout,
-                "balance": balance,
-                "pretrained_sha256": pretrained_sha256,
-            }
-        )
+        described = {"class_counts": list(class_counts), "balance": balance}
         classes = len(class_counts)
-        self.encoder = build_encoder(config)
-        if pretrained is not None:
-            load_pretrained(self.encoder, config, contract, pretrained, pretrained_sha256)
-        self.head = _head(int(self.encoder.feature_dim), hidden, classes, dropout)  # type: ignore[arg-type]
+        super().__init__(
+            encoder, classes, contract, optimizer, hidden, dropout, fusion, phase_dropout, pretrained,
+            pretrained_sha256, described,
+        )  # fmt: skip
         self.register_buffer("weight", class_weights(class_counts, balance), persistent=False)
         self.val_scores, self.test_scores = PatientScores(classes), PatientScores(classes)
-
-    def forward(self, image: torch.Tensor, available: torch.Tensor | None = None) -> torch.Tensor:
-        """Class logits of images.
-
-        Args:
-            image: [B, 1, D, H, W] in [0, 1], or all phases of every visit as [B, P, 1, D, H, W].
-            available: bool [B, P], the phases that a visit has; only with the latter.
-
-        Returns:
-            float [B, C]; with phases the mean of the logits over those available, as the reference fuses them.
-        """
-        if available is None:
-            logits: torch.Tensor = self.head(self.encoder(image))
-            return logits
-        # Phases that are not there are not computed: they would also enter the statistics of batch normalisation.
-        each = self.head(self.encoder(image[available]))
-        summed = each.new_zeros(len(image), each.shape[1])
-        visit = available.nonzero()[:, 0]
-        return summed.index_add(0, visit, each) / available.sum(dim=1, keepdim=True)
 
     def _loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         weight: torch.Tensor = self.weight  # type: ignore[assignment]
@@ -101,12 +70,12 @@ class Classification(SuiteModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Cross-entropy of one batch."""
-        loss = self._loss(self(batch["image"], batch.get("available")), batch["target"])
+        loss = self._loss(self.outputs(batch), batch["target"])
         self.log("train/loss", loss, batch_size=len(batch["target"]), prog_bar=True)
         return loss
 
     def _collect(self, batch: Mapping[str, Any], scores: PatientScores) -> torch.Tensor:
-        logits: torch.Tensor = self(batch["image"], batch.get("available"))
+        logits = self.outputs(batch)
         # Logits are averaged over a patient's phases, as the reference fuses them.
         scores.update(batch["patient"], batch["sample"], logits, batch["target"])
         return logits
@@ -135,13 +104,12 @@ class Classification(SuiteModule):
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Class probabilities [B, C] of one batch."""
-        return self(batch["image"], batch.get("available")).softmax(dim=1)
+        return self.outputs(batch).softmax(dim=1)
 
-
-def _head(features: int, hidden: int, classes: int, dropout: float) -> nn.Module:
-    if hidden == 0:
-        return nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
-    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
+    def prediction_columns(self, score: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
+        """The probability of each class: the softmax of a patient's mean logits."""
+        probability = score.double().softmax(dim=1)
+        return {f"score_{name}": probability[:, number] for number, name in enumerate(names)}
 
 
 def auroc(table: PatientTable) -> torch.Tensor:
@@ -153,4 +121,4 @@ def auroc(table: PatientTable) -> torch.Tensor:
     score = table.score.double()
     if classes == 2:
         return binary_auroc(score[:, 1] - score[:, 0], table.target, validate_args=False)
-    return multiclass_auroc(score, table.target, classes, validate_args=False)
+    return multiclass_auroc(score.softmax(dim=1), table.target, classes, validate_args=False)
