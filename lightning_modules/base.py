@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import lightning
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
@@ -70,7 +71,12 @@ class SuiteModule(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay over all steps of the run."""
         steps = int(self.trainer.estimated_stepping_batches)
-        return make_optimizer(self, self.optimizer_config, steps)  # type: ignore[return-value]
+        return make_optimizer(self, self.optimizer_config, steps, self.backbone())  # type: ignore[return-value]
+
+    def backbone(self) -> nn.Module | None:
+        """The pretrained part, which may have a learning rate of its own: `self.encoder` where there is one."""
+        found = getattr(self, "encoder", None)
+        return found if isinstance(found, nn.Module) else None
 
     @classmethod
     def class_path(cls) -> str:

@@ -27,6 +27,7 @@ class OptimizerConfig:
         final: Rate at the last step, as a share of `lr`.
         kind: `adamw`; `paged_adamw8bit`, whose moments take a quarter of the memory and may leave the GPU (Dettmers et
             al., ICLR 2022 and NeurIPS 2023); or `auto`, the latter on a GPU and the former elsewhere.
+        backbone_lr: Peak learning rate of the pretrained backbone; `lr` when left out.
     """
 
     lr: float = 1e-3
@@ -35,6 +36,7 @@ class OptimizerConfig:
     warmup: float = 0.1
     final: float = 0.0
     kind: OptimizerKind = "adamw"
+    backbone_lr: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("adamw", "paged_adamw8bit", "auto"):
@@ -44,6 +46,8 @@ class OptimizerConfig:
                 f"Optimiser: {self} was found; expected lr > 0, weight_decay >= 0, "
                 "warmup in [0, 1) and final in [0, 1]."
             )
+        if self.backbone_lr is not None and self.backbone_lr <= 0:
+            raise ModelError(f"Optimiser: backbone_lr={self.backbone_lr} was found; expected more than 0, or nothing.")
 
 
 def warmup_cosine(step: int, total: int, warmup: float, final: float = 0.0) -> float:
@@ -87,9 +91,39 @@ def _adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
-def make_optimizer(module: nn.Module, config: OptimizerConfig, total_steps: int) -> dict[str, Any]:
-    """What `LightningModule.configure_optimizers` returns: AdamW and its schedule, stepped every step."""
+def _at_own_rate(groups: list[dict[str, Any]], backbone: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """The same parameters, with those of the backbone in groups of their own."""
+    members = {id(parameter) for parameter in backbone.parameters()}
+    parts = [
+        {**group, "params": [value for value in group["params"] if (id(value) in members) == inside]}
+        | ({"lr": lr} if inside else {})
+        for group in groups
+        for inside in (False, True)
+    ]
+    return [part for part in parts if part["params"]]
+
+
+def make_optimizer(
+    module: nn.Module, config: OptimizerConfig, total_steps: int, backbone: nn.Module | None = None
+) -> dict[str, Any]:
+    """What `LightningModule.configure_optimizers` returns: AdamW and its schedule, stepped every step.
+
+    Args:
+        module: What is trained.
+        config: Optimiser and schedule.
+        total_steps: Steps of the run.
+        backbone: The part of it that learns at `config.backbone_lr`.
+
+    Raises:
+        ModelError: if a rate is set for a backbone and there is none.
+    """
     groups = decay_groups([module], config.weight_decay)
+    if config.backbone_lr is not None:
+        if backbone is None:
+            raise ModelError(
+                f"optimizer.backbone_lr is set, and {type(module).__name__} has no backbone; leave it out."
+            )
+        groups = _at_own_rate(groups, backbone, config.backbone_lr)
     optimizer = _adamw(groups, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, total_steps, config.warmup, config.final)
