@@ -26,4 +26,6 @@ class RoiBatch(TypedDict):
     time_months: NotRequired[torch.Tensor]  # float32 [B, 3] (rfs, dss, os), to event or censoring; 0 where unknown
     event: NotRequired[torch.Tensor]  # bool [B, 3], whether it was observed
     known: NotRequired[torch.Tensor]  # bool [B, 3], whether the patient has that endpoint
-    attributes: NotRequired[torch.Tensor]  # int64 [B, A], -100 where not stated; attribute pretraining
+    attributes: NotRequired[torch.Tensor]  # int64 [B, A], -100 where not stated; attribute pretraining, alignment
+    text: NotRequired[torch.Tensor]  # float32 [B, T], embedding of the kidney's report; alignment
+    report_id: NotRequired[torch.Tensor]  # int64 [B], equal for identical reports; alignment

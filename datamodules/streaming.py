@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,7 @@ class Plan:
     patients: pd.DataFrame
     kidneys: pd.DataFrame
     fields: dict[str, np.ndarray]
+    drawn: dict[str, Callable[[int, int], torch.Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class RoiDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, plan: Plan, visits: Visits, fused: bool) -> None:
-        self.volumes, self.visits, self.fields, self.fused = plan.volumes, visits, plan.fields, fused
+        self.volumes, self.visits, self.fused = plan.volumes, visits, fused
+        self.fields, self.drawn = plan.fields, plan.drawn
         self.row = plan.kidneys["row"].to_numpy(dtype=np.int64)
         self.sides = plan.kidneys["side"].tolist()
         self.patient_ids = plan.patients["patient_id"].tolist()
@@ -95,6 +97,7 @@ class RoiDataset(Dataset[dict[str, Any]]):
             "side": self.sides[kidney],
             "center": self.centers[patient],
             **{name: values[kidney] for name, values in self.fields.items()},
+            **{name: make(kidney, draw.seed) for name, make in self.drawn.items()},
         }
 
     def _single(self, draw: Draw) -> dict[str, Any]:
@@ -275,7 +278,7 @@ class VolumeDataModule(lightning.LightningDataModule):
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         return DataLoader(
-            RoiDataset(self.plan, visits, fused),
+            self.dataset(visits, fused),
             batch_sampler=EvenBatchSampler(sampler, self.batch_size, rank, ranks),
             num_workers=self.num_workers,
             collate_fn=collate,
@@ -286,6 +289,10 @@ class VolumeDataModule(lightning.LightningDataModule):
             # resumption would shift the global generator, and with it dropout.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def dataset(self, visits: Visits, fused: bool) -> RoiDataset:
+        """What loads the samples of some visits; a subclass may load less."""
+        return RoiDataset(self.plan, visits, fused)
 
     def setup(self, stage: str) -> None:
         """Read and check everything before the first step."""

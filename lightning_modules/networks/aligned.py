@@ -55,8 +55,8 @@ class AlignedConfig:
 class AlignedModel(nn.Module):
     """Maps images and text embeddings to unit vectors whose similarity means that they belong together.
 
-    `text_mean`, the mean of the training texts or 0, is taken off every text embedding first: pooled states of a language
-    model share a large common part, beside which what tells texts apart is small.
+    `text_mean`, the mean of the training texts or 0, is taken off every text embedding first: pooled states of a
+    language model share a large common part, beside which what tells texts apart is small.
     `contract` is the preprocessing that an image must have gone through, `text_encoder` says which encoder the text
     embeddings must come from (`fingerprint`, and its configuration without a path).
 

@@ -1,0 +1,184 @@
+"""The DataModule of alignment: both kidneys of every patient, with the embedding of what their reports say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.attribute_data import AttributeDataModule
+from datamodules.augmentation import VolumeAugmentation
+from datamodules.batch import RoiBatch
+from datamodules.cohort import Cohort
+from datamodules.embedding_cache import EmbeddingCache
+from datamodules.errors import DataError
+from datamodules.sampling import Draw
+from datamodules.side_reports import KIDNEY, shuffle_sentences, side_reports
+from datamodules.streaming import Plan, RoiDataset, Visits
+from datamodules.volumes import VolumeSet
+
+_AT_ONCE = 4096
+
+
+class AlignmentDataModule(AttributeDataModule):
+    """Streams kidneys with the embedding of their report, its number and the attributes that it states.
+
+    Who is trained on, selected on and tested on is as in `AttributeDataModule`; a kidney without a text is left out
+    too. Embeddings come from a cache, which the stage fills before; training takes one of several wordings of a report
+    at random, validation and test the report itself.
+
+    Args:
+        root: Folder of the cohort.
+        embeddings: Folder of the embedding caches.
+        text_fingerprint: Fingerprint of the text encoder, which names the cache.
+        text_dim: Dimensions of an embedding.
+        variants: Further wordings of a report in training: its sentences in other orders.
+        reread: Whether a batch holds no images, but reads and augments them part by part when asked for, twice in
+            gradient caching: for batches that do not fit into memory. Loader processes then load no images ahead.
+        options: As `AttributeDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        embeddings: Path,
+        text_fingerprint: str,
+        text_dim: int,
+        variants: int = 3,
+        reread: bool = False,
+        **options: Any,
+    ) -> None:
+        if variants < 0:
+            raise DataError(f"variants={variants} was found; expected 0 for the report alone, or more.")
+        self.text_fingerprint, self.text_dim, self.variants, self.reread = text_fingerprint, text_dim, variants, reread
+        self.cache = EmbeddingCache(Path(embeddings), text_fingerprint, text_dim)
+        super().__init__(root, **options)
+
+    def described(self) -> dict[str, Any]:
+        """What the attributes and the texts are."""
+        return {**super().described(), "text_fingerprint": self.text_fingerprint, "variants": self.variants}
+
+    def select(self, cohort: Cohort, volumes: VolumeSet) -> Plan:
+        """Kidneys with a text that states something.
+
+        Raises:
+            DataError: if the cohort has no attributes or reports, or the cache lacks a text.
+        """
+        plan = super().select(cohort, volumes)
+        reports = side_reports(cohort)
+        kidneys = plan.kidneys.merge(reports[[*KIDNEY, "text", "report_id"]], on=KIDNEY, how="left")
+        known = kidneys["text"].notna().to_numpy()
+        kidneys = kidneys[known].reset_index(drop=True)
+        if not (kidneys["part"] == "train").any():
+            raise DataError(f"No kidney of the training part of cohort {cohort.info.name} has a report; look at roles.")
+        wordings = [
+            report_wordings(str(text), self.variants if part == "train" else 0)
+            for text, part in zip(kidneys["text"], kidneys["part"], strict=True)
+        ]
+        missing = self.cache.missing([text for texts in wordings for text in texts])
+        if missing:
+            raise DataError(
+                f"{len(missing)} texts of cohort {cohort.info.name} have no embedding by text encoder "
+                f"{self.text_fingerprint}; run `make pretrain STAGES=alignment`, which embeds them."
+            )
+        fields = {name: values[known] for name, values in plan.fields.items()}
+        fields["report_id"] = kidneys["report_id"].to_numpy(dtype=np.int64)
+        return replace(
+            plan,
+            kidneys=kidneys.drop(columns=["text", "report_id"]),
+            fields=fields,
+            drawn={"text": _Embedded(self.cache, wordings)},
+        )
+
+    def text_mean(self) -> torch.Tensor:
+        """Mean embedding of the training kidneys' reports, float32 [text_dim]."""
+        embedded = self.plan.drawn["text"]
+        assert isinstance(embedded, _Embedded)
+        rows = np.flatnonzero((self.plan.kidneys["part"] == "train").to_numpy())
+        total = np.zeros(self.text_dim)
+        for start in range(0, len(rows), _AT_ONCE):
+            texts = [embedded.wordings[row][0] for row in rows[start : start + _AT_ONCE]]
+            total += self.cache.rows(texts).sum(axis=0, dtype=np.float64)
+        return torch.from_numpy((total / len(rows)).astype(np.float32))
+
+    def dataset(self, visits: Visits, fused: bool) -> RoiDataset:
+        """Samples with their images, or without where those are read later."""
+        if not self.reread:
+            return super().dataset(visits, fused)
+        if fused:
+            raise DataError("Alignment takes one phase a sample; set data.phases to random or single.")
+        return _WithoutImages(self.plan, visits, fused)
+
+    def on_after_batch_transfer(self, batch: RoiBatch, dataloader_idx: int) -> RoiBatch:
+        """Augment the images, or put in their place what reads and augments them part by part."""
+        if not self.reread:
+            return super().on_after_batch_transfer(batch, dataloader_idx)
+        training = self.trainer is not None and bool(self.trainer.training)
+        images = RereadImages(self.plan.volumes, batch["sample"], batch["seed"], self.augmentation, training)
+        batch["image"] = images  # type: ignore[typeddict-item]
+        return batch
+
+
+def report_wordings(text: str, variants: int) -> list[str]:
+    """A report and further wordings of it, each with its sentences in another order.
+
+    Args:
+        text: The text of a kidney.
+        variants: Number of further wordings; those that come out equal are kept once.
+    """
+    return list(dict.fromkeys([text, *(shuffle_sentences(text, seed) for seed in range(1, variants + 1))]))
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """The embedding of a kidney's report: the report itself with seed 0, else one of its wordings."""
+
+    cache: EmbeddingCache
+    wordings: Sequence[Sequence[str]]
+
+    def __call__(self, kidney: int, seed: int) -> torch.Tensor:
+        texts = self.wordings[kidney]
+        return torch.from_numpy(self.cache.rows([texts[seed % len(texts)]])[0])
+
+
+class _WithoutImages(RoiDataset):
+    def _single(self, draw: Draw) -> dict[str, Any]:
+        return {"phase": self.phases[draw.position]}
+
+
+class RereadImages:
+    """The images of a batch, read and augmented anew each time that a part of them is asked for.
+
+    A part comes out the same every time, since a sample's augmentation follows its seed. Behaves like a tensor
+    [B, 1, D, H, W] that is sliced along its first axis.
+
+    Args:
+        volumes: Where the volumes lie.
+        samples: int64 [B], their positions.
+        seeds: int64 [B], on the device that the images shall lie on.
+        augmentation: How they are varied.
+        training: Whether they are varied, or their centre is cut out.
+    """
+
+    def __init__(
+        self,
+        volumes: VolumeSet,
+        samples: torch.Tensor,
+        seeds: torch.Tensor,
+        augmentation: VolumeAugmentation,
+        training: bool,
+    ) -> None:
+        self.volumes, self.positions, self.seeds = volumes, samples.tolist(), seeds
+        self.augmentation, self.training = augmentation, training
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        read = [torch.from_numpy(self.volumes.read(position)) for position in self.positions[part]]
+        stored = torch.stack(read)[:, None].to(self.seeds.device)
+        return self.augmentation(stored, self.seeds[part]) if self.training else self.augmentation.evaluate(stored)
