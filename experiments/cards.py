@@ -9,6 +9,7 @@ from typing import Any
 from datamodules.cohort import CohortInfo
 from experiments.tracking import git_commit
 from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.text import TextEncoderConfig
 
 
 def encoder_card(title: str, info: CohortInfo, config: EncoderConfig, contract: Mapping[str, Any], summary: str) -> str:
@@ -44,4 +45,45 @@ A kidney region [B, 1, D, H, W]: HU windowed to [0, 1] on the grid of this prepr
 ## Load
     from lightning_modules.networks.export import load_exported
     encoder, exported = load_exported(folder)   # features = encoder(image)
+"""
+
+
+def text_card(title: str, info: CohortInfo, config: TextEncoderConfig, base_fingerprint: str, summary: str) -> str:
+    """The model card of a text encoder in Markdown.
+
+    Args:
+        title: What was trained.
+        info: The cohort.
+        config: How the base was adapted.
+        base_fingerprint: Hash of the base that the adapters belong to.
+        summary: What it reached.
+    """
+    settings = "\n".join(f"- {name}: {value}" for name, value in config.recorded().items())
+    return f"""---
+library_name: peft
+tags: [text-embedding, lora]
+---
+# {title}
+
+Research use only; not a medical device. Embeddings may hold what the reports hold: treat them like reports.
+
+Adapters of {config.base_name} (fingerprint {base_fingerprint}, quantisation {config.quantization}); on another base or
+quantisation they give other embeddings and are refused. The licence of the base holds for its weights.
+
+Trained on the reports of cohort {info.name}: {info.source}
+Code: commit {git_commit()}.
+
+## Result
+{summary}
+
+## Input
+The text of one kidney, at most {config.max_length} tokens.
+
+## Settings
+{settings}
+
+## Load
+    from lightning_modules.networks.text_export import load_text_encoder
+    encoder = load_text_encoder(folder, base="<folder of {config.base_name}>")
+    embeddings = encoder(**encoder.tokenize(texts))   # float32 [texts, features], not normalised
 """

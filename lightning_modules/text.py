@@ -12,8 +12,10 @@ import torch
 
 from lightning_modules.base import CHECKPOINT_KEY, SuiteModule
 from lightning_modules.errors import ModelError
-from lightning_modules.losses.attributes import number_of_ranks, sum_over_ranks
-from lightning_modules.losses.text import attribute_contrast_loss, masked_token_loss, shifted, simcse_loss
+from lightning_modules.losses.attributes import sum_over_ranks
+from lightning_modules.losses.balance import MISSING
+from lightning_modules.losses.gather import gather_rows
+from lightning_modules.losses.text import Terms, attribute_contrast_loss, masked_token_loss, shifted, simcse_loss
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
 from lightning_modules.networks.text_export import check_base, read_text_encoder, refuse_differences
 from lightning_modules.optimization import OptimizerConfig
@@ -21,6 +23,9 @@ from lightning_modules.optimization import OptimizerConfig
 
 class TextAdaptation(SuiteModule):
     """Base of the text objectives: adapters on a frozen base, of which checkpoints hold the trained weights only.
+
+    `val_rows` float64 [texts, 2 or 3] on the CPU holds, of every validation text of all ranks, its loss, the number of
+    terms that it sums and the hits among them; `start_rows` held the same before the first step.
 
     Args:
         text: Which base, and how it is adapted.
@@ -34,6 +39,8 @@ class TextAdaptation(SuiteModule):
     mode: ClassVar[str] = "min"
     with_head: ClassVar[bool] = False
     encoder: TextEncoder
+    start_rows: torch.Tensor
+    val_rows: torch.Tensor
 
     def __init__(
         self,
@@ -97,6 +104,46 @@ class TextAdaptation(SuiteModule):
         embedding: torch.Tensor = self.encoder(input_ids, attention_mask)
         return embedding
 
+    def _log_training(self, terms: Terms, batch: Mapping[str, Any]) -> None:
+        total = sum_over_ranks(torch.stack([terms.rows.sum(), terms.rows.new_tensor(float(len(terms.rows)))]))
+        self.log("train/loss", total[0] / total[1].clamp_min(1), batch_size=len(batch["sample"]), prog_bar=True)
+
+    @abstractmethod
+    def validation_rows(self) -> torch.Tensor:
+        """What the validation steps collected, by text of this rank: its loss, what it was summed over, and hits."""
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to collect."""
+        self._seen: list[Any] = []
+
+    def _close_validation(self) -> dict[str, float]:
+        """Gather what was collected over ranks as `val_rows`, and the metrics."""
+        self.val_rows = gather_rows(self.validation_rows().double().to(self.device)).cpu()
+        self._seen = []
+        sums = self.val_rows.sum(dim=0).tolist()
+        metrics = {"loss": sums[0] / max(sums[1], 1.0)}
+        return metrics if len(sums) < 3 else metrics | {"token_accuracy": sums[2] / max(sums[1], 1.0)}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and, of masked tokens, accuracy over the validation texts of all ranks."""
+        for name, value in self._close_validation().items():
+            self.log(f"val/{name}", torch.tensor(value), rank_zero_only=False)
+
+    def on_train_start(self) -> None:
+        """Measure where the objective starts, before its first step."""
+        if self.trainer.current_epoch > 0:
+            return
+        self.eval()
+        self.on_validation_epoch_start()
+        with torch.no_grad(), self.trainer.precision_plugin.val_step_context():
+            for number, batch in enumerate(self.trainer.datamodule.val_dataloader()):  # type: ignore[attr-defined]
+                self.validation_step(self.trainer.strategy.batch_to_device(batch), number)
+        metrics = self._close_validation()
+        self.train()
+        self.start_rows = self.val_rows
+        for name, value in metrics.items():
+            self.log(f"start/{name}", torch.tensor(value), rank_zero_only=False)
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The trained weights only: adapters and projection."""
         return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
@@ -107,7 +154,7 @@ class TextAdaptation(SuiteModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stamp the checkpoint with its class, its tokens and the base that its weights belong to."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY]["origin"] = self._origin()
+        checkpoint[CHECKPOINT_KEY] |= {"origin": self._origin(), "start_rows": self.start_rows}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another class, base or depth."""
@@ -123,6 +170,7 @@ class TextAdaptation(SuiteModule):
                 f"The checkpoint has {len(theirs)} trained weights and this run {len(ours)}, first difference "
                 f"{min(ours ^ theirs)}; layers, rank or projection differ."
             )
+        self.start_rows = checkpoint[CHECKPOINT_KEY]["start_rows"]
 
 
 class MaskedNextToken(TextAdaptation):
@@ -134,32 +182,30 @@ class MaskedNextToken(TextAdaptation):
 
     with_head: ClassVar[bool] = True
 
-    def _terms(self, batch: Mapping[str, Any]) -> Any:
+    def _terms(self, batch: Mapping[str, Any]) -> tuple[Terms, torch.Tensor]:
+        """Loss by masked token, and whether the most likely token is the right one."""
         states = self.encoder.hidden(batch["input_ids"], batch["attention_mask"])
         chosen, target = shifted(states, batch["labels"])
-        return masked_token_loss(self.encoder.logits(chosen), target)
+        logits = self.encoder.logits(chosen)
+        return masked_token_loss(logits, target), logits.detach().argmax(dim=1) == target
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Cross-entropy over the masked tokens of the global batch."""
-        terms = self._terms(batch)
-        self.log("train/loss", terms.total / terms.tokens.clamp_min(1), batch_size=len(batch["sample"]), prog_bar=True)
-        loss: torch.Tensor = terms.loss
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin to count."""
-        self._counts = torch.zeros(3, dtype=torch.float64)
+        terms, _ = self._terms(batch)
+        self._log_training(terms, batch)
+        return terms.loss
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Add up losses and hits."""
-        terms = self._terms(batch)
-        self._counts += torch.stack([terms.total, terms.correct, terms.tokens]).double().cpu()
+        """Collect losses, masked tokens and hits by text."""
+        terms, hits = self._terms(batch)
+        text = (batch["labels"][:, 1:] != MISSING).nonzero()[:, 0]
+        rows = terms.rows.new_zeros(len(batch["labels"]), 3)
+        columns = [terms.rows, torch.ones_like(terms.rows), hits.to(terms.rows)]
+        self._seen.append(rows.index_add(0, text, torch.stack(columns, dim=1)))
 
-    def on_validation_epoch_end(self) -> None:
-        """Log cross-entropy and accuracy over all masked tokens of all ranks."""
-        total, correct, tokens = sum_over_ranks(self._counts.to(self.device)).tolist()
-        self.log("val/loss", torch.tensor(total / max(tokens, 1)), rank_zero_only=False)
-        self.log("val/token_accuracy", torch.tensor(correct / max(tokens, 1)), rank_zero_only=False)
+    def validation_rows(self) -> torch.Tensor:
+        """Loss, masked tokens and hits of every text."""
+        return torch.cat(self._seen)
 
 
 class TextContrast(TextAdaptation):
@@ -196,8 +242,8 @@ class TextContrast(TextAdaptation):
         return {"temperature": self.temperature}
 
     @abstractmethod
-    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> torch.Tensor:
-        """This rank's share of the loss, times the number of ranks."""
+    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> Terms:
+        """The loss over the texts of all ranks."""
 
     def _views(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         first, second = self(batch["input_ids"], batch["attention_mask"]).chunk(2)
@@ -205,26 +251,20 @@ class TextContrast(TextAdaptation):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """The loss over the texts of all ranks."""
-        loss = self.loss(*self._views(batch))
-        mean = sum_over_ranks(loss) / number_of_ranks()
-        self.log("train/loss", mean, batch_size=len(batch["sample"]), prog_bar=True)
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin to collect."""
-        self._seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
+        terms = self.loss(*self._views(batch))
+        self._log_training(terms, batch)
+        return terms.loss
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Collect embeddings."""
         self._seen.append(self._views(batch))
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the loss over all validation texts at once, which does not depend on batch size and ranks."""
-        first, second = (torch.cat([entry[view] for entry in self._seen]) for view in (0, 1))  # type: ignore[misc]
+    def validation_rows(self) -> torch.Tensor:
+        """Loss of every text among all validation texts, which does not depend on batch size and ranks."""
+        first, second = (torch.cat([entry[view] for entry in self._seen]) for view in (0, 1))
         facts = [entry[2] for entry in self._seen if entry[2] is not None]
-        loss = self.loss(first, second, torch.cat(facts) if facts else None)
-        self.log("val/loss", sum_over_ranks(loss) / number_of_ranks(), rank_zero_only=False)
-        self._seen = []
+        rows = self.loss(first, second, torch.cat(facts) if facts else None).rows
+        return torch.stack([rows, torch.ones_like(rows)], dim=1)
 
 
 class UnsupervisedSimcse(TextContrast):
@@ -233,7 +273,7 @@ class UnsupervisedSimcse(TextContrast):
     The views differ by dropout and by the order of their sentences. Arguments as `TextContrast`.
     """
 
-    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> torch.Tensor:
+    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> Terms:
         """Cross-entropy of finding the second view among those of all ranks."""
         return simcse_loss(first, second, self.temperature)
 
@@ -245,7 +285,7 @@ class AttributeContrast(TextContrast):
     attribute, the side included, repel. See `lightning_modules.losses.text`. Arguments as `TextContrast`.
     """
 
-    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> torch.Tensor:
+    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> Terms:
         """Supervised contrastive loss over both views of all ranks.
 
         Raises:

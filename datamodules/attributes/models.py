@@ -71,7 +71,7 @@ def load_causal_lm(
 
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     precision = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
-    source, local = _source(name, cache)
+    source, local = model_source(name, cache)
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
@@ -102,8 +102,16 @@ def fingerprint(model: torch.nn.Module, tokenizer: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _source(name: str, cache: Path | None) -> tuple[str, bool]:
-    """Folder or hub id that transformers can load, and whether to load it without a network."""
+def model_source(name: str, cache: Path | None = None) -> tuple[str, bool]:
+    """Folder or hub id that transformers can load, and whether to load it without a network.
+
+    Args:
+        name: As in `load_causal_lm`.
+        cache: Folder for the converted copy of `smollm2`.
+
+    Raises:
+        DataError: as `load_causal_lm`.
+    """
     if name == SMALL:
         return str(_small_model(cache or _user_cache())), True
     folder = Path(name).expanduser()

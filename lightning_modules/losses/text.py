@@ -16,13 +16,16 @@ from lightning_modules.losses.balance import MISSING
 from lightning_modules.losses.gather import gather_rows, row_counts, row_offset
 
 
-class TokenTerms(NamedTuple):
-    """The loss over masked tokens: `loss` with gradient; this rank's `total` of it, `correct` and `tokens` without."""
+class Terms(NamedTuple):
+    """A loss over the global batch.
+
+    Args:
+        loss: This rank's share times the number of ranks, with gradient.
+        rows: float [N], the loss of each of this rank's texts or masked tokens, without gradient.
+    """
 
     loss: torch.Tensor
-    total: torch.Tensor
-    correct: torch.Tensor
-    tokens: torch.Tensor
+    rows: torch.Tensor
 
 
 def shifted(states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +42,7 @@ def shifted(states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, t
     return states[:, :-1][wanted], labels[:, 1:][wanted]
 
 
-def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> TokenTerms:
+def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> Terms:
     """Cross-entropy over the masked tokens of the global batch (MNTP; BehnamGhader et al., COLM 2024).
 
     Args:
@@ -49,14 +52,12 @@ def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> TokenTerms:
     Returns:
         The terms; without any masked token a loss of 0 with a gradient of 0.
     """
-    total = functional.cross_entropy(logits.float(), target, reduction="sum")
-    count = torch.tensor(float(len(target)), device=logits.device)
-    loss = total * (number_of_ranks() / sum_over_ranks(count).clamp_min(1.0))
-    correct = (logits.detach().argmax(dim=1) == target).sum().float() if len(target) else count.new_zeros(())
-    return TokenTerms(loss, total.detach(), correct, count)
+    rows = functional.cross_entropy(logits.float(), target, reduction="none")
+    count = sum_over_ranks(torch.tensor(float(len(target)), device=logits.device)).clamp_min(1.0)
+    return Terms(rows.sum() * (number_of_ranks() / count), rows.detach())
 
 
-def simcse_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.05) -> torch.Tensor:
+def simcse_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.05) -> Terms:
     """Unsupervised SimCSE (Gao, Yao and Chen, EMNLP 2021): find each text's second view among all of the global batch.
 
     Args:
@@ -65,13 +66,14 @@ def simcse_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 
         temperature: Of the cosine similarities.
 
     Returns:
-        A scalar; -log softmax of the own view, over the second views of all ranks.
+        -log softmax of the own view over the second views of all ranks, by text.
     """
     counts = row_counts(len(first), first.device)
     others = gather_rows(functional.normalize(second.float(), dim=1), counts)
     similarity = functional.normalize(first.float(), dim=1) @ others.T / temperature
     own = torch.arange(len(first), device=first.device) + row_offset(counts)
-    return functional.cross_entropy(similarity, own, reduction="sum") * (number_of_ranks() / sum(counts))
+    rows = functional.cross_entropy(similarity, own, reduction="none")
+    return Terms(rows.sum() * (number_of_ranks() / sum(counts)), rows.detach())
 
 
 def agreement(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +99,7 @@ def agreement(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, t
 
 def attribute_contrast_loss(
     first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor, temperature: float = 0.1
-) -> torch.Tensor:
+) -> Terms:
     """Supervised contrast (SupCon, Khosla et al., NeurIPS 2020, L_out) of reports by what they state.
 
     For an anchor i with positives P and negatives N, and a weight w of every positive,
@@ -116,7 +118,7 @@ def attribute_contrast_loss(
         temperature: Of the cosine similarities.
 
     Returns:
-        A scalar.
+        The loss, by text the mean over its two views.
     """
     counts = row_counts(len(first), first.device)
     z = functional.normalize(torch.stack([first, second], dim=1).float(), dim=2)
@@ -134,5 +136,9 @@ def attribute_contrast_loss(
     similarity = z.flatten(0, 1) @ everyone.flatten(0, 1).T / temperature
     log_share = similarity - similarity.masked_fill(~used, float("-inf")).logsumexp(dim=1, keepdim=True)
     # The other view is always there, so the weights of an anchor never sum to 0.
-    loss = -(log_share * weight).sum(dim=1) / weight.sum(dim=1)
-    return loss.sum() * (number_of_ranks() / (2 * sum(counts)))
+    rows = (
+        (-(log_share.masked_fill(weight == 0, 0.0) * weight).sum(dim=1) / weight.sum(dim=1))
+        .unflatten(0, (-1, 2))
+        .mean(dim=1)
+    )
+    return Terms(rows.sum() * (number_of_ranks() / sum(counts)), rows.detach())

@@ -78,6 +78,11 @@ class TextEncoderConfig:
     adapter: bool = True
 
     def __post_init__(self) -> None:
+        if self.base_name.startswith(("/", "~", ".")):
+            raise ModelError(
+                f"text.base_name={self.base_name.rsplit('/', 1)[-1]} is a path, which would be recorded; name the "
+                "folder with text.base."
+            )
         if self.pooling not in ("mean", "weighted_mean", "last"):
             raise ModelError(f"text.pooling={self.pooling!r} was found; choose one of mean, weighted_mean, last.")
         if self.quantization not in ("nf4", "none"):

@@ -1,4 +1,4 @@
-"""A text encoder as a folder in Hugging Face layout: adapters, configuration, tokenizer, card; its base is elsewhere."""
+"""A text encoder as a folder in Hugging Face layout: adapters, configuration, tokenizer, card; its base stays out."""
 
 from __future__ import annotations
 
