@@ -103,24 +103,38 @@ def _predict(
     module: AttributeDataModule, fitted: tuple[np.ndarray, np.ndarray], tested: tuple[np.ndarray, np.ndarray]
 ) -> pd.DataFrame:
     codes, classes = module.plan.fields["attributes"], {n: list(counts) for n, counts in module.class_counts.items()}
+    scores = probe_scores(fitted[0], codes[fitted[1]], tested[0], [len(values) for values in classes.values()])
+    table = PatientTable(
+        torch.from_numpy(tested[1]), torch.from_numpy(scores).float(), torch.from_numpy(codes[tested[1]])
+    )
+    return attribute_frame(table, module.plan.kidneys, module.plan.patients, classes)
+
+
+def probe_scores(fitted: np.ndarray, codes: np.ndarray, tested: np.ndarray, classes: list[int]) -> np.ndarray:
+    """Log-probabilities of a logistic regression per attribute on frozen features.
+
+    Args:
+        fitted: float [N, F], features of the training kidneys.
+        codes: int [N, A], their class indices, -100 where not stated.
+        tested: float [M, F], features of the kidneys to score.
+        classes: Number of classes of every attribute.
+
+    Returns:
+        float64 [M, sum of classes]; -20 for a class that no training kidney has.
+    """
     scores = []
-    for column, values in enumerate(classes.values()):
-        target = codes[fitted[1], column]
+    for column, count in enumerate(classes):
+        target = codes[:, column]
         stated = target != MISSING
-        score = np.full((len(tested[0]), len(values)), -20.0)
+        score = np.full((len(tested), count), -20.0)
         known = np.unique(target[stated])
         if len(known) > 1:
             model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(fitted[0][stated], target[stated])
-            score[:, known] = model.predict_log_proba(tested[0])
+                model.fit(fitted[stated], target[stated])
+            score[:, known] = model.predict_log_proba(tested)
         elif len(known):
             score[:, known] = 0.0
         scores.append(score)
-    table = PatientTable(
-        torch.from_numpy(tested[1]),
-        torch.from_numpy(np.concatenate(scores, axis=1)).float(),
-        torch.from_numpy(codes[tested[1]]),
-    )
-    return attribute_frame(table, module.plan.kidneys, module.plan.patients, classes)
+    return np.concatenate(scores, axis=1)

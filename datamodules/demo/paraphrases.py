@@ -34,7 +34,6 @@ FLIPS: dict[str, dict[str, str]] = {
     "venous_thrombus": {"none": "renal_vein", "renal_vein": "none", "vena_cava": "none"},
     "composition": {"solid": "cystic", "cystic": "solid"},
     "exophytic": {"mostly": "endophytic", "endophytic": "mostly", "partly": "endophytic"},
-    "enhancement_degree": {"none": "avid", "mild": "none", "moderate": "none", "avid": "none"},
     "margin": {"smooth": "irregular", "irregular": "smooth"},
     "homogeneity": {"homogeneous": "heterogeneous", "heterogeneous": "homogeneous"},
     "pole": {"upper": "lower", "lower": "upper"},
@@ -49,7 +48,8 @@ FLIPS: dict[str, dict[str, str]] = {
     **{name: {"yes": "no", "no": "yes"} for name in _PRESENCE},
 }
 """From an attribute's value to the opposite one; those without have none."""
-SIDE, SIZE = "side", "size"
+SIDE, SIZE, ENHANCEMENT = "side", "size", "enhancement"
+_ENHANCING = {"enhancement_degree": "avid", "enhancement_pattern": "homogeneous"}
 _LARGE_MM, _SMALL_MM, _BETWEEN_MM = 80.0, 30.0, 55.0
 
 
@@ -94,25 +94,32 @@ def _names(joined: Any) -> set[str]:
 def flipped(facts: KidneyFacts) -> Iterator[tuple[str, KidneyFacts]]:
     """Every way to turn one fact into its opposite while the others stay: kind of fact and the changed facts.
 
-    Facts that another stated one would contradict are left alone: a cyst with a Bosniak class is not made solid, and a
-    lesion whose pattern of enhancement is described is not said to take up no contrast.
+    Whether a lesion enhances is one fact, which degree and pattern may both state. Facts that another stated one would
+    contradict are left alone: a cyst with a Bosniak class is not made solid.
     """
     yield SIDE, replace(facts, side=opposite(facts.side))
     if facts.size_mm is not None:
         target = _SMALL_MM if facts.size_mm > _BETWEEN_MM else _LARGE_MM
         second = None if facts.second_mm is None else round(facts.second_mm * target / facts.size_mm)
         yield SIZE, replace(facts, size_mm=target, second_mm=second)
+    if "bosniak" not in facts.values and (changed := _other_enhancement(facts.values)):
+        yield ENHANCEMENT, replace(facts, values={**facts.values, **changed})
     for name, opposites in FLIPS.items():
         value = facts.values.get(name)
         if value in opposites and not _contradicted(facts.values, name):
             yield name, replace(facts, values={**facts.values, name: opposites[value]})
 
 
+def _other_enhancement(values: Mapping[str, str]) -> dict[str, str]:
+    """Degree and pattern, as far as they are stated, of a lesion that does not enhance, or of one that does."""
+    stated = [name for name in _ENHANCING if name in values]
+    absent = all(values[name] == "none" for name in stated)
+    return {name: _ENHANCING[name] if absent else "none" for name in stated}
+
+
 def _contradicted(values: Mapping[str, str], name: str) -> bool:
     if name == "composition":
         return "bosniak" in values or values.get("enhancement_pattern") in ("none", "septal", "nodular")
-    if name == "enhancement_degree":
-        return "enhancement_pattern" in values or "bosniak" in values
     if name == "homogeneity":
         return "necrosis" in values or "macroscopic_fat" in values
     return False

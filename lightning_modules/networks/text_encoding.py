@@ -19,8 +19,11 @@ _TOKENISED_AT_ONCE = 512
 class EncodesText(Protocol):
     """What `encode_texts` needs of an encoder; `networks.text.TextEncoder` is one."""
 
-    feature_dim: int
     training: bool
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of an embedding."""
 
     def tokenize(self, texts: list[str]) -> Mapping[str, Tensor]:
         """`input_ids` and `attention_mask`, int64 [B, T], padded to the longest and truncated."""
