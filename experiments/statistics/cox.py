@@ -80,7 +80,7 @@ def cox_regression(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted.fit(rows, _TIME, _EVENT)
+            fitted.fit(rows, _TIME, _EVENT, fit_options={"precision": 1e-10})
     except ConvergenceError as error:
         raise DataError(_no_maximum(list(covariates), int(event.sum()))) from error
     scaled = fitted.params_.to_numpy() * design.std(ddof=0).to_numpy()

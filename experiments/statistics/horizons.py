@@ -98,7 +98,7 @@ def brier_at(
 ) -> Statistic:
     r"""Brier score at a time as a statistic of weighted patients (Graf et al., Statistics in Medicine 1999).
 
-    .. math:: \frac1n \sum_{t_i \le t, \delta_i} \hat S_i(t)^2 / G(t_i) + \frac1n \sum_{t_i > t} (1 - \hat S_i(t))^2 / G(t)
+    .. math:: \frac1n \sum_i [t_i \le t, \delta_i] \hat S_i(t)^2 / G(t_i) + [t_i > t] (1 - \hat S_i(t))^2 / G(t)
 
     As in scikit-survival's `brier_score`.
 

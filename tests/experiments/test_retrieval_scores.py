@@ -85,7 +85,7 @@ def test_chance_recall_and_median_are_those_of_random_orders(case) -> None:
 
 
 def test_chance_of_a_single_relevant_candidate() -> None:
-    ranks = Ranks(np.array([1]), np.array([1]), 100)
+    ranks = Ranks(np.array([1]), np.array([1]), np.array([100]))
     assert chance_recall(ranks, 5) == pytest.approx(0.05)
     assert chance_median_rank(ranks) == 50
 

@@ -10,13 +10,18 @@ from sklearn.metrics import roc_auc_score
 
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import (
+    auroc_bootstrap,
     bootstrap,
     macro_auroc,
+    macro_auroc_bootstrap,
+    paired_difference,
     patient_weights,
     percentile_interval,
+    relative_gain,
     seed_mean,
     two_sided_p,
     weighted_auroc,
+    weighted_means,
 )
 
 
@@ -88,3 +93,57 @@ def test_what_is_not_defined_has_no_interval() -> None:
     assert np.isnan(percentile_interval(0.7, np.array([np.nan, 0.7, 0.8])).low)
     with pytest.raises(DataError, match="no patients"):
         bootstrap(lambda weights: weights[:, 0], 0)
+
+
+def test_weights_that_are_not_counts() -> None:
+    rng = np.random.default_rng(3)
+    target, score = rng.integers(0, 2, 60), rng.integers(0, 9, 60) / 9
+    weights = rng.exponential(size=(5, 60))
+    expected = [roc_auc_score(target, score, sample_weight=row) for row in weights]
+    assert weighted_auroc(target == 1, score, weights) == pytest.approx(expected, abs=1e-12)
+    assert weighted_auroc(target == 1, score, weights.astype(np.float32)) == pytest.approx(expected, abs=1e-5)
+    values = rng.normal(size=(60, 2))
+    assert weighted_means(values, weights)[3] == pytest.approx(np.average(values, axis=0, weights=weights[3]))
+    assert weighted_means(values[:, 0], weights).shape == (5,)
+
+
+def test_the_last_draw_is_kept_and_cannot_be_changed() -> None:
+    assert patient_weights(10, 20, 0) is patient_weights(10, 20, 0)
+    with pytest.raises(ValueError, match="read-only"):
+        patient_weights(10, 20, 0)[0, 0] = 5
+
+
+def test_macro_auc_of_three_classes_with_interval() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, 150)
+    score = rng.dirichlet([1, 1, 1], 150) + 0.3 * np.eye(3)[target]
+    score /= score.sum(axis=1, keepdims=True)
+    estimate = macro_auroc_bootstrap(target, score, 100)
+    assert estimate.value == pytest.approx(roc_auc_score(target, score, multi_class="ovr", average="macro"))
+    replicates = [
+        roc_auc_score(target[rows], score[rows], multi_class="ovr", average="macro")
+        for rows in (np.repeat(np.arange(150), row.astype(int)) for row in patient_weights(150, 100))
+    ]
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(replicates, [2.5, 97.5])))
+    assert (estimate.n, estimate.events) == (150, 150 - np.bincount(target).max())
+    assert np.isnan(macro_auroc_bootstrap(target % 2, score, 100).value)
+    with pytest.raises(DataError, match="beyond the 3 classes"):
+        macro_auroc_bootstrap(np.where(target == 0, -100, target), score)
+
+
+def test_difference_and_relative_gain() -> None:
+    rng = np.random.default_rng(1)
+    target = np.arange(200) % 2 == 1
+    weak = rng.normal(size=200) + 0.5 * target
+    strong = weak + target
+    first = lambda weights: weighted_auroc(target, strong, weights)  # noqa: E731
+    second = lambda weights: weighted_auroc(target, weak, weights)  # noqa: E731
+    difference = paired_difference(first, second, 200, events=100)
+    assert difference.estimate.value == pytest.approx(roc_auc_score(target, strong) - roc_auc_score(target, weak))
+    assert 0 < difference.estimate.low < difference.estimate.value < difference.estimate.high
+    assert difference.p == 1 / 2000
+    gain = relative_gain(first, second, 200, events=100)
+    assert gain.value == pytest.approx(roc_auc_score(target, strong) / roc_auc_score(target, weak) - 1)
+    assert (gain.n, gain.events) == (200, 100)
+    assert auroc_bootstrap(target, strong).low == pytest.approx(bootstrap(first, 200)[0].low)
+    assert np.isnan(auroc_bootstrap(np.ones(3), np.arange(3.0)).value)

@@ -1,0 +1,194 @@
+"""C-indices against scikit-survival and pycox, replicate by replicate, under ties and censoring."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycox.evaluation import EvalSurv
+from sksurv.exceptions import NoComparablePairException
+from sksurv.metrics import concordance_index_censored, concordance_index_ipcw
+from sksurv.util import Surv
+
+from datamodules.errors import DataError
+from experiments.statistics.bootstrap import bootstrap, paired_difference
+from experiments.statistics.concordance import antolini, c_index, harrell, uno
+from experiments.statistics.weighted_survival import follow_up
+from tests.experiments.statistics.cohort import censored, resamples
+
+
+def _scikit_survival(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> float:
+    """Its C-index; NaN where it finds no comparable pair, which it says in several ways."""
+    try:
+        with np.errstate(invalid="ignore"):
+            return float(concordance_index_censored(event, time, risk)[0])
+    except NoComparablePairException:
+        return float("nan")
+    except ValueError:
+        assert not event.any()
+        return float("nan")
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(5, 70), times=st.integers(2, 200), risks=st.integers(1, 30))
+def test_harrell_is_scikit_survivals_on_every_resample(seed: int, n: int, times: int, risks: int) -> None:
+    time, event, risk = censored(seed, n, times, risks)
+    indices, weights = resamples(n, 10, seed)
+    for row, value in zip(indices, harrell(time, event, risk)(weights), strict=True):
+        expected = _scikit_survival(time[row], event[row], risk[row])
+        assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_large_cohorts_go_through_several_blocks() -> None:
+    time, event, risk = censored(3, 900, 10_000, 5000, rate=2.0)
+    assert event.sum() > 300
+    indices, weights = resamples(900, 3)
+    expected = [_scikit_survival(time[row], event[row], risk[row]) for row in indices]
+    assert harrell(time, event, risk)(weights) == pytest.approx(expected, abs=1e-12)
+
+
+def test_risks_closer_than_the_tolerance_are_tied() -> None:
+    time, event = np.array([1.0, 2.0, 3.0]), np.array([True, True, False])
+    risk = np.array([1.0, 1.0 + 5e-9, 0.0])
+    assert harrell(time, event, risk)(np.ones((1, 3)))[0] == _scikit_survival(time, event, risk) == 2.5 / 3
+
+
+@pytest.mark.parametrize("tau", [None, 12.0])
+def test_uno_is_scikit_survivals_with_censoring_estimated_anew(tau: float | None) -> None:
+    checked = 0
+    for seed in range(8):
+        time, event, risk = censored(seed)
+        time[~event] += 0.5 * (tau is None)  # without tau, no event may share the time of the last censoring
+        time[-1], event[-1] = time.max() + 1, False
+        indices, weights = resamples(len(time), 12, seed)
+        for row, value in zip(indices, uno(time, event, risk, tau)(weights), strict=True):
+            survival = Surv.from_arrays(event[row], time[row])
+            assert value == pytest.approx(concordance_index_ipcw(survival, survival, risk[row], tau)[0], abs=1e-12)
+            checked += 1
+    assert checked == 96
+
+
+def test_uno_with_the_censoring_of_training_patients() -> None:
+    time, event, risk = censored(1)
+    training = censored(2, 200)
+    survival = Surv.from_arrays(training.event, training.time)
+    indices, weights = resamples(len(time), 10)
+    values = uno(time, event, risk, 15.0, follow_up(training.time, training.event))(weights)
+    for row, value in zip(indices, values, strict=True):
+        tested = Surv.from_arrays(event[row], time[row])
+        assert value == pytest.approx(concordance_index_ipcw(survival, tested, risk[row], 15.0)[0], abs=1e-12)
+    with pytest.raises(DataError, match=r"reference for censoring was followed for 3\.0"):
+        uno(np.append(time, 500.0), np.append(event, True), np.append(risk, 0.0), None, follow_up([1, 3], [True, True]))
+
+
+def test_uno_without_censoring_is_harrell() -> None:
+    time, _, risk = censored(4)
+    event = np.ones(len(time), dtype=bool)
+    _, weights = resamples(len(time), 20)
+    assert uno(time, event, risk)(weights) == pytest.approx(harrell(time, event, risk)(weights), abs=1e-12)
+
+
+def _curves(seed: int, n: int, times: int, values: int) -> np.ndarray:
+    return -np.sort(-np.random.default_rng(seed).integers(0, values, (n, times)) / values, axis=1)
+
+
+@pytest.mark.parametrize("ties", ["adj_antolini", "antolini"])
+def test_antolini_is_pycoxs(ties: str) -> None:
+    for seed in range(6):
+        time, event, _ = censored(seed, 60)
+        grid = np.linspace(0, time.max() * 0.9, 7)
+        curves = _curves(seed, 60, 7, 9)
+        expected = EvalSurv(pd.DataFrame(curves.T, grid), time, event.astype(int)).concordance_td(ties)
+        value = antolini(time, event, curves, grid, ties)(np.ones((1, 60)))[0]  # type: ignore[arg-type]
+        assert value == pytest.approx(expected, abs=1e-12)
+
+
+def test_antolini_is_pycoxs_on_every_resample() -> None:
+    time, event, _ = censored(7, 60)
+    grid, curves = np.linspace(0, 20, 6), _curves(1, 60, 6, 9)
+    indices, weights = resamples(60, 12)
+    plain = antolini(time, event, curves, grid, "antolini")(weights)
+    adjusted = antolini(time, event, curves, grid)(weights)
+    for row, weight, first, second in zip(indices, weights, plain, adjusted, strict=True):
+        score = EvalSurv(pd.DataFrame(curves[row].T, grid), time[row], event[row].astype(int))
+        assert first == pytest.approx(score.concordance_td("antolini"), abs=1e-12)
+        # pycox compares copies of an event with each other and finds them concordant; here they are not compared.
+        copies = (weight * (weight - 1))[event].sum()
+        without = np.unique(row)
+        assert len(without) < 60
+        pairs = _comparable_of_pycox(time[row], event[row])
+        assert (second * (pairs - copies) + copies) / pairs == pytest.approx(score.concordance_td(), abs=1e-6)
+
+
+def _comparable_of_pycox(time: np.ndarray, event: np.ndarray) -> float:
+    earlier = (time[:, None] < time) & event[:, None]
+    same = (time[:, None] == time) & (event[:, None] | event)
+    np.fill_diagonal(same, False)
+    return float((earlier | same).sum())
+
+
+def test_antolini_of_curves_that_do_not_cross_is_harrell() -> None:
+    rng = np.random.default_rng(0)
+    time, risk = rng.permutation(50) + 1.0, rng.normal(size=50)
+    event = rng.random(50) < 0.6
+    grid = np.arange(51.0)
+    curves = np.exp(-np.outer(np.exp(risk), 0.01 * (grid + 1)))
+    _, weights = resamples(50, 10)
+    expected = harrell(time, event, risk)(weights)
+    assert antolini(time, event, curves, grid)(weights) == pytest.approx(expected, abs=1e-12)
+
+
+def test_order_of_patients_and_shift_of_risk_do_not_matter() -> None:
+    time, event, risk = censored(9)
+    order = np.random.default_rng(0).permutation(len(time))
+    first = c_index(harrell(time, event, risk), event, 200)
+    ones = np.ones((1, len(time)))
+    assert harrell(time[order], event[order], risk[order] * 3 + 5)(ones)[0] == pytest.approx(first.value)
+    assert (first.n, first.events) == (80, int(event.sum()))
+    assert first.low < first.value < first.high
+
+
+def test_paired_difference_is_that_of_the_loop() -> None:
+    time, event, risk = censored(11)
+    other = risk + np.random.default_rng(1).normal(0, 1, len(risk))
+    first, second = harrell(time, event, risk), harrell(time, event, other)
+    difference = paired_difference(first, second, len(time), 300, 5, int(event.sum()))
+    one, two = (bootstrap(statistic, len(time), 300, 5)[1] for statistic in (first, second))
+    assert difference.estimate.low == pytest.approx(np.percentile(one - two, 2.5))
+    assert difference.estimate.value == pytest.approx(
+        _scikit_survival(time, event, risk) - _scikit_survival(time, event, other)
+    )
+    assert difference.estimate.events == event.sum()
+
+
+def test_degenerate_cohorts() -> None:
+    time, event, risk = censored(0)
+    none = c_index(harrell(time, event & False, risk), event & False)
+    assert np.isnan(none.value)
+    assert (none.n, none.events) == (80, 0)
+    assert c_index(harrell(time, event, risk * 0), event, 200)[:3] == (0.5, 0.5, 0.5)
+    same = c_index(harrell(time * 0 + 1, event | True, risk), event | True, 200)
+    assert np.isnan(same.value)
+    assert same.events == 80
+    curves = np.ones((80, 2))
+    assert np.isnan(antolini(time, event & False, curves, np.array([0.0, 1.0]))(np.ones((2, 80)))).all()
+    assert np.isnan(uno(time, event & False, risk)(np.ones((2, 80)))).all()
+    assert harrell(time, event, risk)(np.ones((0, 80))).shape == (0,)
+
+
+def test_bad_input_is_refused() -> None:
+    time, event, risk = censored(0)
+    with pytest.raises(DataError, match="must match"):
+        harrell(time, event, risk[1:])
+    with pytest.raises(DataError, match=r"1 of 80 times are negative"):
+        harrell(np.where(np.arange(80) == 3, -1, time), event, risk)
+    with pytest.raises(DataError, match="1 of 80 risk values are not finite"):
+        harrell(time, event, np.where(np.arange(80) == 3, np.nan, risk))
+    with pytest.raises(DataError, match="endpoint is not known"):
+        harrell(time, np.where(np.arange(80) == 3, -1, event), risk)
+    with pytest.raises(DataError, match="row for each of 80 patients"):
+        antolini(time, event, np.ones((80, 3)), np.array([0.0, 1.0]))
+    with pytest.raises(DataError, match="do not increase"):
+        antolini(time, event, np.ones((80, 2)), np.array([1.0, 1.0]))

@@ -1,0 +1,139 @@
+"""Cox regression against scikit-survival and published coefficients; what has no maximum is refused in a sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines.datasets import load_gbsg2, load_rossi
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.util import Surv
+
+from datamodules.errors import DataError
+from experiments.statistics.cox import cox_regression, proportional_hazards
+from tests.experiments.statistics.cohort import censored
+
+ROSSI = ["fin", "age", "race", "wexp", "mar", "paro", "prio"]
+
+
+def _rossi(columns: list[str] = ROSSI) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, list[str]]:
+    table = load_rossi()
+    return table, table["week"].to_numpy(float), table["arrest"].to_numpy() == 1, columns
+
+
+def _clinical(seed: int = 0, n: int = 120) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    time, event, risk = censored(seed, n)
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "risk": risk,
+            "size_mm": rng.normal(50, 15, n),
+            "age_years": rng.normal(60, 10, n),
+            "grade": rng.choice(["1-2", "3", "4"], n),
+            "high_stage": rng.random(n) < 0.4,
+        }
+    )
+    return frame, time + 0.5, event
+
+
+def test_published_recidivism() -> None:
+    """Allison, Survival Analysis Using SAS; Fox and Weisberg, Cox regression in R (Efron's ties)."""
+    result = cox_regression(*_rossi())
+    published = [-0.37942, -0.05744, 0.31390, -0.14980, -0.43370, -0.08487, 0.09150]
+    assert result.table["coefficient"].to_numpy() == pytest.approx(published, abs=5e-6)
+    p_values = [0.04740, 0.00903, 0.30812, 0.48029, 0.25606, 0.66461, 0.00140]
+    assert result.table["p"].to_numpy() == pytest.approx(p_values, abs=5e-5)
+    assert result.table["low"].iloc[0] == pytest.approx(0.4702, abs=5e-5)
+    assert result.table["high"].iloc[0] == pytest.approx(0.9957, abs=5e-5)
+    assert (result.n, result.events, result.left_out) == (432, 114, 0)
+    assert result.likelihood_ratio_p == pytest.approx(2.362e-05, rel=1e-3)
+    assert result.events_per_covariate == pytest.approx(114 / 7)
+
+
+def test_published_breast_cancer_with_levels() -> None:
+    """German Breast Cancer Study Group 2, all covariates, as R's coxph on TH.data::GBSG2."""
+    table = load_gbsg2()
+    covariates = ["horTh", "age", "menostat", "tsize", "tgrade", "pnodes", "progrec", "estrec"]
+    result = cox_regression(table, table["time"].to_numpy(float), table["cens"].to_numpy() == 1, covariates)
+    values = result.table.set_index("covariate")["coefficient"]
+    expected = {
+        "horTh: yes v. no": -0.3462784,
+        "age": -0.0094592,
+        "menostat: Pre v. Post": -0.2584448,
+        "tsize": 0.0077961,
+        "pnodes": 0.0487886,
+        "progrec": -0.0022172,
+        "estrec": 0.0001973,
+    }
+    assert values[list(expected)].to_numpy() == pytest.approx(list(expected.values()), abs=5e-8)
+    linear = values["tgrade: III v. I"] / 2**0.5  # R's orthogonal polynomial of three levels
+    quadratic = (values["tgrade: III v. I"] - 2 * values["tgrade: II v. I"]) / 6**0.5
+    assert (linear, quadratic) == pytest.approx((0.5512988, -0.2010905), abs=5e-7)
+
+
+def test_coefficients_are_scikit_survivals() -> None:
+    frame, time, event = _clinical()
+    result = cox_regression(frame, time, event, list(frame))
+    design = frame.assign(**{"3": frame["grade"] == "3", "4": frame["grade"] == "4"}).drop(columns="grade")
+    design = design[["risk", "size_mm", "age_years", "3", "4", "high_stage"]].astype(float)
+    reference = CoxPHSurvivalAnalysis(ties="efron", tol=1e-12).fit(design, Surv.from_arrays(event, time))
+    assert result.table["coefficient"].to_numpy() == pytest.approx(reference.coef_, abs=1e-5)
+    assert result.table["covariate"].tolist()[3:5] == ["grade: 3 v. 1-2", "grade: 4 v. 1-2"]
+
+
+def test_patients_with_missing_covariates_are_counted() -> None:
+    frame, time, event = _clinical(1)
+    holes = frame.assign(grade=frame["grade"].where(np.arange(120) % 10 > 0))
+    result = cox_regression(holes, time, event, ["risk", "grade"])
+    kept = np.arange(120) % 10 > 0
+    complete = cox_regression(frame[kept], time[kept], event[kept], ["risk", "grade"])
+    assert (result.n, result.left_out, result.events) == (108, 12, int(event[kept].sum()))
+    assert result.table["coefficient"].to_numpy() == pytest.approx(complete.table["coefficient"].to_numpy())
+
+
+def test_published_proportional_hazards() -> None:
+    """lifelines' documentation, Testing the proportional hazard assumptions: the table for Kaplan-Meier and rank."""
+    result = cox_regression(*_rossi())
+    check = proportional_hazards(result).set_index("covariate")
+    ranked = proportional_hazards(result, "rank").set_index("covariate")
+    assert list(check.index) == ROSSI
+    assert check.loc[["age", "fin", "wexp"], "statistic"].to_numpy() == pytest.approx([11.03, 0.02, 7.48], abs=0.005)
+    assert ranked.loc[["age", "fin", "wexp"], "statistic"].to_numpy() == pytest.approx([11.45, 0.02, 7.31], abs=0.005)
+    assert check["events"].eq(114).all()
+
+
+def test_a_changing_hazard_ratio_is_found_and_a_constant_one_is_not() -> None:
+    rng = np.random.default_rng(0)
+    group = np.arange(600) % 2
+    constant = rng.exponential(np.exp(-0.8 * group))
+    crossing = np.where(group, rng.weibull(3.0, 600), rng.weibull(0.7, 600))
+    event = np.ones(600, dtype=bool)
+    frame = pd.DataFrame({"group": group})
+    assert proportional_hazards(cox_regression(frame, constant, event, ["group"]))["p"].iloc[0] > 0.05
+    assert proportional_hazards(cox_regression(frame, crossing, event, ["group"]))["p"].iloc[0] < 1e-6
+
+
+def test_what_cannot_be_estimated_is_said() -> None:
+    frame, time, event = _clinical(2)
+    with pytest.raises(DataError, match="None of 120 patients with known covariates had an event"):
+        cox_regression(frame, time, event & False, ["risk"])
+    with pytest.raises(DataError, match="Covariate age_years is the same for all 120 patients"):
+        cox_regression(frame.assign(age_years=60), time, event, ["risk", "age_years"])
+    twice = frame.assign(size_cm=frame["size_mm"] / 10)
+    with pytest.raises(DataError, match=r"Covariate size_(mm|cm) follows from the others"):
+        cox_regression(twice, time, event, ["risk", "size_mm", "size_cm"])
+    safe = frame.assign(grade=np.where(event, "3", np.where(np.arange(120) % 3 == 0, "1", "3")))
+    with pytest.raises(DataError, match=r"No event among the \d+ patients with grade: 3 v. 1 = 0"):
+        cox_regression(safe, time, event, ["risk", "grade"])
+    with pytest.raises(DataError, match=r"\['stage'\] of them cannot be found"):
+        cox_regression(frame, time, event, ["risk", "stage"])
+    with pytest.raises(DataError, match="infinite"):
+        cox_regression(frame.assign(risk=np.inf), time, event, ["risk"])
+
+
+def test_monotone_likelihood_of_a_number_is_said() -> None:
+    time = np.arange(1.0, 41.0)
+    event = np.ones(40, dtype=bool)
+    frame = pd.DataFrame({"marker": -time})  # orders all events
+    with pytest.raises(DataError, match="no maximum: marker separates the 40 events"):
+        cox_regression(frame, time, event, ["marker"])
