@@ -26,12 +26,16 @@ class Ranks:
     Args:
         rank: int64 [Q], from 1, of the first relevant candidate of every query.
         relevant: int64 [Q], number of relevant candidates.
-        candidates: Number of all candidates.
+        candidates: int64 [Q], number of all candidates.
     """
 
     rank: np.ndarray
     relevant: np.ndarray
-    candidates: int
+    candidates: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Ranks:
+        """The queries of a mask or of positions."""
+        return Ranks(self.rank[rows], self.relevant[rows], self.candidates[rows])
 
 
 def equivalence(report_id: np.ndarray, attributes: np.ndarray, missing: int = -100) -> np.ndarray:
@@ -98,7 +102,7 @@ def first_relevant(
         best = np.where(same, similarity, -np.inf).max(axis=1, keepdims=True)
         rank[part] = 1 + ((similarity >= best) & ~same).sum(axis=1)
         relevant[part] = same.sum(axis=1)
-    return Ranks(rank, relevant, len(candidates))
+    return Ranks(rank, relevant, np.full(len(queries), len(candidates)))
 
 
 def nearest(queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,14 +118,14 @@ def nearest(queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np
 
 def chance_recall(ranks: Ranks, k: int) -> float:
     """Recall at k of a random order, exactly: the mean over queries of 1 - C(n - r, k) / C(n, k)."""
-    counts, times = np.unique(ranks.relevant, return_counts=True)
-    hit = hypergeom.sf(0, ranks.candidates, counts, min(k, ranks.candidates))
+    kinds, times = np.unique(np.stack([ranks.relevant, ranks.candidates]), axis=1, return_counts=True)
+    hit = hypergeom.sf(0, kinds[1], kinds[0], np.minimum(k, kinds[1]))
     return float((hit * times).sum() / times.sum())
 
 
 def chance_median_rank(ranks: Ranks) -> int:
     """Median rank of a random order: the least k at which half of the queries are expected to have a hit."""
-    low, high = 1, ranks.candidates
+    low, high = 1, int(ranks.candidates.max())
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if chance_recall(ranks, middle) >= 0.5 else (middle + 1, high)
