@@ -23,7 +23,7 @@ from tests.experiments.statistics.cohort import censored, resamples
 
 
 def test_slope_and_intercept_are_statsmodels() -> None:
-    """Logit, and GLM with an offset, of statsmodels 0.14.5 on the same seeded patients."""
+    """Logit, and GLM with an offset, of statsmodels 0.15.0 on the same seeded patients."""
     rng = np.random.default_rng(7)
     odds = np.round(rng.normal(size=120), 3)
     target = rng.random(120) < expit(0.4 + 0.6 * odds)

@@ -21,7 +21,7 @@ def test_published_rejections() -> None:
 
 
 def test_adjusted_values_are_statsmodels() -> None:
-    """multipletests of statsmodels 0.14.5, methods holm and fdr_bh."""
+    """multipletests of statsmodels 0.15.0, methods holm and fdr_bh."""
     expected = [0.0015, 0.0056, 0.0247, 0.114, 0.2211, 0.278, 0.278, 0.278, 0.3213, *[1.0] * 6]
     assert holm(THROMBOLYSIS) == pytest.approx(expected)
     expected = [0.0015, 0.003, 0.0095, 0.03562, 0.0603, 0.06386, 0.06386, 0.0645, 0.0765, 0.486]
