@@ -45,8 +45,8 @@ class ClipAlignment(SuiteModule):
         embed_dim: Dimensions of the shared space, with a linear head on either side; without it that of the text
             embeddings, which stay as they are (RenalCLIP).
         center_text: Whether the mean of the training texts is taken off every text embedding.
-        positive_from: Agreement of attributes from which reports say the same; `knowledge` only.
-        ignore_from: Agreement from which they say nearly the same and are not compared; `knowledge` only.
+        positive_from: Share of what either report states from which two say the same; `knowledge` only.
+        ignore_from: Share of what the shorter one states from which they are not compared; `knowledge` only.
         micro_batch: Images of a rank encoded at a time, by gradient caching; all at once when left out. Batch
             normalisation then takes its statistics from so many.
         pretrained: Folder with an exported image encoder to start from; random weights when left out. No path goes
@@ -71,7 +71,7 @@ class ClipAlignment(SuiteModule):
         embed_dim: int | None = None,
         center_text: bool = True,
         positive_from: float = 1.0,
-        ignore_from: float = 0.8,
+        ignore_from: float = 0.5,
         micro_batch: int | None = None,
         pretrained: Path | None = None,
         pretrained_sha256: str = "",

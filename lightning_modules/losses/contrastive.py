@@ -46,17 +46,17 @@ def knowledge_info_nce(
     attributes: torch.Tensor | None = None,
     *,
     positive_from: float = 1.0,
-    ignore_from: float = 0.8,
+    ignore_from: float = 0.5,
     chunk: int = CHUNK,
     across_ranks: bool = True,
 ) -> torch.Tensor:
     """InfoNCE that does not push apart what the reports say is the same.
 
     A row shares its target evenly between all columns that are its positives: its own, those of an identical report,
-    and those that state the same. Columns that state nearly the same are left out of the row's comparison, neither
-    pulled nor pushed; `losses.knowledge.Knowledge` has the definitions. With q_i the target of row i and p_i the
-    softmax over the columns that are not left out, L = 1 / 2N * sum over rows and columns of KL(q_i || p_i), which is
-    0 at best however many positives there are. Where no two reports are alike it is `info_nce` exactly.
+    and those that state the same. Columns of which nothing stated tells it apart are left out of its comparison,
+    neither pulled nor pushed; `losses.knowledge.Knowledge` has the definitions. With q_i the target of row i and p_i
+    the softmax over the columns that are not left out, L = 1 / 2N * sum over rows and columns of KL(q_i || p_i), which
+    is 0 at best however many positives there are. Where no two reports are alike it is `info_nce` exactly.
 
     Args:
         image: float [n, d], unit length; n may differ between ranks.
@@ -64,8 +64,8 @@ def knowledge_info_nce(
         scale: Scalar, the inverse temperature.
         report_id: int64 [n], equal for identical reports.
         attributes: int64 [n, A], -100 where not stated; without them only identical reports are alike.
-        positive_from: Agreement from which reports state the same, in (0, 1].
-        ignore_from: Agreement from which they state nearly the same, in (0, 1].
+        positive_from: Share of what either states from which compatible reports say the same, in (0, 1].
+        ignore_from: Share of what the shorter states from which they are not compared, in (0, 1].
         chunk: Rows computed together.
         across_ranks: As in `info_nce`.
 
@@ -124,11 +124,11 @@ class KnowledgeInfoNCE(nn.Module):
     """`knowledge_info_nce` as a module.
 
     Args:
-        positive_from: Agreement from which reports state the same.
-        ignore_from: Agreement from which they state nearly the same.
+        positive_from: As in `knowledge_info_nce`.
+        ignore_from: As in `knowledge_info_nce`.
     """
 
-    def __init__(self, positive_from: float = 1.0, ignore_from: float = 0.8) -> None:
+    def __init__(self, positive_from: float = 1.0, ignore_from: float = 0.5) -> None:
         super().__init__()
         self.positive_from, self.ignore_from = positive_from, ignore_from
 

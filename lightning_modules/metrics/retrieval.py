@@ -28,9 +28,8 @@ def first_hit_ranks(
         own: int64 [N], group of every query.
 
     Returns:
-        int64 [N], from 1: one more than the number of candidates of other groups that are nearer than the nearest hit.
-        Candidates as near as it count as half, rounded up, so that a constant embedding is no good. Where no
-        candidate is a hit it is M + 1.
+        int64 [N], from 1: one more than the number of candidates of other groups that are as near as the nearest hit
+        or nearer, so that a constant embedding does not look good. Where no candidate is a hit it is M + 1.
     """
     ranks = torch.empty(len(query), dtype=torch.int64, device=query.device)
     for start in range(0, len(query), CHUNK):
@@ -38,10 +37,8 @@ def first_hit_ranks(
         similarity = query[part] @ candidate.T
         hit = own[part, None] == same
         best = similarity.masked_fill(~hit, float("-inf")).amax(dim=1, keepdim=True)
-        others = ~hit
-        nearer = (others & (similarity > best)).sum(dim=1)
-        level = (others & (similarity == best)).sum(dim=1)
-        ranks[part] = torch.where(hit.any(dim=1), 1 + nearer + (level + 1) // 2, len(candidate) + 1)
+        before = (~hit & (similarity >= best)).sum(dim=1)
+        ranks[part] = torch.where(hit.any(dim=1), 1 + before, len(candidate) + 1)
     return ranks
 
 

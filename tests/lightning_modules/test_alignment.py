@@ -223,7 +223,7 @@ def test_an_identical_report_is_a_hit_and_one_candidate() -> None:
 def test_a_constant_embedding_retrieves_nothing_by_luck() -> None:
     same = torch.ones(9, 2)
     ranks = first_hit_ranks(same, same, torch.arange(9), torch.arange(9))
-    assert ranks.tolist() == [5] * 9
+    assert ranks.tolist() == [9] * 9
     assert first_hit_ranks(same[:1], same, torch.arange(9), torch.tensor([20])).tolist() == [10]
 
 
