@@ -57,9 +57,11 @@ def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights:
         ordered = np.take(weights, order.patients, axis=1).astype(np.result_type(weights.dtype, np.float32), copy=False)
         own = np.take(ordered, order.events, axis=1)
         if event_weights is not None:
-            own = own * event_weights(weights)
+            own = own.astype(np.float64)
         pairs = np.empty(len(ordered))
         for rows in row_blocks(*ordered.shape):
+            if event_weights is not None:
+                own[rows] *= event_weights(weights[rows])
             pairs[rows] = (own[rows] * comparable(ordered[rows])).sum(axis=1, dtype=np.float64)
         concordant = np.zeros(len(ordered))
         for begin in range(0, len(order.events), _EVENTS_AT_ONCE):

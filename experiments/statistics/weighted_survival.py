@@ -89,7 +89,8 @@ def product_limit(group: FollowUp, times: np.ndarray, weights: np.ndarray, of_ce
     """
     ordering = sort_by_time(group)
     time, event = group.time_months[ordering.patients], group.event[ordering.patients]
-    grid = np.unique(time[~event] if of_censoring else time[event])
+    grid = np.unique(time[event != of_censoring])
+    grid = grid[grid <= np.max(times, initial=-np.inf)]  # later steps are not asked for
     if not len(grid):
         return np.ones((len(weights), len(times)))
     start, later = (np.searchsorted(time, grid, side) for side in ("left", "right"))

@@ -1,0 +1,1 @@
+"""Figures of a study, drawn from statistics; every label carries n, events and interval."""

@@ -1,0 +1,102 @@
+"""ROC, calibration and decision curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from experiments.plots.style import color, counts, legend, new_figure, words
+from experiments.statistics.calibration import calibration_curve, calibration_intercept, calibration_slope
+from experiments.statistics.discrimination import auroc_delong
+from experiments.statistics.operating_point import OperatingPoint
+
+Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Targets (0 or 1) and scores or probabilities of each system or group."""
+
+
+def roc_plot(
+    predictions: Predictions, title: str, note: str = "", points: Mapping[str, OperatingPoint] | None = None
+) -> Figure:
+    """ROC curves with AUC and DeLong's interval; what lacks a class is named and not drawn.
+
+    Args:
+        predictions: Targets and scores by name.
+        title: Title.
+        note: What must be said beside the result.
+        points: Operating points by the same names, marked on their curves.
+    """
+    figure = new_figure(5.2, 5.9, title, note)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    for number, (name, (target, score)) in enumerate(predictions.items()):
+        area = auroc_delong(target, score)
+        label = f"{name}: {words(area)}, {counts(area, 'positive')}"
+        rate, sensitivity, _ = ([], [], []) if np.isnan(area.value) else roc_curve(target, score)
+        axes.plot(rate, sensitivity, color=color(number), linewidth=1.8, label=label)
+        if points and name in points:
+            reached = points[name].estimates
+            place = (1 - reached["specificity"].value, reached["sensitivity"].value)
+            axes.plot(*place, "o", color=color(number), markeredgecolor="white", markersize=8)
+    axes.set(xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal", xlim=(-0.005, 1.005), ylim=(-0.005, 1.005))
+    mark = "; dots: threshold chosen on validation" if points else ""
+    legend(axes, f"AUC [95 % interval]{mark}")
+    return figure
+
+
+def calibration_plot(predictions: Predictions, title: str, note: str = "", groups: int = 10) -> Figure:
+    """Observed share against predicted probability, with the predictions' histogram beneath.
+
+    Args:
+        predictions: Targets and probabilities by name.
+        title: Title.
+        note: What must be said beside the result.
+        groups: Groups by quantile of the prediction.
+    """
+    figure = new_figure(5.2, 7.0, title, note)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    edges = np.linspace(0, 1, 26)
+    for number, (name, (target, probability)) in enumerate(predictions.items()):
+        curve = calibration_curve(target, probability, groups)
+        slope, intercept = calibration_slope(target, probability), calibration_intercept(target, probability)
+        label = f"{name} ({counts(slope, 'positive')})\nslope {words(slope)}, intercept {words(intercept)}"
+        middle = curve["observed"]
+        ends = [middle - curve["low"], curve["high"] - middle]
+        style = {"color": color(number), "linewidth": 1.4, "markersize": 4, "capsize": 2}
+        axes.errorbar(curve["predicted"], middle, yerr=ends, fmt="o-", label=label, **style)
+        share = np.full(len(target), 1 / max(1, len(target)))
+        below.hist(probability, edges, weights=share, histtype="step", color=color(number), linewidth=1.4)
+    axes.set(ylabel="Observed share [95 % interval]", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    below.set(xlabel="Predicted probability", ylabel="Patients")
+    below.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    below.legend(
+        *axes.get_legend_handles_labels(), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.5)
+    )
+    return figure
+
+
+def decision_plot(curves: Mapping[str, pd.DataFrame], title: str, note: str = "") -> Figure:
+    """Net benefit by threshold probability, with treating all and treating nobody.
+
+    Args:
+        curves: Tables of `decision_curve` of the same patients, by name.
+        title: Title.
+        note: What must be said beside the result.
+    """
+    figure = new_figure(6.0, 5.2, title, note)
+    axes = figure.subplots()
+    first = next(iter(curves.values()))
+    axes.axhline(0, color="0.3", linewidth=1, label="treat nobody")
+    axes.plot(first["threshold"], first["treat_all"], color="0.6", linewidth=1.2, linestyle="--", label="treat all")
+    for number, (name, curve) in enumerate(curves.items()):
+        axes.fill_between(curve["threshold"], curve["low"], curve["high"], color=color(number), alpha=0.15, linewidth=0)
+        axes.plot(curve["threshold"], curve["net_benefit"], color=color(number), linewidth=1.8, label=name)
+    top = max(float(curve["high"].max()) for curve in curves.values())
+    axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1), ylim=(-0.25 * top, 1.05 * top))
+    n, events = int(first["n"].iloc[0]), int(first["events"].iloc[0])
+    legend(axes, f"n {n}, {events} positive; bands: 95 % interval", columns=2)
+    return figure
