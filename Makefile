@@ -27,7 +27,7 @@ OUT       ?=## folder of the imported cohort
 KIND      ?= auto## kind of source: auto, kits23, manifest, dicom, tcia
 OPTIONS   ?= {}## options of the source as YAML, for example OPTIONS='{sites: sites.csv}'
 RUN       ?=## run folder or MLflow id to resume
-BENCH     ?= data## benchmark to run: data, train
+BENCH     ?= data## benchmark to run: data, train, statistics
 PORT      ?= 5000## port of the MLflow page
 ARGS      ?=## further flags of the command
 PYTEST    ?=## further flags of pytest

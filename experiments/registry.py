@@ -153,7 +153,11 @@ PROFILES: dict[str, str] = {
 }
 
 
-BENCHMARKS: dict[str, str] = {"data": "experiments.benchmarks.data", "train": "experiments.benchmarks.train"}
+BENCHMARKS: dict[str, str] = {
+    "data": "experiments.benchmarks.data",
+    "train": "experiments.benchmarks.train",
+    "statistics": "experiments.benchmarks.statistics",
+}
 """Module of every benchmark; its `run(quick, out)` measures, writes and prints."""
 
 
