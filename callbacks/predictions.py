@@ -55,7 +55,7 @@ class PredictionWriter(Callback):
 def _predictions(trainer: lightning.Trainer, module: lightning.LightningModule, table: PatientTable) -> pd.DataFrame:
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     columns = module.prediction_columns(table.score, list(datamodule.label.class_names))  # type: ignore[operator]
-    return prediction_frame(table.patient, datamodule.plan.patients, columns)
+    return prediction_frame(table.patient, datamodule.plan.patients, columns, datamodule.label.endpoint)
 
 
 class AttributePredictionWriter(Callback):
@@ -111,7 +111,7 @@ def attribute_frame(
 
 
 def prediction_frame(
-    patient: torch.Tensor, patients: pd.DataFrame, columns: Mapping[str, torch.Tensor]
+    patient: torch.Tensor, patients: pd.DataFrame, columns: Mapping[str, torch.Tensor], endpoint: str = ""
 ) -> pd.DataFrame:
     """Join predictions to patients and what is known of them.
 
@@ -119,6 +119,7 @@ def prediction_frame(
         patient: Rows of the patient table [N].
         patients: Patient table of the DataModule.
         columns: What is predicted, by name [N].
+        endpoint: The endpoint that a survival task was trained on; its columns come before those of the others.
 
     Returns:
         One row per patient, sorted by patient_id; columns as `PredictionWriter` says.
@@ -126,6 +127,7 @@ def prediction_frame(
     rows = patients.iloc[patient.cpu().numpy()].reset_index(drop=True)
     frame = rows[["patient_id", "center", "role", "part"]].astype("string")
     endpoints = [name.removesuffix("_known") for name in map(str, rows) if name.endswith("_known")]
+    endpoints.sort(key=lambda name: name != endpoint)
     if not endpoints:
         frame["target"] = rows["target"].to_numpy(dtype=int)
     for name in endpoints:

@@ -12,7 +12,7 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.labels import MISSING, Label, survival_arrays, targets, time_grid
 from datamodules.schema import ENDPOINTS
-from datamodules.splits import label_fraction, label_order
+from datamodules.splits import MINIMUM_PER_CLASS, label_fraction, label_order
 from datamodules.streaming import Plan, VolumeDataModule
 from datamodules.volumes import VolumeSet
 
@@ -102,6 +102,12 @@ class RoiDataModule(VolumeDataModule):
         """The training patients within the label fraction."""
         outcomes = train["target"].astype(str).tolist()
         patient_ids = train["patient_id"].tolist()
+        absent = [str(value) for number, value in enumerate(self.label.classes) if str(number) not in outcomes]
+        if absent:
+            raise DataError(
+                f"Task {self.label.name}: nobody in the training split has {self.label.column} = {', '.join(absent)}; "
+                f"expected at least {MINIMUM_PER_CLASS} patients of each class."
+            )
         order = label_order(patient_ids, outcomes, train["center"].tolist(), self.seed, self.label.name)
         survival = self.label.kind == "survival"
         return label_fraction(order, dict(zip(patient_ids, outcomes, strict=True)), self.fraction, survival=survival)

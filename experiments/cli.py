@@ -46,11 +46,12 @@ def finetune(
     tag: str = "",
     pretrain_seed: int = 42,
     extra: list[str] | None = None,
+    mode: str = "finetune",
 ) -> int:
     """Train and test one point of a data-efficiency curve.
 
     Args:
-        task: Downstream task.
+        task: Downstream task, or `all` for every one of them.
         fraction: Share of the training labels, in (0, 1].
         encoder: Image encoder.
         profile: Size of the run: demo, small or paper.
@@ -61,11 +62,12 @@ def finetune(
         tag: Suffix of the run's name, for a configuration that you changed.
         pretrain_seed: Seed of the pretraining whose encoder is used.
         extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
+        mode: `finetune`, or `probe` for a linear model on frozen features.
     """
     from experiments import finetune as command
 
     flags = tuple(extra or ())
-    point = command.Point(task, fraction, encoder, profile, data, seed, devices, runs, tag, pretrain_seed, flags)
+    point = command.Point(task, fraction, encoder, profile, data, seed, devices, runs, tag, pretrain_seed, flags, mode)
     command.finetune(point)
     return 0
 

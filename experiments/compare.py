@@ -14,18 +14,12 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, replacing
 from experiments.console import say
-from experiments.evaluation import caption, groups, score_columns
+from experiments.evaluation import caption, groups, row_name, with_interval
 from experiments.launch import DONE, RUN_COMMAND
-from experiments.registry import ENCODERS, TASKS, choose
-from experiments.statistics.bootstrap import (
-    Statistic,
-    bootstrap,
-    macro_auroc,
-    percentile_interval,
-    seed_mean,
-    two_sided_p,
-)
-from experiments.statistics.discrimination import Estimate
+from experiments.outcomes import C_INDEX, Metric, metric_of, outcomes_of
+from experiments.registry import ENCODERS, MODES, TASKS, choose
+from experiments.statistics.bootstrap import bootstrap, percentile_interval, seed_mean, two_sided_p
+from experiments.statistics.estimate import Estimate
 
 REPORTED = ("internal", "pooled external", "folds")
 
@@ -40,7 +34,7 @@ class Finished:
     predictions: pd.DataFrame
 
 
-def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "") -> list[Finished]:
+def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "", mode: str = "finetune") -> list[Finished]:
     """All finished points of a task of a cohort.
 
     Args:
@@ -48,11 +42,13 @@ def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "") -> lis
         cohort: The cohort.
         task: Downstream task.
         tag: Only runs with this TAG.
+        mode: Only fine-tuned points, or only linear probes.
     """
     points = []
     for done in sorted((runs / f"renal/{cohort.info.name}/{task}").glob(f"*/{DONE}")):
         point = read_json(done.parent / RUN_COMMAND)["arguments"]
-        if point["tag"] == tag and point["encoder"] in ENCODERS:
+        # Runs of before there were modes are fine-tuned ones.
+        if (point["tag"], point.get("mode", "finetune")) == (tag, mode) and point["encoder"] in ENCODERS:
             predictions = read_parquet(done.parent / PREDICTIONS)[0]
             points.append(Finished(point["encoder"], point["fraction"], point["seed"], predictions))
     return points
@@ -65,11 +61,13 @@ def compare(
     runs: Path = Path("runs"),
     tag: str = "",
     replicates: int = 2000,
+    mode: str = "finetune",
 ) -> int:
     """Compare the encoders of all finished points of a task, fraction by fraction.
 
-    The AUC is averaged over the seeds that all encoders of a fraction have; its interval and that of the difference to
-    the reference are percentiles of a bootstrap over patients, the same patients for every encoder and seed.
+    The metric of the task (AUC, or C-index of every endpoint) is averaged over the seeds that all encoders of a
+    fraction have; its interval and that of the difference to the reference are percentiles of a bootstrap over
+    patients, the same patients for every encoder and seed.
 
     Args:
         task: Downstream task.
@@ -78,88 +76,108 @@ def compare(
         runs: Folder of all runs.
         tag: Only runs with this TAG.
         replicates: Bootstrap replicates.
+        mode: `finetune` for fine-tuned points, `probe` for linear probes.
     """
     choose("TASK", task, dict(TASKS))
+    choose("MODE", mode, dict(MODES))
     choose("REFERENCE", reference, dict(ENCODERS))
     cohort = Cohort.load(data)
-    points = finished_points(runs, cohort, task, tag)
+    points = finished_points(runs, cohort, task, tag, mode)
     if not points:
         raise DataError(
             f"No finished run of task {task} on cohort {cohort.info.name} is in {runs.name}"
             f"{f' with TAG={tag}' if tag else ''}; run `make finetune TASK={task} ENCODER=...` first."
         )
     table = comparison_table(points, reference, replicates)
-    path = runs / f"renal/{cohort.info.name}/{task}" / f"comparison{f'-{tag}' if tag else ''}.csv"
+    suffix = "".join(f"-{part}" for part in (mode if mode != "finetune" else "", tag) if part)
+    path = runs / f"renal/{cohort.info.name}/{task}" / f"comparison{suffix}.csv"
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
-    say(f"{format_comparison(table, reference)}\n{caption(cohort.info)}\nTable: {path.as_posix()}")
+    text = format_comparison(table, reference, metric_of(points[0].predictions))
+    say(f"{text}\n{caption(cohort.info)}\nTable: {path.as_posix()}")
     return 0
 
 
 def comparison_table(points: list[Finished], reference: str, replicates: int = 2000) -> pd.DataFrame:
-    """AUC of every encoder and its paired difference to the reference.
+    """The metric of every encoder and its paired difference to the reference.
 
     Returns:
-        Columns fraction, group, encoder, seeds, n, positives, auroc, low, high, difference, difference_low,
-        difference_high, p; the difference is NaN for the reference itself and where it was not run.
+        Columns fraction, group, endpoint (survival only), encoder, seeds, n, what is counted (positives, minority or
+        events), the metric (auroc or c_index), low, high, difference, difference_low, difference_high, p; the
+        difference is NaN for the reference itself and where it was not run.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for fraction in sorted({point.fraction for point in points}):
         chosen = [point for point in points if point.fraction == fraction]
         by_encoder = {name: {p.seed: p for p in chosen if p.encoder == name} for name in {p.encoder for p in chosen}}
         seeds = sorted(set.intersection(*(set(entry) for entry in by_encoder.values())))
         if not seeds:
             continue
-        names = sorted(by_encoder, key=lambda name: (name != reference, list(ENCODERS).index(name)))
-        first = by_encoder[names[0]][seeds[0]].predictions
-        for group, patients in _groups(first):
-            results = {
-                name: _pooled([by_encoder[name][seed].predictions for seed in seeds], patients, replicates)
-                for name in names
-            }
-            for name in names:
-                estimate, values, n, positives = results[name]
-                row = {"fraction": fraction, "group": group, "encoder": name, "seeds": len(seeds), "n": n}
-                row |= {"positives": positives, "auroc": estimate.value, "low": estimate.low, "high": estimate.high}
-                if name != reference and reference in results:
-                    base, base_values = results[reference][:2]
-                    gain = percentile_interval(estimate.value - base.value, values - base_values)
-                    row |= {"difference": gain.value, "difference_low": gain.low, "difference_high": gain.high}
-                    row["p"] = two_sided_p(values - base_values)
-                rows.append(row)
-    columns = ["fraction", "group", "encoder", "seeds", "n", "positives", "auroc", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "difference", "difference_low", "difference_high", "p"])
+        tables = {name: [by_encoder[name][seed].predictions for seed in seeds] for name in by_encoder}
+        names = sorted(tables, key=lambda name: (name != reference, list(ENCODERS).index(name)))
+        for group in groups(tables[names[0]][0]):
+            if group.kind in REPORTED:
+                for outcome in outcomes_of(group.rows):
+                    kept = outcome.rows["patient_id"].tolist()
+                    shared = {"fraction": fraction, "group": group.name}
+                    shared |= {"endpoint": outcome.endpoint} if outcome.endpoint else {}
+                    found = {name: _pooled(tables[name], kept, outcome.endpoint, replicates) for name in names}
+                    rows += [shared | row for row in _compared(found, reference, len(seeds))]
+    metric = metric_of(points[0].predictions)
+    columns = ["fraction", "group", *(["endpoint"] if metric is C_INDEX else []), "encoder", "seeds", "n", metric.count]
+    columns += [metric.name, "low", "high", "difference", "difference_low", "difference_high", "p"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _groups(predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
-    for group in groups(predictions):
-        if group.kind in REPORTED:
-            yield group.name, group.rows["patient_id"].tolist()
+@dataclass(frozen=True)
+class _Pooled:
+    """The metric of one encoder, averaged over seeds, and its replicates."""
+
+    metric: Metric
+    estimate: Estimate
+    values: np.ndarray
 
 
-def _pooled(tables: list[pd.DataFrame], patients: list[str], replicates: int) -> tuple[Estimate, np.ndarray, int, int]:
-    """Estimate, replicates, n and positives of the AUC averaged over seeds, for one group of patients."""
-    parts = [table.set_index("patient_id").loc[patients] for table in tables]
-    estimate, values = bootstrap(seed_mean([_auc_of(part) for part in parts]), len(patients), replicates)
-    return estimate, values, len(patients), int((parts[0]["target"] == 1).sum())
+def _pooled(tables: list[pd.DataFrame], patients: list[str], endpoint: str, replicates: int) -> _Pooled:
+    parts = [_tested(table).loc[patients].reset_index() for table in tables]
+    outcomes = [next(found for found in outcomes_of(part) if found.endpoint == endpoint) for part in parts]
+    mean = seed_mean([outcome.statistic() for outcome in outcomes])
+    estimate, values = bootstrap(mean, len(patients), replicates, events=outcomes[0].count)
+    return _Pooled(metric_of(tables[0]), estimate, values)
 
 
-def _auc_of(rows: pd.DataFrame) -> Statistic:
-    target, score = rows["target"].to_numpy(dtype=int), rows[score_columns(rows)].to_numpy(dtype=float)
-    return lambda weights: macro_auroc(target, score, weights)
+def _tested(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["part"] == "test"].set_index("patient_id")
 
 
-def format_comparison(table: pd.DataFrame, reference: str) -> str:
+def _compared(found: dict[str, _Pooled], reference: str, seeds: int) -> Iterator[dict[str, object]]:
+    """One row per encoder."""
+    for name, pooled in found.items():
+        estimate, metric = pooled.estimate, pooled.metric
+        row: dict[str, object] = {"encoder": name, "seeds": seeds, "n": estimate.n, metric.count: estimate.events}
+        row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+        if name != reference and reference in found:
+            base = found[reference]
+            differences = pooled.values - base.values
+            gain = percentile_interval(estimate.value - base.estimate.value, differences)
+            row |= {"difference": gain.value, "difference_low": gain.low, "difference_high": gain.high}
+            row["p"] = two_sided_p(differences)
+        yield row
+
+
+def format_comparison(table: pd.DataFrame, reference: str, metric: Metric) -> str:
     """The comparison as fixed-width text."""
-    lines = [f"{'labels':>7s}  {'group':20s}{'encoder':12s}{'seeds':>6s}{'n':>5s}{'pos':>5s}   AUC (95 % interval)    "
-             f"minus {reference} (95 % interval)"]  # fmt: skip
+    title = f"{metric.title} (95 % interval)"
+    counted = f"{'seeds':>6s}{'n':>5s}{metric.count_title:>10s}"
+    lines = [f"{'labels':>7s}  {'group':24s}{'encoder':12s}{counted}   {title:26s}minus {reference} (95 % interval)"]
     for row in table.to_dict("records"):
         gain = ""
         if np.isfinite(row["difference"]):
             interval = f"({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
             gain = f"{row['difference']:+.3f} {interval}, p {row['p']:.3f}"
+        value = with_interval(row[metric.name], row["low"], row["high"])
         lines.append(
-            f"{row['fraction']:7.0%}  {row['group']:20s}{row['encoder']:12s}{row['seeds']:6d}{row['n']:5d}"
-            f"{row['positives']:5d}   {row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})   {gain}"
+            f"{row['fraction']:7.0%}  {row_name(row):24s}{row['encoder']:12s}{row['seeds']:6d}{row['n']:5d}"
+            f"{row[metric.count]:10d}   {value:26s}{gain}".rstrip()
         )
     return "\n".join(lines)

@@ -1,23 +1,15 @@
-"""From predictions to the table and figure of a run: every number with its n, its positives and its interval."""
+"""From predictions to the table of a run: every number with its n, its events and its interval."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_curve
 
 from datamodules.cohort import CohortInfo
-from experiments.statistics.discrimination import auroc_delong
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from experiments.outcomes import Metric, metric_of, outcomes_of
 
 
 @dataclass(frozen=True)
@@ -49,33 +41,28 @@ def groups(predictions: pd.DataFrame) -> Iterator[Group]:
         yield Group("pooled external", "pooled external", external)
 
 
-def score_columns(predictions: pd.DataFrame) -> list[str]:
-    """The score columns in class order."""
-    return [name for name in predictions.columns if name.startswith("score_")]
-
-
 def results_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """AUC of every group of a two-class task.
+    """The metric of every group of a task.
 
     Returns:
-        Columns group, kind, n, positives, auroc, low, high (95 % DeLong interval); NaN where a class is absent.
+        Columns group, kind, n, then of two classes positives, auroc; of more minority (patients outside the largest
+        class), auroc (macro one-vs-rest), kappa (quadratic), kappa_low, kappa_high; of a survival task endpoint,
+        events, c_index (Harrell), one row per group and endpoint, that which was trained on first. low and high are
+        the 95 % interval of the metric. NaN where a metric is not defined.
     """
-    positive = score_columns(predictions)[1]
+    metric = metric_of(predictions)
     rows = []
     for group in groups(predictions):
-        target = group.rows["target"].to_numpy(dtype=int)
-        estimate = auroc_delong(target, group.rows[positive].to_numpy(dtype=float))
-        rows.append(
-            {
-                "group": group.name,
-                "kind": group.kind,
-                "n": len(target),
-                "positives": int((target == 1).sum()),
-                "auroc": estimate.value,
-                "low": estimate.low,
-                "high": estimate.high,
-            }
-        )
+        for outcome in outcomes_of(group.rows):
+            estimate = outcome.estimate()
+            row: dict[str, object] = {"group": group.name, "kind": group.kind}
+            row |= {"endpoint": outcome.endpoint} if outcome.endpoint else {}
+            row |= {"n": len(outcome.rows), metric.count: outcome.count}
+            row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+            kappa = outcome.kappa()
+            if kappa is not None:
+                row |= {"kappa": kappa.value, "kappa_low": kappa.low, "kappa_high": kappa.high}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -89,48 +76,26 @@ def caption(info: CohortInfo) -> str:
     return " ".join(parts)
 
 
-def format_table(table: pd.DataFrame) -> str:
+def with_interval(value: float, low: float, high: float) -> str:
+    """A number with its 95 % interval as text."""
+    if np.isnan(value):
+        return "not defined"
+    interval = "interval not defined" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+    return f"{value:.3f} ({interval})"
+
+
+def row_name(row: Mapping[Hashable, object]) -> str:
+    """Group, and endpoint where there is one."""
+    return f"{row['group']}, {row['endpoint']}" if "endpoint" in row else str(row["group"])
+
+
+def format_table(table: pd.DataFrame, metric: Metric) -> str:
     """The results as fixed-width text."""
-    lines = [f"{'':24s}{'n':>6s}{'positives':>11s}{'AUC':>8s}  95 % interval"]
+    kappa = "   kappa (95 % interval)" if "kappa" in table else ""
+    title = f"{metric.title} (95 % interval)"
+    lines = [f"{'':24s}{'n':>6s}{metric.count_title:>11s}   {title:26s}{kappa}"]
     for row in table.to_dict("records"):
-        value = "-" if np.isnan(row["auroc"]) else f"{row['auroc']:.3f}"
-        interval = "not defined" if np.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
-        lines.append(f"{row['group']:24s}{row['n']:6d}{row['positives']:11d}{value:>8s}  {interval}")
+        value = with_interval(row[metric.name], row["low"], row["high"])
+        extra = f"   {with_interval(row['kappa'], row['kappa_low'], row['kappa_high'])}" if kappa else ""
+        lines.append(f"{row_name(row):24s}{row['n']:6d}{row[metric.count]:11d}   {value:26s}{extra}".rstrip())
     return "\n".join(lines)
-
-
-def roc_figure(predictions: pd.DataFrame, title: str, note: str) -> Figure:
-    """ROC curves of the internal test (or folds) and of all external centres together."""
-    positive = score_columns(predictions)[1]
-    table = results_table(predictions).set_index("group")
-    figure, axes = plt.subplots(figsize=(5.4, 7.4), layout="constrained")
-    figure.suptitle(title)
-    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-    for group in groups(predictions):
-        row = table.loc[group.name]
-        if np.isnan(row["auroc"]):
-            continue
-        strong = group.kind != "external"
-        rate, sensitivity, _ = roc_curve(group.rows["target"], group.rows[positive])
-        size = f"n {row['n']}, {row['positives']} positive"
-        label = f"{group.name} ({size}): {row['auroc']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        axes.plot(rate, sensitivity, linewidth=2 if strong else 0.8, alpha=1 if strong else 0.6, label=label)
-    axes.set(xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal", xlim=(0, 1), ylim=(0, 1.005))
-    title_font = {"title": "AUC [95 % interval]", "title_fontsize": 8}
-    figure.legend(fontsize=8, loc="outside lower center", frameon=False, **title_font)
-    axes.set_title("\n".join(textwrap.wrap(note, 80)), fontsize=7, color="0.4")
-    return figure
-
-
-def write_results(folder: Path, predictions: pd.DataFrame, title: str, info: CohortInfo) -> pd.DataFrame:
-    """Write `results.csv` and `roc.png` beside the predictions.
-
-    Returns:
-        The table.
-    """
-    table = results_table(predictions)
-    table.to_csv(folder / "results.csv", index=False)
-    figure = roc_figure(predictions, title, caption(info))
-    figure.savefig(folder / "roc.png", dpi=150)
-    plt.close(figure)
-    return table

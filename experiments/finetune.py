@@ -1,10 +1,12 @@
-"""`make finetune`: one point of a data-efficiency curve."""
+"""`make finetune`: one point of a data-efficiency curve, or one of every task."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -14,53 +16,19 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
 from experiments.console import is_main_rank, say
-from experiments.encoders import exported_encoder, folds_of
-from experiments.evaluation import caption, format_table, results_table, write_results
+from experiments.encoders import folds_of
+from experiments.evaluation import caption, format_table, with_interval
 from experiments.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
-from experiments.registry import TASKS, choose, compose
+from experiments.outcomes import RISK, metric_of
+from experiments.point import Point
+from experiments.registry import MODES, TASKS, choose
+from experiments.result_figures import write_results
 from experiments.tracking import cohort_tags, make_logger, parent_run, short_hash
-from lightning_modules.networks.export import weights_sha256
 
+__all__ = ["ALL_TASKS", "Point", "finetune", "finetune_all"]
 
-@dataclass(frozen=True)
-class Point:
-    """One point: a task, an encoder, a label fraction, a seed.
-
-    Args:
-        task: Downstream task.
-        fraction: Share of the training labels, in (0, 1].
-        encoder: Image encoder.
-        profile: Size of the run.
-        data: Folder of the cohort.
-        seed: Seed of the fraction, the weights and the order.
-        devices: Devices, as Lightning's Trainer takes them.
-        runs: Folder of all runs.
-        tag: Suffix that tells apart runs whose configuration you changed.
-        pretrain_seed: Seed of the pretraining whose encoder is used.
-        extra: Further flags of the parser, for example `--optimizer.lr=1e-4`.
-    """
-
-    task: str
-    fraction: float = 1.0
-    encoder: str = "scratch"
-    profile: str = "demo"
-    data: Path = Path("data/demo")
-    seed: int = 42
-    devices: str = "auto"
-    runs: Path = Path("runs")
-    tag: str = ""
-    pretrain_seed: int = 42
-    extra: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name of the run."""
-        suffix = f"-{self.tag}" if self.tag else ""
-        return f"{self.encoder}-finetune-f{self.fraction:g}-s{self.seed}{suffix}"
-
-    def experiment(self, cohort: Cohort) -> str:
-        """MLflow experiment, which is also the folder under `runs`."""
-        return f"renal/{cohort.info.name}/{self.task}"
+ALL_TASKS = "all"
+Runner = Callable[[Launch], MLFlowLogger]
 
 
 def finetune(point: Point) -> pd.DataFrame:
@@ -69,34 +37,86 @@ def finetune(point: Point) -> pd.DataFrame:
     A finished point is reported and not run again; an interrupted one goes on from its last checkpoint.
 
     Returns:
-        The results by group, with n, positives and 95 % intervals.
+        The results by group, with n, events and 95 % intervals.
 
     Raises:
         DataError: if the cohort, a name or the fraction is refused.
     """
-    choose("TASK", point.task, dict(TASKS))
+    choose("TASK", point.task, {**TASKS, ALL_TASKS: "one after the other"})
+    choose("MODE", point.mode, dict(MODES))
     if not 0 < point.fraction <= 1:
         raise DataError(f"FRACTION={point.fraction:g} was asked for; expected a share of the labels in (0, 1].")
-    files = compose("finetune", profile=point.profile, encoder=point.encoder, task=point.task)
+    if point.task == ALL_TASKS:
+        return finetune_all(point)
     cohort = Cohort.load(point.data)
-    folder = point.runs / point.experiment(cohort) / point.name
-    folds = folds_of(cohort)
-    launches = [_launch(point, cohort, files, folder, fold) for fold in folds]
+    folder, folds = point.folder(cohort), folds_of(cohort)
+    launches = [point.launch(cohort, fold) for fold in folds]
     if (folder / DONE).is_file() and all(check_finished(launch) for launch in launches):
         table = pd.read_csv(folder / "results.csv")
         say(f"{point.name} is finished already; its results:")
         _report(table, cohort, folder)
         return table
-    parent = _curve(point, cohort)
+    parent, runner = _curve(point, cohort), _runner(point.mode)
     if folds == [None]:
-        logger = train(replace(launches[0], parent=parent), test=True).logger
+        logger = runner(replace(launches[0], parent=parent))
         predictions = _predictions(folder)
     else:
-        logger, predictions = _run_folds(point, cohort, folder, launches, parent)
-    _finish(point, cohort, folder, logger, predictions)
-    table = results_table(predictions)
+        logger, predictions = _run_folds(point, cohort, launches, parent, runner)
+    if not is_main_rank():
+        return pd.DataFrame()
+    table = _finish(point, cohort, folder, logger, predictions)
     _report(table, cohort, folder)
     return table
+
+
+def _runner(mode: str) -> Runner:
+    """What runs a launch: Lightning's fit and test, or the linear probe."""
+    if mode == "finetune":
+        return lambda launch: train(launch, test=True).logger
+    from experiments.linear_probe import run_probe
+
+    return run_probe
+
+
+def finetune_all(point: Point) -> pd.DataFrame:
+    """One point of every task, one after the other; finished ones are not run again.
+
+    A task that the cohort cannot serve (no such label, too few patients or events) is passed over and named at the end.
+
+    Returns:
+        The results of all tasks, with a column `task`.
+
+    Raises:
+        DataError: at the end, if a task was refused, with the reason of the first.
+    """
+    tables, refused = [], {}
+    for number, name in enumerate(TASKS, start=1):
+        say(f"Task {number} of {len(TASKS)}: {TASKS[name].title}")
+        try:
+            tables.append(finetune(replace(point, task=name)).assign(task=name))
+        except DataError as error:
+            refused[name] = str(error)
+            say(f"Task {name} is refused: {error}")
+    say(f"All tasks, {point.encoder}, {point.mode}, {point.fraction:.0%} of the labels:\n{_summary(tables, refused)}")
+    if refused:
+        first = next(iter(refused))
+        raise DataError(f"{len(refused)} of {len(TASKS)} tasks were refused ({', '.join(refused)}). {refused[first]}")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _summary(tables: list[pd.DataFrame], refused: dict[str, str]) -> str:
+    """One line per task and pooled group: what it was trained on, with n, events and interval."""
+    lines = [f"{'task':16s}{'group':20s}{'n':>6s}{'events':>8s}   metric (95 % interval)"]
+    for table in tables:
+        if table.empty:  # ranks other than the first keep no table
+            continue
+        metric = "c_index" if "c_index" in table else "auroc"
+        count = next(name for name in ("positives", "minority", "events") if name in table)
+        for row in table[table["kind"] != "external"].drop_duplicates("group").to_dict("records"):
+            value = f"{metric} {with_interval(row[metric], row['low'], row['high'])}"
+            lines.append(f"{row['task']:16s}{row['group']:20s}{row['n']:6d}{row[count]:8d}   {value}")
+    lines += [f"{name:16s}refused" for name in refused]
+    return "\n".join([*lines, "events: of three classes the patients outside the largest"])
 
 
 def _curve(point: Point, cohort: Cohort) -> str | None:
@@ -115,92 +135,67 @@ def _curve(point: Point, cohort: Cohort) -> str | None:
 
 
 def _run_folds(
-    point: Point, cohort: Cohort, folder: Path, launches: list[Launch], parent: str | None
+    point: Point, cohort: Cohort, launches: list[Launch], parent: str | None, runner: Runner
 ) -> tuple[MLFlowLogger, pd.DataFrame]:
     """Every fold as a run of its own under one MLflow run, which takes the pooled results."""
-    logger = make_logger(point.runs, folder, point.experiment(cohort), point.name, _tags(point, cohort), parent)
+    folder = point.folder(cohort)
+    logger = make_logger(point.runs, folder, point.experiment(cohort), point.name, point.tags(cohort), parent)
     if is_main_rank():
-        write_json(folder / RUN_COMMAND, _command(point))
+        write_json(folder / RUN_COMMAND, point.command())
     parts = []
     for number, launch in enumerate(launches):
         if check_finished(launch):
             say(f"fold {number + 1} of {len(launches)} is finished already")
         else:
             say(f"fold {number + 1} of {len(launches)}")
-            train(replace(launch, parent=logger.run_id), test=True)
+            runner(replace(launch, parent=logger.run_id))
             mark_done(launch.folder, {"fold": number})
-        parts.append(_predictions(launch.folder).assign(fold=number))
+        parts.append(centred(_predictions(launch.folder)).assign(fold=number))
     pooled = pd.concat(parts, ignore_index=True)
     if is_main_rank():
         write_parquet(folder / PREDICTIONS, pooled)
     return logger, pooled
 
 
-def _launch(point: Point, cohort: Cohort, files: list[Path], folder: Path, fold: int | None) -> Launch:
-    options: dict[str, object] = {
-        "seed_everything": point.seed,
-        "trainer.devices": point.devices,
-        "data.init_args.root": point.data,
-        "data.init_args.fraction": point.fraction,
-        "data.init_args.fold": fold,
-    }
-    weights = exported_encoder(point.runs, cohort, point.encoder, point.pretrain_seed, fold)
-    if weights is not None:
-        options["model.init_args.pretrained"] = weights
-        options["model.init_args.pretrained_sha256"] = weights_sha256(weights)
-    return Launch(
-        files=files,
-        options=options,
-        folder=folder if fold is None else folder / f"fold{fold}",
-        runs=point.runs,
-        experiment=point.experiment(cohort),
-        name=point.name if fold is None else f"{point.name}-fold{fold}",
-        tags=_tags(point, cohort),
-        command=_command(point),
-        extra=list(point.extra),
-    )
+def centred(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of one fold with risks relative to the mean of its validation patients.
+
+    The partial likelihood leaves the level of a log-risk open, so risks of two models cannot be pooled as they are.
+    """
+    validated = predictions["part"] == "val"
+    if RISK not in predictions or not validated.any():
+        return predictions
+    return predictions.assign(**{RISK: predictions[RISK] - predictions.loc[validated, RISK].mean()})
 
 
 def _predictions(folder: Path) -> pd.DataFrame:
     return read_parquet(folder / PREDICTIONS)[0]
 
 
-@rank_zero_only
-def _finish(point: Point, cohort: Cohort, folder: Path, logger: MLFlowLogger, predictions: pd.DataFrame) -> None:
+def _finish(
+    point: Point, cohort: Cohort, folder: Path, logger: MLFlowLogger, predictions: pd.DataFrame
+) -> pd.DataFrame:
     """Write and log the results; DONE is written last."""
-    title = f"{TASKS[point.task].title}, {point.encoder}, {point.fraction:.0%} of the labels"
-    table = write_results(folder, predictions, title, cohort.info)
+    metric = metric_of(predictions)
+    table, figure = write_results(folder, predictions, point.title, cohort.info)
     client, run_id = logger.experiment, logger.run_id
+    trained = table["endpoint"].iloc[0] if "endpoint" in table else ""
     for row in table.dropna(subset=["low"]).to_dict("records"):
+        # The endpoint that was trained on is the task's own metric; the others carry their name.
+        other = f"_{row['endpoint']}" if row.get("endpoint", "") != trained else ""
         group = str(row["group"]).replace(" ", "_")
-        for name in ("auroc", "low", "high", "n", "positives"):
-            client.log_metric(run_id, f"{name}/{group}", float(row[name]))
+        for name in (metric.name, "low", "high", "n", metric.count, *(["kappa"] if "kappa" in row else [])):
+            if np.isfinite(row[name]):
+                client.log_metric(run_id, f"{name}{other}/{group}", float(row[name]))
     client.set_tag(run_id, "note", caption(cohort.info))
-    for name in ("results.csv", "roc.png", PREDICTIONS):
-        client.log_artifact(run_id, str(folder / name))
+    for path in (folder / "results.csv", figure, folder / PREDICTIONS):
+        client.log_artifact(run_id, str(path))
     client.set_terminated(run_id)
     mark_done(folder, {"run_id": run_id, "results": "results.csv"})
+    return table
 
 
-def _tags(point: Point, cohort: Cohort) -> dict[str, str]:
-    return {
-        **cohort_tags(cohort),
-        "task": point.task,
-        "encoder": point.encoder,
-        "profile": point.profile,
-        "fraction": f"{point.fraction:g}",
-        "seed": str(point.seed),
-        "pretrain_seed": str(point.pretrain_seed),
-    }
-
-
-def _command(point: Point) -> dict[str, object]:
-    return {"command": "finetune", "arguments": _plain(point)}
-
-
-def _plain(point: Point) -> dict[str, object]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(point).items()}
-
-
+@rank_zero_only
 def _report(table: pd.DataFrame, cohort: Cohort, folder: Path) -> None:
-    say(f"{format_table(table)}\n{caption(cohort.info)}\nFolder: {folder.as_posix()}")
+    metric = metric_of(_predictions(folder))
+    say(f"{format_table(table, metric)}\n{caption(cohort.info)}\nFolder: {folder.as_posix()}")

@@ -41,6 +41,8 @@ _FREE = (
     "data.init_args.shards_url",
     "data.init_args.cache_dir",
     "data.init_args.cache_size",
+    # Embeddings are told apart by their encoder's fingerprint.
+    "data.init_args.embeddings",
     # The weights that a run starts from are told apart by their hash; where they lie may change.
     "model.init_args.pretrained",
 )
@@ -100,11 +102,11 @@ class Finished:
 
 
 def train(launch: Launch, *, test: bool) -> Finished:
-    """Fit a run, going on from its last checkpoint where there is one, and test its best checkpoint.
+    """Fit a run, going on from its last checkpoint where there is one, and validate and test its best checkpoint.
 
     Args:
         launch: The run.
-        test: Whether there is anybody to test; otherwise the best checkpoint is validated.
+        test: Whether there is anybody to test; otherwise the best checkpoint is validated alone.
 
     Raises:
         DataError: if the folder holds a run with another configuration.
@@ -112,7 +114,7 @@ def train(launch: Launch, *, test: bool) -> Finished:
     """
     cli = SuiteCLI(launch.arguments(), run=False)
     resolved = cli.resolved_config()
-    _claim(launch, resolved)
+    claim(launch, resolved)
     last = launch.folder / "checkpoints" / "last.ckpt"
     if last.is_file():
         check_checkpoint_file(last, cli.model)
@@ -125,8 +127,9 @@ def train(launch: Launch, *, test: bool) -> Finished:
     checkpoint = cli.trainer.checkpoint_callback
     # A validation metric that was never defined (one class only) leaves no best epoch; the last one stands in.
     best = checkpoint.best_model_path or str(last)  # type: ignore[union-attr]
-    evaluate = cli.trainer.test if test else cli.trainer.validate
-    evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+    # Validated first: thresholds and risk groups of the test are cut on the validation patients of the same weights.
+    for evaluate in (cli.trainer.validate, *([cli.trainer.test] if test else [])):
+        evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     score = checkpoint.best_model_score  # type: ignore[union-attr]
     return Finished(logger, float("nan") if score is None else float(score), cli.model)
 
@@ -149,8 +152,12 @@ def check_finished(launch: Launch) -> bool:
     return True
 
 
-def _claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
-    """Make the folder this run's own, or check that it already is."""
+def claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
+    """Make the folder this run's own, or check that it already is.
+
+    Raises:
+        DataError: if the folder holds a run with another configuration.
+    """
     path = launch.folder / CONFIG
     if path.is_file():
         _check_same(launch, resolved)
@@ -196,7 +203,7 @@ def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = copy.deepcopy(dict(resolved))
     content["run_dir"] = Path(str(content["run_dir"])).name
     arguments = content["data"]["init_args"]
-    for key in ("root", "cache_dir", "corpus"):
+    for key in ("root", "cache_dir", "embeddings", "corpus"):
         if arguments.get(key):
             arguments[key] = Path(str(arguments[key])).name
     pretrained = content["model"]["init_args"].get("pretrained")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import track
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -23,6 +22,7 @@ from experiments.attribute_results import MEAN, attribute_table
 from experiments.console import say
 from experiments.encoders import exported_encoder
 from experiments.evaluation import caption
+from experiments.features import frozen_features
 from experiments.registry import ENCODERS, choose, compose
 from experiments.suite_cli import SuiteCLI
 from lightning_modules.metrics.patient_scores import PatientTable
@@ -63,7 +63,8 @@ def probe(
     module, config = _data(data, profile, seed, fold, extra or [])
     torch.manual_seed(seed)
     network = build_encoder(config) if weights is None else load_exported(weights)[0]
-    fitted, tested = (_features(network.eval(), module, part) for part in ("train", "test"))
+    cache = runs / f"renal/{cohort.info.name}/features"
+    fitted, tested = (_features(network, module, part, cache) for part in ("train", "test"))
     table = attribute_table(_predict(module, fitted, tested))
     folder = runs / f"renal/{cohort.info.name}/probe"
     path = folder / f"attributes-{encoder}-s{seed}{'' if fold is None else f'-fold{fold}'}.csv"
@@ -89,14 +90,11 @@ def _data(
     return cli.datamodule, EncoderConfig.of(cli.resolved_config()["encoder"])
 
 
-@torch.inference_mode()
-def _features(network: nn.Module, module: AttributeDataModule, part: str) -> tuple[np.ndarray, np.ndarray]:
+def _features(network: nn.Module, module: AttributeDataModule, part: str, cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """Features [N, F] of the kidneys of a part, and their numbers [N]."""
-    features, kidneys = [], []
-    for batch in track(module.loader(part), description=f"features, {part}"):
-        features.append(network(module.augmentation.evaluate(batch["image"])).float())
-        kidneys.append(batch["kidney"])
-    return torch.cat(features).numpy(), torch.cat(kidneys).numpy()
+    visits = module.visits(part)
+    positions = [found[0] for found in visits.volumes]
+    return frozen_features(network, module, positions, cache), np.asarray(visits.kidney, dtype=np.int64)
 
 
 def _predict(

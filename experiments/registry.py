@@ -143,6 +143,10 @@ ENCODERS: dict[str, EncoderEntry] = {
 
 STAGES: dict[str, StageEntry] = {
     "image": StageEntry("Image encoder, supervised by report attributes"),
+    "text": StageEntry(
+        "Text encoder, adapted to reports by QLoRA", default=False, parts=("mntp", "simcse", "attribute_contrast")
+    ),
+    "alignment": StageEntry("Alignment of image and text encoder", default=False),
     "supervised": StageEntry("Control: image encoder, supervised by malignancy", default=False),
 }
 
@@ -152,6 +156,10 @@ PROFILES: dict[str, str] = {
     "paper": "the published recipe, four GPUs with 80 GB",
 }
 
+MODES: dict[str, str] = {
+    "finetune": "encoder and head are trained",
+    "probe": "a linear model on the features of the frozen encoder, seconds a fit",
+}
 
 BENCHMARKS: dict[str, str] = {
     "data": "experiments.benchmarks.data",

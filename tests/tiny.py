@@ -19,6 +19,14 @@ CENTERS = {"P1": "pretrain", "I1": "internal", "I2": "internal", "E1": "external
 PHASES = ("arterial", "venous")
 
 
+def _nephrometry(number: int | None) -> dict[str, object]:
+    """Points of a lesion, spread over the classes; none for a kidney without one."""
+    if number is None:
+        return {}
+    points = {f"renal_{name}": 1 + (number + shift) % 3 for shift, name in enumerate("renl")}
+    return {**points, "renal_a": ("anterior", "posterior", "x")[number % 3]}
+
+
 @dataclass(frozen=True)
 class TinySource:
     """Patients of five centres; malignant ones hold a bright block, so that a network can learn the task.
@@ -75,10 +83,10 @@ class TinySource:
                     "side": side,
                     "has_lesion": index,
                     "is_index": index,
-                    "renal_r": 1 + int(number) % 3 if index else None,
+                    **_nephrometry(int(number) if index else None),
                 }
             )
-        months = float(rng.exponential(30))
+        months, unclear = float(rng.exponential(30)), int(number) % 6 == 1
         patient = {
             "patient_id": patient_id,
             "center": center,
@@ -87,7 +95,13 @@ class TinySource:
             "malignancy": int(malignant),
             "aggressiveness": int(number) % 2,
             "os_months": months,
-            "os_event": bool(rng.random() < 0.5),
+            "os_event": bool(rng.random() < 0.8),
+            # Of eight malignant patients one had metastases before, one recurs on day 0, two have no cause of death.
+            "stage_pm": "1" if int(number) % 12 == 1 else "0",
+            "rfs_months": min(months, float(number) % 7),
+            "rfs_event": bool(malignant and int(number) % 4 != 1),
+            "dss_months": None if unclear else months,
+            "dss_event": None if unclear else malignant and int(number) % 5 != 2,
             "time_origin": "surgery",
         }
         series = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torchmetrics import Metric
@@ -38,6 +39,19 @@ class PatientScores(Metric):
         self.classes, self.targets = classes, targets
         for name in ("patient", "sample", "score", "target"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """Undo what torchmetrics does to the table of a single patient: it squeezes tensors of one element."""
+        wrapped = super()._wrap_compute(compute)
+
+        def whole(*args: Any, **kwargs: Any) -> PatientTable:
+            table: PatientTable = wrapped(*args, **kwargs)
+            shape = (-1, self.targets) if self.targets else (-1,)
+            return PatientTable(
+                table.patient.reshape(-1), table.score.reshape(-1, self.classes), table.target.reshape(shape)
+            )
+
+        return whole
 
     def update(self, patient: torch.Tensor, sample: torch.Tensor, score: torch.Tensor, target: torch.Tensor) -> None:
         """Add a batch.

@@ -67,7 +67,9 @@ def test_finetune_leaves_a_complete_run(
     predictions = pd.read_parquet(folder / "predictions.parquet")
     patients = Cohort.load(tiny_root).patients()
     tested = patients[(patients["split"] == "test") & (patients["role"] != "pretrain")]
-    assert sorted(predictions["patient_id"]) == sorted(tested["patient_id"])
+    validated = patients[(patients["split"] == "val") & (patients["role"] == "internal")]
+    for part, expected in (("test", tested), ("val", validated)):
+        assert sorted(predictions.loc[predictions["part"] == part, "patient_id"]) == sorted(expected["patient_id"])
     assert table["n"].to_dict() == {"internal test": 6, "external E1": 12, "external E2": 12, "pooled external": 24}
 
     client = MlflowClient(tracking_uri(runs))
@@ -166,7 +168,8 @@ def test_folds_test_everyone_once_and_pool(tiny_folds_root: Path, tmp_path: Path
     assert _finetune(tiny_folds_root, runs, tiny_config, "--trainer.max_epochs=1") == 0
     folder = runs / "renal/tiny/malignancy/scratch-finetune-f1-s42"
     pooled = pd.read_parquet(folder / "predictions.parquet")
-    assert sorted(pooled["patient_id"]) == sorted(Cohort.load(tiny_folds_root)["patients"]["patient_id"])
+    tested = pooled.loc[pooled["part"] == "test", "patient_id"]
+    assert sorted(tested) == sorted(Cohort.load(tiny_folds_root)["patients"]["patient_id"])
     assert pd.read_csv(folder / "results.csv")["group"].tolist() == ["pooled out-of-fold"]
     assert all((folder / f"fold{fold}" / "DONE").is_file() for fold in range(5))
 
@@ -190,7 +193,7 @@ def test_pretrain_trains_on_pretraining_centres_only(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["finetune", "--task=malignacy"], "choose one of malignancy, aggressiveness. Did you mean malignancy?"),
+        (["finetune", "--task=malignacy"], "rfs, dss, os, all. Did you mean malignancy?"),
         (["finetune", "--task=malignancy", "--encoder=scrach"], "ENCODER=scrach is not known; choose one of scratch"),
         (["finetune", "--task=malignancy", "--profile=huge"], "PROFILE=huge is not known; choose one of demo, small"),
         (["finetune", "--task=malignancy", "--fraction=0"], "FRACTION=0 was asked for"),

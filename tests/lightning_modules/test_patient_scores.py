@@ -54,6 +54,17 @@ def test_a_patient_is_the_mean_of_its_samples() -> None:
     assert float(auroc(table)) == pytest.approx(roc_auc_score(table.target.numpy(), margin))
 
 
+@pytest.mark.parametrize(("classes", "targets"), [(1, 0), (2, 0), (1, 9), (3, 1)])
+def test_the_table_of_one_patient_keeps_its_shape(classes: int, targets: int) -> None:
+    metric = PatientScores(classes, targets)
+    target = torch.zeros(1, targets) if targets else torch.zeros(1, dtype=torch.int64)
+    metric.update(torch.tensor([7]), torch.tensor([0]), torch.ones(1, classes), target)
+    table = metric.compute()
+    assert table.patient.tolist() == [7]
+    assert table.score.shape == (1, classes)
+    assert table.target.shape == target.shape
+
+
 def test_nothing_added_and_one_class_are_said() -> None:
     assert len(PatientScores(2).compute().patient) == 0
     metric = PatientScores(2)
