@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -156,7 +157,7 @@ class TextEncoder(nn.Module):
         self.head: nn.Module | None = causal.get_output_embeddings() if head else None
         self.hidden_dim = int(causal.config.hidden_size)
         if config.checkpointing:
-            self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.backbone.activation_checkpointing_enable({"use_reentrant": False})
         if config.adapter:
             self.backbone = self._adapted(self.backbone)
         self.projection = (
@@ -175,7 +176,9 @@ class TextEncoder(nn.Module):
             bias="none",
             task_type="FEATURE_EXTRACTION",
         )
-        adapted = get_peft_model(backbone, config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # peft's own
+            adapted = get_peft_model(backbone, config)
         # peft records the folder of the base, which is a path of this machine.
         adapted.peft_config["default"].base_model_name_or_path = self.config.base_name
         return adapted
@@ -235,7 +238,8 @@ class TextEncoder(nn.Module):
         if self.config.adapter:
             from peft import get_peft_model_state_dict
 
-            state = get_peft_model_state_dict(self.backbone)
+            # Only adapters are trained; peft would ask the hub whether the vocabulary was.
+            state = get_peft_model_state_dict(self.backbone, save_embedding_layers=False)
         if self.projection is not None:
             state = {**state, "projection.weight": self.projection.weight}
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}

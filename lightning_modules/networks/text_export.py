@@ -138,10 +138,13 @@ def load_text_encoder(
     """
     folder = Path(folder)
     found = read_text_encoder(folder)
-    wrong = {name: value for name, value in how.items() if name not in _MAY_DIFFER}
     recorded = found.config.recorded()
-    differing = [f"{name}: {recorded.get(name)} there, {value} here" for name, value in wrong.items()]
-    if any(recorded.get(name) != value for name, value in wrong.items()):
+    differing = [
+        f"{name}: {recorded.get(name)} there, {value} here"
+        for name, value in how.items()
+        if name not in _MAY_DIFFER and recorded.get(name) != value
+    ]
+    if differing:
         raise ModelError(
             f"Text encoder {folder.name} was trained otherwise ({'; '.join(differing)}); its adapters belong to that, "
             "load it as it is or train it anew."
@@ -151,7 +154,7 @@ def load_text_encoder(
             f"Text encoder {folder.name} belongs to the base {found.config.base_name}, which is no hub id; name the "
             "base's folder."
         )
-    config = replace(found.config, base=base or found.config.base_name, **(how if not wrong else {}))
+    config = replace(found.config, base=base or found.config.base_name, **how)
     encoder = TextEncoder(config, device, head=head)
     check_base(found, encoder, folder.name)
     encoder.load_adapter_state(found.state)
