@@ -1,42 +1,76 @@
 """`make benchmarks BENCH=train`: a step of stage 1 against a bare loop of the same network, and against others.
 
 Synthetic batches that are already on the device, so that the step alone is measured: forward, masked loss of all
-attributes, backward, clipping, AdamW. The bare loop and the LightningModule alternate within one run.
+attributes, backward, clipping, AdamW. The bare loop and Lightning's loop take turns, step by step, within one thread.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import lightning
+import numpy as np
 import torch
-from monai.networks.nets import resnet18
 from rich.console import Console
 from rich.table import Table
-from torch import nn
-from torch.utils.data import DataLoader
+from scipy.stats import bootstrap
 
-from datamodules.attributes.schema import load_schema
 from datamodules.files import write_json
-from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb
-from experiments.benchmarks.timing import interleaved, summarize
-from lightning_modules.attributes import AttributePretraining
+from experiments.benchmarks.machine import describe_machine, load_average
+from experiments.benchmarks.step_bound import measure_step_bound
+from experiments.benchmarks.step_memory import peak_memory_mb
+from experiments.benchmarks.steps import (
+    LIGHTNING,
+    UNBUFFERED,
+    Round,
+    bare_step,
+    interleaved_steps,
+    make_batch,
+    make_module,
+    monai_step,
+)
+from experiments.benchmarks.timing import summarize
 from lightning_modules.networks.encoders import EncoderConfig
-from lightning_modules.optimization import OptimizerConfig, make_optimizer
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
-GEOMETRIES: dict[str, tuple[EncoderConfig, tuple[int, int, int], int]] = {
-    "demo": (EncoderConfig(depth=10, width=8, stem_pool=False, stem_norm="instance"), (36, 44, 44), 8),
-    "paper": (EncoderConfig(depth=18, width=64, stem_norm="instance"), (32, 128, 128), 2),
-}
-"""Network, crop and batch by profile; the paper's batch is cut to what a small machine holds."""
+BARE = "bare PyTorch loop"
 REPORTED_SECONDS_A_VOLUME = 0.69
 """The reference's published code at the paper's crop, forward and backward, on two cores of another such machine."""
-BARE = "bare PyTorch loop"
+
+
+class Geometry(NamedTuple):
+    """Network and input of a profile, and how long to measure.
+
+    Args:
+        encoder: The network.
+        crop: Voxels of a volume, D x H x W.
+        batch: Volumes in a timed step; the paper's is cut to what a small machine holds.
+        memory_batch: Volumes in the step whose memory is measured.
+        rounds: Steps of each row.
+        others: Slow rows that are measured as well.
+    """
+
+    encoder: EncoderConfig
+    crop: tuple[int, int, int]
+    batch: int
+    memory_batch: int
+    rounds: int
+    others: tuple[str, ...] = ()
+
+
+COMPILED, MONAI = "with torch.compile", "MONAI ResNet-18, its default stem"
+DEMO = EncoderConfig(depth=10, width=8, stem_pool=False, stem_norm="instance")
+GEOMETRIES = {
+    "demo": Geometry(DEMO, (36, 44, 44), 8, 32, 40, (COMPILED,)),
+    "paper": Geometry(EncoderConfig(stem_norm="instance"), (32, 128, 128), 1, 6, 6, (MONAI,)),
+}
+HOST = Geometry(DEMO, (8, 12, 12), 2, 2, 100)
+"""A network with next to nothing to compute: what is left of a step is the work around it."""
 
 
 def run(quick: bool = False, out: Path | None = None) -> dict[str, Any]:
@@ -55,155 +89,113 @@ def run(quick: bool = False, out: Path | None = None) -> dict[str, Any]:
         "what": "training steps of stage 1 on synthetic batches, float32 on a CPU",
         "date": datetime.now(UTC).date().isoformat(),
         "quick": quick,
-        "machine": describe_machine(),
+        "machine": {**describe_machine(), "threads": torch.get_num_threads()},
         "reported_seconds_a_volume_of_the_reference": REPORTED_SECONDS_A_VOLUME,
     }
+    host = _short(HOST) if quick else HOST
+    results["added_ms_a_step"] = added_ms(_times(host, {BARE: bare_step(make_module(host.encoder), _batch(host))}))
     for name in ["demo"] if quick else list(GEOMETRIES):
-        with console.status(f"{name}: steps"):
-            results[name] = _geometry(name, rounds=3 if quick else 7, steps=4 if name == "paper" or quick else 12)
-    results["load_average_at_the_end"] = load_average()
-    write_json(out, results)
-    for name in (name for name in GEOMETRIES if name in results):
-        console.print(_table(name, results[name]))
+        geometry = _short(GEOMETRIES[name]) if quick else GEOMETRIES[name]
+        results[name] = _measure(geometry)
+        console.print(_steps_table(name, results[name]), _bound_table(results[name]["bound"]))
+        results["load_average_at_the_end"] = load_average()
+        write_json(out, results)
+    for label, added in results["added_ms_a_step"].items():
+        console.print(f"{label} adds {added['median']:.1f} ms to a step")
     console.print(f"Figures: {out.as_posix()}", highlight=False)
     return results
 
 
-def _geometry(name: str, rounds: int, steps: int) -> dict[str, Any]:
-    config, crop, batch_size = GEOMETRIES[name]
-    batch = make_batch(crop, batch_size)
-    functions: dict[str, Callable[[], Any]] = {
-        BARE: bare_loop(make_module(config), batch, steps),
-        "LightningModule": lightning_loop(config, batch, steps),
-        "without channels-last": bare_loop(make_module(_changed(config, channels_last=False)), batch, steps),
-        "with checkpointing": bare_loop(make_module(_changed(config, checkpointing=True)), batch, steps),
+def _short(geometry: Geometry) -> Geometry:
+    return geometry._replace(rounds=5, others=())
+
+
+def _batch(geometry: Geometry) -> dict[str, torch.Tensor]:
+    return make_batch(geometry.crop, geometry.batch)
+
+
+def _measure(geometry: Geometry) -> dict[str, Any]:
+    config, batch = geometry.encoder, _batch(geometry)
+    configs = {
+        BARE: config,
+        "without channels-last": replace(config, channels_last=False),
+        "with checkpointing": replace(config, checkpointing=True),
     }
-    if name == "paper":
-        functions["MONAI ResNet-18, its default stem"] = _monai_loop(batch, steps)
-    figures: dict[str, Any] = dict(summarize(interleaved(functions, rounds), steps * batch_size, BARE))
-    for label, changed in (("kept", config), ("recomputed", _changed(config, checkpointing=True))):
-        figures[f"peak_memory_mb_activations_{label}"] = peak_memory_mb(changed, crop, batch_size)
-    return figures
-
-
-def _changed(config: EncoderConfig, **fields: Any) -> EncoderConfig:
-    return EncoderConfig(**{**vars(config), **fields})
-
-
-def make_module(config: EncoderConfig) -> AttributePretraining:
-    """Stage 1 with all attributes of the schema."""
-    counts = {name: dict.fromkeys(values, 10) for name, values in load_schema().classes.items()}
-    return AttributePretraining(config, counts, {}, OptimizerConfig())
-
-
-def make_batch(crop: tuple[int, int, int], size: int) -> dict[str, torch.Tensor]:
-    """A batch in which two thirds of all attributes are stated."""
-    generator = torch.Generator().manual_seed(0)
-    classes = load_schema().classes.values()
-    target = torch.stack([torch.randint(0, len(names), (size,), generator=generator) for names in classes], dim=1)
-    target[torch.rand(target.shape, generator=generator) < 1 / 3] = -100
-    image = torch.rand(size, 1, *crop, generator=generator)
-    return {"image": image, "phase": torch.zeros(size, dtype=torch.int64), "attributes": target}
-
-
-def bare_loop(module: AttributePretraining, batch: dict[str, torch.Tensor], steps: int) -> Callable[[], None]:
-    """The steps without Lightning."""
-    optimizer, schedule = _optimizer(module)
-
-    def loop() -> None:
-        module.train()
-        for _ in range(steps):
-            loss, _ = module.loss(module(batch["image"], batch["phase"]), batch["attributes"])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-
-    return loop
-
-
-def _optimizer(module: nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    made = make_optimizer(module, OptimizerConfig(), 10_000)
-    return made["optimizer"], made["lr_scheduler"]["scheduler"]
-
-
-def lightning_loop(config: EncoderConfig, batch: dict[str, torch.Tensor], steps: int) -> Callable[[], None]:
-    """The same steps through Lightning's own training loop, its start and end left out.
-
-    A fit runs in a thread of control of its own: a loader hands out batches only while the timer waits for them.
-    """
-    import queue
-    import threading
-
-    wanted: queue.Queue[int] = queue.Queue()
-    done: queue.Queue[None] = queue.Queue()
-
-    class Batches(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
-        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-            while True:
-                count = wanted.get()
-                for _ in range(count):
-                    yield batch
-                done.put(None)
-
-    module = make_module(config)
-    trainer = lightning.Trainer(
-        max_steps=10_000_000, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, gradient_clip_val=1.0,
-    )  # fmt: skip
-    loader = DataLoader(Batches(), batch_size=None)
-    threading.Thread(target=lambda: trainer.fit(module, loader), daemon=True).start()
-
-    def loop() -> None:
-        wanted.put(steps)
-        done.get()
-
-    return loop
-
-
-def _monai_loop(batch: dict[str, torch.Tensor], steps: int) -> Callable[[], None]:
-    network = resnet18(spatial_dims=3, n_input_channels=1, num_classes=2)
-    optimizer, _ = _optimizer(network)
-
-    def loop() -> None:
-        for _ in range(steps):
-            loss = network(batch["image"]).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    return loop
-
-
-def peak_memory_mb(config: EncoderConfig, crop: tuple[int, int, int], size: int) -> float:
-    """How much the resident memory of a fresh process rises at its peak over two steps, in MB; NaN but on Linux."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure_memory, args=(sender, config, crop, size))
-    process.start()
-    sender.close()  # so that a process that dies is an end of file here, and no wait for ever
-    value: float = receiver.recv()
-    process.join()
-    return value
-
-
-def _measure_memory(sender: Any, config: EncoderConfig, crop: tuple[int, int, int], size: int) -> None:
-    module, batch = make_module(config), make_batch(crop, size)
-    bare_loop(module, make_batch((8, 16, 16), 2), 1)()  # libraries and optimiser state are not what is asked
-    forget_peak()
-    before = peak_mb()
-    bare_loop(module, batch, 2)()
-    sender.send(peak_mb() - before)
-
-
-def _table(name: str, figures: dict[str, Any]) -> Table:
-    table = Table(f"{name} geometry", "ms a volume", "volumes/s", "speed, bare loop = 1", box=None)
+    if COMPILED in geometry.others:
+        configs[COMPILED] = replace(config, compile=True)
+    steps: dict[str, Callable[[], None]] = {
+        label: bare_step(make_module(changed), batch) for label, changed in configs.items()
+    }
+    if MONAI in geometry.others:
+        steps[MONAI] = monai_step(batch)
+    rounds = _times(geometry, steps)
+    figures = summarize(rounds, geometry.batch, BARE)
     for label, row in figures.items():
-        if isinstance(row, dict):
-            low, high = row["ratio_range"]
-            ratio = f"{row['ratio_to_reference']:.2f} ({low:.2f} to {high:.2f})"
-            table.add_row(label, f"{row['wall_ms_median']:.1f}", f"{row['volumes_per_second']:.1f}", ratio)
-        else:
-            table.add_row(label.replace("_", " "), f"{row:.0f}", "", "")
+        row["ratio_interval_95"] = median_interval([times[BARE][0] / times[label][0] for times in rounds])
+    # On a busy machine the processor's time is what the wall clock of an idle one would show.
+    undisturbed = min(times[BARE][1] for times in rounds) / torch.get_num_threads()
+    memory = {
+        label: peak_memory_mb(replace(config, checkpointing=checkpointing), geometry.crop, geometry.memory_batch)
+        for label, checkpointing in (("kept", False), ("recomputed", True))
+    }
+    return {
+        "batch": geometry.batch,
+        "crop": list(geometry.crop),
+        "rounds": geometry.rounds,
+        "steps": figures,
+        "bound": measure_step_bound(steps[BARE], undisturbed, geometry.batch),
+        "peak_memory_mb": {"batch": geometry.memory_batch, **memory},
+    }
+
+
+def _times(geometry: Geometry, steps: dict[str, Callable[[], None]]) -> list[Round]:
+    with tempfile.TemporaryDirectory() as folder:
+        return interleaved_steps(make_module(geometry.encoder), _batch(geometry), steps, geometry.rounds, Path(folder))
+
+
+def median_interval(values: Sequence[float]) -> list[float]:
+    """The 95 % interval of a median over rounds: percentiles of a bootstrap."""
+    found = bootstrap(
+        (np.asarray(values),), np.median, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return [float(found.low), float(found.high)]
+
+
+def added_ms(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
+    """Milliseconds that Lightning's loop, its hooks, callbacks and logging add to a step: median and interval."""
+    added = {
+        label: [1000 * (times[label][0] - times[BARE][0]) for times in rounds] for label in (LIGHTNING, UNBUFFERED)
+    }
+    return {
+        label: {"median": statistics.median(values), "interval_95": median_interval(values)}
+        for label, values in added.items()
+    }
+
+
+def _steps_table(name: str, figures: dict[str, Any]) -> Table:
+    table = Table(
+        f"{name} geometry",
+        "ms a volume",
+        "volumes/s",
+        "speed, bare loop = 1 (95 % interval)",
+        "by processor time",
+        box=None,
+    )
+    for label, row in figures["steps"].items():
+        low, high = row["ratio_interval_95"]
+        ratio = f"{row['ratio_to_reference']:.2f} ({low:.2f} to {high:.2f})"
+        processor = f"{row['ratio_to_reference_processor']:.2f}"
+        table.add_row(label, f"{row['wall_ms_median']:.1f}", f"{row['volumes_per_second']:.1f}", ratio, processor)
+    memory = figures["peak_memory_mb"]
+    for label in ("kept", "recomputed"):
+        table.add_row(f"peak memory, activations {label}, {memory['batch']} volumes: {memory[label]:.0f} MB")
+    return table
+
+
+def _bound_table(bound: dict[str, Any]) -> Table:
+    title = f"bare loop: {bound['share_achieved']:.0%} of the bound"
+    table = Table(title, "GFLOP", "MB moved", "least ms", "ms", box=None)
+    for kind, row in bound["kinds"].items():
+        columns = ("gflop_a_volume", "mb_moved_a_volume", "least_ms_a_volume", "ms_a_volume")
+        table.add_row(kind, *(f"{row[column]:.1f}" for column in columns))
     return table
