@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from datamodules.attribute_data import AttributeDataModule
 from datamodules.augmentation import VolumeAugmentation
@@ -66,7 +67,7 @@ class AlignmentDataModule(AttributeDataModule):
         """Kidneys with a text that states something.
 
         Raises:
-            DataError: if the cohort has no attributes or reports, or the cache lacks a text.
+            DataError: if the cohort has no attributes or reports.
         """
         plan = super().select(cohort, volumes)
         reports = side_reports(cohort)
@@ -79,12 +80,6 @@ class AlignmentDataModule(AttributeDataModule):
             report_wordings(str(text), self.variants if part == "train" else 0)
             for text, part in zip(kidneys["text"], kidneys["part"], strict=True)
         ]
-        missing = self.cache.missing([text for texts in wordings for text in texts])
-        if missing:
-            raise DataError(
-                f"{len(missing)} texts of cohort {cohort.info.name} have no embedding by text encoder "
-                f"{self.text_fingerprint}; run `make pretrain STAGES=alignment`, which embeds them."
-            )
         fields = {name: values[known] for name, values in plan.fields.items()}
         fields["report_id"] = kidneys["report_id"].to_numpy(dtype=np.int64)
         return replace(
@@ -94,10 +89,33 @@ class AlignmentDataModule(AttributeDataModule):
             drawn={"text": _Embedded(self.cache, wordings)},
         )
 
+    def texts(self, part: str) -> list[str]:
+        """The texts of one part: of train every wording, of others the reports themselves."""
+        rows = np.flatnonzero((self.plan.kidneys["part"] == part).to_numpy())
+        return [text for row in rows.tolist() for text in self._embedded().wordings[row]]
+
+    def _embedded(self) -> _Embedded:
+        found = self.plan.drawn["text"]
+        assert isinstance(found, _Embedded)
+        return found
+
+    def loader(self, part: str, *, shuffled: bool = False) -> DataLoader[dict[str, Any]]:
+        """The loader of one part on this rank.
+
+        Raises:
+            DataError: if the cache lacks a text of it, or nobody is in it.
+        """
+        missing = self.cache.missing(self.texts(part))
+        if missing:
+            raise DataError(
+                f"{len(missing)} texts of the {part} part of cohort {self.plan.cohort.info.name} have no embedding by "
+                f"text encoder {self.text_fingerprint}; `make pretrain STAGES=alignment` embeds those that it needs."
+            )
+        return super().loader(part, shuffled=shuffled)
+
     def text_mean(self) -> torch.Tensor:
         """Mean embedding of the training kidneys' reports, float32 [text_dim]."""
-        embedded = self.plan.drawn["text"]
-        assert isinstance(embedded, _Embedded)
+        embedded = self._embedded()
         rows = np.flatnonzero((self.plan.kidneys["part"] == "train").to_numpy())
         total = np.zeros(self.text_dim)
         for start in range(0, len(rows), _AT_ONCE):

@@ -83,6 +83,8 @@ class SuiteCLI(LightningCLI):
         parser.link_arguments("data.contract", "model.init_args.contract", apply_on="instantiate")
         parser.link_arguments("data.class_counts", "model.init_args.class_counts", apply_on="instantiate")
         parser.link_arguments("data.outcome", "model.init_args.outcome", apply_on="instantiate")
+        for name in ("text_dim", "text_fingerprint"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Guard `--ckpt_path`: LightningCLI would let the checkpoint's hyper-parameters replace class and arguments."""

@@ -38,6 +38,8 @@ class ClipAlignment(SuiteModule):
         encoder: Which image encoder, and how large.
         text_dim: Dimensions of a text embedding, linked from the DataModule.
         text_fingerprint: Fingerprint of the text encoder, linked from the DataModule.
+        class_counts: Training kidneys by attribute and class, linked from the DataModule; says which attributes are
+            compared.
         contract: Preprocessing contract, linked from the DataModule.
         optimizer: Optimiser and schedule; `backbone_lr` is the rate of the image encoder.
         loss: `infonce` (CLIP), `siglip` (pairwise sigmoid), or `knowledge`, an InfoNCE in which reports that say the
@@ -65,6 +67,7 @@ class ClipAlignment(SuiteModule):
         encoder: EncoderConfig,
         text_dim: int,
         text_fingerprint: str,
+        class_counts: dict[str, dict[str, int]],
         contract: dict[str, Any],
         optimizer: OptimizerConfig,
         loss: Contrast = "knowledge",
@@ -89,6 +92,7 @@ class ClipAlignment(SuiteModule):
                 "encoder": asdict(config),
                 "text_dim": text_dim,
                 "text_fingerprint": text_fingerprint,
+                "class_counts": {name: dict(counts) for name, counts in class_counts.items()},
                 "contract": dict(contract),
                 "optimizer": {**asdict(optimizer), "betas": list(optimizer.betas)},
                 "loss": loss,
@@ -108,7 +112,8 @@ class ClipAlignment(SuiteModule):
         )
         if pretrained is not None:
             load_pretrained(self.model.image_encoder, config, contract, pretrained, pretrained_sha256)
-        self.val_pairs, self.test_pairs = (PatientScores(2 * self.model.embed_dim, 1) for _ in range(2))
+        targets = 1 + len(class_counts)
+        self.val_pairs, self.test_pairs = (PatientScores(2 * self.model.embed_dim, targets) for _ in range(2))
 
     def backbone(self) -> nn.Module:
         """The image encoder, which moves slower than its new heads."""

@@ -30,7 +30,8 @@ TEXT_DIM, ROWS, CLIP = 6, 8, 0.05
 def make_module(**options: Any) -> ClipAlignment:
     torch.manual_seed(0)
     settings = {"encoder": SMALL, "optimizer": OptimizerConfig(lr=0.01), "loss": "infonce", **options}
-    return ClipAlignment(text_dim=TEXT_DIM, text_fingerprint="abc", contract=CONTRACT, **settings)
+    counts = {"lesion_present": {"no": 3, "yes": 5}, "pole": {"upper": 4, "lower": 2, "interpolar": 1}}
+    return ClipAlignment(text_dim=TEXT_DIM, text_fingerprint="abc", class_counts=counts, contract=CONTRACT, **settings)
 
 
 def make_batch() -> dict[str, torch.Tensor]:
@@ -46,8 +47,15 @@ def make_batch() -> dict[str, torch.Tensor]:
 
 
 class Data(lightning.LightningDataModule):
+    """One batch, or the rows of it that a rank has."""
+
+    def __init__(self, rows: slice = slice(None)) -> None:
+        super().__init__()
+        self.rows = rows
+
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        return DataLoader([make_batch()], batch_size=None)  # type: ignore[arg-type]
+        batch = {name: value[self.rows] for name, value in make_batch().items()}
+        return DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
 
     val_dataloader = train_dataloader
 
@@ -62,12 +70,12 @@ class Gradients(Callback):
         self.found = {name: value.grad.clone() for name, value in pl_module.named_parameters()}  # type: ignore[union-attr]
 
 
-def fit(module: ClipAlignment, folder: Path, **options: Any) -> lightning.Trainer:
+def fit(module: ClipAlignment, folder: Path, rows: slice = slice(None), **options: Any) -> lightning.Trainer:
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, gradient_clip_val=CLIP, default_root_dir=folder, **options,
     )  # fmt: skip
-    trainer.fit(module, datamodule=Data())
+    trainer.fit(module, datamodule=Data(rows))
     return trainer
 
 
@@ -230,7 +238,9 @@ def test_a_constant_embedding_retrieves_nothing_by_luck() -> None:
 def test_validation_averages_the_phases_of_a_kidney() -> None:
     module = make_module().eval()
     batch = make_batch()
-    table = PatientTable(torch.arange(4), torch.randn(4, 2 * TEXT_DIM), torch.tensor([[0, 1], [1, 1], [2, 0], [0, 0]]))
+    table = PatientTable(
+        torch.arange(4), torch.randn(4, 2 * TEXT_DIM), torch.tensor([[0, 1, 0], [1, 1, 0], [2, 0, 1], [0, 0, 0]])
+    )
     image, text, report_id = paired(table)
     torch.testing.assert_close(image.norm(dim=1), torch.ones(4))
     torch.testing.assert_close(text.norm(dim=1), torch.ones(4))

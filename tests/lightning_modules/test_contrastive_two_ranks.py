@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -19,6 +19,7 @@ from lightning_modules.losses.contrastive import InfoNCE, KnowledgeInfoNCE
 from lightning_modules.losses.gather import gather_rows, row_counts, row_offset
 from lightning_modules.losses.gradcache import cached_features, micro_batches
 from lightning_modules.losses.sigmoid import SigmoidLoss
+from tests.lightning_modules.test_alignment import Gradients, fit, make_module
 from tests.ranks import spawn
 
 SHARES = {"even": (4, 4), "uneven": (3, 5)}
@@ -84,6 +85,18 @@ def _share_of(rank: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda rows: ((rank + 1) * rows.cumsum(0).sin()).sum() + rank * rows.square().sum()
 
 
+def _fit_on_rank(rank: int, folder: Path) -> dict[str, Any]:
+    """One step of the whole module under Lightning's DDP: gradient caching, clipping, logging."""
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2)):
+        os.environ[name] = str(value)
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    seen, first = Gradients(), sum(SHARES["uneven"][:rank])
+    rows = slice(first, first + SHARES["uneven"][rank])
+    module = make_module(micro_batch=2, loss="knowledge")
+    trainer = fit(module, folder, rows, strategy="ddp", devices=2, use_distributed_sampler=False, callbacks=seen)
+    return {"gradient": seen.found, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
+
+
 def _rank(rank: int, folder: Path) -> None:
     results: dict[str, Any] = {}
     for kind, micro, share in CASES:
@@ -104,8 +117,8 @@ def _rank(rank: int, folder: Path) -> None:
         results[f"gather-{counts}"] = {"rows": gather_rows(own).detach(), "gradient": own.grad, "of": numbers}
     with pytest.raises(ModelError, match="expected one count for each rank"):
         gather_rows(torch.zeros(2, 1), [1, 1])
+    results["fit"] = _fit_on_rank(rank, folder)
     torch.save(results, folder / f"{rank}.pt")
-    dist.barrier()
 
 
 @pytest.mark.slow
@@ -121,6 +134,14 @@ def test_two_processes_give_loss_and_gradient_of_one(tmp_path: Path) -> None:
         for result in ranks:
             for name, value in expected["gradient"].items():
                 torch.testing.assert_close(result["gradient"][name], value, rtol=1e-5, atol=1e-6)
+    seen = Gradients()
+    metrics = fit(make_module(loss="knowledge"), tmp_path, callbacks=seen).callback_metrics
+    for results in found:
+        for name, value in seen.found.items():
+            torch.testing.assert_close(results["fit"]["gradient"][name], value, rtol=1e-5, atol=1e-6, msg=name)
+        for name, value in metrics.items():
+            # Validation follows a step of Adam, which turns what is nearly 0 into its sign.
+            assert results["fit"][name] == pytest.approx(float(value), rel=1e-5 if name == "train/loss" else 1e-2), name
     for counts in ((3, 5), (8, 0)):
         whole = make_batch()["text"].requires_grad_(True)
         (_share_of(0)(whole) + _share_of(1)(whole)).backward()
