@@ -11,10 +11,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-WORDS = """
+_VOCABULARY = """
     a the no of in on and is cm left right kidney mass solid cystic normal upper lower pole cyst stone thrombus vein
     enhancing smooth margin 3 5 8 . , : _ There It Left Right No Normal without lesion focal is not described .
-""".split()
+"""
 TEXTS = [
     "There is a solid mass of 3 cm in the upper pole of the left kidney . No thrombus .",
     "Normal right kidney .",
@@ -38,7 +38,7 @@ def make_base(folder: Path, family: str = "llama", seed: int = 0, **changed: Any
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     special = ["<unk>", "<s>", "</s>"]
-    vocabulary = {word: number for number, word in enumerate(dict.fromkeys([*special, *WORDS]))}
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys([*special, *_VOCABULARY.split()]))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
