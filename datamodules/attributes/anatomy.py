@@ -29,7 +29,12 @@ PLACES: dict[Place, re.Pattern[str]] = {
         r"interpolar",
     ),
     "adrenal": words(r"adrenal\w*|(?:supra|sur)renals?(?! (?:level|aort|segment|IVC)\w*)"),
-    "nodes": words(r"lymph\w*|adenopath\w*|nodal|nodes?|LAPs?"),
+    "nodes": words(
+        r"lymph\w*|adenopath\w*|nodal|nodes?|LAPs?",
+        r"(?:retroperitoneal|regional|hilar|(?:para|inter)?-?(?:aortic|aortocaval|caval)|abdominal"
+        r"|lumbar) (?:\w+ )?(?:glands|stations|chains)",
+        r"glandular enlargement|enlarged glands",
+    ),
     "elsewhere": words(
         r"liver|hepat\w*|intrahepatic|spleen|splen\w*|gall ?bladder|gall ?stones?|chole\w*|bil(?:e|iary|iar)"
         r"|pancrea\w*",
@@ -71,14 +76,19 @@ _OF_NODES = words(
 _LANDMARK = re.compile(
     r"\b(?:towards?|fac(?:es|ing)|adjacent to|next to|against|abut(?:s|ting)|contact(?:s|ing)? with|near|beside"
     r"|in front of|behind"
-    r"|below|beneath|above|pointing (?:at|to)|displac(?:es|ing)|compress(?:es|ing)|inseparable from|close to)"
-    rf" (?:[\w-]+ ){{0,2}}?(?:{PLACES['elsewhere'].pattern}|{PLACES['chest'].pattern})",
+    r"|below|beneath|above|pointing (?:at|to)|displac(?:es|ing)|compress(?:es|ing)|inseparable from|close to"
+    r"|like|as|than|that of|similar to|equal to|compar\w+ (?:to|with)|relative to|iso-?\w+ (?:to|with)"
+    r"|density of|attenuation of)"
+    rf" (?:[\w-]+ ){{0,2}}?(?:{PLACES['elsewhere'].pattern}|{PLACES['chest'].pattern})(?: (?:muscles?|walls?"
+    rf"|body|head|tail))?",
     re.IGNORECASE,
 )
 """A neighbour that only says where something lies."""
 
 LESION = words(
-    r"lesions?|mass(?:es)?|tumou?rs?|neoplasms?|nodules?|cysts?|cystic (?:change|area)s?"
+    r"lesions?|mass(?:es)?|tumou?rs?|neoplas(?:ms?|ia)|nodules?|cysts?|cystic (?:change|area)s?|process(?:es)?"
+    r"|neoformations?"
+    r"|tumefactions?|finding (?=of \d|measur)"
     r"|formations?(?<!stone formation)"
     r"|(?<!calcific )(?<!calcified )foc(?:us|i)(?! of (?:fat|calcif|gas|air)\w*)|SOLs?|angiomyolipomas?|AMLs?"
     r"|oncocytomas?|carcinomas?|RCCs?|Bosniak"

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from datamodules.attributes.anatomy import words
 
 _BEFORE = words(
-    r"no|not|non|nil|nothing|nowhere|without|w/o|neither|nor|never|none of|absen(?:t|ce)(?: of)?|free (?:of"
+    r"no|not|non|nil|nothing|nowhere|without|w/o|neither|nor|never|none(?! other)|cannot(?! (?:be )?(?:exclude"
+    r"|rule))|absen(?:t|ce)(?: of)?|free (?:of"
     r"|from)|clear of|negative for|lacks?"
     r"|lacking|lack of|devoid of|fails? to|exclud\w+|rul(?:es?|ed|ing) out|denies|cannot (?:be )?(?:see|identif"
     r"|demonstr|detect)\w*"
-    r"|unlikely|improbable|free|neg\.?(?: for)?"
+    r"|unlikely|improbable|free|neg\.?(?: for)?|\w+n't"
 )
 _INSIDE = words(
-    r"not?|without|nor|neither|never|\w+n't|(?:free|clear|devoid|absence|lack) of|free from|lacks?"
+    r"not?|without|nor|neither|never|nowhere|none|\w+n't|(?:free|clear|devoid|absence|lack) of|free from|lacks?"
     r"|lacking"
 )
 _AFTER = words(
@@ -32,18 +33,28 @@ _AFTER = words(
     r"|evident|found|noted|visible|apparent|appreciat\w+|recogni[sz]\w+|shown|discern\w+|reported|recorded"
     r"|there|encountered"
     r"|distinguish\w+|made out|confirmed|describ\w+|depict\w+|delineat\w+|displayed|a feature|\w+able|\w+ible"
+    r"|contained|included|proven?|measured|discovered|registered|traced|picked up|perceived|revealed|documented"
+    r"|in evidence"
     r"|existent)",
     r"(?:is|are|was|were|remains?) (?:absent|excluded|ruled out|lacking|missing|negative|unlikely|improbable|denied)",
     r"absent|nil|not (?:\w+able|\w+ible|depicted|delineated|present|seen|visible|detected|identified|observed"
     r"|evident|found|demonstrated)|unlikely|ruled out|: no(?:ne)?"
-    r"|cannot be (?:seen|identified|detected|demonstrated|visuali[sz]ed)|excluded|negative",
+    r"|can(?: ?not|n't) be (?:\w+ )?(?:seen|identified|detected|demonstrated|visuali[sz]ed|found|shown|made out"
+    r"|discerned|measured|proven?"
+    r"|appreciated|confirmed|recogni[sz]ed|traced|established|delineated|depicted|observed|noted)|excluded|negative",
+)
+_SOME_CHANGE = (
+    r"(?:any|significant\w*|relevant|interval|major|substantial|further|appreciable|essential|obvious|other"
+    r"|definite|size"
+    r"|notable|considerable|new|meaningful|measurable|evident|real|clear|visible|dimensional|marked)"
 )
 _PSEUDO = words(
-    r"no (?:\w+ )?(?:change|difference|progress\w*|regress\w*|interval \w+)s?(?: in| of)?(?! (?:attenuation"
+    rf"no (?:{_SOME_CHANGE} )?(?:change|difference|progress\w*|regress(?:ion|ed)?|interval \w+)s?(?: in"
+    rf"| of)?(?! (?:attenuation"
     r"|density))",
     r"no (?:\w+ )?(?:increase|decrease|growth)s?(?= (?:in|of) (?:the )?(?:size|number|diameter|volume|extent"
     r"|dimension)| since| comp)",
-    r"not only|without (?:\w+ )?(?:change|increase|difference|progress\w*)|not (?:necessarily|certain\w*"
+    rf"not only|without (?:{_SOME_CHANGE} )?(?:change|increase|difference|progress\w*)|not (?:necessarily|certain\w*"
     r"|significantly changed)",
     r"no doubt|not (?:\w+ )?(?:change[ds]?|increased|decreased)|no longer|unchanged|(?:can|could|may"
     r"|might)(?: ?not) (?:\w+ )?be"
@@ -60,6 +71,13 @@ _STOP = words(
     r"|there (?:is|are)|because|due to|secondary to|and (?:there|the|a|an|it|is|are)"
 )
 _VERB = words(r"demonstrat\w+|shows?|showed|contains?|measures?|harbou?rs?|has|have")
+_DO_NOT = re.compile(r"\b(?:not|\w+n't|never|nor|fails? to|cannot)(?: \w+ly)? $", re.IGNORECASE)
+_NO_PART = re.compile(
+    r"\b(?:no|not an?|without|nothing|none|any)(?: (?:\w+ ){0,2}(?:areas?|parts?|portions?|components?|tissue"
+    r"|regions?|foci|focus"
+    r"|voxels?|pixels?|elements?|values?|material|structures?|zones?))? $",
+    re.IGNORECASE,
+)
 _NOBODY = re.compile(r"(?:neither|no|none|nor)(?: (?!evidence|sign)[\w-]+){0,4} ", re.IGNORECASE)
 _LIST_STOP = words(
     r"is|are|was|were|has|have|shows?|seen|there|measures?|measuring|with|contains?|appears?|mild(?:ly)?"
@@ -91,6 +109,10 @@ _DOUBT_AFTER = words(
     r"not (?:\w+ )?(?:excluded|ruled out)|raises? suspicion|(?:hard|difficult) to exclude|not (?:definitely"
     r"|clearly|certainly)",
 )
+_LABEL = re.compile(
+    r":\s*(?:no|none|nil|absent|negative|not (?:seen|present|identified|detected))\s*(?:[.,;(]|$)", re.IGNORECASE
+)
+"""The answer after the colon of a template: "Additional lesions in this kidney: none."."""
 _QUESTION = re.compile(r"[^.;,]{0,40}\?")
 _PAST = words(
     r"(?:in|on|at) (?:the |a )?(?:previous|prior|earlier|last|old|former) [\w ]{0,30}(?:was|were|measured|had"
@@ -151,10 +173,20 @@ def context(text: str, start: int, end: int, denies: bool = False) -> Context:
 
 def _scope_start(before: str) -> int:
     """Where the words begin that can still act on what follows."""
-    stops = [match.end() for match in _STOP.finditer(before)]
+    stops = [match.end() for match in _STOP.finditer(before) if not _goes_on(before[: match.start()], match.group())]
     # "Neither kidney shows ..." denies what follows; "the kidney without stones shows ..." does not.
-    stops += [m.end() for m in _VERB.finditer(before) if _NOBODY.fullmatch(before[: m.start()].lstrip(" ,;")) is None]
+    stops += [m.end() for m in _VERB.finditer(before) if not _is_denied(before[: m.start()])]
     return max([*stops, before.rfind(";") + 1, before.rfind(". ") + 1, 0])
+
+
+def _goes_on(before: str, stop: str) -> bool:
+    """Whether a negation reaches over this word to what describes its noun: "no area with negative attenuation"."""
+    return stop.lower() in ("with", "showing", "measuring", "containing") and _NO_PART.search(before) is not None
+
+
+def _is_denied(before: str) -> bool:
+    """Whether a verb after these words carries a negation on ("does not contain", "neither kidney shows")."""
+    return _DO_NOT.search(before) is not None or _NOBODY.fullmatch(before.lstrip(" ,;")) is not None
 
 
 def _scope_end(after: str) -> int:
@@ -183,6 +215,9 @@ def _list_ends(between: str) -> bool:
 
 def _negated_after(after: str, offset: int, pseudo: list[tuple[int, int]]) -> bool:
     scope = after[: _scope_end(after)]
+    label = _LABEL.search(scope)
+    if label is not None and "," not in scope[: label.start()]:
+        return True
     for match in _AFTER.finditer(scope):
         place = offset + match.start()
         inside = any(start <= place + shift < end for start, end in pseudo for shift in (0, len(match.group()) - 1))

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from datamodules.attributes.anatomy import LESION, PLACES, words
 from datamodules.attributes.context import context
 from datamodules.attributes.lesions import Reading
-from datamodules.attributes.measurements import Measurement, diameters, distances, percentages
+from datamodules.attributes.measurements import (
+    Measurement,
+    diameters,
+    distances,
+    enhancement_hu,
+    percentages,
+    unenhanced_hu,
+)
 from datamodules.attributes.report import Clause
 from datamodules.attributes.schema import Attribute, AttributeSchema
 
@@ -18,6 +25,8 @@ _QUANTITIES: dict[str, Callable[[str], Iterator[Measurement]]] = {
     "diameter_mm": diameters,
     "distance_mm": distances,
     "exophytic_percent": percentages,
+    "unenhanced_hu": unenhanced_hu,
+    "enhancement_hu": enhancement_hu,
 }
 """From the quantity of a measure to what finds it in a clause."""
 _OBJECTS = ("stones",)

@@ -18,12 +18,31 @@ _VALUE = re.compile(rf"(?P<number>{_NUMBER})[ -]?(?P<unit>{_UNIT})?", re.IGNOREC
 _RANGE = re.compile(rf"(?:{_UNIT}|\d) ?(?:-|to|and) ?\d", re.IGNORECASE)
 _TIMES = re.compile(r" ?(?:x|\*|/|by) ?\d", re.IGNORECASE)
 _PERCENT = re.compile(rf"(?<![\w.,])({_NUMBER})(?: ?(?:-|to) ?({_NUMBER}))? ?(?:%|percent|per cent)", re.IGNORECASE)
+_HU = re.compile(
+    rf"(?<![\w.,])(-?{_NUMBER})(?: ?(?:HU|to|-|and) ?({_NUMBER}))? ?(?:HU|Hounsfield)(?!\w)", re.IGNORECASE
+)
+_NATIVE = words(r"unenhanced|native|plain|(?:non|pre)-?contrast|(?:before|without) (?:\w+ )?contrast")
+_RISE = words(r"enhancement|enhances?|rise|rises|increas\w+|gain|difference")
+_RISE_OF = re.compile(
+    r"\b(?:enhanc\w+|rises?|increas\w+|gains?|differ\w+|change\w*)(?: \w+){0,4} (?:by|of|is|was"
+    r"|:) ?(?:\w+ ){0,3}[<>]? ?$",
+    re.IGNORECASE,
+)
+_FAT_HU = -15.0
 _INSIDE = re.compile(r"[^.;]{0,40}(?:endophytic|intraparenchymal|inside|within the)", re.IGNORECASE)
 _SMALL = words(r"milli-?metri(?:c|cal)|sub-?centimet\w+|mm-?sized")
 _MORE = re.compile(
-    r"(?:(?:more|greater|larger|bigger|wider) than|over|above|exceed\w*|beyond|>)(?: \w+)? ?$", re.IGNORECASE
+    r"(?:(?:more|greater|larger|bigger|wider|farther|further) than|over|above|exceed\w*|beyond|upwards of"
+    r"|in excess of|>)"
+    r"(?: \w+)? ?$",
+    re.IGNORECASE,
 )
-_LESS = re.compile(r"(?:(?:less|smaller|fewer) than|under|below|<)(?: \w+)? ?$", re.IGNORECASE)
+_BOUND = re.compile(
+    r"\b(?:not?|never) (?:\w+ )?(?:more|greater|larger|less|smaller|fewer|closer|nearer|farther|further) than$",
+    re.IGNORECASE,
+)
+"""No more than, no less than: the bound itself belongs to the range."""
+_LESS = re.compile(r"(?:(?:less|smaller|fewer|closer|nearer) than|under|below|short of|<)(?: \w+)? ?$", re.IGNORECASE)
 _BEFORE_PAST = re.compile(
     r"(?:previous\w*|prior|formerly|earlier|had been|measured (?:then|before)|compared (?:with|to)|old|last"
     r"|initial\w*"
@@ -44,13 +63,16 @@ _DISTANCE = words(
     r"|between the|lies|margin of|nearest|shortest|interpos\w+|bridge|layer|to the|approach\w*|clearance|spac\w+"
 )
 _AWAY = re.compile(
-    r" ?(?:or more |or less )?(?:away|apart|from|distan\w+|or more|off|clear|to the)(?!\w)", re.IGNORECASE
+    r" ?(?:or more |or less )?(?:away|apart|from|distan\w+|or more|off|clear|to the|short of|shy of|removed)(?!\w)"
+    r"| ?(?:of |wide |thick )*(?:\w+ )?(?:clearance|gap|distance|interval|separation|bridge|rim|strip"
+    r"|parenchyma)(?!\w)",
+    re.IGNORECASE,
 )
 _BETWEEN = words(r"separat\w+|between|interpos\w+|remains?|lies?")
 _TARGET = words(
     r"(?:renal )?sinus\w*|collecting \w+|cal[yi]\w+|pelvi\w*|pyelo\w*|infundib\w*|hil\w+|vessels?|capsule"
     r"|urothel\w+|excretory"
-    r" \w+"
+    r" \w+|urinary \w+"
 )
 _NO_LESION = words(
     r"(?:parenchym\w+|cortical|cortex|wall|septa\w*|mural|slice|section) (?:thickness|is|are|width)"
@@ -59,7 +81,7 @@ _NO_LESION = words(
     r"|bipolar) (?:axis|length) of the"
     r"|ureter\w*|AP diameter|adrenal\w*|thromb\w+|septum|septa|wall|scar|length of the \w* ?kidney"
     r"|kidney length|renal length|has a length"
-    r"|stent|catheter|calcifications?"
+    r"|stent|catheter|calcifications?|(?:veins?|arter(?:y|ies)|aorta|cava) (?:has|is|of|with|measur\w+)"
 )
 _KIDNEY = words(
     r"kidneys?(?: (?:size|length|dimension)s?)? (?:measur\w+|is|are|has|length|size)|size of the \w* ?kidney"
@@ -133,6 +155,8 @@ def _length(text: str, match: re.Match[str]) -> Measurement | None:
 
 def _bounded(before: str, values: list[float]) -> list[float]:
     """Values just beyond a bound where the text says more or less than it."""
+    if _BOUND.search(before.rstrip()):
+        return values
     if _MORE.search(before):
         return [value + 0.01 for value in values]
     return [value - 0.01 for value in values] if _LESS.search(before) else values
@@ -200,4 +224,28 @@ def percentages(text: str) -> Iterator[Measurement]:
         values = _bounded(text[: match.start()], values)
         if _INSIDE.match(text[match.end() :]):
             values = [100.0 - value for value in values]
+        yield Measurement(match.start(), match.end(), tuple(values), len(values) > 1)
+
+
+def unenhanced_hu(text: str) -> Iterator[Measurement]:
+    """Attenuation in HU without contrast; negative values are of fat and say nothing of the whole."""
+    for entry in _hounsfield(text):
+        if _NATIVE.search(text) and not _RISE.search(text) and entry.middle > _FAT_HU:
+            yield entry
+
+
+def enhancement_hu(text: str) -> Iterator[Measurement]:
+    """Rise of the attenuation by contrast in HU: "by 30 HU", "an increase of 30 HU", "from 30 to 90 HU"."""
+    for entry in _hounsfield(text):
+        before = text[: entry.start]
+        if entry.ranged and _GROWN.search(before):
+            yield Measurement(entry.start, entry.end, (max(entry.values[1] - entry.values[0], 0.0),))
+        elif _RISE_OF.search(before) and entry.middle >= 0.0:
+            yield entry
+
+
+def _hounsfield(text: str) -> Iterator[Measurement]:
+    for match in _HU.finditer(text):
+        values = [float(value.replace(",", ".")) for value in match.groups() if value]
+        values = _bounded(text[: match.start()], values)
         yield Measurement(match.start(), match.end(), tuple(values), len(values) > 1)

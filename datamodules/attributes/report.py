@@ -22,7 +22,9 @@ from datamodules.attributes.sections import Part, plain_text, sections, sentence
 from datamodules.schema import SIDES
 
 _SPLIT = re.compile(
-    r" ?; ?|,? (?=(?:but|however|whereas|while|although|though)\b)|(?:, | and )(?=there (?:is|are|was|were)\b)",
+    r" ?; ?|,? (?=(?:but(?!(?: \w+){0,2} (?:\w+ed|\w+en|intact|free|clear|patent|normal|unremarkable|smooth"
+    r"|closed)\b(?! \w+ (?:is|are|was)))|however|whereas|while|although|though)\b)|(?:, | and )(?=there (?:is"
+    r"|are|was|were)\b)",
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(

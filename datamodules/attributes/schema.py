@@ -48,7 +48,8 @@ class Measure:
     """A number that decides the class of an attribute.
 
     Args:
-        quantity: `diameter_mm`, `distance_mm` (to sinus or collecting system), `exophytic_percent`, `count`.
+        quantity: `diameter_mm`, `distance_mm` (to sinus or collecting system), `exophytic_percent`, `unenhanced_hu`,
+            `enhancement_hu` (rise by contrast).
         bounds: Rising bounds between the classes, in the order of `classes`.
         classes: Names of the classes, one more than bounds.
         closed: Side on which a bound belongs to an interval, for all bounds or one by one: `right` puts a value that

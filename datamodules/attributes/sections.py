@@ -44,6 +44,13 @@ _ABBREVIATION = re.compile(
     r"|no(?= \d)|v|a|p)$",
     re.IGNORECASE,
 )
+_LABELS = re.compile(
+    r"\b(?:enhanc|uptake|wash-?out|margins?|borders?|fat\b|lesions?|mass|tumou?r|cysts?|invasi|infiltrat|thromb|calcif|necro"
+    r"|ha?emorrh|bleed|stones?|calcul|hydroneph|dilat|atroph|size|stranding|collecting|sinus\b|veins?\b|vessels|shape|contour"
+    r"|density|attenuation|texture|structure|scar\b|pattern|diameter|location|position|growth|share|distance)",
+    re.IGNORECASE,
+)
+"""Labels of a template whose value follows the colon: part of the text, no heading of a section."""
 _IS_TEXT = re.compile(
     r"\b(?:is|are|was|were|no|without|normal|unremarkable|seen|measur\w+|with|shows?)\b|\d", re.IGNORECASE
 )
@@ -102,6 +109,8 @@ def _kind(heading: re.Match[str]) -> str | None:
     if count > 6 or (not heading["colon"] and count > 2 and not name.isupper()) or _IS_TEXT.search(name):
         return None
     kind = next((kind for kind, pattern in _KINDS if pattern.search(name)), None)
+    if heading["colon"] and kind not in ("impression", "findings") and _LABELS.search(name):
+        return None
     if kind in ("left", "right") and (places(name) - {"kidney"} or LESION.search(name) or count > 3):
         return None
     return kind if heading["colon"] or kind is None or name[0].isupper() else None

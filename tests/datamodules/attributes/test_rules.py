@@ -216,7 +216,7 @@ def _read(statements: list[Statement], side: str, name: str) -> str:
 
 # Sample of real reports: least precision, least recall over all attributes. The samples were fresh once, see
 # REAL_REPORTS.md; what is held here is that the rules do not fall back on them.
-REAL_FLOORS = {1: (0.97, 0.97), 2: (0.95, 0.96), 3: (0.94, 0.97)}
+REAL_FLOORS = {1: (0.97, 0.97), 2: (0.95, 0.96), 3: (0.94, 0.97), 4: (0.87, 0.95)}
 
 
 @pytest.mark.real_data
