@@ -11,7 +11,7 @@ import numpy as np
 from datamodules.embedding_cache import EmbeddingCache
 from lightning_modules.networks.text_encoding import TOKENS_PER_BATCH, EncodesText, encode_texts
 
-_KEPT_AT_ONCE = 512
+_KEPT_AT_ONCE = 256
 
 
 class HasFingerprint(EncodesText, Protocol):
@@ -30,7 +30,7 @@ def embed_texts(
 ) -> np.ndarray:
     """Embeddings of texts; those that the cache holds are read, the others are computed and kept.
 
-    What is computed is kept every 512 texts, so an interrupted run goes on where it was.
+    What is computed is kept every 256 texts, so an interrupted run goes on where it was.
 
     Args:
         encoder: The encoder.

@@ -16,9 +16,10 @@ from datamodules.files import replacing, write_json
 from datamodules.side_reports import side_reports
 from datamodules.splits import split_of_fold
 from experiments.console import say
-from experiments.encoders import ENCODER_FOLDER, stage_folder
 from experiments.evaluation import caption
+from experiments.stages.text import STAGE, text_encoder_folder
 from experiments.text_figure import text_figure
+from experiments.text_masked import masked_rows
 from experiments.text_probe import stated_codes, text_probe
 from experiments.text_results import (
     ATTRIBUTES,
@@ -26,15 +27,15 @@ from experiments.text_results import (
     MEAN,
     RETRIEVAL,
     attribute_measures,
+    masked_measures,
     question_measures,
     tabulate,
 )
 from experiments.text_retrieval import answer, make_questions
 from experiments.text_systems import ADAPTED, BIDIRECTIONAL, TextBase, systems
 from experiments.tracking import cohort_tags, make_logger
-from lightning_modules.networks.text_export import ADAPTER
 
-STAGE, CACHE = "text", "text-embeddings"
+CACHE = "text-embeddings"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def evaluate_text(
     """
     cohort = Cohort.load(data)
     wanted = TextEvaluation(wording, patients, flips, seed, fold, replicates)
-    exported = _exported(adapted, runs, cohort, seed, fold)
+    exported = adapted or text_encoder_folder(runs, cohort, seed, fold)
     chosen = TextBase(base, layers, quantization, max_length)
     if exported is not None:
         chosen = TextBase.of_adapted(exported, base)
@@ -114,13 +115,6 @@ def evaluate_text(
     return 0
 
 
-def _exported(adapted: Path | None, runs: Path, cohort: Cohort, seed: int, fold: int | None) -> Path | None:
-    if adapted is not None:
-        return adapted
-    folder = stage_folder(runs, cohort, STAGE, seed, fold) / ENCODER_FOLDER
-    return folder if (folder / ADAPTER).is_file() else None
-
-
 def _evaluate(
     cohort: Cohort, wanted: TextEvaluation, base: TextBase, exported: Path | None, runs: Path, device: str | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -129,12 +123,15 @@ def _evaluate(
     codes = stated_codes(cohort, pd.concat([fitted, tested], ignore_index=True))
     every = [*fitted["text"], *tested["text"], *(text for question in questions for text in question.texts)]
     cache = runs / f"renal/{cohort.info.name}" / CACHE
-    answers, frames = {}, {}
-    for name, embed in systems(fitted["text"].tolist(), base, exported, cache, device):
-        embed(every)  # all at once, so that batches are of like length; what follows reads the cache
-        answers[name] = answer(questions, embed)
-        frames[name] = text_probe(embed, fitted, tested, codes)
-    measures = [*question_measures(questions, answers), *attribute_measures(frames)]
+    answers, frames, masked = {}, {}, {}
+    for system in systems(fitted["text"].tolist(), base, exported, cache, device):
+        system.embed(every)  # all at once, so that batches are of like length; what follows reads the cache
+        answers[system.name] = answer(questions, system.embed)
+        frames[system.name] = text_probe(system.embed, fitted, tested, codes)
+        if system.encoder is not None:
+            rows = masked_rows(system.encoder, system.encoder.config.base, tested["text"].tolist(), seed=wanted.seed)
+            masked[system.name] = rows
+    measures = [*question_measures(questions, answers), *attribute_measures(frames), *masked_measures(tested, masked)]
     return tabulate(measures, BIDIRECTIONAL if exported is None else ADAPTED, wanted.replicates)
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 from experiments.attribute_results import attribute_names, attribute_statistic, tested_groups
 from experiments.statistics.bootstrap import Statistic, bootstrap, percentile_interval, two_sided_p
 from experiments.statistics.embeddings import alignment, uniformity, weighted_mean, wins, wins_over_all
+from experiments.text_masked import HITS, LOSS, ratio
 from experiments.text_retrieval import Answers, Question, kinds_of
 
-RETRIEVAL, ALIGNMENT, UNIFORMITY, ATTRIBUTES = "retrieval", "alignment", "uniformity", "attribute AUC"
+RETRIEVAL, ALIGNMENT, UNIFORMITY = "retrieval", "alignment", "uniformity"
+ATTRIBUTES, MASKED = "attribute AUC", "masked tokens"
 EVERY, MEAN = "every fact", "mean of attributes"
 VALUES = ["metric", "kind", "group", "system", "kidneys", "patients", "value", "low", "high"]
 DIFFERENCES = ["metric", "kind", "group", "system", "against", "kidneys", "patients", "difference", "low", "high", "p"]
@@ -25,7 +27,7 @@ class Measure:
 
     Args:
         metric: `retrieval` (share of questions whose paraphrase is nearer than the texts with a changed fact),
-            `alignment`, `uniformity` (both lower is better), `attribute AUC`.
+            `alignment`, `uniformity` (both lower is better), `attribute AUC`, `masked tokens`.
         kind: Kind of fact or attribute.
         group: Group of patients.
         kidneys: Kidneys that it rests on.
@@ -110,6 +112,21 @@ def attribute_measures(frames: Mapping[str, pd.DataFrame]) -> Iterator[Measure]:
         if any(each.values()):
             means = {system: _mean(statistics) for system, statistics in each.items()}
             yield Measure(ATTRIBUTES, MEAN, group, len(first), len(names), means)
+
+
+def masked_measures(kidneys: pd.DataFrame, rows: Mapping[str, np.ndarray]) -> Iterator[Measure]:
+    """Accuracy and loss of masked next-token prediction on the reports of the tested kidneys.
+
+    Args:
+        kidneys: The kidneys, with patient_id and role.
+        rows: By system, as `experiments.text_masked.masked_rows`.
+    """
+    for group, part in tested_groups(kidneys.reset_index(drop=True).assign(number=range(len(kidneys)))):
+        owner, names = pd.factorize(part["patient_id"])
+        chosen = part["number"].to_numpy()
+        for kind, column in (("accuracy", HITS), ("loss, nats a token", LOSS)):
+            statistics = {system: ratio(found[chosen], column, owner) for system, found in rows.items()}
+            yield Measure(MASKED, kind, group, len(chosen), len(names), statistics)
 
 
 def _kept(statistic: Statistic) -> Statistic:

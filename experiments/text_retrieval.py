@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from datamodules.attributes.matching import PRESENCE
 from datamodules.attributes.rules import RuleExtractor
 from datamodules.cohort import Cohort
 from datamodules.demo.centers import center_of
@@ -101,10 +102,15 @@ def _of_facts(cohort: Cohort, kidneys: pd.DataFrame, wording: str, flips: int, s
 
 def _shuffled(kidneys: pd.DataFrame, flips: int, seed: int) -> Iterator[Question]:
     reader = RuleExtractor()
-    for row in kidneys.to_dict("records"):
+    rows = kidneys.to_dict("records")
+    for row, stated in zip(rows, reader.extract([row["text"] for row in rows]), strict=True):
+        if not any((s.side, s.attribute, s.value) == (row["side"], PRESENCE, "yes") for s in stated):
+            continue
         number = _number(row, seed)
         changed = [(flip.kind, shuffle_sentences(flip.text, number)) for flip in text_flips(row["text"], reader)]
         paraphrase = shuffle_sentences(row["text"], number)
+        if paraphrase == row["text"]:
+            continue  # one sentence has no other order
         yield Question(row["patient_id"], row["role"], row["text"], paraphrase, _chosen(changed, flips, number))
 
 

@@ -107,10 +107,38 @@ def tfidf(texts: Sequence[str]) -> Embed:
     return lambda given: model.transform(given).toarray()
 
 
+def load_system(base: TextBase, adapted: Path | None, device: str | None = None) -> TextEncoder:
+    """The bidirectional base, or an adapted encoder, with its output layer for masked prediction.
+
+    Args:
+        base: The un-adapted base.
+        adapted: Folder of an exported encoder; None for the base itself.
+        device: Device; the GPU where there is one by default.
+    """
+    if adapted is None:
+        return TextEncoder(base.config(bidirectional=True), device, head=True)
+    return load_text_encoder(adapted, base=model_source(base.name)[0], device=device, head=True)
+
+
+@dataclass(frozen=True)
+class System:
+    """One system.
+
+    Args:
+        name: Name in tables.
+        embed: Texts to vectors float32 [N, D].
+        encoder: The encoder whose masked prediction is measured, where there is one.
+    """
+
+    name: str
+    embed: Embed
+    encoder: TextEncoder | None = None
+
+
 def systems(
     fitted: Sequence[str], base: TextBase, adapted: Path | None, cache: Path, device: str | None = None
-) -> Iterator[tuple[str, Embed]]:
-    """Name and embedding of every system, one at a time, so that one model is in memory.
+) -> Iterator[System]:
+    """Every system, one at a time, so that one model is in memory.
 
     Args:
         fitted: Texts of the training patients, for TF-IDF.
@@ -119,15 +147,15 @@ def systems(
         cache: Folder of embeddings.
         device: Device; the GPU where there is one by default.
     """
-    yield TFIDF, tfidf(fitted)
+    yield System(TFIDF, tfidf(fitted))
     causal = SeveralPoolings(TextEncoder(base.config(bidirectional=False), device), list(_POOLINGS.values())).eval()
     for number, name in enumerate(_POOLINGS):
-        yield name, partial(_columns, _embedding(causal, cache, "causal base"), number, len(_POOLINGS))
+        yield System(name, partial(_columns, _embedding(causal, cache, "causal base"), number, len(_POOLINGS)))
     del causal
-    yield BIDIRECTIONAL, _embedding(TextEncoder(base.config(bidirectional=True), device), cache, BIDIRECTIONAL)
-    if adapted is not None:
-        encoder = load_text_encoder(adapted, base=model_source(base.name)[0], device=device)
-        yield ADAPTED, _embedding(encoder, cache, ADAPTED)
+    for name, folder in ((BIDIRECTIONAL, None), (ADAPTED, adapted)):
+        if name == BIDIRECTIONAL or folder is not None:
+            encoder = load_system(base, folder, device)
+            yield System(name, _embedding(encoder, cache, name), encoder)
 
 
 def _embedding(encoder: TextEncoder | SeveralPoolings, cache: Path, what: str) -> Embed:
