@@ -161,10 +161,12 @@ def systems(
 def _embedding(encoder: TextEncoder | SeveralPoolings, cache: Path, what: str) -> Embed:
     def embed(texts: Sequence[str]) -> np.ndarray:
         with progress_bar() as bar:
-            task = bar.add_task(f"texts, {what}", total=None)
-            return embed_texts(
-                encoder, texts, cache, progress=lambda done, total: bar.update(task, completed=done, total=total)
-            )
+
+            def show(done: int, total: int) -> None:
+                task = bar.task_ids[0] if bar.task_ids else bar.add_task(f"texts, {what}", total=total)
+                bar.update(task, completed=done)
+
+            return embed_texts(encoder, texts, cache, progress=show)
 
     return embed
 
