@@ -35,7 +35,8 @@ _AFTER = words(
     r"|distinguish\w+|made out|confirmed|describ\w+|depict\w+|delineat\w+|displayed|a feature|\w+able|\w+ible"
     r"|contained|included|proven?|measured|discovered|registered|traced|picked up|perceived|revealed|documented"
     r"|in evidence"
-    r"|existent)",
+    r"|existent|reached|met|attained|obtained|recorded)",
+    r"(?:do|does|did) not (?:\w+ )?(?:occur|exist|appear|arise)|(?:\w+ )?nowhere(?: \w+)?",
     r"(?:is|are|was|were|remains?) (?:absent|excluded|ruled out|lacking|missing|negative|unlikely|improbable|denied)",
     r"absent|nil|not (?:\w+able|\w+ible|depicted|delineated|present|seen|visible|detected|identified|observed"
     r"|evident|found|demonstrated)|unlikely|ruled out|: no(?:ne)?"
