@@ -115,8 +115,8 @@ def _summary(tables: list[pd.DataFrame], refused: dict[str, str]) -> str:
         for row in table[table["kind"] != "external"].drop_duplicates("group").to_dict("records"):
             value = f"{metric} {with_interval(row[metric], row['low'], row['high'])}"
             lines.append(f"{row['task']:16s}{row['group']:20s}{row['n']:6d}{row[count]:8d}   {value}")
-    lines += [f"{name:16s}refused" for name in refused]
-    return "\n".join([*lines, "events: of three classes the patients outside the largest"])
+    lines += [f"{name:16s}refused: {reason}" for name, reason in refused.items()]
+    return "\n".join([*lines, "events: of two classes the positive ones, of three the patients outside the largest"])
 
 
 def _curve(point: Point, cohort: Cohort) -> str | None:
@@ -177,7 +177,7 @@ def _finish(
 ) -> pd.DataFrame:
     """Write and log the results; DONE is written last."""
     metric = metric_of(predictions)
-    table, figure = write_results(folder, predictions, point.title, cohort.info)
+    table, figures = write_results(folder, predictions, point.title, cohort.info)
     client, run_id = logger.experiment, logger.run_id
     trained = table["endpoint"].iloc[0] if "endpoint" in table else ""
     for row in table.dropna(subset=["low"]).to_dict("records"):
@@ -188,7 +188,7 @@ def _finish(
             if np.isfinite(row[name]):
                 client.log_metric(run_id, f"{name}{other}/{group}", float(row[name]))
     client.set_tag(run_id, "note", caption(cohort.info))
-    for path in (folder / "results.csv", figure, folder / PREDICTIONS):
+    for path in (folder / "results.csv", *figures, folder / PREDICTIONS):
         client.log_artifact(run_id, str(path))
     client.set_terminated(run_id)
     mark_done(folder, {"run_id": run_id, "results": "results.csv"})

@@ -1,158 +1,99 @@
-"""The table and the figure of a run: ROC curves of classes, or Kaplan-Meier curves of risk groups."""
+"""The table and the figures of a run: ROC curves of classes, or Kaplan-Meier curves of risk groups."""
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_curve
 
 from datamodules.cohort import CohortInfo
 from datamodules.files import replacing
-from experiments.evaluation import Group, caption, groups, results_table, with_interval
-from experiments.outcomes import RISK, Outcome, metric_of, outcomes_of, score_columns
-from experiments.statistics.kaplan_meier import kaplan_meier, log_rank, numbers_at_risk
-from experiments.statistics.risk_groups import assign_groups, hazard_ratios, risk_cuts
+from experiments.console import say
+from experiments.evaluation import Group, caption, groups, results_table
+from experiments.outcomes import C_INDEX, RISK, metric_of, outcomes_of, score_columns
+from experiments.plots.classification import roc_plot
+from experiments.plots.style import save, words
+from experiments.plots.survival import kaplan_meier_plot
+from experiments.statistics.risk_groups import assign_groups, risk_cuts
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-_COLORS = ("#2c7fb8", "#d95f0e")
-_GROUPS = ("low risk", "high risk")
+_RISK_GROUPS = {0: "low risk", 1: "high risk"}
 
 
-def write_results(folder: Path, predictions: pd.DataFrame, title: str, info: CohortInfo) -> tuple[pd.DataFrame, Path]:
-    """Write `results.csv` and the figure of the task, `roc.png` or `km.png`, beside the predictions.
-
-    Returns:
-        The table, and the figure's path.
-    """
-    table = results_table(predictions)
-    with replacing(folder / "results.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    return table, write_figure(folder, predictions, table, title, caption(info))
-
-
-def write_figure(folder: Path, predictions: pd.DataFrame, table: pd.DataFrame, title: str, note: str) -> Path:
-    """Draw the figure that the kind of task has.
+def write_results(
+    folder: Path, predictions: pd.DataFrame, title: str, info: CohortInfo
+) -> tuple[pd.DataFrame, list[Path]]:
+    """Write `results.csv` and the figures of the task beside the predictions.
 
     Args:
         folder: Folder of the run.
         predictions: As `PredictionWriter` writes them.
-        table: Their `results_table`.
         title: What was predicted by what.
-        note: What must be said beside the results.
+        info: The cohort.
 
     Returns:
-        The PNG written.
+        The table, and the figures: `roc.png`, or `km_<group>.png` of every pooled group of a survival task.
     """
-    survival = metric_of(predictions).name == "c_index"
-    figure = (km_figure if survival else roc_figure)(predictions, table, title, note)
-    path = folder / ("km.png" if survival else "roc.png")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    table = results_table(predictions)
+    with replacing(folder / "results.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    draw = _draw_survival if metric_of(predictions) is C_INDEX else _draw_classes
+    return table, draw(folder, predictions, title, caption(info))
 
 
-def roc_figure(predictions: pd.DataFrame, table: pd.DataFrame, title: str, note: str) -> Figure:
-    """ROC curves of every group; of three or more classes each against the rest, of the pooled groups alone."""
-    figure, axes = plt.subplots(figsize=(5.4, 7.4), layout="constrained")
-    figure.suptitle(title)
-    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+def _draw_classes(folder: Path, predictions: pd.DataFrame, title: str, note: str) -> list[Path]:
+    """One curve per group; of three or more classes each against the rest, in the pooled groups alone."""
     columns = score_columns(predictions)
-    metric = metric_of(predictions)
+    curves = {}
     for group in groups(predictions):
-        row = table[table["group"] == group.name].iloc[0]
-        if np.isnan(row[metric.name]) or (len(columns) > 2 and group.kind == "external"):
-            continue
-        value = f"{row[metric.name]:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        target = group.rows["target"].to_numpy(dtype=int)
         if len(columns) == 2:
-            label = f"{group.name} (n {row['n']}, {row['positives']} positive): {value}"
-            _roc(axes, group, 1, label, group.kind != "external")
-            continue
-        axes.plot([], [], " ", label=f"{group.name} (n {row['n']}): macro {value}")
-        for number, column in enumerate(columns):
-            members = int((group.rows["target"] == number).sum())
-            _roc(axes, group, number, f"    {column.removeprefix('score_')} against the rest ({members})", True)
-    axes.set(xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal", xlim=(0, 1), ylim=(0, 1.005))
-    figure.legend(fontsize=8, loc="outside lower center", frameon=False, title="AUC [95 % interval]", title_fontsize=8)
-    axes.set_title("\n".join(textwrap.wrap(note, 80)), fontsize=7, color="0.4")
-    return figure
+            curves[group.name] = (target == 1, group.rows[columns[1]].to_numpy(dtype=float))
+        elif group.kind != "external":
+            for number, column in enumerate(columns):
+                name = f"{group.name}, {column.removeprefix('score_')} against the rest"
+                curves[name] = (target == number, group.rows[column].to_numpy(dtype=float))
+    save(roc_plot(curves, title, note), folder / "roc.png")
+    return [folder / "roc.png"]
 
 
-def _roc(axes: Axes, group: Group, number: int, label: str, strong: bool) -> None:
-    score = group.rows[score_columns(group.rows)[number]]
-    rate, sensitivity, _ = roc_curve(group.rows["target"] == number, score)
-    axes.plot(rate, sensitivity, linewidth=2 if strong else 0.8, alpha=1 if strong else 0.6, label=label)
+def _draw_survival(folder: Path, predictions: pd.DataFrame, title: str, note: str) -> list[Path]:
+    """Curves of patients above and below the median risk of the validation patients, who are not tested.
 
-
-def km_figure(predictions: pd.DataFrame, table: pd.DataFrame, title: str, note: str) -> Figure:
-    """Kaplan-Meier curves of the endpoint that was trained on, of patients above and below the cut.
-
-    The cut is the median risk of the validation patients, who are not tested; in a cohort with folds that of each
-    fold's own. Where their risks cannot be cut, everybody is one group.
-
-    Args:
-        predictions: As `PredictionWriter` writes them, validation patients included.
-        table: Their `results_table`.
-        title: Title.
-        note: What must be said beside the results.
+    Drawn for the endpoint that was trained on; in a cohort with folds each is cut by its own validation patients.
     """
-    reported = [group for group in groups(predictions) if group.kind != "external"]
-    figure, axes = plt.subplots(
-        2, len(reported), figsize=(4.6 * len(reported), 5.6), layout="constrained", squeeze=False, sharex="col",
-        gridspec_kw={"height_ratios": [5, 1]},
-    )  # fmt: skip
-    figure.suptitle(title)
-    for column, group in enumerate(reported):
-        outcome = next(outcomes_of(group.rows))
-        row = table[(table["group"] == group.name) & (table["endpoint"] == outcome.endpoint)].iloc[0]
-        value = with_interval(row["c_index"], row["low"], row["high"])
-        size = f"n {row['n']}, {row['events']} events"
-        axes[0, column].set_title(f"{group.name}, {outcome.endpoint} ({size})\nC-index {value}", fontsize=8)
-        _km_panel(axes[0, column], axes[1, column], outcome, _risk_group(predictions, outcome.rows))
-    figure.supxlabel("\n".join(textwrap.wrap(f"{note} Groups cut at the median risk of validation.", 60 + 50 * len(
-        reported))), fontsize=7, color="0.4")  # fmt: skip
-    return figure
+    paths = []
+    for group in groups(predictions):
+        if group.kind == "external":
+            continue
+        outcome = next(outcomes_of(group.rows), None)
+        risk_group = None if outcome is None else _risk_group(predictions, outcome.rows)
+        if outcome is None or risk_group is None:
+            say(f"No Kaplan-Meier curves of {group.name}: the risks of validation do not cut it in two groups.")
+            continue
+        heading = f"{title}\n{group.name}, C-index {words(outcome.estimate())}"
+        cut = f"{note} Groups are cut at the median risk of validation patients."
+        figure = kaplan_meier_plot(
+            outcome.months, outcome.target, risk_group, _RISK_GROUPS, heading, cut, outcome.endpoint.upper()
+        )
+        paths.append(folder / f"km_{_slug(group)}.png")
+        save(figure, paths[-1])
+    return paths
 
 
-def _risk_group(predictions: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
-    """0 or 1 for every row, by the validation patients of the same fold; zeros where these cannot be cut in two."""
-    group = np.zeros(len(rows), dtype=int)
-    fold = rows["fold"].to_numpy() if "fold" in rows else np.zeros(len(rows))
-    for number in np.unique(fold):
-        validated = predictions[predictions["part"] == "val"]
-        if "fold" in rows:
-            validated = validated[validated["fold"] == number]
-        risk = validated[RISK].to_numpy(dtype=float)
-        if len(np.unique(risk)) > 1:
-            group[fold == number] = assign_groups(rows[RISK].to_numpy(dtype=float)[fold == number], risk_cuts(risk))
-    return group
+def _slug(group: Group) -> str:
+    return group.name.replace(" ", "_").replace("-", "_")
 
 
-def _km_panel(axes: Axes, below: Axes, outcome: Outcome, group: np.ndarray) -> None:
-    time, event = outcome.months, outcome.target
-    ticks = np.arange(0, max(time.max(), 1.0) + 1e-9, 12.0 * max(1, round(time.max() / 60)))
-    for number in np.unique(group):
-        chosen = group == number
-        curve = kaplan_meier(time[chosen], event[chosen])
-        label = f"{_GROUPS[number]} (n {chosen.sum()}, {event[chosen].sum()} events)"
-        axes.step(curve.times_months, curve.survival, where="post", color=_COLORS[number], label=label)
-        axes.fill_between(curve.times_months, curve.low, curve.high, step="post", color=_COLORS[number], alpha=0.15)
-        for month, count in zip(ticks, numbers_at_risk(time[chosen], ticks), strict=True):
-            below.text(month, 1.0 - number, str(count), ha="center", va="center", fontsize=7, color=_COLORS[number])
-    if len(np.unique(group)) == 2:
-        ratio = hazard_ratios(time, event, group).iloc[0]
-        test = log_rank(time, event, group)
-        value = with_interval(ratio["hazard_ratio"], ratio["low"], ratio["high"])
-        axes.plot([], [], " ", label=f"hazard ratio {value}, log-rank p {test.p:.3f}")
-    axes.set(ylim=(0, 1.02), ylabel="Survival")
-    axes.legend(fontsize=7, loc="lower left", frameon=False)
-    below.set(ylim=(-0.6, 1.6), yticks=[], xticks=ticks, xlabel="Months, with numbers at risk")
-    for side in ("top", "right", "left"):
-        below.spines[side].set_visible(False)
+def _risk_group(predictions: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray | None:
+    """0 or 1 for every row; None where validation cannot tell two groups, or all rows are in one."""
+    folds = rows["fold"].to_numpy() if "fold" in rows else np.zeros(len(rows))
+    validated = predictions[predictions["part"] == "val"]
+    result = np.zeros(len(rows), dtype=np.int64)
+    for fold in np.unique(folds):
+        own = validated[validated["fold"] == fold] if "fold" in rows else validated
+        risk = own[RISK].to_numpy(dtype=float)
+        if len(np.unique(risk)) < 2:
+            return None
+        result[folds == fold] = assign_groups(rows[RISK].to_numpy(dtype=float)[folds == fold], risk_cuts(risk))
+    return result if len(np.unique(result)) == 2 else None
