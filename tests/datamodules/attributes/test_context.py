@@ -35,6 +35,11 @@ NEGATED = [
     "[Fat] cannot be demonstrated.",
     "[Scar]: none.",
     "Nothing suggests a [mass].",
+    "It does not contain [fat].",
+    "Without necrotic change or [bleeding].",
+    "No area with negative [attenuation].",
+    "[Calcification] does not occur.",
+    "Additional [lesions] in this kidney: none.",
 ]
 AFFIRMED = [
     "A [mass] is seen.",

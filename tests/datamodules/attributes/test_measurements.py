@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from datamodules.attributes.measurements import diameters, distances, lengths, percentages
+from datamodules.attributes.measurements import (
+    diameters,
+    distances,
+    enhancement_hu,
+    lengths,
+    percentages,
+    unenhanced_hu,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +97,20 @@ def test_the_distance_to_the_sinus(text: str, middle: float | None) -> None:
 )
 def test_the_exophytic_share(text: str, value: float) -> None:
     assert next(percentages(text)).middle == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "native", "rise"),
+    [
+        ("Unenhanced attenuation of 33 HU.", 33.0, None),
+        ("It measures 8 to 12 HU before contrast.", 10.0, None),
+        ("It measures 110 HU in the arterial phase.", None, None),
+        ("Areas of -60 HU on native images.", None, None),
+        ("It enhances by 40 HU.", None, 40.0),
+        ("It enhances from 30 to 90 HU.", None, 60.0),
+        ("Enhancement of less than 10 HU.", None, 9.99),
+    ],
+)
+def test_attenuation_and_its_rise(text: str, native: float | None, rise: float | None) -> None:
+    assert next((entry.middle for entry in unenhanced_hu(text)), None) == native
+    assert next((entry.middle for entry in enhancement_hu(text)), None) == rise
