@@ -34,6 +34,8 @@ from experiments.text_results import (
 from experiments.text_retrieval import answer, make_questions
 from experiments.text_systems import ADAPTED, BIDIRECTIONAL, TextBase, systems
 from experiments.tracking import cohort_tags, make_logger
+from lightning_modules.networks.text import TextEncoder
+from lightning_modules.networks.text_encoding import token_counts
 
 CACHE = "text-embeddings"
 
@@ -129,10 +131,19 @@ def _evaluate(
         answers[system.name] = answer(questions, system.embed)
         frames[system.name] = text_probe(system.embed, fitted, tested, codes)
         if system.encoder is not None:
+            _say_what_is_cut(system.name, system.encoder, [text for question in questions for text in question.texts])
             rows = masked_rows(system.encoder, system.encoder.config.base, tested["text"].tolist(), seed=wanted.seed)
             masked[system.name] = rows
     measures = [*question_measures(questions, answers), *attribute_measures(frames), *masked_measures(tested, masked)]
     return tabulate(measures, BIDIRECTIONAL if exported is None else ADAPTED, wanted.replicates)
+
+
+def _say_what_is_cut(name: str, encoder: TextEncoder, texts: list[str]) -> None:
+    """Facts behind the last token that an encoder reads are lost to it, whatever it has learned."""
+    longest = encoder.config.max_length
+    cut = float((token_counts(encoder, texts) >= longest).mean())
+    if cut > 0:
+        say(f"{name}: {cut:.0%} of the texts of the questions reach {longest} tokens and may be cut off.")
 
 
 def kidney_parts(cohort: Cohort, patients: int, seed: int, fold: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:

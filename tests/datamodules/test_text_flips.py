@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from datamodules.attributes.rules import RuleExtractor
@@ -76,3 +80,18 @@ def test_a_text_without_facts_has_no_flip_and_an_empty_one_is_refused() -> None:
     assert text_flips("Thank you for the referral.", READER) == []
     with pytest.raises(DataError, match="empty"):
         text_flips(" \n", READER)
+
+
+@pytest.mark.real_data
+def test_real_reports_are_turned_round_in_one_fact(real_data: Path) -> None:
+    reports = pd.read_csv(real_data / "reports/ct_rate_reports.csv")["report_text"]
+    renal = reports[reports.str.contains("kidney|renal", case=False)].head(25)
+    kinds: Counter[str] = Counter()
+    for text in renal:
+        before = _facts(text)
+        for kind, other in _flips(text).items():
+            kinds[kind] += 1
+            after = _facts(other)
+            changed = {name for name in before if before[name] != after.get(name)}
+            assert len(changed) == 1 or kind in ("side", "malignancy")
+    assert sum(kinds.values()) > 0
