@@ -45,12 +45,12 @@ def test_lightning_takes_one_full_step_a_turn(tmp_path: Path) -> None:
         step(*args, **kwargs)  # type: ignore[arg-type]
         events.append("lightning")
 
-    module.optimizer_step = watched  # type: ignore[method-assign, assignment]
+    module.optimizer_step = watched  # type: ignore[method-assign]
     batch = make_batch((8, 8, 8), 2)
     rounds = interleaved_steps(module, batch, {"bare": lambda: events.append("bare")}, 3, tmp_path)
     assert [set(seconds) for seconds in rounds] == [{"bare", LIGHTNING, UNBUFFERED}] * 3
     # Rounds -1, 0, 1 and 2 begin with the last, the first, the second and the third name; one fetched batch is left.
-    assert [event[0] for event in events] == list("llbbllllblbll")
+    assert [event[0] for event in events] == list("lblbllllblbll")
 
 
 def test_the_batch_states_what_the_schema_knows() -> None:
