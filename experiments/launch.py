@@ -209,7 +209,8 @@ def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
     pretrained = content["model"]["init_args"].get("pretrained")
     if pretrained:
         content["model"]["init_args"]["pretrained"] = Path(str(pretrained)).name
-    content["text"]["base"] = Path(content["text"]["base"]).name
+    if content.get("text"):
+        content["text"]["base"] = Path(content["text"]["base"]).name
     content["trainer"]["default_root_dir"] = content["run_dir"]
     return content
 

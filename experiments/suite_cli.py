@@ -129,6 +129,9 @@ class SuiteCLI(LightningCLI):
         """The configuration after all files and flags, as plain data that `--config` reads back."""
         text = self.parser.dump(self.config, skip_unset=False, format="yaml")
         content: dict[str, Any] = yaml.safe_load(text)
+        # Only the text stage reads this group; it is no part of what other runs are.
+        if not str((content.get("model") or {}).get("class_path", "")).startswith("lightning_modules.text."):
+            content.pop("text", None)
         return content
 
 

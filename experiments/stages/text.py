@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.distributed as dist
 
 from datamodules.attributes.models import model_source
 from datamodules.cohort import Cohort, CohortInfo
@@ -60,7 +61,14 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, objectives: Seque
         else:
             say(f"{OBJECTIVES[name].capitalize()}:")
             _train(launch, cohort.info, name)
+            _wait_for_all_ranks()
         before = launch
+
+
+def _wait_for_all_ranks() -> None:
+    """The next objective starts from what rank 0 writes after training."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
 
 
 def text_encoder_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None) -> Path | None:

@@ -142,14 +142,27 @@ def load_base(
         )
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype, device_map={"": device}, use_safetensors=True, **options
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                device_map={"": device},
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
     except (ValueError, OSError, KeyError, ImportError) as error:
         raise ModelError(
             f"The base {folder.name} could not be loaded as a causal language model "
             f"({' '.join(str(error).split())[:160]})."
         ) from error
+    model, found = loaded
+    absent = sorted([*found["missing_keys"], *found["mismatched_keys"]])
+    if absent:  # transformers would start them at random
+        raise ModelError(
+            f"The base {folder.name} lacks {len(absent)} weights of a {config.model_type} language model, first "
+            f"{absent[0]}; copy it again, or name the text model on its own where it is part of a larger one."
+        )
     model = model.eval().requires_grad_(False)
     if bidirectional:
         _prove_bidirectional(model, folder.name, device)

@@ -93,6 +93,19 @@ def test_a_base_whose_linear_layers_alone_were_changed_is_another_one(base: Path
     assert base_fingerprint(merged) != base_fingerprint(base)
 
 
+def test_a_base_that_lacks_weights_is_not_completed_at_random(base: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    cut = Path(shutil.copytree(base, tmp_path / "cut"))
+    weights = load_file(cut / "model.safetensors")
+    weights.pop(next(name for name in weights if name.endswith("0.mlp.up_proj.weight")))
+    save_file(weights, cut / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights of a llama language model, first .*up_proj"):
+        TextEncoder(TextEncoderConfig(str(cut), "cut", quantization="none"), "cpu")
+
+
 def test_damaged_folders_are_refused(exported: tuple[Path, TextEncoder], base: Path, tmp_path: Path) -> None:
     folder, _ = exported
     with pytest.raises(ModelError, match=r"has no config.json, adapter_model.safetensors"):
