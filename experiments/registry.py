@@ -132,6 +132,13 @@ ENCODERS: dict[str, EncoderEntry] = {
         "Tao et al., Nature Communications 2026",
         stage="image",
     ),
+    "aligned": EncoderEntry(
+        "Encoder aligned with reports",
+        "stage alignment of this suite, trained on the cohort's pretraining centres from stage 1",
+        "that of the cohort",
+        _RENALCLIP,
+        stage="alignment",
+    ),
     "supervised": EncoderEntry(
         "Encoder pretrained on malignancy labels",
         "stage supervised of this suite, the control of attribute pretraining",
@@ -164,6 +171,7 @@ MODES: dict[str, str] = {
 BENCHMARKS: dict[str, str] = {
     "data": "experiments.benchmarks.data",
     "train": "experiments.benchmarks.train",
+    "contrastive": "experiments.benchmarks.contrastive",
     "statistics": "experiments.benchmarks.statistics",
 }
 """Module of every benchmark; its `run(quick, out)` measures, writes and prints."""

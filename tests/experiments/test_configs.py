@@ -56,8 +56,9 @@ def test_every_stage_has_a_schedule_for_every_profile() -> None:
     assert found == {f"{stage}-{profile}" for stage in ("finetune", *PARTS) for profile in PROFILES}
     for name in found:
         content = yaml.safe_load((CONFIGS / "schedule" / f"{name}.yaml").read_text())
-        assert set(content) == {"trainer", "optimizer", "data"}
-        assert set(content["data"]["init_args"]) <= {"batch_size", "samples_per_epoch"}
+        assert set(content) - {"model"} == {"trainer", "optimizer", "data"}
+        assert set(content["data"]["init_args"]) <= {"batch_size", "samples_per_epoch", "variants"}
+        assert set(content.get("model", {}).get("init_args", {})) <= {"micro_batch"}
 
 
 def test_no_file_is_left_over() -> None:
