@@ -57,7 +57,7 @@ def test_survival_is_trained_on_one_endpoint_and_scored_on_all(
     assert "C-index (95 % interval)" in shown
     assert "Phantom results" in shown
     folder = tmp_path / "renal/tiny/rfs/scratch-finetune-f1-s42"
-    assert all((folder / f"km_{name}.png").is_file() for name in ("internal_test", "pooled_external"))
+    assert len(list(folder.glob("km_*.png"))) + shown.count("No Kaplan-Meier curves of") == 2
     table, predictions = pd.read_csv(folder / "results.csv"), pd.read_parquet(folder / "predictions.parquet")
     assert set(predictions["part"]) == {"val", "test"}
     assert not predictions["patient_id"].duplicated().any()
