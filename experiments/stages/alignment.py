@@ -92,7 +92,7 @@ def _embed(launch: Launch, cohort: Cohort, text: Path) -> None:
     if not missing:
         return
     say(f"Embedding {len(missing)} texts of cohort {cohort.info.name} with the text encoder of stage 2:")
-    named = cli.resolved_config()["text"]["base"] or read_text_encoder(text).config.base_name
+    named = cli.config["text.base"] or read_text_encoder(text).config.base_name
     encoder = load_text_encoder(text, base=model_source(str(named))[0])
     with progress_bar() as bar:
         bar.disable = not is_main_rank()

@@ -1,0 +1,85 @@
+"""The alignment stage end to end on a tiny cohort: embedded, aligned, exported, skipped, refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.files import read_json
+from experiments.console import configure_output
+from experiments.encoders import stage_folder
+from experiments.stages import alignment, image
+from experiments.stages.common import Pretraining
+from lightning_modules.networks.aligned import AlignedModel
+from lightning_modules.networks.export import load_exported
+from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
+from lightning_modules.networks.text_export import save_text_encoder
+from tests.datamodules.test_alignment_data import write_reports
+from tests.tiny_text import make_base, stir
+
+TINY = {
+    "contract": {"grid": [8, 12, 12]},
+    "augmentation": {"crop": [8, 10, 10]},
+    "encoder": {"width": 4, "depth": 10, "stem_pool": True},
+    "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+}
+
+
+def _export_text(base: Path, runs: Path, cohort: Cohort, seed: int) -> str:
+    config = TextEncoderConfig(base=str(base), base_name="tiny", quantization="none", lora_rank=2, max_length=48)
+    encoder = TextEncoder(config, "cpu")
+    stir(encoder, seed)
+    folder = stage_folder(runs, cohort, "text", 42, None) / "attribute_contrast" / "encoder"
+    save_text_encoder(folder, encoder, "# Card\n")
+    return encoder.fingerprint()
+
+
+def test_from_both_encoders_to_an_aligned_model(
+    tiny_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_output()
+    write_reports(tiny_copy)
+    runs, base = tmp_path / "runs", make_base(tmp_path / "base")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    wanted = Pretraining(
+        data=tiny_copy, runs=runs, devices="1", extra=(f"--config={tmp_path / 'tiny.yaml'}", f"--text.base={base}")
+    )
+    cohort = Cohort.load(tiny_copy)
+    with pytest.raises(DataError, match="make pretrain STAGES=image"):
+        alignment.run(wanted, cohort, None)
+    image.run(wanted, cohort, None)
+    with pytest.raises(DataError, match=r"no text encoder .* run `make pretrain STAGES=text` first"):
+        alignment.run(wanted, cohort, None)
+    fingerprint = _export_text(base, runs, cohort, 1)
+    alignment.run(wanted, cohort, None)
+    shown = capsys.readouterr().out
+    assert "Embedding" in shown
+    assert "recall@5 among" in shown
+
+    folder = stage_folder(runs, cohort, "alignment", 42, None)
+    model = AlignedModel.from_pretrained(folder / "encoder")
+    assert model.text_encoder["fingerprint"] == fingerprint
+    encoder, exported = load_exported(folder / "encoder")
+    assert exported.sha256 == read_json(folder / "DONE")["encoder_sha256"]
+    checkpoint = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, checkpoint[f"model.image_encoder.{name}"])
+    assert torch.equal(model.text_mean, checkpoint["model.text_mean"])
+    assert float(model.text_mean.abs().sum()) > 0
+    written = [(folder / "encoder" / name).read_text() for name in ("alignment.json", "config.json", "README.md")]
+    assert str(tmp_path) not in "".join(written)
+    start = load_exported(stage_folder(runs, cohort, "image", 42, None) / "encoder")[0].state_dict()
+    assert any(not torch.equal(value, start[name]) for name, value in encoder.state_dict().items())
+
+    before = (folder / "checkpoints/best.ckpt").stat().st_mtime_ns
+    alignment.run(wanted, cohort, None)
+    assert "finished already" in capsys.readouterr().out
+    assert (folder / "checkpoints/best.ckpt").stat().st_mtime_ns == before
+    _export_text(base, runs, cohort, 2)
+    with pytest.raises(DataError, match="text_fingerprint"):
+        alignment.run(wanted, cohort, None)
