@@ -93,8 +93,9 @@ def _launch(wanted: Pretraining, cohort: Cohort, fold: int | None, name: str, be
     settings = SuiteCLI(bare.arguments(), run=False, parse_only=True).resolved_config()["text"]
     source = model_source(str(settings["base"] or settings["base_name"]))[0]
     options["text.base"] = source
-    if not settings["base_name"]:
-        options["text.base_name"] = Path(source).name
+    if settings["base"] and not any(flag.startswith("--text.base_name") for flag in wanted.extra):
+        # The profile's name is that of another base.
+        options["text.base_name"] = Path(source).name if Path(source).is_dir() else source
     return stage_launch(wanted, cohort, STAGE, fold, config=name, encoder=None, options=options)
 
 

@@ -12,6 +12,7 @@ import yaml
 from datamodules.errors import DataError
 from datamodules.files import read_json
 from experiments.benchmarks.text_memory import BASES, memory_plan
+from experiments.console import configure_output
 from experiments.registry import CONFIGS, PROFILES, compose
 from experiments.stages.common import Pretraining
 from experiments.stages.text import OBJECTIVES, run, text_encoder_folder
@@ -46,6 +47,7 @@ def test_profiles_change_the_size_of_the_base_only() -> None:
 def test_three_objectives_give_an_encoder_and_are_not_repeated(
     tiny_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    configure_output()
     cohort = add_reports(tiny_copy)
     base = make_base(tmp_path / "secret" / "tiny", num_hidden_layers=2)
     extra = [f"--text.base={base}", "--text.layers=1", "--text.lora_rank=4", "--text.max_length=32"]
