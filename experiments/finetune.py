@@ -21,7 +21,7 @@ from experiments.evaluation import caption, format_table, with_interval
 from experiments.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
 from experiments.outcomes import RISK, metric_of
 from experiments.point import Point
-from experiments.registry import MODES, TASKS, choose
+from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.result_figures import write_results
 from experiments.tracking import cohort_tags, make_logger, parent_run, short_hash
 
@@ -44,6 +44,8 @@ def finetune(point: Point) -> pd.DataFrame:
     """
     choose("TASK", point.task, {**TASKS, ALL_TASKS: "one after the other"})
     choose("MODE", point.mode, dict(MODES))
+    choose("ENCODER", point.encoder, dict(ENCODERS))
+    choose("PROFILE", point.profile, dict(PROFILES))
     if not 0 < point.fraction <= 1:
         raise DataError(f"FRACTION={point.fraction:g} was asked for; expected a share of the labels in (0, 1].")
     if point.task == ALL_TASKS:
