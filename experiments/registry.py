@@ -151,9 +151,9 @@ ENCODERS: dict[str, EncoderEntry] = {
 STAGES: dict[str, StageEntry] = {
     "image": StageEntry("Image encoder, supervised by report attributes"),
     "text": StageEntry(
-        "Text encoder, adapted to reports by QLoRA", default=False, parts=("mntp", "simcse", "attribute_contrast")
+        "Text encoder, adapted to reports by QLoRA", parts=("mntp", "simcse", "attribute_contrast")
     ),
-    "alignment": StageEntry("Alignment of image and text encoder", default=False),
+    "alignment": StageEntry("Alignment of image and text encoder"),
     "supervised": StageEntry("Control: image encoder, supervised by malignancy", default=False),
 }
 
@@ -171,6 +171,8 @@ MODES: dict[str, str] = {
 BENCHMARKS: dict[str, str] = {
     "data": "experiments.benchmarks.data",
     "train": "experiments.benchmarks.train",
+    "text": "experiments.benchmarks.text",
+    "encoding": "experiments.benchmarks.encoding",
     "contrastive": "experiments.benchmarks.contrastive",
     "statistics": "experiments.benchmarks.statistics",
 }

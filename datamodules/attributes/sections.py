@@ -57,7 +57,8 @@ _IS_TEXT = re.compile(
 _SENTENCE_END = re.compile(r"[.!?]+[\"”']?(?=\s|$|[A-Z(])|\n+|(?<=\s)[\"“”•·](?=\s)")
 _GOES_ON = re.compile(r" *(?:[a-z]|\d+(?:[.,]\d+)? ?(?:mm|cm|x))")
 """How a line begins that goes on with the sentence of the line before."""
-_LIST_NUMBER = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*•·>–\"“”])\s*")
+_LIST_NUMBER = re.compile(r"\s*(?:\(?\d{1,2}[.)](?!\d)|[-*•·>–\"“”])\s*")
+"""The mark of an item; "7.5 x 7.2 cm" begins with none."""
 
 _PLAIN = str.maketrans(
     {"×": "x", "–": "-", "—": "-", "‑": "-", "−": "-", "’": "'", "\u00a0": " ", "\t": " ", "\r": " "}

@@ -24,6 +24,7 @@ def _clause(text: str, words: str) -> Clause:
         ("1. A mass. 2. A cyst.", ["A mass.", "A cyst."]),
         ("1) A mass\n2) A cyst", ["A mass", "A cyst"]),
         ("- A mass\n- A cyst", ["A mass", "A cyst"]),
+        ("7.5 x 7.2 cm mass. 2.1 cm cyst.", ["7.5 x 7.2 cm mass.", "2.1 cm cyst."]),
         ("A mass of approx. 3 cm.", ["A mass of approx. 3 cm."]),
         ("Is it solid? It is.", ["Is it solid?", "It is."]),
         ("A mass measuring\n4.2 cm in size.", ["A mass measuring\n4.2 cm in size."]),
