@@ -49,7 +49,7 @@ RUN_SUITE := $(PY) -m experiments
 
 help: ## explain targets and variables
 	@printf 'Targets\n'
-	@sed -n -E 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n -E 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@printf 'Variables (make TARGET NAME=value)\n'
 	@sed -n -E 's/^([A-Z]+) +\?= ?([^#]*)## (.*)/  \1|\2|\3/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-12s %-11s %s\n", $$1, $$2, $$3}'
 
