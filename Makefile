@@ -7,9 +7,10 @@ SHELL := /bin/bash
 # --- variables -------------------------------------------------------------------------------------------------
 PROFILE   ?= demo## size of a run: demo (two CPU cores), small (one 16 GB GPU), paper (four 80 GB GPUs)
 DATA      ?= data/demo## folder of the cohort
-TASK      ?= malignancy## downstream task
+TASK      ?= malignancy## downstream task; finetune takes all, for every one of them
 FRACTION  ?= 1.0## share of the training labels, in (0, 1]
 ENCODER   ?= scratch## image encoder
+MODE      ?= finetune## finetune, or probe: a linear model on frozen features
 SEED      ?= 42## seed of fraction, weights and order
 STAGES    ?=## pretraining stages, separated by commas; all by default
 PRETRAIN_SEED ?= 42## seed of the pretraining whose encoder ENCODER= takes
@@ -23,11 +24,12 @@ RUNS      ?= runs## folder of all runs and of the MLflow store
 TAG       ?=## suffix of a run whose configuration you changed
 PATIENTS  ?= 1000## number of patients of the phantom cohort
 SOURCE    ?=## folder or manifest to import
-OUT       ?=## folder of the imported cohort
+OUT       ?=## folder to write: the imported cohort, or what embed finds
+MASK      ?=## mask of the kidneys of one scan
 KIND      ?= auto## kind of source: auto, kits23, manifest, dicom, tcia
 OPTIONS   ?= {}## options of the source as YAML, for example OPTIONS='{sites: sites.csv}'
 RUN       ?=## run folder or MLflow id to resume
-BENCH     ?= data## benchmark to run: data, train, statistics
+BENCH     ?= data## benchmark to run: data, train, text, encoding, contrastive, statistics
 PORT      ?= 5000## port of the MLflow page
 ARGS      ?=## further flags of the command
 PYTEST    ?=## further flags of pytest
@@ -44,8 +46,9 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := $(BIN)/python
 RUN_SUITE := $(PY) -m experiments
 
-.PHONY: help setup cohort import data-check qc reports attributes pretrain pretrain-image finetune probe compare resume ui \
-  doctor figure benchmarks test lint clean
+.PHONY: help setup cohort import data-check qc reports attributes pretrain pretrain-image pretrain-text \
+  pretrain-alignment finetune probe compare evaluate-text zeroshot retrieval embed resume ui doctor figure benchmarks \
+  test lint clean
 
 help: ## explain targets and variables
 	@printf 'Targets\n'
@@ -101,8 +104,14 @@ pretrain: $(READY) $(COHORT) ## run the pretraining stages in order; finished st
 pretrain-image: STAGES = image
 pretrain-image: pretrain ## run stage 1 alone: the image encoder, supervised by report attributes
 
+pretrain-text: STAGES = text
+pretrain-text: pretrain ## run stage 2 alone: masked prediction, SimCSE, contrast by attributes
+
+pretrain-alignment: STAGES = alignment
+pretrain-alignment: pretrain ## run stage 3 alone: image and text encoder in one space
+
 finetune: $(READY) $(COHORT) ## train and test one point: TASK=, FRACTION=, ENCODER=, SEED=, PROFILE=, DATA=
-	$(RUN_SUITE) finetune --task $(TASK) --fraction $(FRACTION) --encoder $(ENCODER) --seed $(SEED) \
+	$(RUN_SUITE) finetune --task $(TASK) --fraction $(FRACTION) --encoder $(ENCODER) --mode $(MODE) --seed $(SEED) \
 	  --pretrain_seed $(PRETRAIN_SEED) --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" \
 	  --tag "$(TAG)" $(ARGS)
 
@@ -111,7 +120,20 @@ probe: $(READY) $(COHORT) ## linear models on an encoder's frozen features, attr
 	  --runs "$(RUNS)" $(ARGS)
 
 compare: $(READY) ## encoders of finished points against each other, seeds pooled, paired intervals: TASK=, REFERENCE=
-	$(RUN_SUITE) compare --task $(TASK) --reference $(REFERENCE) --data "$(DATA)" --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
+	$(RUN_SUITE) compare --task $(TASK) --reference $(REFERENCE) --mode $(MODE) --data "$(DATA)" --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
+
+evaluate-text: $(READY) $(COHORT) ## text encoders against their base and TF-IDF on held-out reports
+	$(RUN_SUITE) evaluate-text --data "$(DATA)" --seed $(SEED) --runs "$(RUNS)" $(ARGS)
+
+zeroshot: $(READY) $(COHORT) ## classify without labels, by prompts, with the aligned model: TASK=
+	$(RUN_SUITE) zeroshot --task $(TASK) --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) --runs "$(RUNS)" $(ARGS)
+
+retrieval: $(READY) $(COHORT) ## reports by scans and scans by reports, with the aligned model
+	$(RUN_SUITE) retrieval --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) --runs "$(RUNS)" $(ARGS)
+
+embed: $(READY) ## one scan: embedding, attributes, nearest reports, zero-shot: SOURCE=scan MASK=mask OUT=
+	$(RUN_SUITE) embed --image "$(SOURCE)" $(if $(MASK),--mask "$(MASK)") $(if $(OUT),--out "$(OUT)") \
+	  --runs "$(RUNS)" $(ARGS)
 
 resume: $(READY) ## go on with an interrupted run: RUN=folder or MLflow id
 	$(RUN_SUITE) resume "$(RUN)" --runs "$(RUNS)"
@@ -126,7 +148,7 @@ doctor: $(READY) ## check Python, packages, GPU, quantisation, disk, MLflow stor
 figure: $(READY) $(COHORT) ## draw the README's picture of a phantom patient
 	$(RUN_SUITE) figure --data "$(DATA)" $(ARGS)
 
-benchmarks: $(READY) ## measure a hot path side by side: BENCH=data
+benchmarks: $(READY) ## measure a hot path side by side: BENCH=
 	$(RUN_SUITE) benchmarks --bench $(BENCH) $(ARGS)
 
 test: $(READY) ## run the tests
