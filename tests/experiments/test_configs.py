@@ -75,7 +75,7 @@ def test_an_axis_sets_its_own_keys_only() -> None:
 
 
 def test_profiles_change_sizes_only() -> None:
-    allowed = {"contract", "encoder", "augmentation", "trainer", "data"}
+    allowed = {"contract", "encoder", "text", "augmentation", "trainer", "data"}
     for name in PROFILES:
         content = yaml.safe_load((CONFIGS / "profile" / f"{name}.yaml").read_text())
         assert set(content) <= allowed
