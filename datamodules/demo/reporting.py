@@ -23,13 +23,16 @@ from datamodules.schema import SIDES
 _NEGATIVE = ("no", "none", "normal")
 _KIDNEY_LEVEL = ("hydronephrosis", "stones", "atrophy")
 _ELSEWHERE = ("adrenal", "lymph_nodes")
-# A sentence that no reader can take without also taking these.
+# A sentence that no reader can take without also taking these. Class III is given for thick or irregular walls or septa
+# that enhance, class IV for nodules that enhance, in the version of 2019 (Silverman et al., Radiology 2019;292:475) and
+# in the one before: who names the class states where the lesion enhances, but not how strongly. Classes I to IIF leave
+# it open: in II wall and septa may enhance, and in IIF the versions differ.
 _IMPLIED = {
     ("bosniak", "I"): ("composition",),
     ("bosniak", "II"): ("composition",),
     ("bosniak", "IIF"): ("composition",),
-    ("bosniak", "III"): ("composition",),
-    ("bosniak", "IV"): ("composition",),
+    ("bosniak", "III"): ("composition", "enhancement_pattern"),
+    ("bosniak", "IV"): ("composition", "enhancement_pattern"),
     ("enhancement_degree", "none"): ("enhancement_pattern",),
     ("enhancement_pattern", "none"): ("enhancement_degree",),
 }

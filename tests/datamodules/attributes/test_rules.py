@@ -52,6 +52,8 @@ def test_a_hedged_sentence(sentence: str, attribute: str, value: str) -> None:
     ("report", "implied", "value"),
     [
         ("Bosniak III cyst of the left kidney.", "composition", "cystic"),
+        ("Bosniak III cyst of the left kidney.", "enhancement_pattern", "septal"),
+        ("Bosniak IV cyst of the left kidney.", "enhancement_pattern", "nodular"),
         ("A left renal mass without enhancement.", "enhancement_pattern", "none"),
         ("A left renal mass. No enhancing component is seen.", "enhancement_degree", "none"),
         ("The 3 cm lesion of the left kidney is solid.", "lesion_present", "yes"),
@@ -174,9 +176,10 @@ def test_a_new_attribute_is_an_entry_of_the_file(tmp_path: Path) -> None:
 
 
 # Bank of phrases: least macro F1, least share of right stated-or-not decisions. The rules were written with the
-# development phrases in sight and the held-out ones out of sight; the aim for the latter was .95 and .97, which the
-# rules miss. These are floors against falling back.
-FLOORS = {"development": (0.98, 0.97), "heldout": (0.85, 0.92)}
+# development phrases in sight and the held-out ones out of sight; the aim for the latter was .95 and .97. These are
+# floors against falling back, .01 below what is reached here. `make attributes`, which leaves the class "not stated" out
+# of the mean, gives .93 on the whole cohort.
+FLOORS = {"development": (0.98, 0.97), "heldout": (0.94, 0.96)}
 
 
 @pytest.mark.parametrize("bank", FLOORS)

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from datamodules.attributes.schema import load_schema
 from datamodules.demo import reporting
 from datamodules.demo.attributes import ATTRIBUTES
 from datamodules.demo.centers import CENTERS
@@ -106,6 +107,30 @@ def test_stated_attributes_are_in_the_text(source: DemoSource, tables: Tables) -
         spoken = re.search(r"calcifi|chalky|calcific", row["text"].replace("calcified plaques", ""), re.IGNORECASE)
         both = truth[truth["study_id"] == row["study_id"]]["stated"].str.contains("calcification").any()
         assert bool(spoken) == bool(both), row["patient_id"]
+
+
+def test_the_truth_takes_the_same_values_as_implied_as_the_schema() -> None:
+    implied = {
+        (attribute.name, entry.name): set(entry.implies)
+        for attribute in load_schema().attributes
+        for entry in attribute.classes
+        if entry.implies
+    }
+    assert {key: set(names) for key, names in reporting._IMPLIED.items()} == implied
+
+
+def test_implied_values_are_true_of_the_phantom(tables: Tables) -> None:
+    """What the schema takes a stated value to imply is what the kidney has, so that the truth never contradicts it."""
+    schema = load_schema()
+    rows = tables["truth"][tables["truth"]["margin"].notna()]
+    seen = 0
+    for attribute in schema.attributes:
+        for entry in attribute.classes:
+            for name, value in entry.implies.items():
+                found = rows.loc[rows[attribute.name] == entry.name, name]
+                seen += len(found)
+                assert (found == value).all(), (attribute.name, entry.name, name)
+    assert seen > 0
 
 
 def test_findings_are_omitted_hedged_and_denied(tables: Tables) -> None:
