@@ -177,8 +177,8 @@ def test_a_new_attribute_is_an_entry_of_the_file(tmp_path: Path) -> None:
 
 # Bank of phrases: least macro F1, least share of right stated-or-not decisions. The rules were written with the
 # development phrases in sight and the held-out ones out of sight; the aim for the latter was .95 and .97. These are
-# floors against falling back, .01 below what is reached here. `make attributes`, which leaves the class "not stated" out
-# of the mean, gives .93 on the whole cohort.
+# floors against falling back, .01 below what is reached here. `make attributes`, which leaves the class "not stated"
+# out of the mean, gives .93 on the whole cohort.
 FLOORS = {"development": (0.98, 0.97), "heldout": (0.94, 0.96)}
 
 
