@@ -11,6 +11,9 @@ TASK      ?= malignancy## downstream task; finetune takes all, for every one of 
 FRACTION  ?= 1.0## share of the training labels, in (0, 1]
 ENCODER   ?= scratch## image encoder
 MODE      ?= finetune## finetune, or probe: a linear model on frozen features
+FRACTIONS ?=## shares of the labels of a curve, separated by commas; 0.05,0.1,0.2,0.4,0.8,1.0 by default
+ENCODERS  ?=## encoders of a curve, separated by commas; all that have weights here by default
+SEEDS     ?=## seeds of a curve, separated by commas; 42,2024,2025 by default in the demo
 SEED      ?= 42## seed of fraction, weights and order
 STAGES    ?=## pretraining stages, separated by commas; all by default
 PRETRAIN_SEED ?= 42## seed of the pretraining whose encoder ENCODER= takes
@@ -47,7 +50,7 @@ PY := $(BIN)/python
 RUN_SUITE := $(PY) -m experiments
 
 .PHONY: help setup cohort import data-check qc reports attributes pretrain pretrain-image pretrain-text \
-  pretrain-alignment finetune probe compare evaluate-text zeroshot retrieval embed resume ui doctor figure benchmarks \
+  pretrain-alignment finetune curve probe compare evaluate-text zeroshot retrieval embed resume ui doctor figure benchmarks \
   test lint clean
 
 help: ## explain targets and variables
@@ -112,6 +115,12 @@ pretrain-alignment: pretrain ## run stage 3 alone: image and text encoder in one
 
 finetune: $(READY) $(COHORT) ## train and test one point: TASK=, FRACTION=, ENCODER=, SEED=, PROFILE=, DATA=
 	$(RUN_SUITE) finetune --task $(TASK) --fraction $(FRACTION) --encoder $(ENCODER) --mode $(MODE) --seed $(SEED) \
+	  --pretrain_seed $(PRETRAIN_SEED) --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" \
+	  --tag "$(TAG)" $(ARGS)
+
+curve: $(READY) $(COHORT) ## all points of a data-efficiency curve: TASK=, ENCODERS=, FRACTIONS=, SEEDS=, MODE=
+	$(RUN_SUITE) curve --task $(TASK) $(if $(ENCODERS),--encoders '[$(ENCODERS)]') \
+	  $(if $(FRACTIONS),--fractions '[$(FRACTIONS)]') $(if $(SEEDS),--seeds '[$(SEEDS)]') --mode $(MODE) \
 	  --pretrain_seed $(PRETRAIN_SEED) --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" \
 	  --tag "$(TAG)" $(ARGS)
 

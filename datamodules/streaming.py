@@ -194,6 +194,10 @@ class VolumeDataModule(lightning.LightningDataModule):
             }
         )
 
+    def __str__(self) -> str:
+        """Its name alone: Lightning's text opens every loader, and parsers ask for it each time that they link."""
+        return f"{type(self).__name__}({self.described()})"
+
     @abstractmethod
     def described(self) -> dict[str, Any]:
         """The subclass's own hyper-parameters, as plain data without paths."""

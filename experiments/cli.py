@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "embed": ("experiments.embed", "embed"),
     "evaluate-text": ("experiments.text_evaluation", "evaluate_text"),
     "masked-loss": ("experiments.text_masked", "masked_loss"),
+    "curve": ("experiments.curve", "curve"),
     "compare": ("experiments.compare", "compare"),
     "resume": (__name__, "resume"),
     "doctor": ("experiments.doctor", "doctor"),

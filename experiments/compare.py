@@ -121,7 +121,7 @@ def comparison_table(points: list[Finished], reference: str, replicates: int = 2
                     kept = outcome.rows["patient_id"].tolist()
                     shared = {"fraction": fraction, "group": group.name}
                     shared |= {"endpoint": outcome.endpoint} if outcome.endpoint else {}
-                    found = {name: _pooled(tables[name], kept, outcome.endpoint, replicates) for name in names}
+                    found = {name: pooled_seeds(tables[name], kept, outcome.endpoint, replicates) for name in names}
                     rows += [shared | row for row in _compared(found, reference, len(seeds))]
     metric = metric_of(points[0].predictions)
     columns = ["fraction", "group", *(["endpoint"] if metric is C_INDEX else []), "encoder", "seeds", "n", metric.count]
@@ -130,27 +130,37 @@ def comparison_table(points: list[Finished], reference: str, replicates: int = 2
 
 
 @dataclass(frozen=True)
-class _Pooled:
+class Pooled:
     """The metric of one encoder, averaged over seeds, and its replicates."""
 
     metric: Metric
     estimate: Estimate
     values: np.ndarray
+    by_seed: tuple[float, ...]
 
 
-def _pooled(tables: list[pd.DataFrame], patients: list[str], endpoint: str, replicates: int) -> _Pooled:
+def pooled_seeds(tables: list[pd.DataFrame], patients: list[str], endpoint: str, replicates: int = 2000) -> Pooled:
+    """The metric averaged over seeds, with replicates over patients.
+
+    Args:
+        tables: Predictions of each seed.
+        patients: The patients tested, in the order in which they are resampled.
+        endpoint: Endpoint of a survival task; empty for others.
+        replicates: Bootstrap replicates.
+    """
     parts = [_tested(table).loc[patients].reset_index() for table in tables]
     outcomes = [next(found for found in outcomes_of(part) if found.endpoint == endpoint) for part in parts]
-    mean = seed_mean([outcome.statistic() for outcome in outcomes])
-    estimate, values = bootstrap(mean, len(patients), replicates, events=outcomes[0].count)
-    return _Pooled(metric_of(tables[0]), estimate, values)
+    statistics, ones = [outcome.statistic() for outcome in outcomes], np.ones((1, len(patients)), dtype=np.float32)
+    estimate, values = bootstrap(seed_mean(statistics), len(patients), replicates, events=outcomes[0].count)
+    by_seed = tuple(float(statistic(ones)[0]) for statistic in statistics)
+    return Pooled(metric_of(tables[0]), estimate, values, by_seed)
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["part"] == "test"].set_index("patient_id")
 
 
-def _compared(found: dict[str, _Pooled], reference: str, seeds: int) -> Iterator[dict[str, object]]:
+def _compared(found: dict[str, Pooled], reference: str, seeds: int) -> Iterator[dict[str, object]]:
     """One row per encoder."""
     for name, pooled in found.items():
         estimate, metric = pooled.estimate, pooled.metric

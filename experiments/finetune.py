@@ -23,7 +23,7 @@ from experiments.outcomes import RISK, metric_of
 from experiments.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.result_figures import write_results
-from experiments.tracking import cohort_tags, make_logger, parent_run, short_hash
+from experiments.tracking import cohort_tags, log_metrics, make_logger, parent_run, short_hash
 
 __all__ = ["ALL_TASKS", "Point", "finetune", "finetune_all"]
 
@@ -31,10 +31,14 @@ ALL_TASKS = "all"
 Runner = Callable[[Launch], MLFlowLogger]
 
 
-def finetune(point: Point) -> pd.DataFrame:
+def finetune(point: Point, report: bool = True) -> pd.DataFrame:
     """Train and test one point; on a cohort with folds, one run per fold and the pooled predictions.
 
     A finished point is reported and not run again; an interrupted one goes on from its last checkpoint.
+
+    Args:
+        point: The point.
+        report: Whether its table is printed.
 
     Returns:
         The results by group, with n, events and 95 % intervals.
@@ -55,10 +59,11 @@ def finetune(point: Point) -> pd.DataFrame:
     launches = [point.launch(cohort, fold) for fold in folds]
     if (folder / DONE).is_file() and all(check_finished(launch) for launch in launches):
         table = pd.read_csv(folder / "results.csv")
-        say(f"{point.name} is finished already; its results:")
-        _report(table, cohort, folder)
+        if report:
+            say(f"{point.name} is finished already; its results:")
+            _report(table, cohort, folder)
         return table
-    parent, runner = _curve(point, cohort), _runner(point.mode)
+    parent, runner = curve_run(point, cohort), _runner(point)
     if folds == [None]:
         logger = runner(replace(launches[0], parent=parent))
         predictions = _predictions(folder)
@@ -67,13 +72,14 @@ def finetune(point: Point) -> pd.DataFrame:
     if not is_main_rank():
         return pd.DataFrame()
     table = _finish(point, cohort, folder, logger, predictions)
-    _report(table, cohort, folder)
+    if report:
+        _report(table, cohort, folder)
     return table
 
 
-def _runner(mode: str) -> Runner:
-    """What runs a launch: Lightning's fit and test, or the linear probe."""
-    if mode == "finetune":
+def _runner(point: Point) -> Runner:
+    """What runs a launch: Lightning's fit and test, or a linear model; without images there is nothing to fine-tune."""
+    if point.mode == "finetune" and not ENCODERS[point.encoder].columns:
         return lambda launch: train(launch, test=True).logger
     from experiments.linear_probe import run_probe
 
@@ -121,7 +127,7 @@ def _summary(tables: list[pd.DataFrame], refused: dict[str, str]) -> str:
     return "\n".join([*lines, "events: of two classes the positive ones, of three the patients outside the largest"])
 
 
-def _curve(point: Point, cohort: Cohort) -> str | None:
+def curve_run(point: Point, cohort: Cohort) -> str | None:
     """The parent run that all points of one curve share: same cohort, split, task and profile."""
     tags = cohort_tags(cohort)
     shared = {
@@ -180,7 +186,7 @@ def _finish(
     """Write and log the results; DONE is written last."""
     metric = metric_of(predictions)
     table, figures = write_results(folder, predictions, point.title, cohort.info)
-    client, run_id = logger.experiment, logger.run_id
+    client, run_id, metrics = logger.experiment, logger.run_id, {}
     trained = table["endpoint"].iloc[0] if "endpoint" in table else ""
     for row in table.dropna(subset=["low"]).to_dict("records"):
         # The endpoint that was trained on is the task's own metric; the others carry their name.
@@ -188,7 +194,8 @@ def _finish(
         group = str(row["group"]).replace(" ", "_")
         for name in (metric.name, "low", "high", "n", metric.count, *(["kappa"] if "kappa" in row else [])):
             if np.isfinite(row[name]):
-                client.log_metric(run_id, f"{name}{other}/{group}", float(row[name]))
+                metrics[f"{name}{other}/{group}"] = float(row[name])
+    log_metrics(client, str(run_id), metrics)
     client.set_tag(run_id, "note", caption(cohort.info))
     for path in (folder / "results.csv", *figures, folder / PREDICTIONS):
         client.log_artifact(run_id, str(path))

@@ -23,8 +23,10 @@ from datamodules.schema import ENDPOINTS
 from experiments.console import is_main_rank, say
 from experiments.features import patient_features
 from experiments.launch import Launch, claim
+from experiments.registry import ENCODERS
 from experiments.statistics.bootstrap import macro_auroc
 from experiments.suite_cli import SuiteCLI
+from experiments.table_features import table_features
 from experiments.tracking import make_logger
 from lightning_modules.losses.balance import class_weights
 
@@ -68,7 +70,8 @@ def run_probe(launch: Launch) -> MLFlowLogger:
     claim(launch, cli.resolved_config())
     module: RoiDataModule = cli.datamodule
     cache = launch.runs / launch.experiment.rsplit("/", 1)[0] / "features"
-    train, val, test = _parts(cli.model.encoder, module, cache)
+    read = ENCODERS[launch.tags["encoder"]].columns
+    train, val, test = _parts(cli.model.encoder, module, cache, read)
     started = time.monotonic()
     fit = (_cox if module.label.kind == "survival" else _logistic)(module, train, val, (val, test))
     seconds = time.monotonic() - started
@@ -76,13 +79,13 @@ def run_probe(launch: Launch) -> MLFlowLogger:
     if np.isnan(fit.validation):
         how = "the middle one, since validation tells none apart"
     say(
-        f"Linear probe on {train.feature.shape[1]} features of {len(train.patient)} patients, fitted in "
+        f"Linear model on {train.feature.shape[1]} features of {len(train.patient)} patients, fitted in "
         f"{seconds:.1f} s; penalty {fit.strength:g}, {how}"
     )
     logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
     if is_main_rank():
         metric = "c_index" if module.label.kind == "survival" else "auroc"
-        logger.log_hyperparams({**module.hparams, "penalty": fit.strength})
+        logger.log_hyperparams({**module.hparams, "penalty": fit.strength, "columns": ", ".join(read) or "image"})
         logger.log_metrics({"fit_seconds": seconds, "penalty": fit.strength})
         if np.isfinite(fit.validation):
             logger.log_metrics({f"val/{metric}": fit.validation})
@@ -94,8 +97,12 @@ def run_probe(launch: Launch) -> MLFlowLogger:
     return logger
 
 
-def _parts(network: torch.nn.Module, module: RoiDataModule, cache: Path) -> tuple[Part, Part, Part]:
-    raw = patient_features(network, module, ("train", "val", "test"), cache)
+def _parts(
+    network: torch.nn.Module, module: RoiDataModule, cache: Path, columns: Sequence[str]
+) -> tuple[Part, Part, Part]:
+    """The three parts: features of the encoder, or those columns of the tables."""
+    wanted = ("train", "val", "test")
+    raw = table_features(module, columns, wanted) if columns else patient_features(network, module, wanted, cache)
     scaler = StandardScaler().fit(raw[0][1])
     outcome = _outcome(module)
     parts = [

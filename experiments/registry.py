@@ -39,6 +39,7 @@ class EncoderEntry:
         licence: Licence of the weights.
         citation: What to cite.
         stage: Pretraining stage that exports the weights for a cohort; None where none is needed.
+        columns: Columns of the cohort's tables that it reads in the place of images, all known before surgery.
     """
 
     title: str
@@ -46,6 +47,12 @@ class EncoderEntry:
     licence: str
     citation: str
     stage: str | None = None
+    columns: tuple[str, ...] = ()
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it owes nothing to the pretraining stages of this suite."""
+        return self.stage is None
 
 
 @dataclass(frozen=True)
@@ -146,13 +153,25 @@ ENCODERS: dict[str, EncoderEntry] = {
         "He et al., CVPR 2016; MONAI",
         stage="supervised",
     ),
+    "size": EncoderEntry(
+        "Tumour size alone",
+        "none: logistic or Cox regression on the cohort's tables, no image is read",
+        "that of the cohort",
+        "Cox, J R Stat Soc B 1972; scikit-learn; scikit-survival",
+        columns=("tumor_size_mm",),
+    ),
+    "clinical": EncoderEntry(
+        "Clinical variables known before surgery",
+        "none: logistic or Cox regression on the cohort's tables, no image is read",
+        "that of the cohort",
+        "Cox, J R Stat Soc B 1972; scikit-learn; scikit-survival",
+        columns=("age_years", "sex", "bmi_kg_m2", "tumor_size_mm", "lesion_count"),
+    ),
 }
 
 STAGES: dict[str, StageEntry] = {
     "image": StageEntry("Image encoder, supervised by report attributes"),
-    "text": StageEntry(
-        "Text encoder, adapted to reports by QLoRA", parts=("mntp", "simcse", "attribute_contrast")
-    ),
+    "text": StageEntry("Text encoder, adapted to reports by QLoRA", parts=("mntp", "simcse", "attribute_contrast")),
     "alignment": StageEntry("Alignment of image and text encoder"),
     "supervised": StageEntry("Control: image encoder, supervised by malignancy", default=False),
 }

@@ -170,7 +170,28 @@ def _group_normalized(module: nn.Module) -> None:
             _group_normalized(child)
 
 
-NETWORKS: dict[str, Callable[[EncoderConfig], nn.Module]] = {"resnet": ResNetEncoder}
+class NoEncoder(nn.Module):
+    """Stands where a baseline reads the tables of the cohort and no image.
+
+    Args:
+        config: Not used.
+    """
+
+    feature_dim = 1
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Refused.
+
+        Raises:
+            ModelError: always, since there is nothing that could see an image.
+        """
+        raise ModelError("A baseline of clinical variables was given images; choose an encoder that reads them.")
+
+
+NETWORKS: dict[str, Callable[[EncoderConfig], nn.Module]] = {"resnet": ResNetEncoder, "none": NoEncoder}
 """Every encoder by name; each has `feature_dim` and maps [B, 1, D, H, W] to [B, feature_dim]."""
 
 
