@@ -18,6 +18,7 @@ from datamodules.preprocessing import crop_roi
 from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
 
 Located = tuple[list[LocatedKidney], list[str]]
+NO_INDEX = "No lesion is known, so no kidney serves a downstream task; state `index_side` to change that."
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def assemble(
         reasons.stop(patient_id)
     index = clinical.get(INDEX_SIDE) or _index_side(used.values())
     if index is None:
-        reasons.add("No lesion is known, so no kidney serves a downstream task; state `index_side` to change that.")
+        reasons.add(NO_INDEX)
     kidneys, masks = [], []
     for study_id, cut in used.items():
         for kidney in cut.kidneys:

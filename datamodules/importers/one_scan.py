@@ -15,7 +15,7 @@ import torchio as tio
 
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
-from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble
+from datamodules.importers.assemble import NO_INDEX, Located, Reasons, SeriesInput, StudyInput, assemble
 from datamodules.importers.dicom import DAMAGED_FILES, EMPTY_FOLDERS, DicomSource
 from datamodules.importers.dicom_index import build_index
 from datamodules.importers.dicom_seg import is_segmentation
@@ -120,7 +120,7 @@ def read_scan(
         )
     except SkipPatient as reason:
         raise DataError(f"The scan cannot be used. {reason}") from reason
-    return _kidneys(record), list(record.notes)
+    return _kidneys(record), [note for note in record.notes if note != NO_INDEX]
 
 
 def _kidneys(record: PatientRecord) -> list[ScanKidney]:
