@@ -57,7 +57,7 @@ def probe(
         runs: Folder of all runs.
         extra: Further flags, for example `["--data.init_args.batch_size=64"]`.
     """
-    choose("ENCODER", encoder, dict(ENCODERS))
+    choose("ENCODER", encoder, {name: entry for name, entry in ENCODERS.items() if not entry.columns})
     cohort = Cohort.load(data)
     weights = exported_encoder(runs, cohort, encoder, seed, fold)
     module, config = _data(data, profile, seed, fold, extra or [])

@@ -179,6 +179,8 @@ def test_a_baseline_without_its_column_is_refused(
     arguments = ["finetune", "--task=malignancy", "--encoder=size", f"--data={tiny_root}", f"--runs={tmp_path}"]
     assert main([*arguments, f"--extra={flags}"]) == 2
     assert "No training patient of task malignancy has tumor_size_mm" in capsys.readouterr().err
+    assert main(["probe", "--encoder=size", f"--data={tiny_root}", f"--runs={tmp_path}"]) == 2
+    assert "ENCODER=size is not known" in capsys.readouterr().err  # it has no features of an image
 
 
 def test_clinical_values_are_numbers_in_the_order_of_the_patients(sized_root: Path) -> None:
