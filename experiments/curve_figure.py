@@ -31,7 +31,7 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
     if "endpoint" in drawn:
         drawn = drawn[drawn["endpoint"] == drawn["endpoint"].iloc[0]]
     shown = list(dict.fromkeys(drawn["group"]))
-    figure = new_figure(5.2 * len(shown), 5.4, title, note)
+    figure = new_figure(4.6 * len(shown) + 3.0, 4.8, title, note)
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     fractions = sorted(labels)
     names = [name for name in ENCODERS if name in set(drawn["encoder"])]
@@ -46,7 +46,7 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
         _ticks(axes, fractions, labels, bool((own["fraction"] == 0).any()))
     panels[0].set_ylabel(f"{metric.title}, mean over seeds, 95 % interval over patients", fontsize=9)
     handles, texts = panels[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles, texts, loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 

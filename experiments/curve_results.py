@@ -32,7 +32,9 @@ class Skipped:
 
     @property
     def short(self) -> str:
-        """What is skipped, with the first part of the reason."""
+        """What is skipped, with the part of the reason that a figure has room for."""
+        if self.fraction is not None:
+            return f"{self.fraction:.3g} of the labels: {self.reason.rsplit('; ', 1)[-1]}"
         return f"{self.words.split(';')[0].rstrip('.')}."
 
     @property
