@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal
 
 from datamodules.schema import SIDES
@@ -13,6 +14,8 @@ Place = Literal["kidney", "adrenal", "nodes", "chest", "elsewhere"]
 _BEHIND = re.compile(r"(\(\?<[!=][^)]*\))")
 
 
+# Every reader of rules compiles the same few hundred, more than the cache of `re` holds.
+@cache
 def words(*patterns: str) -> re.Pattern[str]:
     """Patterns on whole words, without regard to case; a blank also matches a colon with a blank ("Margin: sharp")."""
     parts = _BEHIND.split("|".join(patterns))
