@@ -16,7 +16,7 @@ from experiments.registry import ENCODERS
 
 
 def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, float], title: str, note: str) -> Figure:
-    """Metric against the share of the labels, on a logarithmic axis; what was found without labels stands left of it.
+    """Metric against the share of the labels, on a square-root axis: small shares stand apart, and 0 % has a place.
 
     Baselines are dashed. Of a survival task the endpoint that was trained on is drawn.
 
@@ -40,7 +40,7 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
         first = own.iloc[0]
         axes.axhline(0.5, color="0.85", linewidth=1, zorder=0)
         for name in names:
-            _line(axes, own[own["encoder"] == name].sort_values("fraction"), name, fractions[0])
+            _line(axes, own[own["encoder"] == name].sort_values("fraction"), name)
         axes.set_title(f"{group}, n {first['n']}, {first[metric.count]} {metric.count_title}", fontsize=9)
         axes.set_xlabel("Share of the training labels (patients)", fontsize=9)
         _ticks(axes, fractions, labels, bool((own["fraction"] == 0).any()))
@@ -50,29 +50,25 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
     return figure
 
 
-def _place(fraction: float, smallest: float) -> float:
-    return float(np.log2(fraction)) if fraction > 0 else float(np.log2(smallest)) - 1.0
-
-
-def _line(axes: Axes, rows: pd.DataFrame, name: str, smallest: float) -> None:
+def _line(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     entry, chosen = ENCODERS[name], color(list(ENCODERS).index(name))
     zero, labelled = rows[rows["fraction"] == 0], rows[rows["fraction"] > 0]
-    place = np.array([_place(fraction, smallest) for fraction in labelled["fraction"]])
+    place = np.sqrt(labelled["fraction"].to_numpy(dtype=float))
     low, high = (labelled[end].to_numpy(dtype=float) for end in ("low", "high"))
     style = {"linestyle": "--", "linewidth": 1.3} if entry.baseline else {"linewidth": 1.9}
     axes.fill_between(place, low, high, color=chosen, alpha=0.08, linewidth=0)
     axes.plot(place, labelled["value"], marker="o", markersize=4, color=chosen, label=entry.title, **style)
     for row in zero.to_dict("records"):
         ends = np.array([[row["value"] - row["low"]], [row["high"] - row["value"]]])
-        where, label = [_place(0.0, smallest)], f"{entry.title}, zero-shot"
-        axes.errorbar(where, [row["value"]], yerr=ends, fmt="D", color=chosen, capsize=3, markersize=5, label=label)
+        label = f"{entry.title}, zero-shot"
+        axes.errorbar([0.0], [row["value"]], yerr=ends, fmt="D", color=chosen, capsize=3, markersize=5, label=label)
         axes.axhline(row["value"], color=chosen, linewidth=0.8, linestyle=":")
 
 
 def _ticks(axes: Axes, fractions: list[float], labels: Mapping[float, float], zero: bool) -> None:
     shown = [0.0, *fractions] if zero else fractions
     texts = ["0 %" if not value else f"{100 * value:g} %\n({labels[value]:.0f})" for value in shown]
-    axes.set_xticks([_place(value, fractions[0]) for value in shown], texts, fontsize=8)
+    axes.set_xticks(np.sqrt(shown), texts, fontsize=7)
     axes.tick_params(axis="y", labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
