@@ -59,7 +59,7 @@ def retrieval_figure(
         len(chosen), TOP + 1, figsize=(17, 2.9 * len(chosen)), layout="constrained", squeeze=False
     )
     where = "external centres" if (own["role"] == "external").all() else "tested centres"
-    title = f"Retrieval among {len(own)} kidneys of the {where}; green: the same report, or the same attributes"
+    title = f"Retrieval among {len(own)} kidneys of the {where}; hits in green"
     figure.suptitle("\n".join([title, *textwrap.wrap(note, 150)]), fontsize=10)
     for row, query in enumerate(chosen):
         group = int(own.loc[query, "group"])

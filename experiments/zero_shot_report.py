@@ -179,5 +179,5 @@ def write_zero_shot(folder: Path, found: ZeroShot, table: pd.DataFrame, title: s
     """Write `results.csv` and `roc.png` into a folder."""
     table.to_csv(folder / "results.csv", index=False)
     figure = roc_figure(found, table, title, note)
-    figure.savefig(folder / "roc.png", dpi=150)
+    figure.savefig(folder / "roc.png", dpi=150, bbox_inches="tight")
     plt.close(figure)
