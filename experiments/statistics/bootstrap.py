@@ -11,6 +11,7 @@ from datamodules.errors import DataError
 from experiments.statistics.discrimination import Difference
 from experiments.statistics.estimate import Estimate, binary_arrays
 
+_AT_ONCE = 1 << 24  # weights that a statistic is given at a time; bounds its working memory to some 0.5 GB
 _CACHED = 1 << 18  # weights of a block of replicates; what is worked on at a time stays in the processor's cache
 
 
@@ -134,7 +135,7 @@ def bootstrap(
     replicates is the paired bootstrap of their difference.
 
     Args:
-        statistic: Maps weights [R, patients] to [R].
+        statistic: Maps weights [R, patients] to [R], every row by itself.
         patients: Number of patients.
         replicates: Number of replicates.
         seed: Seed.
@@ -146,7 +147,9 @@ def bootstrap(
     if patients < 1:
         raise DataError("A bootstrap over no patients was asked for; expected at least one.")
     value = float(statistic(np.ones((1, patients), dtype=np.float32))[0])
-    values = statistic(patient_weights(patients, replicates, seed))
+    weights = patient_weights(patients, replicates, seed)
+    step = max(1, _AT_ONCE // patients)
+    values = np.concatenate([statistic(weights[start : start + step]) for start in range(0, replicates, step)])
     return percentile_interval(value, values, patients, events), values
 
 

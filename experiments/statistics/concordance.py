@@ -29,7 +29,6 @@ TIE_TOLERANCE = 1e-8
 """Risks that differ by no more are tied, as in scikit-survival."""
 
 _EVENTS_AT_ONCE, _ROWS_AT_ONCE = 128, 2048  # of one matrix product
-_WEIGHTS_AT_ONCE = 1 << 24
 
 Scores = Callable[[np.ndarray, slice], np.ndarray]
 EventWeights = Callable[[np.ndarray], np.ndarray]
@@ -49,11 +48,6 @@ def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights:
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         weights = np.asarray(weights)
-        step = max(1, _WEIGHTS_AT_ONCE // max(1, weights.shape[1]))
-        parts = [part(weights[begin : begin + step]) for begin in range(0, len(weights), step)]
-        return np.concatenate(parts) if parts else np.empty(0)
-
-    def part(weights: np.ndarray) -> np.ndarray:
         ordered = np.take(weights, order.patients, axis=1).astype(np.result_type(weights.dtype, np.float32), copy=False)
         own = np.take(ordered, order.events, axis=1)
         if event_weights is not None:

@@ -67,8 +67,10 @@ def cox_regression(
     """
     time, event, _ = survival_arrays(time_months, event)
     absent = [name for name in covariates if name not in patients]
-    if absent or not covariates:
-        raise DataError(f"Covariates {list(covariates)} were asked for; {absent or 'none'} of them cannot be found.")
+    if not covariates:
+        raise DataError("A Cox regression on no covariates was asked for; name at least one column.")
+    if absent:
+        raise DataError(f"Covariates {absent} are not among the {patients.shape[1]} columns {list(patients.columns)}.")
     if len(patients) != len(time):
         raise DataError(f"{len(patients)} rows of covariates and {len(time)} times must match.")
     known = patients[list(covariates)].notna().all(axis=1).to_numpy()

@@ -147,3 +147,13 @@ def test_difference_and_relative_gain() -> None:
     assert (gain.n, gain.events) == (200, 100)
     assert auroc_bootstrap(target, strong).low == pytest.approx(bootstrap(first, 200)[0].low)
     assert np.isnan(auroc_bootstrap(np.ones(3), np.arange(3.0)).value)
+
+
+def test_replicates_computed_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    target, score = rng.integers(0, 2, 30) == 1, rng.normal(size=30)
+    statistic = lambda weights: weighted_auroc(target, score, weights)  # noqa: E731
+    whole = bootstrap(statistic, 30, 101)[1]
+    monkeypatch.setattr("experiments.statistics.bootstrap._AT_ONCE", 30 * 7)
+    monkeypatch.setattr("experiments.statistics.bootstrap._CACHED", 30 * 3)
+    assert np.array_equal(whole, bootstrap(statistic, 30, 101)[1], equal_nan=True)

@@ -125,7 +125,7 @@ def test_what_cannot_be_estimated_is_said() -> None:
     safe = frame.assign(grade=np.where(event, "3", np.where(np.arange(120) % 3 == 0, "1", "3")))
     with pytest.raises(DataError, match=r"No event among the \d+ patients with grade: 3 v. 1 = 0"):
         cox_regression(safe, time, event, ["risk", "grade"])
-    with pytest.raises(DataError, match=r"\['stage'\] of them cannot be found"):
+    with pytest.raises(DataError, match=r"\['stage'\] are not among the 5 columns"):
         cox_regression(frame, time, event, ["risk", "stage"])
     with pytest.raises(DataError, match="infinite"):
         cox_regression(frame.assign(risk=np.inf), time, event, ["risk"])
