@@ -275,7 +275,8 @@ class _Writer:
         if lesion is not None and lesion is not lesions[0]:
             values |= {"pole": lesion.measures.pole, "composition": lesion.look.composition}
         words = {"side": side}
-        for name in placeholders(template) - {"side", "size"}:
+        # Sorted, since the order of a set of texts differs from process to process, and each word takes a draw.
+        for name in sorted(placeholders(template) - {"side", "size"}):
             words[name] = self._pick(self.bank["words"][name][values[name]])
         if "size" in placeholders(template) and lesion is not None:
             words["size"] = self._size(side, lesion)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -155,3 +159,26 @@ def test_every_placeholder_is_known() -> None:
         bank = load_bank(name)
         templates = [*bank["openings"], *bank["further"], *bank["technique"], *bank["impression"]["lesion"]]
         assert set().union(*map(placeholders, templates)) <= known
+
+
+def test_reports_do_not_depend_on_the_order_of_sets() -> None:
+    # Python draws the order of texts in a set anew in every process, unless PYTHONHASHSEED fixes it.
+    program = (
+        "from datamodules.demo.source import DemoSource\n"
+        "source = DemoSource(48, 7)\n"
+        "rows = [source.rows(source.patient(name))['reports'] for name in source.patient_ids()]\n"
+        "print([row['text'] for part in rows for row in part])\n"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[3],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(texts) == 1
+    assert "kidney" in texts.pop()
