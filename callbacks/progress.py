@@ -68,5 +68,6 @@ class Throughput(Callback):
                 for name, value in sorted(trainer.callback_metrics.items())
                 if name in ("train/loss", "val/loss", "val/auroc", "val/c_index", "val/mean_auroc")
             )
-            text = f"epoch {done}/{total}: {metrics}, {rate:.1f} {self.unit}/s, about {timedelta(seconds=round(left))} left"
+            speed = f"{rate:.1f} {self.unit}/s"
+            text = f"epoch {done}/{total}: {metrics}, {speed}, about {timedelta(seconds=round(left))} left"
             rank_zero_only(logger.info)(text)

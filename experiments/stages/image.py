@@ -5,6 +5,7 @@ from __future__ import annotations
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.files import read_parquet
+from datamodules.schema import PHASES
 from experiments.attribute_results import stage_summary
 from experiments.attributes import with_attributes
 from experiments.console import is_main_rank
@@ -13,6 +14,8 @@ from experiments.evaluation import caption
 from experiments.launch import train
 from experiments.stages.common import Pretraining, already_finished, close, stage_launch
 from experiments.stages.encoder import export_encoder
+from lightning_modules.attributes import AttributePretraining
+from lightning_modules.networks.attribute_heads import AttributeHeads, save_heads
 
 STAGE = "image"
 
@@ -33,4 +36,6 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
     predictions = read_parquet(launch.folder / PREDICTIONS)[0]
     summary = f"{stage_summary(launch.folder, predictions, cohort.info)} {caption(cohort.info)}"
     sha256 = export_encoder(finished, cohort, STAGE, launch.folder, summary)
+    model: AttributePretraining = finished.model  # type: ignore[assignment]
+    save_heads(launch.folder / ENCODER_FOLDER, AttributeHeads.of_state(model.state_dict(), model.classes, PHASES))
     close(launch, finished, summary, {"encoder_sha256": sha256}, ENCODER_FOLDER)
