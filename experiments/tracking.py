@@ -23,11 +23,13 @@ from experiments.buffered_logger import BufferedMLFlowLogger
 from experiments.console import is_main_rank
 
 RUN_FILE = "mlflow.json"
+_NAMED_STORE = os.environ.get("MLFLOW_TRACKING_URI", "")
+"""Read once: MLflow writes the store of the last logger there, which a later run in another folder must not take."""
 
 
 def tracking_uri(runs: Path) -> str:
-    """The MLflow store: `MLFLOW_TRACKING_URI` where it is set, else a SQLite file in the run folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}"
+    """The MLflow store: `MLFLOW_TRACKING_URI` where the user set it, else a SQLite file in the run folder."""
+    return _NAMED_STORE or f"sqlite:///{runs / 'mlflow.db'}"
 
 
 def git_commit() -> str:
@@ -64,7 +66,7 @@ def experiment_id(client: MlflowClient, name: str, runs: Path) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    local = "MLFLOW_TRACKING_URI" not in os.environ
+    local = not _NAMED_STORE
     location = (runs.resolve() / "mlartifacts" / name).as_uri() if local else None
     return str(client.create_experiment(name, artifact_location=location))
 

@@ -87,6 +87,7 @@ class TinySource:
                 }
             )
         months, unclear = float(rng.exponential(30)), int(number) % 6 == 1
+        of_cancer = bool(malignant) and int(number) % 5 != 2 and not unclear
         patient = {
             "patient_id": patient_id,
             "center": center,
@@ -95,13 +96,13 @@ class TinySource:
             "malignancy": int(malignant),
             "aggressiveness": int(number) % 2,
             "os_months": months,
-            "os_event": bool(rng.random() < 0.8),
+            "os_event": bool(rng.random() < 0.8) or of_cancer,
             # Of eight malignant patients one had metastases before, one recurs on day 0, two have no cause of death.
             "stage_pm": "1" if int(number) % 12 == 1 else "0",
             "rfs_months": min(months, float(number) % 7),
             "rfs_event": bool(malignant and int(number) % 4 != 1),
             "dss_months": None if unclear else months,
-            "dss_event": None if unclear else malignant and int(number) % 5 != 2,
+            "dss_event": None if unclear else of_cancer,
             "time_origin": "surgery",
         }
         series = [

@@ -21,6 +21,10 @@ _LARGEST = 10.0
 """Log hazard ratio per standard deviation beyond which a likelihood has no maximum in practice."""
 
 
+class NoMaximumError(DataError):
+    """A partial likelihood without a maximum: a covariate separates the events from the other patients."""
+
+
 @dataclass(frozen=True)
 class CoxRegression:
     """A fitted Cox regression.
@@ -63,7 +67,8 @@ def cox_regression(
 
     Raises:
         DataError: if there is no event, a covariate is missing, constant, or follows from the others, a level has no
-            event (or nothing but the others have), or the likelihood has no maximum.
+            event (or nothing but the others have).
+        NoMaximumError: if the likelihood has no maximum.
     """
     time, event, _ = survival_arrays(time_months, event)
     absent = [name for name in covariates if name not in patients]
@@ -84,10 +89,10 @@ def cox_regression(
             warnings.simplefilter("ignore", ConvergenceWarning)
             fitted.fit(rows, _TIME, _EVENT, fit_options={"precision": 1e-10})
     except ConvergenceError as error:
-        raise DataError(_no_maximum(list(covariates), int(event.sum()))) from error
+        raise NoMaximumError(_no_maximum(list(covariates), int(event.sum()))) from error
     scaled = fitted.params_.to_numpy() * design.std(ddof=0).to_numpy()
     if not np.isfinite(scaled).all() or (np.abs(scaled) > _LARGEST).any():
-        raise DataError(_no_maximum(list(design.columns[np.abs(scaled) > _LARGEST]), int(event.sum())))
+        raise NoMaximumError(_no_maximum(list(design.columns[np.abs(scaled) > _LARGEST]), int(event.sum())))
     return CoxRegression(
         _table(fitted, len(time), int(event.sum())),
         len(time),

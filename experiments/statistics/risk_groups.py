@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
-from experiments.statistics.cox import cox_regression
+from experiments.statistics.cox import NoMaximumError, cox_regression
 from experiments.statistics.estimate import survival_arrays
 
 
@@ -57,7 +58,7 @@ def hazard_ratios(time_months: np.ndarray, event: np.ndarray, group: np.ndarray)
 
     Returns:
         Columns group, reference, hazard_ratio, low, high, p, n, events (of that group and the reference). A ratio to or
-        from a group without events is not finite: NaN, with n and events.
+        from a group without events is not finite, nor is one whose likelihood has no maximum: NaN, with n and events.
 
     Raises:
         DataError: as of `survival_arrays`, or if fewer than two groups are present.
@@ -74,8 +75,12 @@ def hazard_ratios(time_months: np.ndarray, event: np.ndarray, group: np.ndarray)
     if len(with_events) > 1 and with_events[0] == names[0]:
         members = np.isin(group, with_events)
         frame = pd.DataFrame({str(name): group[members] == name for name in with_events[1:]})
-        table = cox_regression(frame, time[members], event[members], [str(name) for name in with_events[1:]]).table
-        fitted = {row["covariate"]: row for row in table.to_dict("records")}
+        covariates = [str(name) for name in with_events[1:]]
+        # Where all events of one group come before those of the others the ratio is infinite, which is a finding about
+        # a small group and no reason to lose the rest of a report.
+        with suppress(NoMaximumError):
+            table = cox_regression(frame, time[members], event[members], covariates).table
+            fitted = {row["covariate"]: row for row in table.to_dict("records")}
     rows = []
     for name in names[1:]:
         both = (group == name) | (group == names[0])

@@ -93,7 +93,10 @@ def test_a_patient_in_two_splits_is_refused(tiny_copy: Path) -> None:
 
 def test_missing_stays_missing(tiny_root: Path) -> None:
     patients = Cohort.load(tiny_root)["patients"]
-    assert patients["dss_event"].isna().all()
+    unknown = patients["dss_event"].isna()
+    assert patients["dss_event"].dtype == pd.BooleanDtype()
+    assert 0 < unknown.sum() < len(patients)
+    assert (unknown == patients["dss_months"].isna()).all()
     assert patients["isup_grade"].dtype == pd.Int64Dtype()
 
 

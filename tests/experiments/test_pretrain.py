@@ -53,7 +53,7 @@ def test_from_reports_to_a_compared_encoder(
 ) -> None:
     write_reports(tiny_copy)
     where = [f"--data={tiny_copy}", f"--runs={tmp_path / 'runs'}"]
-    assert main(["pretrain", *where, extra]) == 0
+    assert main(["pretrain", "--stages=[image]", *where, extra]) == 0
     shown = capsys.readouterr().out
     assert "no attribute table yet" in shown
     assert "Mean AUC of" in shown
@@ -75,7 +75,7 @@ def test_from_reports_to_a_compared_encoder(
     assert str(tmp_path) not in json.dumps(exported.contract) + (folder / "encoder/README.md").read_text()
 
     before = (folder / "checkpoints/best.ckpt").stat().st_mtime_ns
-    assert main(["pretrain", *where, extra]) == 0
+    assert main(["pretrain", "--stages=[image]", *where, extra]) == 0
     assert "finished already" in capsys.readouterr().out
     assert (folder / "checkpoints/best.ckpt").stat().st_mtime_ns == before
 
@@ -106,7 +106,7 @@ def test_what_is_missing_is_said(
     where = [f"--data={tiny_root}", f"--runs={tmp_path / 'runs'}"]
     assert main(["finetune", "--task=malignancy", "--encoder=stage1", *where, extra]) == 2
     assert "run `make pretrain STAGES=image` first" in capsys.readouterr().err
-    assert main(["pretrain", *where, extra]) == 2
+    assert main(["pretrain", "--stages=[image]", *where, extra]) == 2
     assert "reports" in capsys.readouterr().err
     assert main(["pretrain", '--stages=["imge"]', *where, extra]) == 2
     assert "Did you mean image?" in capsys.readouterr().err
@@ -128,7 +128,7 @@ def test_folds_pretrain_one_encoder_each_on_reports_of_their_masks(
     assert "are not overwritten" in capsys.readouterr().err
     where = [f"--data={root}", f"--runs={tmp_path / 'runs'}"]
     one_epoch = json.dumps([*json.loads(extra.removeprefix("--extra=")), "--trainer.max_epochs=1"])
-    assert main(["pretrain", *where, f"--extra={one_epoch}"]) == 0
+    assert main(["pretrain", "--stages=[image]", *where, f"--extra={one_epoch}"]) == 0
     folds = sorted(int(value) for value in cohort["splits"]["fold"].unique())
     for fold in folds:
         folder = tmp_path / STAGE / f"fold{fold}"

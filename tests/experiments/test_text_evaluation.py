@@ -197,11 +197,7 @@ def adapted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_command_compares_every_system(
-    cohort: Cohort, base: Path, adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow leaves the store of an earlier run there
-
+def test_the_command_compares_every_system(cohort: Cohort, base: Path, adapted: Path, tmp_path: Path) -> None:
     def run() -> None:
         evaluate_text(adapted, cohort.root, str(base), patients=16, flips=3, replicates=20, device="cpu", runs=tmp_path)
 

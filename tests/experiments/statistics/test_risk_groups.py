@@ -55,3 +55,11 @@ def test_what_cannot_be_cut_is_refused() -> None:
         risk_cuts(np.array([]))
     with pytest.raises(DataError, match="1 risk group of 3 patients"):
         hazard_ratios(np.ones(3), np.ones(3), np.zeros(3))
+
+
+def test_an_infinite_hazard_ratio_is_not_given() -> None:
+    time = np.array([1.0, 2.0, 3.0, 10.0, 11.0, 12.0])
+    event = np.array([True, True, True, True, False, False])
+    row = hazard_ratios(time, event, np.array([1, 1, 1, 0, 0, 0])).iloc[0]
+    assert np.isnan(row[["hazard_ratio", "low", "high", "p"]].astype(float)).all()
+    assert (row["n"], row["events"]) == (6, 4)
