@@ -17,9 +17,9 @@ from datamodules.batch import RoiBatch
 from datamodules.cohort import Cohort
 from datamodules.embedding_cache import EmbeddingCache
 from datamodules.errors import DataError
+from datamodules.samples import Plan, RoiDataset, Visits
 from datamodules.sampling import Draw
 from datamodules.side_reports import KIDNEY, shuffle_sentences, side_reports
-from datamodules.streaming import Plan, RoiDataset, Visits
 from datamodules.volumes import VolumeSet
 
 _AT_ONCE = 4096

@@ -11,7 +11,8 @@ import pandas as pd
 from datamodules.attributes.schema import AttributeSchema, load_schema
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.streaming import Plan, VolumeDataModule
+from datamodules.samples import Plan
+from datamodules.streaming import VolumeDataModule
 from datamodules.volumes import VolumeSet
 
 MISSING = -100

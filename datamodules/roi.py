@@ -11,9 +11,10 @@ import pandas as pd
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.labels import MISSING, Label, survival_arrays, targets, time_grid
+from datamodules.samples import Plan
 from datamodules.schema import ENDPOINTS
 from datamodules.splits import MINIMUM_PER_CLASS, label_fraction, label_order
-from datamodules.streaming import Plan, VolumeDataModule
+from datamodules.streaming import VolumeDataModule
 from datamodules.volumes import VolumeSet
 
 Role = Literal["internal", "pretrain"]
@@ -101,16 +102,13 @@ class RoiDataModule(VolumeDataModule):
     def _labelled(self, train: pd.DataFrame) -> list[str]:
         """The training patients within the label fraction."""
         outcomes = train["target"].astype(str).tolist()
-        patient_ids = train["patient_id"].tolist()
         absent = [str(value) for number, value in enumerate(self.label.classes) if str(number) not in outcomes]
         if absent:
             raise DataError(
                 f"Task {self.label.name}: nobody in the training split has {self.label.column} = {', '.join(absent)}; "
                 f"expected at least {MINIMUM_PER_CLASS} patients of each class."
             )
-        order = label_order(patient_ids, outcomes, train["center"].tolist(), self.seed, self.label.name)
-        survival = self.label.kind == "survival"
-        return label_fraction(order, dict(zip(patient_ids, outcomes, strict=True)), self.fraction, survival=survival)
+        return labelled(train, self.label, self.fraction, self.seed)
 
     def _check_volumes(self, cohort: Cohort, volumes: VolumeSet, patients: pd.DataFrame, kidneys: pd.DataFrame) -> None:
         seen = kidneys.merge(volumes.index, on=["patient_id", "study_id", "side"])
@@ -120,3 +118,21 @@ class RoiDataModule(VolumeDataModule):
                 f"{len(without)} patients of cohort {cohort.info.name} have no volume of their index kidney in "
                 f"{volumes.folder.name}, the first is {without[0]}; run `make data-check` and import them again."
             )
+
+
+def labelled(train: pd.DataFrame, label: Label, fraction: float, seed: int) -> list[str]:
+    """The training patients within a label fraction, of one seeded order stratified by outcome and centre.
+
+    Args:
+        train: All training patients: patient_id, center, target.
+        label: What is predicted.
+        fraction: Share of them, in (0, 1].
+        seed: Seed of the order.
+
+    Raises:
+        DataError: if they are too few, naming the smallest fraction that works.
+    """
+    patient_ids, outcomes = train["patient_id"].tolist(), train["target"].astype(str).tolist()
+    order = label_order(patient_ids, outcomes, train["center"].tolist(), seed, label.name)
+    known = dict(zip(patient_ids, outcomes, strict=True))
+    return label_fraction(order, known, fraction, survival=label.kind == "survival")

@@ -17,6 +17,7 @@ from experiments.console import say
 from experiments.evaluation import caption, groups, row_name, with_interval
 from experiments.launch import DONE, RUN_COMMAND
 from experiments.outcomes import C_INDEX, Metric, metric_of, outcomes_of
+from experiments.point import mode_suffix
 from experiments.registry import ENCODERS, MODES, TASKS, choose
 from experiments.statistics.bootstrap import bootstrap, percentile_interval, seed_mean, two_sided_p
 from experiments.statistics.estimate import Estimate
@@ -89,8 +90,7 @@ def compare(
             f"{f' with TAG={tag}' if tag else ''}; run `make finetune TASK={task} ENCODER=...` first."
         )
     table = comparison_table(points, reference, replicates)
-    suffix = "".join(f"-{part}" for part in (mode if mode != "finetune" else "", tag) if part)
-    path = runs / f"renal/{cohort.info.name}/{task}" / f"comparison{suffix}.csv"
+    path = runs / f"renal/{cohort.info.name}/{task}" / f"comparison{mode_suffix(mode, tag)}.csv"
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
     text = format_comparison(table, reference, metric_of(points[0].predictions))

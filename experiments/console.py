@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -48,6 +50,27 @@ def progress_bar(console: Console | None = None) -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that reports how many parts are done, of how many; drawn on rank 0 only.
+
+    Args:
+        what: What is counted.
+
+    Yields:
+        A function of the number done and the number of all.
+    """
+    with progress_bar() as bar:
+        bar.disable = not is_main_rank()
+
+        def show(done: int, total: int) -> None:
+            # Made at the first report, so that nothing is drawn where nothing is left to do.
+            task = bar.task_ids[0] if bar.task_ids else bar.add_task(what, total=total)
+            bar.update(task, completed=done)
+
+        yield show
 
 
 def configure_output() -> None:

@@ -13,8 +13,8 @@ from mlflow.tracking import MlflowClient
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import replacing
-from datamodules.roi import RoiDataModule
-from datamodules.splits import FRACTIONS, label_fraction, label_order
+from datamodules.roi import RoiDataModule, labelled
+from datamodules.splits import FRACTIONS
 from experiments.console import is_main_rank, say
 from experiments.curve_figure import curve_figure
 from experiments.curve_results import Curve, Skipped, collect, curve_table, format_curve, reached_table, zero_shot_rows
@@ -23,9 +23,9 @@ from experiments.evaluation import caption
 from experiments.finetune import curve_run, finetune
 from experiments.launch import DONE
 from experiments.plots.style import save
-from experiments.point import Point
+from experiments.point import Point, mode_suffix
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
-from experiments.suite_cli import SuiteCLI
+from experiments.suite_cli import SuiteCLI, command_line
 from experiments.table_features import check_columns
 from experiments.tracking import log_metrics, tracking_uri
 
@@ -129,10 +129,7 @@ def _data(point: Point, fold: int | None) -> RoiDataModule:
     """The task's patients with all their labels."""
     files = compose("finetune", profile=point.profile, encoder="size", task=point.task)
     options = {"seed_everything": point.seed, "data.init_args.root": point.data, "data.init_args.fold": fold}
-    flags = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    module: RoiDataModule = SuiteCLI(
-        [*(f"--config={path}" for path in files), *flags, *point.extra], run=False
-    ).datamodule
+    module: RoiDataModule = SuiteCLI(command_line(files, options, point.extra), run=False).datamodule
     return module
 
 
@@ -143,10 +140,7 @@ def _labels(module: RoiDataModule, fraction: float, seed: int) -> int:
         DataError: if they are too few, naming the smallest fraction that works.
     """
     train = module.plan.patients[module.plan.patients["part"] == "train"]
-    patients, outcomes = train["patient_id"].tolist(), train["target"].astype(str).tolist()
-    order = label_order(patients, outcomes, train["center"].tolist(), seed, module.label.name)
-    known = dict(zip(patients, outcomes, strict=True))
-    return len(label_fraction(order, known, fraction, survival=module.label.kind == "survival"))
+    return len(labelled(train, module.label, fraction, seed))
 
 
 def _run(plan: Curve, cohort: Cohort) -> None:
@@ -177,7 +171,7 @@ def _publish(plan: Curve, cohort: Cohort) -> None:
     zero = zero_shot_rows(plan, cohort, metric)
     table, reached = curve_table(plan, cells, zero), reached_table(plan, cells)
     folder = first.folder(cohort).parent
-    suffix = "".join(f"-{part}" for part in (first.mode if first.mode != "finetune" else "", first.tag) if part)
+    suffix = mode_suffix(first.mode, first.tag)
     paths = [folder / f"curve{suffix}.csv", folder / f"curve{suffix}-reached.csv", folder / f"curve{suffix}.png"]
     for path, frame in zip(paths, (table, reached), strict=False):
         with replacing(path) as temporary:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from torch import nn
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort import Cohort
@@ -19,40 +17,19 @@ from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from datamodules.labels import Label
-from datamodules.schema import PHASES
 from datamodules.side_reports import side_reports
+from experiments.attribute_reader import attribute_probabilities, attribute_reader
 from experiments.console import say
 from experiments.embed_figure import embed_figure
-from experiments.encoders import ENCODER_FOLDER, stage_folder
 from experiments.evaluation import caption
 from experiments.prompt_sets import available, load_prompts
 from experiments.registry import PROFILES, TASKS, axis_file, choose
 from experiments.retrieval_scores import nearest
 from experiments.shared_space import SharedSpace, SpaceOptions, load_space
-from experiments.suite_cli import read_checkpoint
 from experiments.zero_shot_scores import mean_prompt, softmax
-from lightning_modules.contracts import differing_fields
-from lightning_modules.errors import ModelError
-from lightning_modules.networks.attribute_heads import HEADS, AttributeHeads, load_heads
-from lightning_modules.networks.export import WEIGHTS, load_exported
 
 FORMAT = 1
 USE = "For research only; this is no medical device and no finding of a radiologist."
-
-
-@dataclass(frozen=True)
-class AttributeReader:
-    """The stage-1 encoder with its heads.
-
-    Args:
-        encoder: Maps images [B, 1, D, H, W] to features.
-        heads: Map features to attributes.
-        contract: Preprocessing contract that it was trained with.
-    """
-
-    encoder: nn.Module
-    heads: AttributeHeads
-    contract: Mapping[str, Any]
 
 
 def embed(
@@ -108,7 +85,7 @@ def embed(
     space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base))
     contract = PreprocessingContract.from_dict(space.model.contract)
     augmentation = VolumeAugmentation(contract, AugmentationConfig(crop=network_crop(contract, crop)))
-    reader = _reader(cohort, attributes, runs, seed, fold, contract)
+    reader = attribute_reader(cohort, attributes, runs, seed, fold, contract)
     kidneys, notes = read_scan(image, contract, place, phase)
     inputs = [_network_input(kidney, augmentation) for kidney in kidneys]
     vectors = np.stack([_unit(space.images(part).mean(axis=0)) for part in inputs])
@@ -172,67 +149,6 @@ def _described(kidney: ScanKidney, vector: np.ndarray) -> dict[str, Any]:
         "measures": {name: value for name, value in kidney.measures.items() if value is not None},
         "embedding": [round(float(value), 6) for value in vector],
     }
-
-
-def _reader(
-    cohort: Cohort | None, folder: Path | None, runs: Path, seed: int, fold: int | None, contract: PreprocessingContract
-) -> AttributeReader | None:
-    """The stage-1 encoder with its heads, from its export or, where that has none, from its run; None without both."""
-    run = None if cohort is None else stage_folder(runs, cohort, "image", seed, fold)
-    export = folder or (None if run is None else run / ENCODER_FOLDER)
-    if export is None or not (export / WEIGHTS).is_file():
-        if folder is not None:
-            raise ModelError(f"Folder {folder.name} holds no exported encoder; expected what `make pretrain` exports.")
-        return None
-    if not (export / HEADS).is_file() and folder is None and run is not None:
-        heads = _heads_of_run(run)
-    else:
-        heads = load_heads(export)
-    if heads is None:
-        return None
-    encoder, exported = load_exported(export)
-    differing = differing_fields(exported.contract, contract.to_dict())
-    if differing:
-        raise ModelError(
-            f"The attribute encoder in {export.name} expects another preprocessing than the aligned model "
-            f"({', '.join(name for name, _, _ in differing)}); name one of the same contract with --attributes."
-        )
-    return AttributeReader(encoder, heads, exported.contract)
-
-
-def _heads_of_run(run: Path) -> AttributeHeads | None:
-    checkpoint = run / "checkpoints" / "best.ckpt"
-    if not checkpoint.is_file():
-        return None
-    content = read_checkpoint(checkpoint)
-    counts = content["hyper_parameters"]["class_counts"]
-    return AttributeHeads.of_state(content["state_dict"], {name: list(own) for name, own in counts.items()}, PHASES)
-
-
-@torch.inference_mode()
-def attribute_probabilities(
-    reader: AttributeReader, images: torch.Tensor, phases: Sequence[str | None]
-) -> dict[str, dict[str, Any]]:
-    """Probabilities of every attribute of one kidney, averaged over its views.
-
-    Args:
-        reader: Encoder and heads.
-        images: float [V, 1, D, H, W] in [0, 1].
-        phases: Contrast phase of every view; None is averaged over the phases.
-
-    Returns:
-        By attribute: `value`, the most probable class, and `probabilities` by class.
-    """
-    features = reader.encoder(images)
-    views = [reader.heads.probabilities(feature[None], phase) for feature, phase in zip(features, phases, strict=True)]
-    found = {}
-    for name, classes in reader.heads.classes.items():
-        mean = torch.cat([view[name] for view in views]).mean(dim=0).tolist()
-        found[name] = {
-            "value": classes[int(np.argmax(mean))],
-            "probabilities": {value: round(share, 4) for value, share in zip(classes, mean, strict=True)},
-        }
-    return found
 
 
 def zero_shot_classes(space: SharedSpace, vectors: np.ndarray, tasks: Sequence[str]) -> list[dict[str, dict[str, Any]]]:

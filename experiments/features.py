@@ -15,6 +15,7 @@ from datamodules.errors import DataError
 from datamodules.files import replacing
 from datamodules.streaming import VolumeDataModule
 from experiments.console import progress_bar, say
+from experiments.statistics.means import owner_mean
 
 _BATCH = 32
 
@@ -119,7 +120,5 @@ def patient_features(
         values, start = feature[start : start + len(taken)], start + len(taken)
         owner = np.repeat(rows[np.asarray(part.kidney, dtype=np.int64)], [len(found) for found in part.volumes])
         patient, row = np.unique(owner, return_inverse=True)
-        sums = np.zeros((len(patient), feature.shape[1]))
-        np.add.at(sums, row, values)
-        result.append((patient, sums / np.bincount(row, minlength=len(patient))[:, None]))
+        result.append((patient, owner_mean(values, row, len(patient))))
     return result

@@ -23,7 +23,7 @@ from experiments.outcomes import RISK, metric_of
 from experiments.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.result_figures import write_results
-from experiments.tracking import cohort_tags, log_metrics, make_logger, parent_run, short_hash
+from experiments.tracking import log_metrics, make_logger, shared_run
 
 __all__ = ["ALL_TASKS", "Point", "finetune", "finetune_all"]
 
@@ -129,17 +129,10 @@ def _summary(tables: list[pd.DataFrame], refused: dict[str, str]) -> str:
 
 def curve_run(point: Point, cohort: Cohort) -> str | None:
     """The parent run that all points of one curve share: same cohort, split, task and profile."""
-    tags = cohort_tags(cohort)
-    shared = {
-        "cohort": tags["cohort"],
-        "cohort_hash": tags["cohort_hash"],
-        "split_hash": tags["split_hash"],
-        "task": point.task,
-        "profile": point.profile,
-    }
     if not is_main_rank():
         return None
-    return parent_run(point.runs, point.experiment(cohort), f"curve-{short_hash(shared)}", shared)
+    experiment = point.experiment(cohort)
+    return shared_run(point.runs, cohort, experiment, "curve", task=point.task, profile=point.profile)
 
 
 def _run_folds(

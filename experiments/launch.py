@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.errors import DataError
 from datamodules.files import read_json, replacing, write_json
 from experiments.console import is_main_rank
-from experiments.suite_cli import SuiteCLI, check_checkpoint_file
+from experiments.suite_cli import SuiteCLI, check_checkpoint_file, command_line
 from experiments.tracking import make_logger
 from lightning_modules.base import SuiteModule
 
@@ -78,12 +78,7 @@ class Launch:
 
     def arguments(self) -> list[str]:
         """The command line of the parser."""
-        options = {**self.options, "run_dir": self.folder}
-        return [
-            *(f"--config={path}" for path in self.files),
-            *(f"--{key}={value}" for key, value in options.items() if value is not None),
-            *self.extra,
-        ]
+        return command_line(self.files, {**self.options, "run_dir": self.folder}, self.extra)
 
 
 @dataclass(frozen=True)

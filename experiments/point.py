@@ -13,6 +13,11 @@ from experiments.tracking import cohort_tags
 from lightning_modules.networks.export import weights_sha256
 
 
+def mode_suffix(mode: str, tag: str) -> str:
+    """What the name of a summary of points ends with: their mode, where they are not fine-tuned, and their TAG."""
+    return "".join(f"-{part}" for part in (mode if mode != "finetune" else "", tag) if part)
+
+
 @dataclass(frozen=True)
 class Point:
     """One point: a task, an encoder, a label fraction, a seed.

@@ -11,7 +11,7 @@ from experiments.console import is_main_rank, say
 from experiments.encoders import folds_of
 from experiments.registry import STAGES, choose
 from experiments.stages.common import Pretraining
-from experiments.tracking import cohort_tags, parent_run, short_hash
+from experiments.tracking import shared_run
 
 
 def pretrain(wanted: Pretraining) -> None:
@@ -35,12 +35,9 @@ def pretrain(wanted: Pretraining) -> None:
 
 def _parent(wanted: Pretraining, cohort: Cohort) -> str:
     """The MLflow run that the stages of one pretraining share: same cohort, split, profile and seed."""
-    tags = cohort_tags(cohort)
-    shared = {name: tags[name] for name in ("cohort", "cohort_hash", "split_hash")}
-    shared |= {"profile": wanted.profile, "seed": str(wanted.seed)}
-    return parent_run(
-        wanted.runs, f"renal/{cohort.info.name}/pretrain", f"pretrain-s{wanted.seed}-{short_hash(shared)}", shared
-    )
+    seed = str(wanted.seed)
+    experiment = f"renal/{cohort.info.name}/pretrain"
+    return shared_run(wanted.runs, cohort, experiment, f"pretrain-s{seed}", profile=wanted.profile, seed=seed)
 
 
 def parse_stages(text: Sequence[str] | None) -> tuple[str, ...]:

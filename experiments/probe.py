@@ -24,7 +24,7 @@ from experiments.encoders import exported_encoder
 from experiments.evaluation import caption
 from experiments.features import frozen_features
 from experiments.registry import ENCODERS, choose, compose
-from experiments.suite_cli import SuiteCLI
+from experiments.suite_cli import SuiteCLI, command_line
 from lightning_modules.metrics.patient_scores import PatientTable
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.export import load_exported
@@ -84,9 +84,7 @@ def _data(
 ) -> tuple[AttributeDataModule, EncoderConfig]:
     files = compose("image", profile=profile, encoder="scratch")
     options = {"data.init_args.root": data, "data.init_args.fold": fold, "data.init_args.phases": "single"}
-    arguments = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    flags = [*(f"--config={path}" for path in files), f"--seed_everything={seed}", *arguments, *extra]
-    cli = SuiteCLI(flags, run=False)
+    cli = SuiteCLI(command_line(files, {"seed_everything": seed, **options}, extra), run=False)
     return cli.datamodule, EncoderConfig.of(cli.resolved_config()["encoder"])
 
 

@@ -33,8 +33,8 @@ from experiments.retrieval_scores import (
 )
 from experiments.shared_space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space
 from experiments.statistics.bootstrap import bootstrap
-from experiments.suite_cli import SuiteCLI
-from experiments.tracking import cohort_tags, make_logger
+from experiments.suite_cli import SuiteCLI, command_line
+from experiments.tracking import cohort_tags, log_metrics, make_logger
 
 TO_SCAN, TO_REPORT = "report to scan", "scan to report"
 ALIGNED, TRUTH = "aligned model", "TF-IDF of the true attributes"
@@ -110,10 +110,7 @@ def retrieval(
 def _data(data: Path, profile: str, seed: int, fold: int | None, extra: list[str]) -> AttributeDataModule:
     files = compose("image", profile=profile, encoder="scratch")
     options = {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold}
-    flags = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    module: AttributeDataModule = SuiteCLI(
-        [*(f"--config={path}" for path in files), *flags, *extra], run=False
-    ).datamodule
+    module: AttributeDataModule = SuiteCLI(command_line(files, options, extra), run=False).datamodule
     return module
 
 
@@ -276,13 +273,14 @@ def format_table(table: pd.DataFrame) -> str:
 def _log(runs: Path, folder: Path, cohort: Cohort, table: pd.DataFrame, note: str, more: dict[str, str]) -> None:
     tags = {**cohort_tags(cohort), "encoder": "aligned", "mode": "retrieval", **more}
     logger = make_logger(runs, folder, f"renal/{cohort.info.name}/retrieval", folder.name, tags)
-    client, run_id = logger.experiment, logger.run_id
+    client, run_id, metrics = logger.experiment, logger.run_id, {}
     for row in table[table["queries"] == "all kidneys"].to_dict("records"):
         key = f"{row['direction']}/{row['group']}/{row['system']}".replace(" ", "_").replace("TF-IDF", "tfidf")
         for metric in (*(f"recall_{k}" for k in RECALLS), "median_rank"):
             for name in (metric, f"{metric}_low", f"{metric}_high", f"{metric}_chance"):
-                client.log_metric(run_id, f"{name}/{key}", float(row[name]))
-        client.log_metric(run_id, f"n/{key}", float(row["n"]))
+                metrics[f"{name}/{key}"] = float(row[name])
+        metrics[f"n/{key}"] = float(row["n"])
+    log_metrics(client, str(run_id), metrics)
     client.set_tag(run_id, "note", note)
     # The picture shows reports and stays in the folder: a store of figures is no place for texts of patients.
     client.log_artifact(run_id, str(folder / "results.csv"))

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import hypergeom
 
 from datamodules.errors import DataError
+from lightning_modules.metrics.retrieval import CHUNK, first_hit_ranks
 
-_ROWS = 512
 _REPLICATES = 1 << 22  # weights of a block of replicates
 
 
@@ -71,7 +72,7 @@ def first_relevant(
     candidates: np.ndarray,
     query_group: np.ndarray,
     candidate_group: np.ndarray,
-    at_once: int = _ROWS,
+    at_once: int = CHUNK,
 ) -> Ranks:
     """Rank of the first relevant candidate of every query, without the whole matrix of similarities.
 
@@ -93,16 +94,10 @@ def first_relevant(
     lost = int((~np.isin(query_group, candidate_group)).sum())
     if lost:
         raise DataError(f"{lost} of {len(query_group)} queries have no relevant candidate; leave them out.")
-    rank = np.empty(len(queries), dtype=np.int64)
-    relevant = np.empty(len(queries), dtype=np.int64)
-    for start in range(0, len(queries), at_once):
-        part = slice(start, start + at_once)
-        similarity = queries[part] @ candidates.T
-        same = query_group[part, None] == candidate_group
-        best = np.where(same, similarity, -np.inf).max(axis=1, keepdims=True)
-        rank[part] = 1 + ((similarity >= best) & ~same).sum(axis=1)
-        relevant[part] = same.sum(axis=1)
-    return Ranks(rank, relevant, np.full(len(queries), len(candidates)))
+    groups, counts = np.unique(candidate_group, return_counts=True)
+    query, candidate, own, same = map(torch.as_tensor, (queries, candidates, query_group, candidate_group))
+    rank = first_hit_ranks(query, candidate, same, own, at_once).numpy()
+    return Ranks(rank, counts[np.searchsorted(groups, query_group)], np.full(len(queries), len(candidates)))
 
 
 def nearest(queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

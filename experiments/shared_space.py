@@ -15,10 +15,11 @@ from datamodules.cohort import Cohort
 from datamodules.embedding_cache import EmbeddingCache
 from datamodules.errors import DataError
 from datamodules.streaming import VolumeDataModule
-from experiments.console import progress_bar
+from experiments.console import counted, progress_bar
 from experiments.encoders import ENCODER_FOLDER, stage_folder
 from experiments.prompt_sets import check_lengths
 from experiments.stages.text import text_encoder_folder
+from experiments.statistics.means import owner_mean
 from experiments.text_embeddings import HasFingerprint, embed_texts
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
@@ -104,10 +105,8 @@ class SharedSpace:
             encoder = self._loaded()
             if whole:
                 check_lengths(missing, token_counts(encoder, missing), int(encoder.config.max_length))  # type: ignore[attr-defined]
-            with progress_bar() as bar:
-                task = bar.add_task("texts", total=len(missing))
-                report: Callable[[int, int], None] = lambda done, _: bar.update(task, completed=done)  # noqa: E731
-                embed_texts(encoder, missing, self.cache.folder.parent, progress=report)
+            with counted("texts") as show:
+                embed_texts(encoder, missing, self.cache.folder.parent, progress=show)
         rows = torch.from_numpy(self.cache.rows(texts))
         return np.concatenate([self.model.embed_text(part.to(self.device)).cpu().numpy() for part in rows.split(4096)])
 
@@ -231,6 +230,5 @@ def kidney_mean(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         Rows of `plan.kidneys`, int64 [K] in ascending order, and float32 [K, d] of unit length.
     """
     kidneys, place = np.unique(samples.kidney, return_inverse=True)
-    sums = np.zeros((len(kidneys), samples.embedding.shape[1]))
-    np.add.at(sums, place.reshape(-1), samples.embedding)
-    return kidneys, nn.functional.normalize(torch.from_numpy(sums), dim=1).float().numpy()
+    means = owner_mean(samples.embedding, place.reshape(-1), len(kidneys))
+    return kidneys, nn.functional.normalize(torch.from_numpy(means), dim=1).float().numpy()

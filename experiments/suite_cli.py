@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ ALLOWED_PACKAGES = (
     "torchmetrics",
 )
 """Packages whose classes a YAML file may name; importing anything else would run code that nobody reviewed."""
+
+
+def command_line(files: Iterable[Path], options: Mapping[str, Any], extra: Iterable[str] = ()) -> list[str]:
+    """The parser's command line: configuration files in order, options on top of them, then the user's own flags.
+
+    Args:
+        files: Configuration files.
+        options: Values by dotted key; those that are None are left out.
+        extra: Further flags.
+    """
+    return [
+        *(f"--config={path}" for path in files),
+        *(f"--{key}={value}" for key, value in options.items() if value is not None),
+        *extra,
+    ]
 
 
 class SuiteCLI(LightningCLI):

@@ -33,7 +33,7 @@ from experiments.text_results import (
 )
 from experiments.text_retrieval import answer, make_questions
 from experiments.text_systems import ADAPTED, BIDIRECTIONAL, TextBase, systems
-from experiments.tracking import cohort_tags, make_logger
+from experiments.tracking import cohort_tags, log_metrics, make_logger
 from lightning_modules.networks.text import TextEncoder
 from lightning_modules.networks.text_encoding import token_counts
 
@@ -212,14 +212,15 @@ def _write(
 
 def _log(runs: Path, folder: Path, name: str, cohort: Cohort, values: pd.DataFrame) -> None:
     logger = make_logger(runs, folder, f"renal/{cohort.info.name}/{STAGE}", name, cohort_tags(cohort))
-    client, run_id = logger.experiment, logger.run_id
+    client, run_id, metrics = logger.experiment, logger.run_id, {}
     for row in values[values["kind"].isin((EVERY, MEAN)) | ~values["metric"].isin((RETRIEVAL, ATTRIBUTES))].to_dict(
         "records"
     ):
         place = "/".join(_slug(row[key]) for key in ("metric", "group", "system"))
         for bound in ("value", "low", "high"):
             if np.isfinite(row[bound]):
-                client.log_metric(run_id, f"{place}/{bound}", float(row[bound]))
+                metrics[f"{place}/{bound}"] = float(row[bound])
+    log_metrics(client, str(run_id), metrics)
     for path in ("text.csv", "text_differences.csv", "text.png", "evaluation.json"):
         client.log_artifact(run_id, str(folder / path))
     client.set_tag(run_id, "note", caption(cohort.info))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ import torch
 from datamodules.corpus import held_out, read_corpus
 from datamodules.errors import DataError
 from datamodules.tokenization import MISSING, ReportTokenizer, TokenMasking
-from experiments.console import progress_bar, say
+from experiments.console import counted, say
 from experiments.statistics.bootstrap import Statistic, bootstrap
 from experiments.text_systems import TextBase, load_system
 from lightning_modules.losses.text import shifted
@@ -134,10 +133,8 @@ def masked_loss(
         if name == "adapted" and folder is None:
             continue
         encoder = load_system(chosen, folder, device)
-        with progress_bar() as bar:
-            task = bar.add_task(f"texts, {name}", total=None)
-            report = partial(_show, bar.update, task)
-            rows = masked_rows(encoder, encoder.config.base, texts, seed=seed, progress=report)
+        with counted(f"texts, {name}") as show:
+            rows = masked_rows(encoder, encoder.config.base, texts, seed=seed, progress=show)
         owner = np.arange(len(rows))
         loss, _ = bootstrap(ratio(rows, LOSS, owner), len(rows), replicates)
         accuracy, _ = bootstrap(ratio(rows, HITS, owner), len(rows), replicates)
@@ -147,7 +144,3 @@ def masked_loss(
             f"masked tokens of {len(rows)} texts."
         )
     return 0
-
-
-def _show(update: Callable[..., None], task: int, done: int, total: int) -> None:
-    update(task, completed=done, total=total)

@@ -13,7 +13,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from datamodules.attributes.models import model_source
-from experiments.console import progress_bar
+from experiments.console import counted
 from experiments.text_embeddings import embed_texts
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.text import Pooling, TextEncoder, TextEncoderConfig, pool
@@ -160,12 +160,7 @@ def systems(
 
 def _embedding(encoder: TextEncoder | SeveralPoolings, cache: Path, what: str) -> Embed:
     def embed(texts: Sequence[str]) -> np.ndarray:
-        with progress_bar() as bar:
-
-            def show(done: int, total: int) -> None:
-                task = bar.task_ids[0] if bar.task_ids else bar.add_task(f"texts, {what}", total=total)
-                bar.update(task, completed=done)
-
+        with counted(f"texts, {what}") as show:
             return embed_texts(encoder, texts, cache, progress=show)
 
     return embed

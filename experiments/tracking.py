@@ -87,6 +87,24 @@ def parent_run(runs: Path, experiment: str, name: str, tags: Mapping[str, str]) 
     return str(run.info.run_id)
 
 
+def shared_run(runs: Path, cohort: Cohort, experiment: str, name: str, **same: str) -> str:
+    """The parent run of all runs on the same cohort and split that agree in some settings, found or made.
+
+    Args:
+        runs: Folder of all runs.
+        cohort: The cohort.
+        experiment: MLflow experiment.
+        name: How its name begins; a hash of what its children share follows.
+        same: Settings in which they agree.
+
+    Returns:
+        Its MLflow id.
+    """
+    tags = cohort_tags(cohort)
+    shared = {key: tags[key] for key in ("cohort", "cohort_hash", "split_hash")} | same
+    return parent_run(runs, experiment, f"{name}-{short_hash(shared)}", shared)
+
+
 def make_logger(
     runs: Path, folder: Path, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None
 ) -> MLFlowLogger:

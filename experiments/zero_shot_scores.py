@@ -100,24 +100,6 @@ def softmax(scores: np.ndarray, scale: float) -> np.ndarray:
     return probability
 
 
-def patient_mean(values: np.ndarray, patient: np.ndarray, patients: int) -> np.ndarray:
-    """Mean of the samples (phases, studies) of every patient.
-
-    Args:
-        values: float [S, K].
-        patient: int [S], patient of every sample.
-        patients: Number of patients.
-
-    Returns:
-        float64 [patients, K]; NaN for a patient without a sample.
-    """
-    sums = np.zeros((patients, values.shape[1]))
-    np.add.at(sums, patient, values)
-    counts = np.bincount(patient, minlength=patients)[:, None]
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
 def auroc_of_draws(target: np.ndarray, similarity: np.ndarray, draws: np.ndarray, scale: float) -> np.ndarray:
     """AUC of every random choice of prompts; for more than two classes the mean one-vs-rest AUC.
 

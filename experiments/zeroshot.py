@@ -21,8 +21,9 @@ from experiments.prompt_sets import PromptSet, load_prompts
 from experiments.registry import TASKS, choose, compose
 from experiments.report_baseline import patient_probabilities
 from experiments.shared_space import SharedSpace, SpaceOptions, embed_part, load_space
-from experiments.suite_cli import SuiteCLI
-from experiments.tracking import cohort_tags, make_logger
+from experiments.statistics.means import owner_mean
+from experiments.suite_cli import SuiteCLI, command_line
+from experiments.tracking import cohort_tags, log_metrics, make_logger
 from experiments.zero_shot_report import (
     BOOTSTRAP,
     MEAN,
@@ -34,7 +35,7 @@ from experiments.zero_shot_report import (
     write_zero_shot,
     zero_shot_table,
 )
-from experiments.zero_shot_scores import max_similarity, mean_prompt, patient_mean, softmax
+from experiments.zero_shot_scores import max_similarity, mean_prompt, softmax
 
 
 def zeroshot(
@@ -98,8 +99,7 @@ def _fitted_on(cohort: Cohort) -> str:
 def _data(task: str, data: Path, profile: str, seed: int, fold: int | None, extra: list[str]) -> RoiDataModule:
     files = compose("finetune", profile=profile, encoder="scratch", task=task)
     options = {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold}
-    flags = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    module = SuiteCLI([*(f"--config={path}" for path in files), *flags, *extra], run=False).datamodule
+    module = SuiteCLI(command_line(files, options, extra), run=False).datamodule
     if not isinstance(module, RoiDataModule) or module.label.kind != "classification":
         raise DataError(f"TASK={task} is no classification of patients; zero-shot classification needs one.")
     return module
@@ -125,7 +125,7 @@ def classify(space: SharedSpace, module: RoiDataModule, prompts: PromptSet, fold
     seen = np.unique(samples.patient)
 
     def averaged(values: np.ndarray) -> np.ndarray:
-        return space.scale * patient_mean(values, samples.patient, len(patients))[seen]
+        return space.scale * owner_mean(values, samples.patient, len(patients))[seen]
 
     frame = patients.iloc[seen][["patient_id", "center", "role", "part"]].reset_index(drop=True).astype("string")
     frame["target"] = patients["target"].to_numpy(dtype=int)[seen]
@@ -171,10 +171,11 @@ def _log(
     tags = {**cohort_tags(cohort), "task": task, "encoder": "aligned", "mode": "zeroshot", "fraction": "0", **more}
     logger = make_logger(runs, folder, f"renal/{cohort.info.name}/{task}", name, tags)
     client, run_id = logger.experiment, logger.run_id
+    metrics: dict[str, float] = {}
     for row in table.dropna(subset=["low"]).to_dict("records"):
         key = f"{row['strategy']}/{row['group']}".replace(" ", "_")
-        for metric in ("auroc", "low", "high", "n"):
-            client.log_metric(run_id, f"{metric}/{key}", float(row[metric]))
+        metrics |= {f"{metric}/{key}": float(row[metric]) for metric in ("auroc", "low", "high", "n")}
+    log_metrics(client, str(run_id), metrics)
     client.set_tag(run_id, "note", f"{note} Intervals: {BOOTSTRAP}; of random prompts their 5th to 95th percentile.")
     for artifact in ("results.csv", "roc.png", PREDICTIONS):
         client.log_artifact(run_id, str(folder / artifact))

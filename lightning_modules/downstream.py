@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -113,6 +114,7 @@ class Downstream(SuiteModule):
         result: torch.Tensor = self(batch["image"], available, None if available is None else batch["phase"])
         return result
 
+    @abstractmethod
     def prediction_columns(self, score: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
         """What a table of predictions says of each patient.
 
@@ -123,7 +125,6 @@ class Downstream(SuiteModule):
         Returns:
             One float64 tensor [N] per column.
         """
-        raise NotImplementedError
 
 
 def _head(features: int, hidden: int, outputs: int, dropout: float) -> nn.Module:

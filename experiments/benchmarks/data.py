@@ -9,8 +9,6 @@ before they are timed.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,7 +19,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from datamodules.contract import PreprocessingContract
-from datamodules.errors import DataError
 from datamodules.files import write_json
 from experiments.benchmarks.bound import measure_bound
 from experiments.benchmarks.chains import REFERENCE, all_chains
@@ -116,21 +113,3 @@ def _time_chains(material: Material, rounds: int) -> dict[str, Any]:
 def _bound(material: Material, rounds: int) -> dict[str, Any]:
     with one_core():
         return measure_bound(material, rounds)
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.data", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few rounds and epochs only, for a look")
-    parser.add_argument("--out", type=Path, help="file for the figures")
-    options = parser.parse_args(args)
-    try:
-        run(options.quick, options.out)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,9 +9,7 @@ benchmark stops.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,21 +185,3 @@ def _table(results: dict[str, Any]) -> Table:
             f"{row['ratio_processor']:.0f}",
         )
     return table
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.statistics", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few replicates of few patients, for a look")
-    parser.add_argument("--out", type=Path, help="file for the figures")
-    options = parser.parse_args(args)
-    try:
-        run(options.quick, options.out)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

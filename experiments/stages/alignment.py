@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.progress import Progress, TaskID
 
 from datamodules.alignment_data import AlignmentDataModule
 from datamodules.attributes.models import model_source
@@ -16,7 +15,7 @@ from datamodules.errors import DataError
 from datamodules.files import read_json
 from experiments.attributes import with_attributes
 from experiments.cards import encoder_card
-from experiments.console import is_main_rank, progress_bar, say
+from experiments.console import counted, is_main_rank, say
 from experiments.encoders import ENCODER_FOLDER, exported_encoder
 from experiments.evaluation import caption
 from experiments.launch import Finished, Launch, train
@@ -94,15 +93,8 @@ def _embed(launch: Launch, cohort: Cohort, text: Path) -> None:
     say(f"Embedding {len(missing)} texts of cohort {cohort.info.name} with the text encoder of stage 2:")
     named = cli.config["text.base"] or read_text_encoder(text).config.base_name
     encoder = load_text_encoder(text, base=model_source(str(named))[0])
-    with progress_bar() as bar:
-        bar.disable = not is_main_rank()
-        task = bar.add_task("texts", total=len(missing))
-        progress = partial(_show, bar, task)
-        embed_texts(encoder, missing, datamodule.cache.folder.parent, progress=progress)
-
-
-def _show(bar: Progress, task: TaskID, done: int, _: int) -> None:
-    bar.update(task, completed=done)
+    with counted("texts") as show:
+        embed_texts(encoder, missing, datamodule.cache.folder.parent, progress=show)
 
 
 def _summary(finished: Finished) -> str:

@@ -17,7 +17,7 @@ class Ranks(NamedTuple):
 
 
 def first_hit_ranks(
-    query: torch.Tensor, candidate: torch.Tensor, same: torch.Tensor, own: torch.Tensor
+    query: torch.Tensor, candidate: torch.Tensor, same: torch.Tensor, own: torch.Tensor, chunk: int = CHUNK
 ) -> torch.Tensor:
     """Place of the best candidate that counts as a hit.
 
@@ -26,14 +26,15 @@ def first_hit_ranks(
         candidate: float [M, d], unit length.
         same: int64 [M], group of every candidate; one of the query's own group is a hit.
         own: int64 [N], group of every query.
+        chunk: Queries whose similarities are held at a time.
 
     Returns:
         int64 [N], from 1: one more than the number of candidates of other groups that are as near as the nearest hit
         or nearer, so that a constant embedding does not look good. Where no candidate is a hit it is M + 1.
     """
     ranks = torch.empty(len(query), dtype=torch.int64, device=query.device)
-    for start in range(0, len(query), CHUNK):
-        part = slice(start, start + CHUNK)
+    for start in range(0, len(query), chunk):
+        part = slice(start, start + chunk)
         similarity = query[part] @ candidate.T
         hit = own[part, None] == same
         best = similarity.masked_fill(~hit, float("-inf")).amax(dim=1, keepdim=True)

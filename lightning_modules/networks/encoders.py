@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.plain import read_config
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,7 @@ class EncoderConfig:
         Raises:
             ModelError: if a field is unknown.
         """
-        if isinstance(content, EncoderConfig):
-            return content
-        unknown = sorted(set(content) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ModelError(f"Encoder configuration: unknown fields {unknown}; it has {list(asdict(cls()))}.")
-        return cls(**content)
+        return read_config(cls, content, "Encoder configuration")
 
 
 _RESNETS: dict[int, tuple[type[nn.Module], list[int], int]] = {

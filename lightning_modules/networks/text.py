@@ -6,13 +6,14 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.plain import read_config
 from lightning_modules.networks.text_base import (
     ComputeDtype,
     Quantization,
@@ -105,12 +106,7 @@ class TextEncoderConfig:
         Raises:
             ModelError: if a field is unknown.
         """
-        if isinstance(content, TextEncoderConfig):
-            return content
-        unknown = sorted(set(content) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ModelError(f"Text encoder configuration: unknown fields {unknown}; it has {list(asdict(cls()))}.")
-        return cls(**content)
+        return read_config(cls, content, "Text encoder configuration")
 
     def recorded(self) -> dict[str, Any]:
         """The configuration as plain data without the path of the base."""

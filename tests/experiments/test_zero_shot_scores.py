@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from datamodules.errors import DataError
+from experiments.statistics.means import owner_mean
 from experiments.zero_shot_scores import (
     auroc_columns,
     auroc_of_draws,
@@ -14,7 +15,6 @@ from experiments.zero_shot_scores import (
     draw_prompts,
     max_similarity,
     mean_prompt,
-    patient_mean,
     softmax,
 )
 
@@ -80,7 +80,7 @@ def test_ties_count_half_and_an_absent_class_gives_no_auc() -> None:
 
 
 def test_samples_of_a_patient_are_averaged_and_a_patient_without_sample_is_missing() -> None:
-    found = patient_mean(np.array([[1.0], [3.0], [5.0]]), np.array([0, 0, 2]), 3)
+    found = owner_mean(np.array([[1.0], [3.0], [5.0]]), np.array([0, 0, 2]), 3)
     np.testing.assert_array_equal(found, [[2.0], [np.nan], [5.0]])
 
 
