@@ -35,6 +35,7 @@ RUN       ?=## run folder or MLflow id to resume
 BENCH     ?= data## benchmark to run: data, train, text, encoding, contrastive, statistics
 PORT      ?= 5000## port of the MLflow page
 ARGS      ?=## further flags of the command
+WORKERS   ?= 2## processes that run tests side by side, each with one thread
 PYTEST    ?=## further flags of pytest
 
 # --- environment: conda's when environment.yml was activated, else a virtual environment of our own ----------------
@@ -161,7 +162,7 @@ benchmarks: $(READY) ## measure a hot path side by side: BENCH=
 	$(RUN_SUITE) benchmarks --bench $(BENCH) $(ARGS)
 
 test: $(READY) ## run the tests
-	$(PY) -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

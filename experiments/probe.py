@@ -18,7 +18,7 @@ from callbacks.predictions import attribute_frame
 from datamodules.attribute_data import MISSING, AttributeDataModule
 from datamodules.cohort import Cohort
 from datamodules.files import replacing
-from experiments.attribute_results import MEAN, attribute_table
+from experiments.attributes.results import MEAN, attribute_table
 from experiments.console import say
 from experiments.encoders import exported_encoder
 from experiments.evaluation import caption

@@ -17,10 +17,10 @@ from datamodules.errors import DataError
 from datamodules.streaming import VolumeDataModule
 from experiments.console import counted, progress_bar
 from experiments.encoders import ENCODER_FOLDER, stage_folder
-from experiments.prompt_sets import check_lengths
 from experiments.stages.text import text_encoder_folder
 from experiments.statistics.means import owner_mean
-from experiments.text_embeddings import HasFingerprint, embed_texts
+from experiments.text.embeddings import HasFingerprint, embed_texts
+from experiments.zero_shot.prompt_sets import check_lengths
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.aligned import AlignedModel

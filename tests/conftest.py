@@ -12,7 +12,8 @@ import torch
 from datamodules.builder import build_cohort
 from tests.tiny import CONTRACT, TinySource
 
-torch.set_num_threads(2)
+# Beside other workers a second thread only waits.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")

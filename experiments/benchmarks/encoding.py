@@ -25,7 +25,7 @@ from datamodules.files import write_json
 from datamodules.schema import SIDES
 from experiments.benchmarks.machine import describe_machine, load_average
 from experiments.benchmarks.timing import interleaved, summarize
-from experiments.text_systems import TextBase
+from experiments.text.systems import TextBase
 from lightning_modules.networks.text import TextEncoder
 from lightning_modules.networks.text_encoding import TOKENS_PER_BATCH, encode_texts, token_counts
 

@@ -13,19 +13,19 @@ from datamodules.attributes.models import model_source
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json
-from experiments.attributes import with_attributes
+from experiments.attributes.extract import with_attributes
 from experiments.cards import encoder_card
 from experiments.console import counted, is_main_rank, say
 from experiments.encoders import ENCODER_FOLDER, exported_encoder
 from experiments.evaluation import caption
 from experiments.launch import Finished, Launch, train
-from experiments.retrieval_scores import recall_statistic
+from experiments.retrieval.scores import recall_statistic
 from experiments.shared_space import EMBEDDINGS
 from experiments.stages.common import Pretraining, already_finished, close, stage_launch
 from experiments.stages.text import text_encoder_folder
 from experiments.statistics.bootstrap import bootstrap
 from experiments.suite_cli import SuiteCLI
-from experiments.text_embeddings import embed_texts
+from experiments.text.embeddings import embed_texts
 from lightning_modules.alignment import ClipAlignment, paired
 from lightning_modules.metrics.retrieval import retrieval_ranks
 from lightning_modules.networks.aligned import save_aligned

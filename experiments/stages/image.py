@@ -6,8 +6,8 @@ from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.files import read_parquet
 from datamodules.schema import PHASES
-from experiments.attribute_results import stage_summary
-from experiments.attributes import with_attributes
+from experiments.attributes.extract import with_attributes
+from experiments.attributes.results import stage_summary
 from experiments.console import is_main_rank
 from experiments.encoders import ENCODER_FOLDER
 from experiments.evaluation import caption

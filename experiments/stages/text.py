@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from datamodules.attributes.models import model_source
 from datamodules.cohort import Cohort, CohortInfo
-from experiments.attributes import with_attributes
+from experiments.attributes.extract import with_attributes
 from experiments.cards import text_card
 from experiments.console import is_main_rank, say
 from experiments.encoders import ENCODER_FOLDER, stage_folder

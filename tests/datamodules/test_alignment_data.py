@@ -16,7 +16,7 @@ from datamodules.embedding_cache import EmbeddingCache
 from datamodules.errors import DataError
 from datamodules.files import write_parquet
 from datamodules.schema import TABLES, conform
-from experiments.attributes import attributes
+from experiments.attributes.extract import attributes
 from tests.tiny import CONTRACT
 
 DIM = 3

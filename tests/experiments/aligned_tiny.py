@@ -18,7 +18,7 @@ from datamodules.cohort import Cohort
 from datamodules.embedding_cache import EmbeddingCache
 from datamodules.files import write_parquet
 from datamodules.schema import TABLES, conform
-from experiments.attributes import attributes
+from experiments.attributes.extract import attributes
 from experiments.shared_space import SharedSpace
 from lightning_modules.networks.aligned import AlignedConfig, AlignedModel, save_aligned
 from lightning_modules.networks.encoders import EncoderConfig

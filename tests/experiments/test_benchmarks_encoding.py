@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import encoding
-from experiments.text_systems import TextBase
+from experiments.text.systems import TextBase
 from lightning_modules.networks.text import TextEncoder
 from tests.experiments.text_cohort import tiny_base
 

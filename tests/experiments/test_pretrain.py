@@ -15,7 +15,7 @@ import yaml
 from datamodules.cohort import Cohort
 from datamodules.files import read_json, write_parquet
 from datamodules.schema import TABLES, conform
-from experiments.attribute_results import MEAN, attribute_table
+from experiments.attributes.results import MEAN, attribute_table
 from experiments.cli import main
 from lightning_modules.networks.export import load_exported
 

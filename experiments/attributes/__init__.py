@@ -1,0 +1,1 @@
+"""Attributes out of reports: who reads them, and how well."""

@@ -1,0 +1,1 @@
+"""Data-efficiency curves: all points of a study, their table and figure."""

@@ -1,0 +1,214 @@
+"""`make curve`: a data-efficiency curve, every point of it run once, and the smallest fraction that is enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow.tracking import MlflowClient
+
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.files import replacing
+from datamodules.roi import RoiDataModule, labelled
+from datamodules.splits import FRACTIONS
+from experiments.console import is_main_rank, say
+from experiments.curves.figure import curve_figure
+from experiments.curves.results import Curve, Skipped, collect, curve_table, format_curve, reached_table, zero_shot_rows
+from experiments.encoders import exported_encoder, folds_of
+from experiments.evaluation import caption
+from experiments.finetune import curve_run, finetune
+from experiments.launch import DONE
+from experiments.plots.style import save
+from experiments.point import Point, mode_suffix
+from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
+from experiments.suite_cli import SuiteCLI, command_line
+from experiments.table_features import check_columns
+from experiments.tracking import log_metrics, tracking_uri
+
+Value = TypeVar("Value")
+SEEDS = (42, 2024, 2025, 2026, 2027)
+_DEMO_SEEDS = 3
+
+
+def curve(
+    task: str = "malignancy",
+    encoders: list[str] | None = None,
+    fractions: list[float] | None = None,
+    seeds: list[int] | None = None,
+    mode: str = "finetune",
+    profile: str = "demo",
+    data: Path = Path("data/demo"),
+    devices: str = "auto",
+    runs: Path = Path("runs"),
+    tag: str = "",
+    pretrain_seed: int = 42,
+    extra: list[str] | None = None,
+) -> int:
+    """Run all points of a data-efficiency curve: encoders x label fractions x seeds.
+
+    A finished point is not run again, so that a curve that was interrupted goes on. The metric is averaged over seeds;
+    its interval is a bootstrap over patients, the same for every encoder. Writes `curve.csv`, `curve.png` and
+    `curve-reached.csv` beside the points, and the curve as metrics of the points' parent run in MLflow, where the step
+    is the percentage of the labels. What is skipped stands in the table and in the figure.
+
+    Args:
+        task: Downstream task.
+        encoders: Encoders and baselines; all of the registry by default. Those without weights here are skipped.
+        fractions: Shares of the training labels; .05, .1, .2, .4, .8 and 1 by default. Those that leave too few
+            patients or events are skipped.
+        seeds: Seeds of fraction, weights and order; 42, 2024, 2025 by default, and 2026, 2027 beyond the demo.
+        mode: `finetune`, or `probe` for a linear model on frozen features.
+        profile: Size of the runs: demo, small or paper.
+        data: Folder of the cohort.
+        devices: Devices, as Lightning's Trainer takes them.
+        runs: Folder of all runs.
+        tag: Suffix of the runs' names, for a configuration that you changed.
+        pretrain_seed: Seed of the pretraining whose encoders are used.
+        extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
+    """
+    choose("TASK", task, dict(TASKS))
+    choose("MODE", mode, dict(MODES))
+    choose("PROFILE", profile, dict(PROFILES))
+    names = [choose("ENCODERS", name, dict(ENCODERS)) for name in _once("ENCODERS", encoders or list(ENCODERS))]
+    shares = sorted(_once("FRACTIONS", list(FRACTIONS) if fractions is None else fractions))
+    default = SEEDS[:_DEMO_SEEDS] if profile == "demo" else SEEDS
+    chosen = _once("SEEDS", list(default) if seeds is None else seeds)
+    outside = [share for share in shares if not 0 < share <= 1]
+    if outside:
+        raise DataError(f"FRACTIONS={outside[0]:g} was asked for; expected shares of the labels in (0, 1].")
+    cohort = Cohort.load(data)
+    first = Point(task, 1.0, "scratch", profile, data, chosen[0], devices, runs, tag, pretrain_seed)
+    first = replace(first, extra=tuple(extra or ()), mode=mode)
+    plan = _plan(first, cohort, names, shares, chosen)
+    for skipped in plan.skipped:
+        say(f"Skipped: {skipped.words}")
+    _run(plan, cohort)
+    if is_main_rank():
+        _publish(plan, cohort)
+    return 0
+
+
+def _once(name: str, values: Sequence[Value]) -> list[Value]:
+    if not values or len(set(values)) != len(values):
+        shown = ", ".join(map(str, values)) or "nothing"
+        raise DataError(f"{name}={shown} was asked for; expected at least one value, and each once.")
+    return list(values)
+
+
+def _plan(first: Point, cohort: Cohort, names: list[str], shares: list[float], seeds: list[int]) -> Curve:
+    """What can be run, and what is skipped with its reason; read before any training time is spent."""
+    modules = [_data(first, fold) for fold in folds_of(cohort)]
+    skipped, kept = [], []
+    for name in names:
+        try:
+            for fold in folds_of(cohort):
+                exported_encoder(first.runs, cohort, name, first.pretrain_seed, fold)
+            check_columns(modules[0].label, ENCODERS[name].columns)
+            kept.append(name)
+        except DataError as error:
+            skipped.append(Skipped(name, None, str(error)))
+    labels: dict[float, float] = {}
+    for share in shares:
+        try:
+            counts = [_labels(module, share, seed) for module in modules for seed in seeds]
+            labels[share] = sum(counts) / len(counts)
+        except DataError as error:
+            skipped.append(Skipped(None, share, str(error)))
+    if not kept or not labels:
+        what = "encoders" if not kept else "fractions"
+        reason = next(entry.reason for entry in skipped if (entry.encoder is None) == bool(kept))
+        raise DataError(f"None of the {what} asked for can be run. {reason}")
+    return Curve(first, kept, labels, seeds, skipped)
+
+
+def _data(point: Point, fold: int | None) -> RoiDataModule:
+    """The task's patients with all their labels."""
+    files = compose("finetune", profile=point.profile, encoder="size", task=point.task)
+    options = {"seed_everything": point.seed, "data.init_args.root": point.data, "data.init_args.fold": fold}
+    module: RoiDataModule = SuiteCLI(command_line(files, options, point.extra), run=False).datamodule
+    return module
+
+
+def _labels(module: RoiDataModule, fraction: float, seed: int) -> int:
+    """Training patients of a fraction.
+
+    Raises:
+        DataError: if they are too few, naming the smallest fraction that works.
+    """
+    train = module.plan.patients[module.plan.patients["part"] == "train"]
+    return len(labelled(train, module.label, fraction, seed))
+
+
+def _run(plan: Curve, cohort: Cohort) -> None:
+    """Every point that is not finished; the time left is that of those, at the pace of those run so far."""
+    points = plan.points()
+    waiting = sum(not (point.folder(cohort) / DONE).is_file() for point in points)
+    say(f"{len(points)} points, of which {len(points) - waiting} are finished already.")
+    started, ran = time.monotonic(), 0
+    for number, point in enumerate(points, start=1):
+        finished = (point.folder(cohort) / DONE).is_file()
+        if not finished:
+            gone = time.monotonic() - started
+            left = f", about {_minutes(gone / ran * (waiting - ran))} left" if ran else ""
+            say(f"Point {number} of {len(points)}: {point.name}{left}")
+        finetune(point, report=False)  # of a finished one it checks that the configuration is the same
+        ran += not finished
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _publish(plan: Curve, cohort: Cohort) -> None:
+    """Table, figure, sentences, and the curve in MLflow."""
+    first = plan.first
+    cells = collect(plan, cohort)
+    metric = cells[0].pooled.metric
+    zero = zero_shot_rows(plan, cohort, metric)
+    table, reached = curve_table(plan, cells, zero), reached_table(plan, cells)
+    folder = first.folder(cohort).parent
+    suffix = mode_suffix(first.mode, first.tag)
+    paths = [folder / f"curve{suffix}.csv", folder / f"curve{suffix}-reached.csv", folder / f"curve{suffix}.png"]
+    for path, frame in zip(paths, (table, reached), strict=False):
+        with replacing(path) as temporary:
+            frame.to_csv(temporary, index=False)
+    note = " ".join([caption(cohort.info), *(f"Skipped: {skipped.short}" for skipped in plan.skipped)])
+    how = "linear probe" if first.mode == "probe" else "fine-tuned"
+    save(curve_figure(table, metric, plan.labels, f"{TASKS[first.task].title}, {how}", note), paths[2])
+    _log(plan, cohort, table.dropna(subset=["value"]), paths, note)
+    say(format_curve(table, metric))
+    for sentence in reached["sentence"]:
+        say(sentence)
+    if reached.empty:
+        say("No smallest fraction: that needs a pretrained encoder, a baseline, and 100 % of the labels among them.")
+    say(f"{note}\nTable: {paths[0].as_posix()}\nFigure: {paths[2].as_posix()}")
+
+
+def _log(plan: Curve, cohort: Cohort, table: object, paths: list[Path], note: str) -> None:
+    """The curve as metrics of the parent run; a value that stands there already is not written twice."""
+    run_id = curve_run(plan.first, cohort)
+    if run_id is None:
+        return
+    client = MlflowClient(tracking_uri(plan.first.runs))
+    prefix = "-".join(part for part in ("curve", plan.first.mode, plan.first.tag) if part)
+    steps: dict[int, dict[str, float]] = {}
+    known: dict[str, dict[int, float]] = {}
+    for row in table.to_dict("records"):  # type: ignore[attr-defined]
+        if row["kind"] == "external":
+            continue
+        endpoint = f"_{row['endpoint']}" if row.get("endpoint") else ""
+        name = f"{prefix}/{row['metric']}{endpoint}/{str(row['group']).replace(' ', '_')}/{row['encoder']}"
+        if name not in known:
+            known[name] = {entry.step: entry.value for entry in client.get_metric_history(run_id, name)}
+        step = round(100 * row["fraction"])
+        if known[name].get(step) != row["value"]:
+            steps.setdefault(step, {})[name] = row["value"]
+    for step, metrics in sorted(steps.items()):
+        log_metrics(client, run_id, metrics, step)
+    client.set_tag(run_id, "note", note)
+    for path in paths:
+        client.log_artifact(run_id, str(path))

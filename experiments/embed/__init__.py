@@ -1,0 +1,1 @@
+"""One scan: embedding, attributes, nearest reports, zero-shot scores."""

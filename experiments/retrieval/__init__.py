@@ -1,0 +1,1 @@
+"""Reports by scans and scans by reports."""

@@ -1,0 +1,1 @@
+"""Text encoders of reports, measured: masked tokens, flipped facts, attribute probes."""
