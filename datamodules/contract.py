@@ -12,6 +12,12 @@ from datamodules.errors import DataError
 
 CONTRACT_VERSION = 1
 Region = Literal["kidney", "lesion", "abdomen"]
+STORED_AXES = "SAR"
+"""Patient directions of a stored array: D from inferior to superior, H from posterior to anterior, W from left to
+right."""
+_PLANES = {"L": "R", "P": "A", "I": "S"}
+_ADDED = ("axes", "scaled", "antialias", "clip_first")
+"""Fields that came later: written only where they differ from their default, so that hashes of older sets stay."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,16 @@ class PreprocessingContract:
         region: What the box is centred on. Recorded, and not part of the hash: an encoder trained on kidneys may
             read lesion-centred boxes of the same geometry.
         version: Version of this format.
+        axes: Patient directions in which the axes of the network's input run, for example `SPL`: its first axis from
+            inferior to superior, its second from anterior to posterior, its third from right to left. Arrays are stored
+            as `SAR` and turned on their way to the network.
+        scaled: What the ends of the window become in the network's input.
+        antialias: Whether a scan finer than the grid is low-pass filtered before it is resampled. Several published
+            encoders were trained without.
+        clip_first: Whether HU are clipped to the window before they are resampled, and not after.
 
     Raises:
-        DataError: if a length, the grid or the window is not positive.
+        DataError: if a length, the grid or the window is not positive, or `axes` names no three directions.
     """
 
     extent_mm: tuple[float, float, float] = (160.0, 140.0, 140.0)
@@ -43,12 +56,17 @@ class PreprocessingContract:
     window_hu: tuple[float, float] = (-200.0, 300.0)
     region: Region = "kidney"
     version: int = CONTRACT_VERSION
+    axes: str = STORED_AXES
+    scaled: tuple[float, float] = (0.0, 1.0)
+    antialias: bool = True
+    clip_first: bool = False
 
     def __post_init__(self) -> None:
         # YAML and JSON give lists; the hash and equality want tuples of one type.
         object.__setattr__(self, "extent_mm", tuple(float(value) for value in self.extent_mm))
         object.__setattr__(self, "grid", tuple(int(value) for value in self.grid))
         object.__setattr__(self, "window_hu", tuple(float(value) for value in self.window_hu))
+        object.__setattr__(self, "scaled", tuple(float(value) for value in self.scaled))
         if len(self.extent_mm) != 3 or len(self.grid) != 3 or min(self.extent_mm) <= 0 or min(self.grid) < 1:
             raise DataError(
                 f"Preprocessing contract: extent_mm={self.extent_mm} and grid={self.grid} were found; "
@@ -56,6 +74,13 @@ class PreprocessingContract:
             )
         if len(self.window_hu) != 2 or self.window_hu[0] >= self.window_hu[1]:
             raise DataError(f"Preprocessing contract: window_hu={self.window_hu}; expected (lower, upper) in HU.")
+        if len(self.scaled) != 2 or self.scaled[0] >= self.scaled[1]:
+            raise DataError(f"Preprocessing contract: scaled={self.scaled}; expected (lower, upper).")
+        if sorted(_PLANES.get(letter, letter) for letter in self.axes) != ["A", "R", "S"]:
+            raise DataError(
+                f"Preprocessing contract: axes={self.axes!r} was found; expected three of the letters R or L, A or P, "
+                "S or I, for example SPL."
+            )
         if self.version != CONTRACT_VERSION:
             raise DataError(
                 f"Preprocessing contract: version {self.version} was found and this code reads version "
@@ -69,6 +94,14 @@ class PreprocessingContract:
         return depth, height, width
 
     @property
+    def turn(self) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+        """How a stored array becomes the network's: the order of its axes, and the axes that are then reversed."""
+        planes = [_PLANES.get(letter, letter) for letter in self.axes]
+        first, second, third = (STORED_AXES.index(letter) for letter in planes)
+        reversed_axes = tuple(axis for axis, letter in enumerate(self.axes) if letter in _PLANES)
+        return (first, second, third), reversed_axes
+
+    @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that name the contract; the region is left out."""
         content = {key: value for key, value in self.to_dict().items() if key != "region"}
@@ -76,7 +109,12 @@ class PreprocessingContract:
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as plain data, as it is stored beside shards and inside checkpoints."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        default = {field.name: field.default for field in fields(self)}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if key not in _ADDED or value != default[key]
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PreprocessingContract:
@@ -86,7 +124,7 @@ class PreprocessingContract:
             DataError: if a field is unknown, missing or out of range.
         """
         known = {field.name for field in fields(cls)}
-        unknown, missing = sorted(set(content) - known), sorted(known - set(content))
+        unknown, missing = sorted(set(content) - known), sorted(known - set(content) - set(_ADDED))
         if unknown or missing:
             raise DataError(
                 f"Preprocessing contract: unknown fields {unknown}, missing fields {missing}; "
@@ -96,9 +134,13 @@ class PreprocessingContract:
 
     def differences(self, other: PreprocessingContract) -> list[str]:
         """The fields in which two contracts differ, each as 'name: mine, theirs'; the region is left out."""
-        mine, theirs = self.to_dict(), other.to_dict()
+        mine, theirs = asdict(self), asdict(other)
         return [
-            f"{name}: {mine[name]} against {theirs[name]}"
+            f"{name}: {_plain(mine[name])} against {_plain(theirs[name])}"
             for name in mine
             if name != "region" and mine[name] != theirs[name]
         ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

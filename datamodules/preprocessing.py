@@ -27,8 +27,8 @@ def crop_roi(
 ) -> np.ndarray:
     """Cut and resample the region of interest in one step.
 
-    Scalar images are low-pass filtered where the grid is coarser than the scan and interpolated linearly; label maps
-    take the nearest label. Outside the scan stands `contract.pad_hu`, or label 0.
+    Scalar images are low-pass filtered where the grid is coarser than the scan, unless the contract says otherwise, and
+    interpolated linearly; label maps take the nearest label. Outside the scan stands `contract.pad_hu`, or label 0.
 
     Args:
         image: Scan in HU or label map, in any orientation.
@@ -48,14 +48,20 @@ def crop_roi(
     near = _crop_near(canonical, affine, contract)
     scalar = isinstance(image, tio.ScalarImage)
     # The resampler pads with zero: lifted by the padding value, zero is what we want outside.
-    lifted = near.data.float() - contract.pad_hu if scalar else near.data
+    lifted = _lifted(near.data.float(), contract) if scalar else near.data
     source = type(near)(tensor=lifted, affine=near.affine)
     shape = contract.grid[::-1]
-    resampled = tio.Resample(target=(shape, affine), antialias=scalar)(source)
+    resampled = tio.Resample(target=(shape, affine), antialias=scalar and contract.antialias)(source)
     array = resampled.data[0].permute(2, 1, 0).contiguous()
     if scalar:
         return (array + contract.pad_hu).clamp(*HU_RANGE).round().to(torch.int16).numpy()
     return array.to(torch.uint8).numpy()
+
+
+def _lifted(data: torch.Tensor, contract: PreprocessingContract) -> torch.Tensor:
+    if contract.clip_first:
+        data = data.clamp(*contract.window_hu)
+    return data - contract.pad_hu
 
 
 def _crop_near(image: tio.Image, affine: np.ndarray, contract: PreprocessingContract) -> tio.Image:

@@ -8,6 +8,7 @@ from torch import nn
 from datamodules.augmentation.exact import ExactResampler
 from datamodules.augmentation.geometry import crop_start, sampling_map
 from datamodules.augmentation.intensity import vary_, window_
+from datamodules.augmentation.layout import presented
 from datamodules.augmentation.parameters import AugmentationConfig, AugmentationParameters, Mode, sample_parameters
 from datamodules.augmentation.separable import SeparableResampler, pitch_reach
 from datamodules.contract import PreprocessingContract
@@ -56,7 +57,7 @@ class VolumeAugmentation(nn.Module):
             seeds: int64 [B], one per sample, on any device.
 
         Returns:
-            [B, 1, *crop] in [0, 1].
+            [B, 1, *crop] in [0, 1]; turned and scaled as the contract says of the network's input.
 
         Raises:
             DataError: if the batch has another shape, or not one seed per sample.
@@ -96,7 +97,7 @@ class VolumeAugmentation(nn.Module):
             part = slice(first, first + step)
             image = window_(resample(batch[part, 0], part), self.contract.window_hu)
             output[part, 0] = vary_(image, parameters[part])
-        return output
+        return presented(output, self.contract)
 
     def _resampler(
         self, parameters: AugmentationParameters, mode: Mode, at_once: int
@@ -115,7 +116,7 @@ class VolumeAugmentation(nn.Module):
         for axis, (first, size) in enumerate(zip(start, self.config.crop, strict=True), start=2):
             batch = batch.narrow(axis, first, size)
         image = batch.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        return window_(image, self.contract.window_hu).to(self.dtype)
+        return presented(window_(image, self.contract.window_hu).to(self.dtype), self.contract)
 
     def _check(self, batch: torch.Tensor) -> None:
         if batch.dim() != 5 or tuple(batch.shape[1:]) != (1, *self.contract.grid):
