@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from monai.networks.nets import ResNet
 from monai.networks.nets.resnet import ResNetBlock, ResNetBottleneck
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.plain import read_config
+from lightning_modules.networks.recompute import recomputed
 
 
 @dataclass(frozen=True)
@@ -131,30 +128,8 @@ class ResNetEncoder(nn.Module):
         if not network.no_max_pool:
             hidden = network.maxpool(hidden)
         for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-            if torch.compiler.is_compiling():  # which traces each update of a statistic once, and no contexts
-                hidden = checkpoint(stage, hidden, use_reentrant=False)
-            else:
-                contexts = partial(_forward_and_recompute, stage)
-                hidden = checkpoint(stage, hidden, use_reentrant=False, context_fn=contexts)
+            hidden = recomputed(stage, hidden)
         return network.avgpool(hidden).flatten(1)
-
-
-def _forward_and_recompute(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_kept(stage)
-
-
-@contextmanager
-def _statistics_kept(stage: nn.Module) -> Iterator[None]:
-    """Leave the running statistics alone, which the first pass over this batch has updated already."""
-    norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
-    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, momentum, count in kept:
-            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _group_normalized(module: nn.Module) -> None:
