@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,11 @@ Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def roc_plot(
-    predictions: Predictions, title: str, note: str = "", points: Mapping[str, OperatingPoint] | None = None
+    predictions: Predictions,
+    title: str,
+    note: str = "",
+    points: Mapping[str, OperatingPoint] | None = None,
+    colors: Sequence[str] | None = None,
 ) -> Figure:
     """ROC curves with AUC and DeLong's interval; what lacks a class is named and not drawn.
 
@@ -28,7 +32,9 @@ def roc_plot(
         title: Title.
         note: What must be said beside the result.
         points: Operating points by the same names, marked on their curves.
+        colors: Colours in the order of the names; by place where left out.
     """
+    shades = colors or [color(number) for number in range(len(predictions))]
     figure = new_figure(5.2, 5.9, title, note)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
@@ -36,11 +42,11 @@ def roc_plot(
         area = auroc_delong(target, score)
         label = f"{name}: {words(area)}, {counts(area, 'positive')}"
         rate, sensitivity, _ = ([], [], []) if np.isnan(area.value) else roc_curve(target, score)
-        axes.plot(rate, sensitivity, color=color(number), linewidth=1.8, label=label)
+        axes.plot(rate, sensitivity, color=shades[number], linewidth=1.8, label=label)
         if points and name in points:
             reached = points[name].estimates
             place = (1 - reached["specificity"].value, reached["sensitivity"].value)
-            axes.plot(*place, "o", color=color(number), markeredgecolor="white", markersize=8)
+            axes.plot(*place, "o", color=shades[number], markeredgecolor="white", markersize=8)
     axes.set(xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal", xlim=(-0.005, 1.005), ylim=(-0.005, 1.005))
     mark = "; dots: threshold chosen on validation" if points else ""
     legend(axes, f"AUC [95 % interval]{mark}")
@@ -79,24 +85,31 @@ def calibration_plot(predictions: Predictions, title: str, note: str = "", group
     return figure
 
 
-def decision_plot(curves: Mapping[str, pd.DataFrame], title: str, note: str = "") -> Figure:
+def decision_plot(
+    curves: Mapping[str, pd.DataFrame], title: str, note: str = "", colors: Sequence[str] | None = None
+) -> Figure:
     """Net benefit by threshold probability, with treating all and treating nobody.
 
     Args:
-        curves: Tables of `decision_curve` of the same patients, by name.
+        curves: Tables of `decision_curve` of the same patients, by name. Bands of more than three hide each other and
+            are not drawn.
         title: Title.
         note: What must be said beside the result.
+        colors: Colours in the order of the names; by place where left out.
     """
+    shades = colors or [color(number) for number in range(len(curves))]
     figure = new_figure(6.0, 5.2, title, note)
-    axes = figure.subplots()
+    axes, banded = figure.subplots(), len(curves) <= 3
     first = next(iter(curves.values()))
     axes.axhline(0, color="0.3", linewidth=1, label="treat nobody")
     axes.plot(first["threshold"], first["treat_all"], color="0.6", linewidth=1.2, linestyle="--", label="treat all")
     for number, (name, curve) in enumerate(curves.items()):
-        axes.fill_between(curve["threshold"], curve["low"], curve["high"], color=color(number), alpha=0.15, linewidth=0)
-        axes.plot(curve["threshold"], curve["net_benefit"], color=color(number), linewidth=1.8, label=name)
+        if banded:
+            ends = (curve["low"], curve["high"])
+            axes.fill_between(curve["threshold"], *ends, color=shades[number], alpha=0.15, linewidth=0)
+        axes.plot(curve["threshold"], curve["net_benefit"], color=shades[number], linewidth=1.8, label=name)
     top = max(float(curve["high"].max()) for curve in curves.values())
     axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1), ylim=(-0.25 * top, 1.05 * top))
     n, events = int(first["n"].iloc[0]), int(first["events"].iloc[0])
-    legend(axes, f"n {n}, {events} positive; bands: 95 % interval", columns=2)
+    legend(axes, f"n {n}, {events} positive{'; bands: 95 % interval' if banded else ''}", columns=2 if banded else 1)
     return figure

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from datamodules.errors import DataError
-from experiments.plots.style import new_figure, words
+from experiments.plots.style import COLORS, new_figure, words
 from experiments.statistics.estimate import Estimate
 
 _RATIOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -26,7 +26,8 @@ def forest_plot(
     """One row per estimate: point and interval, with n, events and the numbers beside it.
 
     Args:
-        table: Columns label, value, low, high, n, events, top to bottom. A row without n is a heading.
+        table: Columns label, value, low, high, n, events, top to bottom, and `color` where rows differ in it. A row
+            without n is a heading.
         title: Title.
         measure: Name of the horizontal axis, such as `Hazard ratio`.
         note: What must be said beside the result.
@@ -56,8 +57,9 @@ def forest_plot(
         if pd.isna(row["n"]):
             continue
         estimate = Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
-        axes.plot([estimate.low, estimate.high], [place, place], color="#0072B2", linewidth=1.6)
-        axes.plot(estimate.value, place, "s", color="#0072B2", markersize=5)
+        shade = row.get("color") or COLORS[0]
+        axes.plot([estimate.low, estimate.high], [place, place], color=shade, linewidth=1.6)
+        axes.plot(estimate.value, place, "s", color=shade, markersize=5)
         beside.text(0.1, place, f"{int(row['n'])}", transform=right, fontsize=8, va="center", ha="right")
         events = "" if pd.isna(row["events"]) else f"{int(row['events'])}"
         beside.text(0.3, place, events, transform=right, fontsize=8, va="center", ha="right")

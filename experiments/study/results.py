@@ -1,0 +1,130 @@
+"""The results of a task: every encoder in every group, against the best baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from experiments.compare import REPORTED
+from experiments.curves.results import Cell
+from experiments.outcomes import C_INDEX, Metric
+from experiments.registry import ENCODERS
+from experiments.statistics.bootstrap import percentile_interval, two_sided_p
+from experiments.statistics.estimate import Estimate
+from experiments.statistics.multiplicity import holm
+from experiments.study.page import Row, Table
+from experiments.study.points import Series, finite
+from experiments.study.words import capital, interval, p_value, percent_signed, plural, signed
+
+
+def results_frame(cells: Sequence[Cell], fraction: float) -> pd.DataFrame:
+    """Every encoder at one share of the labels, with its difference to the best baseline of the group.
+
+    The baseline with the highest estimate in a group is the one compared with, the hardest comparison. Pretrained
+    encoders are tested against it in the pooled groups; Holm's correction is over all of these tests.
+
+    Args:
+        cells: From `cells_of`.
+        fraction: The share of the labels.
+
+    Returns:
+        Columns group, kind, endpoint, encoder, seeds, n, what is counted, the metric, low, high, baseline (the best),
+        difference, difference_low, difference_high, p, p_holm, gain (relative), gain_low, gain_high.
+    """
+    shown = [cell for cell in cells if cell.fraction == fraction]
+    rows = []
+    for key in dict.fromkeys((cell.group, cell.endpoint) for cell in shown):
+        own = [cell for cell in shown if (cell.group, cell.endpoint) == key]
+        bases = [c for c in own if ENCODERS[c.encoder].baseline and finite(c.pooled.estimate.value)]
+        best = max(bases, key=lambda cell: cell.pooled.estimate.value) if bases else None
+        rows += [_row(cell, best) for cell in own]
+    frame = pd.DataFrame(rows)
+    frame["p_holm"] = holm(frame["p"].to_numpy(dtype=float))
+    return frame
+
+
+def _row(cell: Cell, best: Cell | None) -> dict[str, object]:
+    estimate, metric = cell.pooled.estimate, cell.pooled.metric
+    row: dict[str, object] = {
+        "group": cell.group,
+        "kind": cell.kind,
+        "endpoint": cell.endpoint,
+        "encoder": cell.encoder,
+    }
+    row |= {"seeds": len(cell.pooled.by_seed), "n": estimate.n, metric.count: estimate.events}
+    row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+    row["baseline"] = "" if best is None else best.encoder
+    row |= dict.fromkeys(("difference", "difference_low", "difference_high", "p"), np.nan)
+    row |= dict.fromkeys(("gain", "gain_low", "gain_high"), np.nan)
+    if best is None or best is cell or not finite(estimate.value):
+        return row
+    base = best.pooled
+    difference = cell.pooled.values - base.values
+    gap = percentile_interval(estimate.value - base.estimate.value, difference)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where(base.values > 0, cell.pooled.values / base.values - 1, np.nan)
+    gain = percentile_interval(estimate.value / base.estimate.value - 1 if base.estimate.value else np.nan, ratio)
+    row |= {"difference": gap.value, "difference_low": gap.low, "difference_high": gap.high}
+    row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+    if cell.kind in REPORTED and not ENCODERS[cell.encoder].baseline:
+        row["p"] = two_sided_p(difference)
+    return row
+
+
+def results_table_of(series: Series, frame: pd.DataFrame) -> Table:
+    """The results as a table of the report."""
+    metric = series.metric
+    title = f"{'Harrell C-index' if metric is C_INDEX else capital(metric.title)} (95 % CI)"
+    header = ("Encoder", "n", capital(metric.count_title), title, "Minus best baseline (95 % CI)", "p", "p, Holm")
+    rows = []
+    for _, own in frame.groupby(["group", "endpoint"], sort=False):
+        first = own.iloc[0]
+        named = f", {first['endpoint'].upper()}" if first["endpoint"] else ""
+        base = f"; best baseline: {ENCODERS[first['baseline']].title}" if first["baseline"] else "; no baseline was run"
+        rows.append(Row((f"{capital(first['group'])}{named}{base}",), heading=True))
+        rows += [_cells(row, metric) for row in own.to_dict("records")]
+    tests = int(frame["p"].notna().sum())
+    seeds = series.seeds(series.fraction)
+    note = (
+        f"{series.title}, {series.fraction:.0%} of the training labels, mean over {plural(len(seeds), 'seed')} "
+        f"({', '.join(map(str, seeds))}). Intervals and two-sided p values: bootstrap of patients, 2,000 replicates, "
+        "the same for all encoders. Relative gain: metric over that of the best baseline, minus 1. "
+        + (f"Holm's correction is over the {plural(tests, 'test')} of this table." if tests else "Nothing was tested.")
+    )
+    if metric.count == "minority":
+        note += " Minority: patients outside the largest class."
+    return Table(
+        f"results-{series.key}",
+        f"{capital(metric.title)} of every encoder in every group.",
+        (*header, "Relative gain (95 % CI)"),
+        tuple(rows),
+        frame.assign(fraction=series.fraction, mode=series.mode, tag=series.tag),
+        note,
+    )
+
+
+def _cells(row: dict[Hashable, object], metric: Metric) -> Row:
+    best = row["encoder"] == row["baseline"]
+    gap, gain = estimate_of(row, "difference"), estimate_of(row, "gain")
+    tested = not pd.isna(row["p"])  # type: ignore[call-overload]
+    nothing = not row["baseline"] or best
+    return Row(
+        (
+            ENCODERS[str(row["encoder"])].title,
+            str(row["n"]),
+            str(row[metric.count]),
+            interval(estimate_of(row, metric.name)),
+            ("best baseline" if best else "\N{EN DASH}") if nothing else signed(gap),
+            p_value(float(row["p"])) if tested else "\N{EN DASH}",  # type: ignore[arg-type]
+            p_value(float(row["p_holm"])) if tested else "\N{EN DASH}",  # type: ignore[arg-type]
+            "\N{EN DASH}" if nothing else percent_signed(gain),
+        )
+    )
+
+
+def estimate_of(row: dict[Hashable, object], name: str) -> Estimate:
+    """A value of a row with the ends of its interval, `<name>_low` and `<name>_high`, or `low` and `high`."""
+    low, high = (f"{name}_low", f"{name}_high") if f"{name}_low" in row else ("low", "high")
+    return Estimate(float(row[name]), float(row[low]), float(row[high]))  # type: ignore[arg-type]
