@@ -67,7 +67,7 @@ def _draw_survival(folder: Path, predictions: pd.DataFrame, title: str, note: st
         if group.kind == "external":
             continue
         outcome = next(outcomes_of(group.rows), None)
-        risk_group = None if outcome is None else _risk_group(predictions, outcome.rows)
+        risk_group = None if outcome is None else risk_group_of(predictions, outcome.rows)
         if outcome is None or risk_group is None:
             say(f"No Kaplan-Meier curves of {group.name}: the risks of validation do not cut it in two groups.")
             continue
@@ -85,8 +85,16 @@ def _slug(group: Group) -> str:
     return group.name.replace(" ", "_").replace("-", "_")
 
 
-def _risk_group(predictions: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray | None:
-    """0 or 1 for every row; None where validation cannot tell two groups, or all rows are in one."""
+def risk_group_of(predictions: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray | None:
+    """Risk group of tested patients, cut at the median risk of validation patients, of every fold at its own.
+
+    Args:
+        predictions: Predictions of a survival task.
+        rows: The tested ones of them.
+
+    Returns:
+        0 (low) or 1 (high) for every row; None where validation cannot tell two groups, or all rows are in one.
+    """
     folds = rows["fold"].to_numpy() if "fold" in rows else np.zeros(len(rows))
     validated = predictions[predictions["part"] == "val"]
     result = np.zeros(len(rows), dtype=np.int64)

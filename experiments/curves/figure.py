@@ -40,7 +40,7 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
         first = own.iloc[0]
         axes.axhline(0.5, color="0.85", linewidth=1, zorder=0)
         for name in names:
-            _line(axes, own[own["encoder"] == name].sort_values("fraction"), name)
+            _line(axes, own[own["encoder"] == name].sort_values("fraction"), name, names.index(name))
         axes.set_title(f"{group}, n {first['n']}, {first[metric.count]} {metric.count_title}", fontsize=9)
         axes.set_xlabel("Share of the training labels (patients)", fontsize=9)
         _ticks(axes, fractions, labels, bool((own["fraction"] == 0).any()))
@@ -50,8 +50,8 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
     return figure
 
 
-def _line(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    entry, chosen = ENCODERS[name], color(list(ENCODERS).index(name))
+def _line(axes: Axes, rows: pd.DataFrame, name: str, number: int) -> None:
+    entry, chosen = ENCODERS[name], color(number)
     zero, labelled = rows[rows["fraction"] == 0], rows[rows["fraction"] > 0]
     place = np.sqrt(labelled["fraction"].to_numpy(dtype=float))
     low, high = (labelled[end].to_numpy(dtype=float) for end in ("low", "high"))

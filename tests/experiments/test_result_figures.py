@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from datamodules.cohort import CohortInfo
-from experiments.result_figures import _risk_group, write_results
+from experiments.result_figures import risk_group_of, write_results
 
 INFO = CohortInfo("made", "roles", "rendered", "Drawn by a test.", phantom=True)
 
@@ -38,19 +38,19 @@ def test_risk_groups_are_cut_at_the_median_of_validation(tmp_path: Path) -> None
     predictions = _patients()
     cut = predictions.loc[predictions["part"] == "val", "risk"].median()
     tested = predictions[predictions["part"] == "test"]
-    assert _risk_group(predictions, tested).tolist() == (tested["risk"] > cut).astype(int).tolist()
+    assert risk_group_of(predictions, tested).tolist() == (tested["risk"] > cut).astype(int).tolist()
     # Tested patients who are all above the cut are one group, whatever their own median: nothing is drawn.
     above = predictions.assign(risk=predictions["risk"] + 100 * (predictions["part"] == "test"))
     assert write_results(tmp_path, above, "OS", INFO)[1] == []
-    assert _risk_group(above, above[above["part"] == "test"]) is None
+    assert risk_group_of(above, above[above["part"] == "test"]) is None
 
 
 def test_each_fold_is_cut_by_its_own_validation() -> None:
     predictions = _patients().assign(role="internal", center="I1", fold=np.arange(120) % 2)
     moved = predictions.assign(risk=predictions["risk"] + 50 * predictions["fold"])
     tested = predictions["part"] == "test"
-    plain = _risk_group(predictions, predictions[tested])
-    assert plain.tolist() == _risk_group(moved, moved[tested]).tolist()
+    plain = risk_group_of(predictions, predictions[tested])
+    assert plain.tolist() == risk_group_of(moved, moved[tested]).tolist()
 
 
 @pytest.mark.parametrize("classes", [2, 3])
