@@ -29,3 +29,5 @@ class RoiBatch(TypedDict):
     attributes: NotRequired[torch.Tensor]  # int64 [B, A], -100 where not stated; attribute pretraining, alignment
     text: NotRequired[torch.Tensor]  # float32 [B, T], embedding of the kidney's report; alignment
     report_id: NotRequired[torch.Tensor]  # int64 [B], equal for identical reports; alignment
+    report: NotRequired[list[str]]  # words of the kidney's report; report generation
+    prompt: NotRequired[list[str]]  # words before it; report generation

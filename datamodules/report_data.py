@@ -1,0 +1,90 @@
+"""The DataModule of report generation: both kidneys of every patient, with the words of their report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.attribute_data import AttributeDataModule
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.samples import Plan, RoiDataset, Visits
+from datamodules.sampling import Draw
+from datamodules.schema import PHASES
+from datamodules.side_reports import KIDNEY, side_reports
+from datamodules.volumes import VolumeSet
+
+PROMPT = "CT of the {side} kidney, {phase} phase. Findings:"
+
+
+def prompt_of(template: str, side: str, phase: str | None) -> str:
+    """What stands before the report of a kidney.
+
+    Args:
+        template: Words with {side} and {phase}.
+        side: left or right.
+        phase: Contrast phase; None where several were seen at once.
+    """
+    name = "several phases" if phase is None else f"{phase.replace('_', '-')} phase"
+    return template.replace("{phase} phase", name).replace("{side}", side)
+
+
+class ReportImageDataModule(AttributeDataModule):
+    """Streams kidneys with the report of each and the prompt before it, which names side and phase.
+
+    Who is trained on, selected on and tested on is as in `AttributeDataModule`; a kidney without a text is left out.
+
+    Args:
+        root: Folder of the cohort.
+        template: Words before every report, with {side} and {phase}.
+        options: As `AttributeDataModule`.
+
+    Raises:
+        DataError: if the template leaves side or phase out.
+    """
+
+    def __init__(self, root: Path, template: str = PROMPT, **options: Any) -> None:
+        absent = [name for name in ("{side}", "{phase} phase") if name not in template]
+        if absent:
+            raise DataError(f"The template {template!r} lacks {' and '.join(absent)}; the writer must be told both.")
+        self.template = template
+        super().__init__(root, **options)
+
+    def described(self) -> dict[str, Any]:
+        """The attributes and the template of the prompt."""
+        return {**super().described(), "template": self.template}
+
+    def select(self, cohort: Cohort, volumes: VolumeSet) -> Plan:
+        """Kidneys with a text that states something.
+
+        Raises:
+            DataError: if the cohort has no attributes or reports.
+        """
+        plan = super().select(cohort, volumes)
+        kidneys = plan.kidneys.merge(side_reports(cohort)[[*KIDNEY, "text"]], on=KIDNEY, how="left")
+        known = kidneys["text"].notna().to_numpy()
+        kidneys = kidneys[known].reset_index(drop=True)
+        if not (kidneys["part"] == "train").any():
+            raise DataError(f"No kidney of the training part of cohort {cohort.info.name} has a report; look at roles.")
+        fields = {name: values[known] for name, values in plan.fields.items()}
+        fields["report"] = np.array(kidneys["text"].tolist(), dtype=object)
+        return replace(plan, kidneys=kidneys.drop(columns=["text"]), fields=fields)
+
+    def dataset(self, visits: Visits, fused: bool) -> RoiDataset:
+        """Samples with their prompt."""
+        if fused:
+            raise DataError("Report generation takes one phase a sample; set data.phases to random or single.")
+        return _Prompted(self.plan, visits, self.template)
+
+
+class _Prompted(RoiDataset):
+    def __init__(self, plan: Plan, visits: Visits, template: str) -> None:
+        super().__init__(plan, visits, fused=False)
+        self.template = template
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        sample = super().__getitem__(draw)
+        return {**sample, "prompt": prompt_of(self.template, sample["side"], PHASES[sample["phase"]])}
