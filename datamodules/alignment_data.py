@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,16 @@ from datamodules.volumes import VolumeSet
 _AT_ONCE = 4096
 
 
-class AlignmentDataModule(AttributeDataModule):
-    """Streams kidneys with the embedding of their report, its number and the attributes that it states.
+class ReportedKidneyDataModule(AttributeDataModule):
+    """Streams kidneys with what their report says, its number and the attributes that it states.
 
     Who is trained on, selected on and tested on is as in `AttributeDataModule`; a kidney without a text is left out
-    too. Embeddings come from a cache, which the stage fills before; training takes one of several wordings of a report
-    at random, validation and test the report itself.
+    too. Training takes one of several wordings of a report at random, validation and test the report itself. A
+    subclass says in which form a batch holds the text.
 
     Args:
         root: Folder of the cohort.
-        embeddings: Folder of the embedding caches.
-        text_fingerprint: Fingerprint of the text encoder, which names the cache.
+        text_fingerprint: Fingerprint of the text encoder.
         text_dim: Dimensions of an embedding.
         variants: Further wordings of a report in training: its sentences in other orders.
         reread: Whether a batch holds no images, but reads and augments them part by part when asked for, twice in
@@ -46,7 +46,6 @@ class AlignmentDataModule(AttributeDataModule):
     def __init__(
         self,
         root: Path,
-        embeddings: Path,
         text_fingerprint: str,
         text_dim: int,
         variants: int = 3,
@@ -56,12 +55,22 @@ class AlignmentDataModule(AttributeDataModule):
         if variants < 0:
             raise DataError(f"variants={variants} was found; expected 0 for the report alone, or more.")
         self.text_fingerprint, self.text_dim, self.variants, self.reread = text_fingerprint, text_dim, variants, reread
-        self.cache = EmbeddingCache(Path(embeddings), text_fingerprint, text_dim)
         super().__init__(root, **options)
 
     def described(self) -> dict[str, Any]:
         """What the attributes and the texts are."""
         return {**super().described(), "text_fingerprint": self.text_fingerprint, "variants": self.variants}
+
+    @abstractmethod
+    def drawn(self, wordings: Sequence[Sequence[str]]) -> Callable[[int, int], Any]:
+        """What gives the text of a sample.
+
+        Args:
+            wordings: The wordings of every kidney's report, the report itself first.
+
+        Returns:
+            A function of the row of a kidney and the seed of a sample.
+        """
 
     def select(self, cohort: Cohort, volumes: VolumeSet) -> Plan:
         """Kidneys with a text that states something.
@@ -86,42 +95,24 @@ class AlignmentDataModule(AttributeDataModule):
             plan,
             kidneys=kidneys.drop(columns=["text", "report_id"]),
             fields=fields,
-            drawn={"text": _Embedded(self.cache, wordings)},
+            drawn={"text": self.drawn(wordings)},
         )
 
     def texts(self, part: str) -> list[str]:
         """The texts of one part: of train every wording, of others the reports themselves."""
         rows = np.flatnonzero((self.plan.kidneys["part"] == part).to_numpy())
-        return [text for row in rows.tolist() for text in self._embedded().wordings[row]]
+        return [text for row in rows.tolist() for text in self.wordings[row]]
 
-    def _embedded(self) -> _Embedded:
-        found = self.plan.drawn["text"]
-        assert isinstance(found, _Embedded)
+    def reports(self, part: str) -> list[str]:
+        """The report of every kidney of one part."""
+        rows = np.flatnonzero((self.plan.kidneys["part"] == part).to_numpy())
+        return [self.wordings[row][0] for row in rows.tolist()]
+
+    @property
+    def wordings(self) -> Sequence[Sequence[str]]:
+        """The wordings of every kidney's report, the report itself first."""
+        found: Sequence[Sequence[str]] = self.plan.drawn["text"].wordings  # type: ignore[attr-defined]
         return found
-
-    def loader(self, part: str, *, shuffled: bool = False) -> DataLoader[dict[str, Any]]:
-        """The loader of one part on this rank.
-
-        Raises:
-            DataError: if the cache lacks a text of it, or nobody is in it.
-        """
-        missing = self.cache.missing(self.texts(part))
-        if missing:
-            raise DataError(
-                f"{len(missing)} texts of the {part} part of cohort {self.plan.cohort.info.name} have no embedding by "
-                f"text encoder {self.text_fingerprint}; `make pretrain STAGES=alignment` embeds those that it needs."
-            )
-        return super().loader(part, shuffled=shuffled)
-
-    def text_mean(self) -> torch.Tensor:
-        """Mean embedding of the training kidneys' reports, float32 [text_dim]."""
-        embedded = self._embedded()
-        rows = np.flatnonzero((self.plan.kidneys["part"] == "train").to_numpy())
-        total = np.zeros(self.text_dim)
-        for start in range(0, len(rows), _AT_ONCE):
-            texts = [embedded.wordings[row][0] for row in rows[start : start + _AT_ONCE]]
-            total += self.cache.rows(texts).sum(axis=0, dtype=np.float64)
-        return torch.from_numpy((total / len(rows)).astype(np.float32))
 
     def dataset(self, visits: Visits, fused: bool) -> RoiDataset:
         """Samples with their images, or without where those are read later."""
@@ -139,6 +130,49 @@ class AlignmentDataModule(AttributeDataModule):
         images = RereadImages(self.plan.volumes, batch["sample"], batch["seed"], self.augmentation, training)
         batch["image"] = images  # type: ignore[typeddict-item]
         return batch
+
+
+class AlignmentDataModule(ReportedKidneyDataModule):
+    """Streams kidneys with the embedding of their report, its number and the attributes that it states.
+
+    Embeddings come from a cache, which the stage fills before.
+
+    Args:
+        root: Folder of the cohort.
+        embeddings: Folder of the embedding caches.
+        text_fingerprint: Fingerprint of the text encoder, which names the cache.
+        text_dim: Dimensions of an embedding.
+        options: As `ReportedKidneyDataModule`.
+    """
+
+    def __init__(self, root: Path, embeddings: Path, text_fingerprint: str, text_dim: int, **options: Any) -> None:
+        self.cache = EmbeddingCache(Path(embeddings), text_fingerprint, text_dim)
+        super().__init__(root, text_fingerprint, text_dim, **options)
+
+    def drawn(self, wordings: Sequence[Sequence[str]]) -> Callable[[int, int], Any]:
+        """Gives the embedding of a wording."""
+        return _Embedded(self.cache, wordings)
+
+    def loader(self, part: str, *, shuffled: bool = False) -> DataLoader[dict[str, Any]]:
+        """The loader of one part on this rank.
+
+        Raises:
+            DataError: if the cache lacks a text of it, or nobody is in it.
+        """
+        missing = self.cache.missing(self.texts(part))
+        if missing:
+            raise DataError(
+                f"{len(missing)} texts of the {part} part of cohort {self.plan.cohort.info.name} have no embedding by "
+                f"text encoder {self.text_fingerprint}; `make pretrain STAGES=alignment` embeds those that it needs."
+            )
+        return super().loader(part, shuffled=shuffled)
+
+    def text_mean(self) -> torch.Tensor:
+        """Mean embedding of the training kidneys' reports, float32 [text_dim]."""
+        texts, total = self.reports("train"), np.zeros(self.text_dim)
+        for start in range(0, len(texts), _AT_ONCE):
+            total += self.cache.rows(texts[start : start + _AT_ONCE]).sum(axis=0, dtype=np.float64)
+        return torch.from_numpy((total / len(texts)).astype(np.float32))
 
 
 def report_wordings(text: str, variants: int) -> list[str]:

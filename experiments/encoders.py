@@ -6,19 +6,24 @@ from pathlib import Path
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from experiments.published.inputs import check_volume_set
+from experiments.published.weights import weights_file
 from experiments.registry import ENCODERS
 from lightning_modules.networks.export import WEIGHTS
 
 ENCODER_FOLDER = "encoder"
 
 
-def stage_folder(runs: Path, cohort: Cohort, stage: str, seed: int, fold: int | None) -> Path:
-    """Where a pretraining stage of a cohort leaves its run."""
-    folder = runs / f"renal/{cohort.info.name}/pretrain" / f"{stage}-s{seed}"
+def stage_folder(runs: Path, cohort: Cohort, stage: str, seed: int, fold: int | None, tag: str = "") -> Path:
+    """Where a pretraining stage of a cohort leaves its run; `tag` tells runs with changed settings apart."""
+    name = "-".join(part for part in (stage, f"s{seed}", tag) if part)
+    folder = runs / f"renal/{cohort.info.name}/pretrain" / name
     return folder if fold is None else folder / f"fold{fold}"
 
 
-def exported_encoder(runs: Path, cohort: Cohort, encoder: str, seed: int, fold: int | None) -> Path | None:
+def exported_encoder(
+    runs: Path, cohort: Cohort, encoder: str, seed: int, fold: int | None, tag: str = ""
+) -> Path | None:
     """The exported weights that an ENCODER of the registry names.
 
     Args:
@@ -27,21 +32,26 @@ def exported_encoder(runs: Path, cohort: Cohort, encoder: str, seed: int, fold: 
         encoder: Name in the registry.
         seed: Seed of the pretraining.
         fold: Fold that is tested; its encoder has not seen it.
+        tag: TAG of the pretraining.
 
     Returns:
-        The folder, or None for an encoder that starts from random weights.
+        The folder, the file of published weights, or None for an encoder that starts from random weights.
 
     Raises:
-        DataError: if the stage was not run yet.
+        DataError: if the stage was not run yet, or published weights or volumes for them are not here.
     """
+    if ENCODERS[encoder].release:
+        check_volume_set(cohort, encoder)
+        return weights_file(encoder)
     stage = ENCODERS[encoder].stage
     if stage is None:
         return None
-    folder = stage_folder(runs, cohort, stage, seed, fold) / ENCODER_FOLDER
+    folder = stage_folder(runs, cohort, stage, seed, fold, tag) / ENCODER_FOLDER
     if not (folder / WEIGHTS).is_file():
         raise DataError(
             f"ENCODER={encoder} has no weights for cohort {cohort.info.name} with pretraining seed {seed}"
-            f"{'' if fold is None else f', fold {fold}'}; run `make pretrain STAGES={stage}` first."
+            f"{'' if fold is None else f', fold {fold}'}; run `make pretrain STAGES={stage}"
+            f"{f' TAG={tag}' if tag else ''}` first."
         )
     return folder
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -45,7 +46,16 @@ _FREE = (
     "data.init_args.embeddings",
     # The weights that a run starts from are told apart by their hash; where they lie may change.
     "model.init_args.pretrained",
+    "model.init_args.text_pretrained",
 )
+_ADDED = {
+    "contract.axes": "SAR",
+    "contract.scaled": [0.0, 1.0],
+    "contract.antialias": True,
+    "contract.clip_first": False,
+    "optimizer.layer_decay": 1.0,
+}
+"""Settings that came later, at the values that every run before them had."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +106,13 @@ class Finished:
     model: SuiteModule
 
 
-def train(launch: Launch, *, test: bool) -> Finished:
+def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> Finished:
     """Fit a run, going on from its last checkpoint where there is one, and validate and test its best checkpoint.
 
     Args:
         launch: The run.
         test: Whether there is anybody to test; otherwise the best checkpoint is validated alone.
+        callbacks: Further callbacks, which are no part of the configuration.
 
     Raises:
         DataError: if the folder holds a run with another configuration.
@@ -117,6 +128,7 @@ def train(launch: Launch, *, test: bool) -> Finished:
     if is_main_rank():
         logger.experiment.log_dict(logger.run_id, _without_paths(resolved), "config.yaml")
     cli.trainer.logger = logger
+    cli.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     resume = str(last) if last.is_file() else None
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
     checkpoint = cli.trainer.checkpoint_callback
@@ -166,7 +178,7 @@ def claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
 
 def _check_same(launch: Launch, resolved: Mapping[str, Any]) -> None:
     stored = yaml.safe_load((launch.folder / CONFIG).read_text(encoding="utf-8"))
-    differing = _differences(stored, resolved)
+    differing = differences(identity(stored), identity(resolved))
     if differing:
         raise DataError(
             f"Run {launch.name} exists with another configuration ({'; '.join(differing[:4])}). "
@@ -184,12 +196,17 @@ def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    before, after = flatten(stored), flatten(wanted)
+def identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run computes, by dotted key: its configuration without where and how it is computed and read."""
+    return {key: value for key, value in {**_ADDED, **flatten(resolved)}.items() if key not in _FREE}
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The settings in which two identities differ, in words."""
     return [
-        f"{key}: {before.get(key)} there, {after.get(key)} here"
-        for key in sorted({*before, *after})
-        if key not in _FREE and before.get(key) != after.get(key)
+        f"{key}: {stored.get(key)} there, {wanted.get(key)} here"
+        for key in sorted({*stored, *wanted})
+        if stored.get(key) != wanted.get(key)
     ]
 
 
@@ -201,9 +218,9 @@ def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("root", "cache_dir", "embeddings", "corpus"):
         if arguments.get(key):
             arguments[key] = Path(str(arguments[key])).name
-    pretrained = content["model"]["init_args"].get("pretrained")
-    if pretrained:
-        content["model"]["init_args"]["pretrained"] = Path(str(pretrained)).name
+    for key in ("pretrained", "text_pretrained"):
+        if content["model"]["init_args"].get(key):
+            content["model"]["init_args"][key] = Path(str(content["model"]["init_args"][key])).name
     if content.get("text"):
         content["text"]["base"] = Path(content["text"]["base"]).name
     content["trainer"]["default_root_dir"] = content["run_dir"]

@@ -35,6 +35,8 @@ class Point:
         pretrain_seed: Seed of the pretraining whose encoder is used.
         extra: Further flags of the parser, for example `--optimizer.lr=1e-4`.
         mode: `finetune` trains encoder and head; `probe` fits a linear model on frozen features.
+        nodes: Machines, each with `devices`.
+        pretrain_tag: TAG of the pretraining whose encoder is used.
     """
 
     task: str
@@ -49,6 +51,8 @@ class Point:
     pretrain_seed: int = 42
     extra: tuple[str, ...] = ()
     mode: str = "finetune"
+    nodes: int = 1
+    pretrain_tag: str = ""
 
     @property
     def name(self) -> str:
@@ -86,6 +90,7 @@ class Point:
             "fraction": f"{self.fraction:g}",
             "seed": str(self.seed),
             "pretrain_seed": str(self.pretrain_seed),
+            "pretrain_tag": self.pretrain_tag,
         }
 
     def launch(self, cohort: Cohort, fold: int | None) -> Launch:
@@ -98,11 +103,12 @@ class Point:
         options: dict[str, object] = {
             "seed_everything": self.seed,
             "trainer.devices": self.devices,
+            "trainer.num_nodes": self.nodes,
             "data.init_args.root": self.data,
             "data.init_args.fraction": self.fraction,
             "data.init_args.fold": fold,
         }
-        weights = exported_encoder(self.runs, cohort, self.encoder, self.pretrain_seed, fold)
+        weights = exported_encoder(self.runs, cohort, self.encoder, self.pretrain_seed, fold, self.pretrain_tag)
         if weights is not None:
             options["model.init_args.pretrained"] = weights
             options["model.init_args.pretrained_sha256"] = weights_sha256(weights)

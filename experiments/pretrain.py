@@ -6,11 +6,16 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from jsonargparse import ArgumentError
+
 from datamodules.cohort import Cohort
+from datamodules.errors import DataError
 from experiments.console import is_main_rank, say
 from experiments.encoders import folds_of
+from experiments.launcher import check_launcher
 from experiments.registry import STAGES, choose
-from experiments.stages.common import Pretraining
+from experiments.stages.common import Pretraining, placeholders, wait_for_all_ranks
+from experiments.suite_cli import SuiteCLI, command_line
 from experiments.tracking import shared_run
 
 
@@ -18,11 +23,14 @@ def pretrain(wanted: Pretraining) -> None:
     """Run the pretraining stages of a cohort; of a cohort with folds, one run for every fold that will be tested.
 
     Raises:
-        DataError: if the cohort is refused, has nothing to learn from, or a stage is unknown.
+        DataError: if the cohort is refused, has nothing to learn from, a stage is unknown, or one of those asked for
+            does not take a flag.
     """
     names = wanted.stages or tuple(name for name, entry in STAGES.items() if entry.default)
     for name in names:
         choose("STAGES", name, dict(STAGES))
+    check_launcher(wanted.nodes)
+    check_flags(wanted, names)
     cohort = Cohort.load(wanted.data)
     if is_main_rank():
         wanted = replace(wanted, parent=_parent(wanted, cohort))
@@ -30,7 +38,30 @@ def pretrain(wanted: Pretraining) -> None:
     for number, (name, fold) in enumerate(steps, start=1):
         title = STAGES[name].title + ("" if fold is None else f", fold {fold}")
         say(f"Stage {number} of {len(steps)}: {title}")
-        importlib.import_module(f"experiments.stages.{name}").run(wanted, cohort, fold)
+        base = STAGES[name].variant_of
+        variant = () if base is None else (name,)
+        importlib.import_module(f"experiments.stages.{base or name}").run(wanted, cohort, fold, *variant)
+        wait_for_all_ranks()  # what rank 0 exports is what the next stage starts from
+
+
+def check_flags(wanted: Pretraining, names: Sequence[str]) -> None:
+    """Read the configuration of every stage that was asked for, before the first of them trains.
+
+    Raises:
+        DataError: naming the stage that does not take a flag.
+    """
+    for name in names if wanted.extra else ():
+        for files in STAGES[name].files(name, wanted.profile):
+            arguments = command_line(files, {"data.init_args.root": wanted.data, **placeholders(files)}, wanted.extra)
+            try:
+                SuiteCLI(arguments, run=False, parse_only=True)
+            except ArgumentError as error:
+                others = [other for other in names if other != name]
+                apart = f"; run it apart from {', '.join(others)} with STAGES= and flags of its own" if others else ""
+                raise DataError(
+                    f"Stage {name} does not take the flags of --extra ({' '.join(str(error).split())[:300]}); nothing "
+                    f"was trained{apart}."
+                ) from error
 
 
 def _parent(wanted: Pretraining, cohort: Cohort) -> str:

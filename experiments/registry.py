@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.errors import DataError
+from lightning_modules.networks.published import RELEASES
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -40,6 +41,8 @@ class EncoderEntry:
         citation: What to cite.
         stage: Pretraining stage that exports the weights for a cohort; None where none is needed.
         columns: Columns of the cohort's tables that it reads in the place of images, all known before surgery.
+        release: Published weights that it takes, a name of `lightning_modules.networks.published.RELEASES`, with
+            network, feature dimension, source and checksum; its preprocessing contract is in its YAML file.
     """
 
     title: str
@@ -48,6 +51,7 @@ class EncoderEntry:
     citation: str
     stage: str | None = None
     columns: tuple[str, ...] = ()
+    release: str = ""
 
     @property
     def baseline(self) -> bool:
@@ -63,11 +67,29 @@ class StageEntry:
         title: What it is called in tables.
         default: Whether `make pretrain` runs it.
         parts: The runs that it consists of, each a file under `configs/stage`; one of the stage's name where left out.
+        variant_of: Stage that it is an ablation of: the same module and files, with its own file under
+            `configs/variant` on top.
+        start: Encoder of the registry whose weights it starts from; None for a stage without images.
+        task: Downstream task whose labels it learns from.
     """
 
     title: str
     default: bool = True
     parts: tuple[str, ...] = ()
+    variant_of: str | None = None
+    start: str | None = "scratch"
+    task: str | None = None
+
+    def files(self, name: str, profile: str) -> list[list[Path]]:
+        """The configuration files of each of its runs.
+
+        Args:
+            name: Its own name.
+            profile: Size of the run.
+        """
+        parts = self.parts or (self.variant_of or name,)
+        variant = name if self.variant_of else None
+        return [compose(part, profile=profile, variant=variant, encoder=self.start, task=self.task) for part in parts]
 
 
 _RENAL = "Kutikov and Uzzo, J Urol 2009;182:844"
@@ -146,6 +168,34 @@ ENCODERS: dict[str, EncoderEntry] = {
         _RENALCLIP,
         stage="alignment",
     ),
+    "aligned_base_text": EncoderEntry(
+        "Encoder aligned with the un-adapted language model",
+        "stage alignment_base_text of this suite: the ablation of stage 2",
+        "that of the cohort",
+        _RENALCLIP,
+        stage="alignment_base_text",
+    ),
+    "aligned_one_stage": EncoderEntry(
+        "Encoder aligned from random weights",
+        "stage alignment_one_stage of this suite: the ablation of stage 1",
+        "that of the cohort",
+        _RENALCLIP,
+        stage="alignment_one_stage",
+    ),
+    "aligned_infonce": EncoderEntry(
+        "Encoder aligned by plain InfoNCE",
+        "stage alignment_infonce of this suite: the ablation of the knowledge-aware loss",
+        "that of the cohort",
+        "Radford et al., ICML 2021",
+        stage="alignment_infonce",
+    ),
+    "aligned_lora": EncoderEntry(
+        "Encoder aligned with a text encoder that is trained along",
+        "stage alignment_lora of this suite: image encoder and text adapters move together",
+        "that of the cohort",
+        "Radford et al., ICML 2021; Hu et al., ICLR 2022",
+        stage="alignment_lora",
+    ),
     "supervised": EncoderEntry(
         "Encoder pretrained on malignancy labels",
         "stage supervised of this suite, the control of attribute pretraining",
@@ -169,11 +219,49 @@ ENCODERS: dict[str, EncoderEntry] = {
     ),
 }
 
+PUBLISHED: dict[str, str] = {
+    "ct_fm": "ct_fm",
+    "merlin": "merlin",
+    "merlin_astra": "merlin_astra",
+    "merlin_astra_half": "merlin_astra",
+    "ct_clip": "ct_clip",
+    "renalclip": "renalclip",
+}
+"""Encoders with the weights of others, and whose; several may read the same weights with other input."""
+
+ENCODERS |= {
+    name: EncoderEntry(
+        RELEASES[release].title + (", half the extent" if name.endswith("_half") else ""),
+        RELEASES[release].source,
+        RELEASES[release].licence,
+        RELEASES[release].citation,
+        release=release,
+    )
+    for name, release in PUBLISHED.items()
+}
+
 STAGES: dict[str, StageEntry] = {
     "image": StageEntry("Image encoder, supervised by report attributes"),
-    "text": StageEntry("Text encoder, adapted to reports by QLoRA", parts=("mntp", "simcse", "attribute_contrast")),
-    "alignment": StageEntry("Alignment of image and text encoder"),
-    "supervised": StageEntry("Control: image encoder, supervised by malignancy", default=False),
+    "text": StageEntry(
+        "Text encoder, adapted to reports by QLoRA", parts=("mntp", "simcse", "attribute_contrast"), start=None
+    ),
+    "alignment": StageEntry("Alignment of image and text encoder", start="stage1"),
+    "alignment_base_text": StageEntry(
+        "Ablation: alignment with the un-adapted language model", False, variant_of="alignment", start="stage1"
+    ),
+    "alignment_one_stage": StageEntry(
+        "Ablation: alignment from a random image encoder", False, variant_of="alignment", start="scratch"
+    ),
+    "alignment_infonce": StageEntry(
+        "Ablation: alignment by plain InfoNCE", False, variant_of="alignment", start="stage1"
+    ),
+    "alignment_lora": StageEntry(
+        "Variant: alignment that trains the text encoder along", False, variant_of="alignment", start="stage1"
+    ),
+    "report": StageEntry(
+        "Report writer: image tokens into a language model", False, parts=("report_projector", "report_adapters"), start="aligned"
+    ),
+    "supervised": StageEntry("Control: image encoder, supervised by malignancy", default=False, task="malignancy"),
 }
 
 PROFILES: dict[str, str] = {
@@ -216,7 +304,9 @@ def axis_file(axis: str, name: str) -> Path:
     return CONFIGS / axis / f"{name}.yaml"
 
 
-def compose(stage: str, *, profile: str, encoder: str | None, task: str | None = None) -> list[Path]:
+def compose(
+    stage: str, *, profile: str, encoder: str | None, task: str | None = None, variant: str | None = None
+) -> list[Path]:
     """The files of a run in the order in which they override each other.
 
     Args:
@@ -224,9 +314,10 @@ def compose(stage: str, *, profile: str, encoder: str | None, task: str | None =
         profile: Size of the run.
         encoder: Image encoder; None for a stage without images.
         task: Downstream task; None for a stage without one.
+        variant: Ablation of the stage.
 
     Returns:
-        base, profile, stage, schedule (how long that stage trains in that profile), encoder, task.
+        base, profile, stage, schedule (how long that stage trains in that profile), variant, encoder, task.
 
     Raises:
         DataError: if a name is unknown, listing the choices.
@@ -237,6 +328,8 @@ def compose(stage: str, *, profile: str, encoder: str | None, task: str | None =
         axis_file("stage", stage),
         axis_file("schedule", f"{stage}-{profile}"),
     ]
+    if variant is not None:
+        files.append(axis_file("variant", variant))
     if encoder is not None:
         files.append(axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS))))
     if task is not None:

@@ -16,17 +16,17 @@ from datamodules.embedding_cache import EmbeddingCache
 from datamodules.errors import DataError
 from datamodules.streaming import VolumeDataModule
 from experiments.console import counted, progress_bar
-from experiments.encoders import ENCODER_FOLDER, stage_folder
+from experiments.encoders import exported_encoder
+from experiments.registry import ENCODERS, STAGES, choose
 from experiments.stages.text import text_encoder_folder
 from experiments.statistics.means import owner_mean
 from experiments.text.embeddings import HasFingerprint, embed_texts
 from experiments.zero_shot.prompt_sets import check_lengths
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
-from lightning_modules.networks.aligned import AlignedModel
-from lightning_modules.networks.export import WEIGHTS
+from lightning_modules.networks.aligned import TEXT, AlignedModel, model_folder
 from lightning_modules.networks.text_encoding import token_counts
-from lightning_modules.networks.text_export import load_text_encoder, read_text_encoder
+from lightning_modules.networks.text_export import ADAPTER, load_text_encoder, read_text_encoder
 
 ALIGNMENT_STAGE = "alignment"
 EMBEDDINGS = "embeddings"
@@ -44,6 +44,8 @@ class SpaceOptions:
         model: Folder or hub id of an aligned model; the one that the alignment stage exported when left out.
         text: Folder of its text encoder; the one that the text stage exported when left out.
         base: Language model below the text encoder: folder, hub id or smollm2; the recorded one when left out.
+        encoder: Which aligned encoder of the registry, where no folder is named.
+        tag: TAG of the pretraining.
     """
 
     runs: Path = Path("runs")
@@ -52,6 +54,16 @@ class SpaceOptions:
     model: str | None = None
     text: Path | None = None
     base: str | None = None
+    encoder: str = "aligned"
+    tag: str = ""
+
+    def __post_init__(self) -> None:
+        choose("ENCODER", self.encoder, {name: entry for name, entry in ENCODERS.items() if _aligned(entry.stage)})
+
+
+def _aligned(stage: str | None) -> bool:
+    """Whether a stage aligns images with texts."""
+    return stage is not None and ALIGNMENT_STAGE in (stage, STAGES[stage].variant_of)
 
 
 @dataclass
@@ -133,7 +145,8 @@ def load_space(cohort: Cohort | None, options: SpaceOptions) -> SharedSpace:
         DataError: if the alignment stage was not run yet.
         ModelError: if a folder is damaged, or model and text encoder do not belong together.
     """
-    model = AlignedModel.from_pretrained(options.model or _exported(cohort, options))
+    exported = model_folder(options.model or _exported(cohort, options))
+    model = AlignedModel.from_pretrained(exported)
     recorded = model.text_encoder
     if "fingerprint" not in recorded:
         raise ModelError("The aligned model records no text encoder; export it again.")
@@ -141,7 +154,8 @@ def load_space(cohort: Cohort | None, options: SpaceOptions) -> SharedSpace:
     cache = EmbeddingCache(folder, str(recorded["fingerprint"]), model.config.text_dim)
 
     def load_text() -> HasFingerprint:
-        text = options.text or _text_encoder(cohort, options)
+        beside = exported / TEXT
+        text = options.text or (beside if (beside / ADAPTER).is_file() else _text_encoder(cohort, options))
         name = options.base or read_text_encoder(text).config.base_name
         return load_text_encoder(text, base=model_source(name)[0])
 
@@ -152,9 +166,8 @@ def _exported(cohort: Cohort | None, options: SpaceOptions) -> Path:
     """The folder that the alignment stage exported."""
     if cohort is None:
         raise DataError("Neither a cohort nor an aligned model was named; name one of them.")
-    folder = stage_folder(options.runs, cohort, ALIGNMENT_STAGE, options.seed, options.fold) / ENCODER_FOLDER
-    if not (folder / WEIGHTS).is_file():
-        raise DataError(_absent("aligned model", cohort, options))
+    folder = exported_encoder(options.runs, cohort, options.encoder, options.seed, options.fold, options.tag)
+    assert folder is not None
     return folder
 
 
@@ -164,16 +177,12 @@ def _text_encoder(cohort: Cohort | None, options: SpaceOptions) -> Path:
         raise DataError("Neither a cohort nor a text encoder was named; name one of them.")
     folder = text_encoder_folder(options.runs, cohort, options.seed, options.fold)
     if folder is None:
-        raise DataError(_absent("text encoder", cohort, options))
+        fold = "" if options.fold is None else f", fold {options.fold}"
+        raise DataError(
+            f"Cohort {cohort.info.name} has no text encoder with pretraining seed {options.seed}{fold}; run "
+            "`make pretrain` first, or name a folder of your own."
+        )
     return folder
-
-
-def _absent(what: str, cohort: Cohort, options: SpaceOptions) -> str:
-    fold = "" if options.fold is None else f", fold {options.fold}"
-    return (
-        f"Cohort {cohort.info.name} has no {what} with pretraining seed {options.seed}{fold}; run `make pretrain` "
-        "first, or name a folder of your own."
-    )
 
 
 def check_contract(space: SharedSpace, contract: dict[str, object]) -> None:

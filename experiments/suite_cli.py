@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.failure import EndTogether
+from callbacks.requeue import Requeue
 from callbacks.seeding import EpochSeed
 from datamodules.augmentation import AugmentationConfig
 from datamodules.contract import PreprocessingContract
@@ -130,6 +131,7 @@ class SuiteCLI(LightningCLI):
             EpochSeed(int(self._get(self.config, "seed_everything"))),
             BestCheckpoint(folder, self.model.monitor, self.model.mode),
             LastCheckpoint(folder),
+            Requeue(folder, int(self._get(self.config, "seed_everything"))),
         ]
         trainer: SuiteTrainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)  # type: ignore[assignment]
         return trainer
@@ -145,8 +147,9 @@ class SuiteCLI(LightningCLI):
         """The configuration after all files and flags, as plain data that `--config` reads back."""
         text = self.parser.dump(self.config, skip_unset=False, format="yaml")
         content: dict[str, Any] = yaml.safe_load(text)
-        # Only the text stage reads this group; it is no part of what other runs are.
-        if not str((content.get("model") or {}).get("class_path", "")).startswith("lightning_modules.text."):
+        # Only what trains a text encoder reads this group; it is no part of what other runs are.
+        trains = tuple(f"lightning_modules.{name}." for name in ("text", "text_contrast", "text_tower", "generation"))
+        if not str((content.get("model") or {}).get("class_path", "")).startswith(trains):
             content.pop("text", None)
         return content
 

@@ -122,8 +122,16 @@ class ClipAlignment(SuiteModule):
     def on_fit_start(self) -> None:
         """Take the mean of the training texts, the same on every rank."""
         if self.center_text:
-            mean: torch.Tensor = self.trainer.datamodule.text_mean()  # type: ignore[attr-defined]
-            self.model.text_mean.copy_(mean)
+            self.model.text_mean.copy_(self.text_mean())
+
+    def text_mean(self) -> torch.Tensor:
+        """Mean embedding [T] of the training kidneys' reports."""
+        mean: torch.Tensor = self.trainer.datamodule.text_mean()  # type: ignore[attr-defined]
+        return mean
+
+    def embed_text(self, text: Any) -> torch.Tensor:
+        """Unit vectors [B, d] of what a batch holds of its texts: their embeddings [B, T]."""
+        return self.model.embed_text(text)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Unit vectors of images; `image` is a tensor [B, 1, D, H, W], or anything that gives one for a slice."""
@@ -169,7 +177,7 @@ class ClipAlignment(SuiteModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Contrast of one global batch."""
-        text = self.model.embed_text(batch["text"])
+        text = self.embed_text(batch["text"])
         loss = self.loss(self(batch["image"]), text, batch["report_id"], batch["attributes"])
         # The mean over ranks is the loss of the global batch, and a rank's share means nothing alone.
         self.log("train/loss", loss, batch_size=1, prog_bar=True, sync_dist=True)
@@ -182,7 +190,7 @@ class ClipAlignment(SuiteModule):
 
     def _collect(self, batch: Mapping[str, Any], pairs: PatientScores) -> torch.Tensor:
         image = self(batch["image"])
-        both = torch.cat([image, self.model.embed_text(batch["text"])], dim=1)
+        both = torch.cat([image, self.embed_text(batch["text"])], dim=1)
         target = torch.cat([batch["report_id"][:, None], batch["attributes"]], dim=1)
         pairs.update(batch["kidney"], batch["sample"], both, target)
         return image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import lightning
@@ -71,7 +71,12 @@ class SuiteModule(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay over all steps of the run."""
         steps = int(self.trainer.estimated_stepping_batches)
-        return make_optimizer(self, self.optimizer_config, steps, self.backbone())  # type: ignore[return-value]
+        rates = self.rates()
+        return make_optimizer(self, self.optimizer_config, steps, self.backbone(), rates)  # type: ignore[return-value]
+
+    def rates(self) -> list[tuple[float, Iterable[nn.Parameter]]]:
+        """Peak learning rates of further parts, each with its parameters."""
+        return []
 
     def backbone(self) -> nn.Module | None:
         """The pretrained part, which may have a learning rate of its own: `self.encoder` where there is one."""

@@ -72,7 +72,7 @@ def embed(
         attributes: Folder of an exported stage-1 encoder with its heads; that of the cohort by default.
         tasks: Tasks of the zero-shot classes; all that have prompts by default.
         reports: Number of nearest reports.
-        crop: Voxels D x H x W that the network sees; those of the profile with the model's contract by default.
+        crop: Voxels D x H x W that the network sees; those that it was trained on by default.
         seed: Seed of the pretraining.
         fold: Fold of the pretraining, for a cohort with folds.
         runs: Folder of all runs.
@@ -84,7 +84,9 @@ def embed(
     cohort = Cohort.load(data) if data is not None and (data / "cohort.json").is_file() else None
     space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base))
     contract = PreprocessingContract.from_dict(space.model.contract)
-    augmentation = VolumeAugmentation(contract, AugmentationConfig(crop=network_crop(contract, crop)))
+    augmentation = VolumeAugmentation(
+        contract, AugmentationConfig(crop=network_crop(contract, crop or space.model.crop))
+    )
     reader = attribute_reader(cohort, attributes, runs, seed, fold, contract)
     kidneys, notes = read_scan(image, contract, place, phase)
     inputs = [_network_input(kidney, augmentation) for kidney in kidneys]
@@ -113,7 +115,7 @@ def network_crop(contract: PreprocessingContract, crop: Sequence[int] | None = N
 
     Args:
         contract: Contract of the model.
-        crop: What the user asks for; that of the profile with this contract when left out.
+        crop: What the user asks for or the model records; that of the profile with this contract when left out.
 
     Raises:
         DataError: if there is no such profile, or the crop is no three numbers.

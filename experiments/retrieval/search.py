@@ -66,6 +66,8 @@ def retrieval(
     model: str | None = None,
     text: Path | None = None,
     base: str | None = None,
+    encoder: str = "aligned",
+    pretrain_tag: str = "",
     replicates: int = 2000,
     extra: list[str] | None = None,
 ) -> int:
@@ -83,6 +85,8 @@ def retrieval(
         model: Folder or hub id of an aligned model; the one that `make pretrain` exported by default.
         text: Folder of its text encoder; the one that `make pretrain` exported by default.
         base: Language model below the text encoder: folder, hub id or smollm2; the recorded one by default.
+        encoder: Aligned encoder of the registry: aligned, or one of the ablations.
+        pretrain_tag: TAG of its pretraining; the results carry it in their name.
         replicates: Bootstrap replicates.
         extra: Further flags, for example `["--data.init_args.batch_size=64"]`.
     """
@@ -90,11 +94,12 @@ def retrieval(
     parts, modules = [], []
     for fold in folds_of(cohort):
         module = _data(data, profile, seed, fold, extra or [])
-        space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base))
+        space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base, encoder, pretrain_tag))
         parts.append(embed_kidneys(space, module, fold))
         modules.append(module)
     table = retrieval_table(parts, replicates)
-    folder = runs / f"renal/{cohort.info.name}/retrieval" / f"aligned-s{seed}"
+    name = "-".join(part for part in (encoder, f"s{seed}", pretrain_tag) if part)
+    folder = runs / f"renal/{cohort.info.name}/retrieval" / name
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "results.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -102,7 +107,7 @@ def retrieval(
     write_parquet(folder / "kidneys.parquet", kidneys.drop(columns=["text", "row"]))
     note = f"{caption(cohort.info)} Found: an identical report, or one that states the same attributes."
     retrieval_figure(folder / "retrieval.png", parts[0].table, *_aligned(parts[0]), modules[0].plan.volumes, note, seed)
-    _log(runs, folder, cohort, table, note, {"profile": profile, "seed": str(seed)})
+    _log(runs, folder, cohort, table, note, {"profile": profile, "seed": str(seed), "encoder": encoder})
     say(f"{format_table(table)}\n{note}\nFolder: {folder.as_posix()}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,92 +10,113 @@ from typing import Any
 import pandas as pd
 
 from datamodules.alignment_data import AlignmentDataModule
-from datamodules.attributes.models import model_source
 from datamodules.cohort import Cohort
-from datamodules.errors import DataError
 from datamodules.files import read_json
 from experiments.attributes.extract import with_attributes
 from experiments.cards import encoder_card
 from experiments.console import counted, is_main_rank, say
-from experiments.encoders import ENCODER_FOLDER, exported_encoder
+from experiments.encoders import ENCODER_FOLDER, exported_encoder, stage_folder
 from experiments.evaluation import caption
 from experiments.launch import Finished, Launch, train
+from experiments.registry import ENCODERS, STAGES
 from experiments.retrieval.scores import recall_statistic
 from experiments.shared_space import EMBEDDINGS
-from experiments.stages.common import Pretraining, already_finished, close, stage_launch
-from experiments.stages.text import text_encoder_folder
+from experiments.stages.common import Pretraining, already_finished, close, placeholders, stage_launch
+from experiments.stages.text_tower import load_source, save_trained, text_tower, trained_options
 from experiments.statistics.bootstrap import bootstrap
 from experiments.suite_cli import SuiteCLI
 from experiments.text.embeddings import embed_texts
 from lightning_modules.alignment import ClipAlignment, paired
 from lightning_modules.metrics.retrieval import retrieval_ranks
-from lightning_modules.networks.aligned import save_aligned
+from lightning_modules.networks.aligned import TEXT, save_aligned
 from lightning_modules.networks.encoders import EncoderConfig
-from lightning_modules.networks.export import weights_sha256
+from lightning_modules.networks.export import WEIGHTS, weights_sha256
+from lightning_modules.networks.text import TextEncoderConfig
 from lightning_modules.networks.text_export import CONFIG, load_text_encoder, read_text_encoder
+from lightning_modules.text_tower import TextTowerAlignment
 
 STAGE = "alignment"
-TITLE = "Image encoder and text embeddings, aligned"
 _RECALL_AT = 5
 
 
-def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
+def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAGE) -> None:
     """Embed the reports, align the image encoder of stage 1 with them, and export the aligned model.
 
     Args:
         wanted: What was asked for.
         cohort: The cohort.
         fold: Fold that will be tested; its kidneys are not trained on.
+        stage: The stage itself, or a variant of it: of the registry.
 
     Raises:
         DataError: if stage 1 or 2 was not run yet, or the folder holds another configuration.
         ModelError: if the text encoder's base cannot be loaded.
     """
     cohort = with_attributes(cohort, wanted.data)
-    image = exported_encoder(wanted.runs, cohort, "stage1", wanted.seed, fold)
-    text = text_encoder_folder(wanted.runs, cohort, wanted.seed, fold)
-    if image is None or text is None:
-        raise DataError(
-            f"Cohort {cohort.info.name} has no text encoder with pretraining seed {wanted.seed}"
-            f"{'' if fold is None else f', fold {fold}'}; run `make pretrain STAGES=text` first."
-        )
-    embeddings = wanted.runs / "renal" / cohort.info.name / EMBEDDINGS
-    options = {
-        "model.init_args.pretrained": image,
-        "model.init_args.pretrained_sha256": weights_sha256(image),
-        "data.init_args.embeddings": embeddings,
+    options = _image_options(wanted, cohort, fold, stage)
+    settings, trained = _text_settings(wanted, cohort, fold, stage)
+    text = text_tower(wanted, cohort, fold, settings)
+    options |= {
         "data.init_args.text_fingerprint": read_text_encoder(text).fingerprint,
         "data.init_args.text_dim": int(read_json(text / CONFIG)["feature_dim"]),
     }
-    launch = stage_launch(wanted, cohort, STAGE, fold, encoder="stage1", options=options)
+    embeddings = {"data.init_args.embeddings": wanted.runs / "renal" / cohort.info.name / EMBEDDINGS}
+    options |= trained_options(text, settings) if trained else embeddings
+    launch = stage_launch(wanted, cohort, stage, fold, encoder=STAGES[stage].start, options=options)
     if already_finished(launch):
         return
-    _embed(launch, cohort, text)
+    if not trained:
+        _embed(launch, cohort, text, settings)
     finished = train(launch, test=False)
     if not is_main_rank():
         return
     summary = f"{_summary(finished)} {caption(cohort.info)}"
-    sha256 = _export(finished, cohort, text, launch.folder / ENCODER_FOLDER, summary)
+    sha256 = _export(finished, cohort, text, launch.folder / ENCODER_FOLDER, STAGES[stage].title, summary)
     done = {"encoder_sha256": sha256, "text_fingerprint": options["data.init_args.text_fingerprint"]}
     close(launch, finished, summary, done, ENCODER_FOLDER)
 
 
-def _embed(launch: Launch, cohort: Cohort, text: Path) -> None:
+def _image_options(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> dict[str, Any]:
+    """The image encoder to start from: that of stage 1 with the same tag where there is one, or random weights."""
+    start = str(STAGES[stage].start)
+    source = ENCODERS[start].stage
+    if source is None:
+        return {}
+    tagged = stage_folder(wanted.runs, cohort, source, wanted.seed, fold, wanted.tag) / ENCODER_FOLDER / WEIGHTS
+    tag = wanted.tag if tagged.is_file() else ""
+    image = exported_encoder(wanted.runs, cohort, start, wanted.seed, fold, tag)
+    assert image is not None
+    return {"model.init_args.pretrained": image, "model.init_args.pretrained_sha256": weights_sha256(image)}
+
+
+def _text_settings(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> tuple[TextEncoderConfig, bool]:
+    """The `text` group of the run, and whether it trains the text encoder."""
+    (files,) = STAGES[stage].files(stage, wanted.profile)
+    launch = stage_launch(wanted, cohort, stage, fold, encoder=STAGES[stage].start, options=placeholders(files))
+    cli = SuiteCLI(launch.arguments(), run=False, parse_only=True)
+    trained = cli.config["model.class_path"].endswith(f".{TextTowerAlignment.__name__}")
+    return TextEncoderConfig.of(cli.config["text"].as_dict()), trained
+
+
+def _embed(launch: Launch, cohort: Cohort, text: Path, settings: TextEncoderConfig) -> None:
     """Put the texts of the run into the cache: those trained on with all their wordings, those selected on as they are.
 
-    The language model is loaded only if one is missing. Where all ranks begin together, each embeds: the cache takes
-    what several of them add.
+    The language model is loaded only if one is missing. Where all ranks begin together, each embeds a share of its own
+    and then what the others have not yet: the cache takes what several of them add, and nobody waits for a rank that
+    is no more.
     """
     cli = SuiteCLI(launch.arguments(), run=False)
     datamodule: AlignmentDataModule = cli.datamodule
     missing = datamodule.cache.missing(datamodule.texts("train") + datamodule.texts("val"))
     if not missing:
         return
-    say(f"Embedding {len(missing)} texts of cohort {cohort.info.name} with the text encoder of stage 2:")
-    named = cli.config["text.base"] or read_text_encoder(text).config.base_name
-    encoder = load_text_encoder(text, base=model_source(str(named))[0])
+    say(f"Embedding {len(missing)} texts of cohort {cohort.info.name}:")
+    encoder = load_text_encoder(text, base=load_source(text, settings))
+    rank, ranks = cli.trainer.global_rank, cli.trainer.world_size
     with counted("texts") as show:
-        embed_texts(encoder, missing, datamodule.cache.folder.parent, progress=show)
+        for share in range(ranks):
+            part = missing[(rank + share) % ranks :: ranks]
+            embed_texts(encoder, part, datamodule.cache.folder.parent, progress=show)
 
 
 def _summary(finished: Finished) -> str:
@@ -114,22 +136,27 @@ def _summary(finished: Finished) -> str:
     )
 
 
-def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, summary: str) -> str:
-    """The aligned model as a folder, which is also that of its image encoder.
+def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, title: str, summary: str) -> str:
+    """The aligned model as a folder, which is also that of its image encoder and holds its text encoder.
 
     Returns:
         SHA-256 of the image encoder's weights.
     """
     module: ClipAlignment = finished.model  # type: ignore[assignment]
-    exported = read_text_encoder(text)
+    if isinstance(module, TextTowerAlignment):
+        save_trained(module.text_encoder.eval(), cohort, folder / TEXT, summary)
+    else:
+        shutil.copytree(text, folder / TEXT, dirs_exist_ok=True)
+    exported = read_text_encoder(folder / TEXT)
     recorded = {
         "fingerprint": exported.fingerprint,
         "base_fingerprint": exported.base_fingerprint,
         **exported.config.recorded(),
     }
     module.model.text_encoder = recorded
+    module.model.crop = tuple(module.trainer.datamodule.augmentation.config.crop)  # type: ignore[attr-defined]
     config = EncoderConfig.of(module.hparams["encoder"])
-    card = encoder_card(TITLE, cohort.info, config, module.contract, summary)
+    card = encoder_card(title, cohort.info, config, module.contract, summary)
     return save_aligned(folder, module.model, f"{card}{_text_section(recorded)}")
 
 
@@ -141,5 +168,5 @@ def _text_section(recorded: dict[str, Any]) -> str:
     similarity = model.embed_image(image) @ model.embed_text(embedding).T
 
 Text embeddings must come from the text encoder that it was aligned with: base {recorded["base_name"]}, fingerprint
-{recorded["fingerprint"]}.
+{recorded["fingerprint"]}. Its adapters lie in the folder `{TEXT}`.
 """

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
+import yaml
 
 from datamodules.cohort import Cohort
 from experiments.console import is_main_rank, say
 from experiments.encoders import stage_folder
 from experiments.launch import Finished, Launch, check_finished, mark_done, read_done
-from experiments.registry import compose
+from experiments.registry import STAGES, compose
 from experiments.tracking import cohort_tags
+
+_KNOWN_LATER = {"text_fingerprint": "unknown", "text_dim": 1, "embeddings": "."}
+"""Arguments of a DataModule that only an earlier stage can give."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,9 @@ class Pretraining:
         runs: Folder of all runs.
         extra: Further flags of the parser.
         parent: MLflow id of the run that all stages are children of.
+        nodes: Machines, each with `devices`.
+        tag: Suffix of the runs' names, for settings that you changed. A stage starts from those before it of the same
+            tag where there are such, else from those without one.
     """
 
     stages: tuple[str, ...] = ()
@@ -38,6 +49,8 @@ class Pretraining:
     runs: Path = Path("runs")
     extra: tuple[str, ...] = ()
     parent: str | None = None
+    nodes: int = 1
+    tag: str = ""
 
     def arguments(self, stage: str) -> dict[str, Any]:
         """The arguments of the command that runs one stage of it again."""
@@ -49,6 +62,8 @@ class Pretraining:
             "devices": self.devices,
             "runs": str(self.runs),
             "extra": list(self.extra),
+            "nodes": self.nodes,
+            "tag": self.tag,
         }
 
 
@@ -75,16 +90,19 @@ def stage_launch(
         task: Downstream task whose labels it uses.
         options: Further flags by dotted key.
     """
-    folder = stage_folder(wanted.runs, cohort, stage, wanted.seed, fold)
+    folder = stage_folder(wanted.runs, cohort, stage, wanted.seed, fold, wanted.tag)
     name = folder.name if fold is None else f"{folder.parent.name}-{folder.name}"
     if config is not None:
         folder, name = folder / config, f"{name}-{config}"
     tags = {**cohort_tags(cohort), "stage": stage, "profile": wanted.profile, "seed": str(wanted.seed)}
+    base = STAGES[stage].variant_of
+    variant = None if base is None else stage
     return Launch(
-        files=compose(config or stage, profile=wanted.profile, encoder=encoder, task=task),
+        files=compose(config or base or stage, profile=wanted.profile, encoder=encoder, task=task, variant=variant),
         options={
             "seed_everything": wanted.seed,
             "trainer.devices": wanted.devices,
+            "trainer.num_nodes": wanted.nodes,
             "data.init_args.root": wanted.data,
             "data.init_args.fold": fold,
             **(options or {}),
@@ -98,6 +116,21 @@ def stage_launch(
         parent=wanted.parent,
         extra=list(wanted.extra),
     )
+
+
+def placeholders(files: Sequence[Path]) -> dict[str, object]:
+    """A value for everything that the DataModule of these files will be told by an earlier stage."""
+    contents = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in files]
+    named = [content["data"]["class_path"] for content in contents if "class_path" in content.get("data", {})]
+    module, _, name = named[-1].rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    return {f"data.init_args.{key}": value for key, value in _KNOWN_LATER.items() if key in parameters}
+
+
+def wait_for_all_ranks() -> None:
+    """Wait until every rank of a run over several processes is here; does nothing in one process."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
 
 
 def already_finished(launch: Launch) -> bool:

@@ -71,9 +71,9 @@ def _wait_for_all_ranks() -> None:
         dist.barrier()
 
 
-def text_encoder_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None) -> Path | None:
+def text_encoder_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None, tag: str = "") -> Path | None:
     """The exported text encoder of a cohort: that of the last objective that was trained; None where there is none."""
-    stage = stage_folder(runs, cohort, STAGE, seed, fold)
+    stage = stage_folder(runs, cohort, STAGE, seed, fold, tag)
     for name in reversed(OBJECTIVES):
         folder = stage / name / ENCODER_FOLDER
         if (folder / ADAPTER).is_file():
@@ -120,12 +120,16 @@ def _summary(model: TextAdaptation, name: str) -> tuple[str, dict[str, float]]:
     loss, _ = bootstrap(partial(_ratio, after, 0), len(after))
     figures = {"start_loss": start.value, "val_loss": loss.value, "texts": float(len(after))}
     text = f"Validation loss {_shown(start)} before and {_shown(loss)} after"
-    if name == "mntp":
+    if before.shape[1] > 2:
         earlier, _ = bootstrap(partial(_ratio, before, 2), len(before))
         accuracy, _ = bootstrap(partial(_ratio, after, 2), len(after))
-        figures |= {"start_accuracy": earlier.value, "token_accuracy": accuracy.value}
-        tokens = int(after[:, 1].sum())
-        text += f", accuracy of {tokens} masked tokens {_shown(earlier)} before and {_shown(accuracy)} after"
+        figures |= {f"start_{model.share}": earlier.value, model.share: accuracy.value}
+        what = (
+            f"accuracy of {int(after[:, 1].sum())} masked tokens"
+            if name == "mntp"
+            else "share of texts nearer to their paraphrase than to every text with one fact changed"
+        )
+        text += f", {what} {_shown(earlier)} before and {_shown(accuracy)} after"
     return f"{text} (95 % interval over texts), n {len(after)} texts; the epoch was chosen on them.", figures
 
 

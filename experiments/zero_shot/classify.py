@@ -48,6 +48,8 @@ def zeroshot(
     model: str | None = None,
     text: Path | None = None,
     base: str | None = None,
+    encoder: str = "aligned",
+    pretrain_tag: str = "",
     extra: list[str] | None = None,
 ) -> int:
     """Classify the tested patients of a task by prompts, without its labels.
@@ -66,6 +68,8 @@ def zeroshot(
         model: Folder or hub id of an aligned model; the one that `make pretrain` exported by default.
         text: Folder of its text encoder; the one that `make pretrain` exported by default.
         base: Language model below the text encoder: folder, hub id or smollm2; the recorded one by default.
+        encoder: Aligned encoder of the registry: aligned, or one of the ablations.
+        pretrain_tag: TAG of its pretraining; the results carry it in their name.
         extra: Further flags, for example `["--data.init_args.batch_size=64"]`.
     """
     choose("TASK", task, dict(TASKS))
@@ -75,18 +79,27 @@ def zeroshot(
     for fold in folds_of(cohort):
         module = _data(task, data, profile, seed, fold, extra or [])
         ordered = prompts.ordered(module.label.classes)
-        space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base))
+        space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base, encoder, pretrain_tag))
         parts.append(classify(space, module, ordered, fold))
     found = _joined(parts)
     table = zero_shot_table(found, draws, seed)
-    name = f"aligned-zeroshot-s{seed}"
+    name = "-".join(part for part in (encoder, "zeroshot", f"s{seed}", pretrain_tag) if part)
     folder = runs / f"renal/{cohort.info.name}/{task}" / name
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(folder / PREDICTIONS, found.predictions)
     per_class = ", ".join(str(count) for count in np.bincount(found.code))
     note = f"{caption(cohort.info)} Prompts a class: {per_class}. {REPORTS}: {_fitted_on(cohort)}."
     write_zero_shot(folder, found, table, f"{TASKS[task].title}, zero-shot", note)
-    _log(runs, folder, cohort, task, name, table, note, {"profile": profile, "seed": str(seed), "draws": str(draws)})
+    _log(
+        runs,
+        folder,
+        cohort,
+        task,
+        name,
+        table,
+        note,
+        {"profile": profile, "seed": str(seed), "draws": str(draws), "encoder": encoder},
+    )
     say(f"{format_table(table)}\n{note}\nFolder: {folder.as_posix()}")
     return 0
 

@@ -22,6 +22,8 @@ from lightning_modules.networks.export import CARD, CONFIG, CONTRACT, WEIGHTS, r
 
 FORMAT = 1
 ALIGNMENT, HEADS = "alignment.json", "alignment.safetensors"
+TEXT = "text"
+"""Folder of the text encoder beside the model (`networks.text_export`), where it was exported too."""
 MAX_LOG_SCALE = math.log(100.0)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -57,14 +59,16 @@ class AlignedModel(nn.Module):
 
     `text_mean`, the mean of the training texts or 0, is taken off every text embedding first: pooled states of a
     language model share a large common part, beside which what tells texts apart is small.
-    `contract` is the preprocessing that an image must have gone through, `text_encoder` says which encoder the text
-    embeddings must come from (`fingerprint`, and its configuration without a path).
+    `contract` is the preprocessing that an image must have gone through, `crop` the centre of its grid [D, H, W] that
+    the network was trained on, and `text_encoder` says which encoder the text embeddings must come from
+    (`fingerprint`, and its configuration without a path).
 
     Args:
         encoder: Which image encoder, and how large.
         config: Heads of the shared space.
         contract: Preprocessing contract of the images.
         text_encoder: What is recorded of the text encoder, as plain data.
+        crop: Voxels D x H x W of a training image, where they are known.
     """
 
     text_mean: torch.Tensor
@@ -75,8 +79,10 @@ class AlignedModel(nn.Module):
         config: AlignedConfig,
         contract: Mapping[str, Any] | None = None,
         text_encoder: Mapping[str, Any] | None = None,
+        crop: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
+        self.crop = crop
         self.encoder_config, self.config = encoder, config
         self.contract, self.text_encoder = dict(contract or {}), dict(text_encoder or {})
         self.image_encoder = build_encoder(encoder)
@@ -129,7 +135,7 @@ class AlignedModel(nn.Module):
         Raises:
             ModelError: if there is no such folder or repository, or a file is absent, damaged or of another format.
         """
-        folder = _folder_of(source)
+        folder = model_folder(source)
         exported = read_encoder(folder)
         missing = [name for name in (ALIGNMENT, HEADS) if not (folder / name).is_file()]
         if missing:
@@ -150,7 +156,8 @@ class AlignedModel(nn.Module):
             )
         known = {field.name for field in fields(AlignedConfig)}
         config = AlignedConfig(**{name: value for name, value in content["alignment"].items() if name in known})
-        model = cls(exported.config, config, exported.contract, content["text_encoder"])
+        crop = content.get("crop")  # models of earlier versions record none
+        model = cls(exported.config, config, exported.contract, content["text_encoder"], crop and tuple(crop))
         try:
             model.image_encoder.load_state_dict(exported.weights)
             remaining = {name for name in model.state_dict() if not name.startswith("image_encoder.")}
@@ -194,6 +201,7 @@ def save_aligned(folder: Path, model: AlignedModel, card: str) -> str:
         "format": FORMAT,
         "alignment": asdict(model.config),
         "text_encoder": model.text_encoder,
+        "crop": model.crop,
         "encoder_sha256": sha256,
     }
     temporary = folder / f".{ALIGNMENT}.part"
@@ -205,8 +213,12 @@ def save_aligned(folder: Path, model: AlignedModel, card: str) -> str:
     return sha256
 
 
-def _folder_of(source: str | Path) -> Path:
-    """The folder itself, or where the hub's files were put."""
+def model_folder(source: str | Path) -> Path:
+    """The folder of an aligned model: the one that is named, or where the hub's files were put.
+
+    Raises:
+        ModelError: if there is neither such a folder nor such a repository.
+    """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -215,7 +227,7 @@ def _folder_of(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    wanted = [WEIGHTS, CONFIG, CONTRACT, CARD, ALIGNMENT, HEADS]
+    wanted = [WEIGHTS, CONFIG, CONTRACT, CARD, ALIGNMENT, HEADS, f"{TEXT}/*"]
     try:
         return Path(snapshot_download(source, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, OSError) as error:

@@ -20,7 +20,7 @@ FORMAT = 1
 KIND = "renal-text-encoder"
 CONFIG, ADAPTER_CONFIG, CARD = "config.json", "adapter_config.json", "README.md"
 ADAPTER, PROJECTION = "adapter_model.safetensors", "projection.safetensors"
-_MAY_DIFFER = ("compute_dtype", "checkpointing", "lora_dropout", "attention_dropout")
+MAY_DIFFER = ("compute_dtype", "checkpointing", "lora_dropout", "attention_dropout")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def load_text_encoder(
     differing = [
         f"{name}: {recorded.get(name)} there, {value} here"
         for name, value in how.items()
-        if name not in _MAY_DIFFER and recorded.get(name) != value
+        if name not in MAY_DIFFER and recorded.get(name) != value
     ]
     if differing:
         raise ModelError(

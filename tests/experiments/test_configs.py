@@ -11,10 +11,14 @@ import pytest
 import yaml
 
 from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose
-from experiments.suite_cli import SuiteCLI
+from experiments.stages.common import placeholders
+from experiments.suite_cli import SuiteCLI, command_line
 
 ROOT = Path(__file__).parents[2]
-PARTS = [part for name, entry in STAGES.items() for part in entry.parts or (name,)]
+# What a published encoder reads has a size of its own, and sets that of the crop and the batch.
+PUBLISHED_KEYS = ("augmentation", "optimizer", "data")
+PARTS = [part for name, entry in STAGES.items() for part in entry.parts or (name,) if not entry.variant_of]
+VARIANTS = [name for name, entry in STAGES.items() if entry.variant_of]
 
 
 @pytest.mark.parametrize(("axis", "names"), [("task", TASKS), ("encoder", ENCODERS), ("profile", PROFILES)])
@@ -46,6 +50,26 @@ def test_the_attribute_stage_parses(profile: str) -> None:
     assert resolved["data"]["init_args"]["batch_size"] > 1
 
 
+def test_every_variant_has_a_file_and_an_encoder() -> None:
+    assert {path.stem for path in (CONFIGS / "variant").glob("*.yaml")} == set(VARIANTS)
+    assert set(VARIANTS) <= {entry.stage for entry in ENCODERS.values()}
+
+
+@pytest.mark.parametrize("stage", VARIANTS)
+def test_every_variant_parses(stage: str) -> None:
+    (files,) = STAGES[stage].files(stage, "demo")
+    arguments = command_line([*files, CONFIGS / "cohort" / "demo.yaml"], placeholders(files))
+    resolved = SuiteCLI(arguments, run=False, parse_only=True).resolved_config()
+    assert resolved["model"]["init_args"]["micro_batch"] == 32
+    changed = {
+        "alignment_base_text": "text" not in resolved,
+        "alignment_one_stage": resolved["optimizer"]["backbone_lr"] is None,
+        "alignment_infonce": resolved["model"]["init_args"]["loss"] == "infonce",
+        "alignment_lora": resolved["model"]["init_args"].get("text_lr") == 1e-4,
+    }
+    assert changed[stage]
+
+
 def _resolved(files: list[Path]) -> dict[str, Any]:
     arguments = [*(f"--config={path}" for path in files), f"--config={CONFIGS / 'cohort' / 'demo.yaml'}"]
     return SuiteCLI(arguments, run=False, parse_only=True).resolved_config()
@@ -62,14 +86,14 @@ def test_every_stage_has_a_schedule_for_every_profile() -> None:
 
 
 def test_no_file_is_left_over() -> None:
-    known = {"base.yaml", "cohort", "encoder", "profile", "schedule", "stage", "task"}
+    known = {"base.yaml", "cohort", "encoder", "profile", "schedule", "stage", "sweep", "task", "variant"}
     assert {path.name for path in CONFIGS.iterdir()} == known
     for path in CONFIGS.rglob("*.yaml"):
         assert isinstance(yaml.safe_load(path.read_text()), dict), path
 
 
 def test_an_axis_sets_its_own_keys_only() -> None:
-    for axis, allowed in (("task", {"data", "model"}), ("encoder", {"encoder", "contract", "model"})):
+    for axis, allowed in (("task", {"data", "model"}), ("encoder", {"encoder", "contract", "model", *PUBLISHED_KEYS})):
         for path in (CONFIGS / axis).glob("*.yaml"):
             assert set(yaml.safe_load(path.read_text())) <= allowed, path
 

@@ -1,0 +1,94 @@
+"""The text side of an alignment: the encoder of stage 2, or the ablation's base as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datamodules.attributes.models import model_source
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError
+from experiments.cards import text_card
+from experiments.console import is_main_rank
+from experiments.encoders import ENCODER_FOLDER
+from experiments.launcher import wait_for_main
+from experiments.stages.common import Pretraining
+from experiments.stages.text import text_encoder_folder
+from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
+from lightning_modules.networks.text_export import ADAPTER, MAY_DIFFER, read_text_encoder, save_text_encoder
+
+
+def text_tower(wanted: Pretraining, cohort: Cohort, fold: int | None, settings: TextEncoderConfig) -> Path:
+    """The folder of the text encoder that an alignment starts from.
+
+    Args:
+        wanted: What was asked for.
+        cohort: The cohort.
+        fold: Fold that will be tested.
+        settings: The `text` group of the run; without adapters its base is taken as it is.
+
+    Raises:
+        DataError: if stage 2 was not run yet.
+        ModelError: if the base cannot be loaded.
+    """
+    if not settings.adapter:
+        return _base_folder(wanted, cohort, settings)
+    found = None
+    for tag in dict.fromkeys((wanted.tag, "")):
+        found = found or text_encoder_folder(wanted.runs, cohort, wanted.seed, fold, tag)
+    if found is None:
+        raise DataError(
+            f"Cohort {cohort.info.name} has no text encoder with pretraining seed {wanted.seed}"
+            f"{'' if fold is None else f', fold {fold}'}; run `make pretrain STAGES=text` first."
+        )
+    return found
+
+
+def text_source(settings: TextEncoderConfig) -> tuple[str, str]:
+    """Where the base of a configuration is, and what is recorded of it: never a path."""
+    source = model_source(str(settings.base or settings.base_name))[0]
+    if not settings.base:
+        return source, settings.base_name
+    return source, Path(source).name if Path(source).is_dir() else source
+
+
+def load_source(folder: Path, settings: TextEncoderConfig) -> str:
+    """Where the base of an exported text encoder is."""
+    return model_source(str(settings.base or read_text_encoder(folder).config.base_name))[0]
+
+
+def trained_options(folder: Path, settings: TextEncoderConfig) -> dict[str, Any]:
+    """Flags of a run that trains the text encoder of a folder: its settings, and where its base and adapters are."""
+    exported = read_text_encoder(folder)
+    given = {f"text.{name}": value for name, value in exported.config.recorded().items() if name not in MAY_DIFFER}
+    weights = {"text_pretrained": folder, "text_sha256": exported.sha256}
+    return {
+        **given,
+        "text.base": load_source(folder, settings),
+        **{f"model.init_args.{name}": value for name, value in weights.items()},
+    }
+
+
+def save_trained(encoder: TextEncoder, cohort: Cohort, folder: Path, summary: str) -> None:
+    """Write a text encoder that was trained in alignment."""
+    title = "Text encoder, trained with the image encoder"
+    card = text_card(title, cohort.info, encoder.config, encoder.base_fingerprint, summary)
+    save_text_encoder(folder, encoder, card)
+
+
+def _base_folder(wanted: Pretraining, cohort: Cohort, settings: TextEncoderConfig) -> Path:
+    """The un-adapted base as an exported text encoder; it depends on no cohort and no seed and is made once."""
+    source, name = text_source(settings)
+    config = replace(settings, base=source, base_name=name, projection=None)
+    digest = hashlib.sha256(json.dumps(config.recorded(), sort_keys=True).encode()).hexdigest()[:8]
+    folder = wanted.runs / "renal" / cohort.info.name / "text" / f"base-{digest}" / ENCODER_FOLDER
+    if not is_main_rank():
+        wait_for_main("text encoder", (folder / ADAPTER).is_file)
+    elif not (folder / ADAPTER).is_file():
+        encoder = TextEncoder(config)
+        title = f"Language model {name}, un-adapted"
+        save_text_encoder(folder, encoder, text_card(title, cohort.info, config, encoder.base_fingerprint, ""))
+    return folder
