@@ -22,8 +22,18 @@ EXTRACTOR ?= rules## who reads attributes out of reports: rules, llm
 COMPARE   ?=## second extractor, for the agreement
 MODEL     ?= smollm2## language model of the extractor llm: folder, hub id, smollm2
 REVIEW    ?=## CSV of a reviewer's corrections
-DEVICES   ?= auto## devices, as Lightning's Trainer takes them
+PRETRAIN_TAG ?=## TAG of the pretraining whose encoder ENCODER= takes
+DEVICES   ?= auto## devices of each node, as Lightning's Trainer takes them
+NODES     ?= 1## machines that a training command runs on; LAUNCH= says what starts it on each
+LAUNCH    ?=## what starts the processes of a training command: srun, or torchrun with its flags
 RUNS      ?= runs## folder of all runs and of the MLflow store
+JOB       ?= pretrain## training target that submit gives to SLURM
+JOBS      ?= 1## points of a curve that run side by side, each with a GPU or a share of the cores of its own
+PARAMS    ?=## YAML file of hyper-parameters for finetune, for example a sweep's best.yaml
+TRIALS    ?= 20## trials of a sweep in all, over all of its workers
+SPACE     ?= finetune## search space of a sweep: finetune, pretrained, survival, or a YAML file
+PRUNER    ?= median## which trials of a sweep end early: median, hyperband, none
+STORAGE   ?=## database that the workers of a sweep share, as a URL; a SQLite file under RUNS by default
 TAG       ?=## suffix of a run whose configuration you changed
 PATIENTS  ?= 1000## number of patients of the phantom cohort
 SOURCE    ?=## folder or manifest to import
@@ -33,6 +43,7 @@ KIND      ?= auto## kind of source: auto, kits23, manifest, dicom, tcia
 OPTIONS   ?= {}## options of the source as YAML, for example OPTIONS='{sites: sites.csv}'
 RUN       ?=## run folder or MLflow id to resume
 BENCH     ?= data## benchmark to run: data, train, text, encoding, contrastive, statistics
+WEIGHTS   ?= $(or $(RENAL_WEIGHTS),weights)## folder of published weights: WEIGHTS/<encoder>/<file>
 PORT      ?= 5000## port of the MLflow page
 ARGS      ?=## further flags of the command
 WORKERS   ?= 2## processes that run tests side by side, each with one thread
@@ -49,9 +60,15 @@ endif
 BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := $(BIN)/python
 RUN_SUITE := $(PY) -m experiments
+export RENAL_WEIGHTS := $(WEIGHTS)
+# torchrun starts Python itself; anything else is put before it.
+TRAIN_SUITE = $(if $(filter torchrun,$(firstword $(LAUNCH))),$(BIN)/$(LAUNCH) -m experiments,$(LAUNCH) $(RUN_SUITE))
+PRETRAINED = $(if $(PRETRAIN_TAG),--pretrain_tag "$(PRETRAIN_TAG)")
+ALIGNED = $(if $(filter-out scratch,$(ENCODER)),--encoder $(ENCODER)) $(PRETRAINED)
+ON_DEVICES = --devices $(DEVICES) --nodes $(NODES)
 
-.PHONY: help setup cohort import data-check qc reports attributes pretrain pretrain-image pretrain-text \
-  pretrain-alignment finetune curve probe compare evaluate-text zeroshot retrieval embed resume ui doctor figure benchmarks \
+.PHONY: help setup cohort import volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
+  pretrain-alignment finetune curve sweep probe compare evaluate-text zeroshot retrieval embed submit resume ui doctor figure benchmarks \
   test lint clean
 
 help: ## explain targets and variables
@@ -87,6 +104,13 @@ endif
 import: $(READY) ## import scans as a cohort: SOURCE=folder or manifest, OUT=cohort folder
 	$(RUN_SUITE) import --source "$(SOURCE)" --out "$(OUT)" --kind $(KIND) --options '$(OPTIONS)' --profile $(PROFILE) $(ARGS)
 
+volumes: $(READY) $(COHORT) ## write the volumes that ENCODER reads, from the sources of the cohort DATA
+	$(RUN_SUITE) volumes --encoder $(ENCODER) --data "$(DATA)" --profile $(PROFILE) \
+	  $(if $(SOURCE),--source "$(SOURCE)" --kind $(KIND) --options '$(OPTIONS)') $(ARGS)
+
+encoders: $(READY) ## every encoder: what it reads, its licence, what is here, how to get the rest
+	$(RUN_SUITE) encoders --data "$(DATA)" --runs "$(RUNS)" --profile $(PROFILE) --pretrain_seed $(PRETRAIN_SEED)
+
 data-check: $(READY) ## check the cohort DATA: findings as PASS, WARN, FAIL, and as JSON
 	$(RUN_SUITE) data-check --data "$(DATA)" $(ARGS)
 
@@ -102,8 +126,8 @@ attributes: $(READY) $(COHORT) ## read attributes out of the reports: EXTRACTOR=
 
 # --- training ---------------------------------------------------------------------------------------------------
 pretrain: $(READY) $(COHORT) ## run the pretraining stages in order; finished stages are skipped
-	$(RUN_SUITE) pretrain $(if $(STAGES),--stages '["$(STAGES)"]') --data "$(DATA)" --profile $(PROFILE) --seed $(SEED) \
-	  --devices $(DEVICES) --runs "$(RUNS)" $(ARGS)
+	$(TRAIN_SUITE) pretrain $(if $(STAGES),--stages '["$(STAGES)"]') --data "$(DATA)" --profile $(PROFILE) --seed $(SEED) \
+	  $(ON_DEVICES) --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
 
 pretrain-image: STAGES = image
 pretrain-image: pretrain ## run stage 1 alone: the image encoder, supervised by report attributes
@@ -115,15 +139,22 @@ pretrain-alignment: STAGES = alignment
 pretrain-alignment: pretrain ## run stage 3 alone: image and text encoder in one space
 
 finetune: $(READY) $(COHORT) ## train and test one point: TASK=, FRACTION=, ENCODER=, SEED=, PROFILE=, DATA=
-	$(RUN_SUITE) finetune --task $(TASK) --fraction $(FRACTION) --encoder $(ENCODER) --mode $(MODE) --seed $(SEED) \
-	  --pretrain_seed $(PRETRAIN_SEED) --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" \
-	  --tag "$(TAG)" $(ARGS)
+	$(TRAIN_SUITE) finetune --task $(TASK) --fraction $(FRACTION) --encoder $(ENCODER) --mode $(MODE) --seed $(SEED) \
+	  --pretrain_seed $(PRETRAIN_SEED) $(PRETRAINED) --data "$(DATA)" --profile $(PROFILE) $(ON_DEVICES) --runs "$(RUNS)" \
+	  --tag "$(TAG)" $(if $(PARAMS),--params "$(PARAMS)") $(ARGS)
 
 curve: $(READY) $(COHORT) ## all points of a data-efficiency curve: TASK=, ENCODERS=, FRACTIONS=, SEEDS=, MODE=
-	$(RUN_SUITE) curve --task $(TASK) $(if $(ENCODERS),--encoders '[$(ENCODERS)]') \
+	$(TRAIN_SUITE) curve --task $(TASK) $(if $(ENCODERS),--encoders '[$(ENCODERS)]') \
 	  $(if $(FRACTIONS),--fractions '[$(FRACTIONS)]') $(if $(SEEDS),--seeds '[$(SEEDS)]') --mode $(MODE) \
-	  --pretrain_seed $(PRETRAIN_SEED) --data "$(DATA)" --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" \
-	  --tag "$(TAG)" $(ARGS)
+	  --pretrain_seed $(PRETRAIN_SEED) $(PRETRAINED) --data "$(DATA)" --profile $(PROFILE) $(ON_DEVICES) --runs "$(RUNS)" \
+	  --jobs $(JOBS) --tag "$(TAG)" $(ARGS)
+
+# The URL may hold a password, so that it is on no command line.
+sweep: export SWEEP_STORAGE := $(or $(STORAGE),$(SWEEP_STORAGE))
+sweep: $(READY) $(COHORT) ## search hyper-parameters on validation patients: TASK=, ENCODER=, FRACTION=, TRIALS=, SPACE=, STORAGE=
+	$(RUN_SUITE) sweep --task $(TASK) --encoder $(ENCODER) --fraction $(FRACTION) --trials $(TRIALS) --space "$(SPACE)" \
+	  --pruner $(PRUNER) --mode $(MODE) --seed $(SEED) --pretrain_seed $(PRETRAIN_SEED) $(PRETRAINED) --data "$(DATA)" \
+	  --profile $(PROFILE) --devices $(DEVICES) --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
 
 probe: $(READY) $(COHORT) ## linear models on an encoder's frozen features, attribute by attribute: ENCODER=
 	$(RUN_SUITE) probe --encoder $(ENCODER) --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) \
@@ -136,14 +167,17 @@ evaluate-text: $(READY) $(COHORT) ## text encoders against their base and TF-IDF
 	$(RUN_SUITE) evaluate-text --data "$(DATA)" --seed $(SEED) --runs "$(RUNS)" $(ARGS)
 
 zeroshot: $(READY) $(COHORT) ## classify without labels, by prompts, with the aligned model: TASK=
-	$(RUN_SUITE) zeroshot --task $(TASK) --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) --runs "$(RUNS)" $(ARGS)
+	$(RUN_SUITE) zeroshot --task $(TASK) $(ALIGNED) --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) --runs "$(RUNS)" $(ARGS)
 
 retrieval: $(READY) $(COHORT) ## reports by scans and scans by reports, with the aligned model
-	$(RUN_SUITE) retrieval --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) --runs "$(RUNS)" $(ARGS)
+	$(RUN_SUITE) retrieval $(ALIGNED) --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) --runs "$(RUNS)" $(ARGS)
 
 embed: $(READY) ## one scan: embedding, attributes, nearest reports, zero-shot: SOURCE=scan MASK=mask OUT=
 	$(RUN_SUITE) embed --image "$(SOURCE)" $(if $(MASK),--mask "$(MASK)") $(if $(OUT),--out "$(OUT)") \
 	  --runs "$(RUNS)" $(ARGS)
+
+submit: ## give a training target to SLURM, queued again at its time limit: JOB=pretrain, finetune, curve, NODES=
+	sbatch --export=ALL --nodes=$(NODES) cluster/train.sbatch $(JOB) # the variables travel in MAKEFLAGS
 
 resume: $(READY) ## go on with an interrupted run: RUN=folder or MLflow id
 	$(RUN_SUITE) resume "$(RUN)" --runs "$(RUNS)"

@@ -11,6 +11,8 @@ import threading
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.requeue import Requeued
+
 GRACE_S = 60.0
 """Seconds that rank 0 has to close its logs before it is ended: on a GPU it may wait for a rank that is no more."""
 
@@ -66,7 +68,7 @@ class EndTogether(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """End the other ranks, and this one."""
-        if trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt):
+        if trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt | Requeued):
             return
         if trainer.global_rank > 0:
             sentence = failure_sentence(exception) or f"{type(exception).__name__}: {exception}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 COMMANDS: dict[str, tuple[str, str]] = {
     "cohort": ("experiments.cohorts", "cohort"),
     "import": ("experiments.cohorts", "import_cohort"),
+    "volumes": ("experiments.published.volumes", "volumes"),
+    "encoders": ("experiments.published.table", "encoders"),
     "data-check": ("experiments.cohorts", "data_check"),
     "qc": ("experiments.quality", "qc"),
     "reports": ("experiments.reports", "reports"),
@@ -31,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate-text": ("experiments.text.evaluation", "evaluate_text"),
     "masked-loss": ("experiments.text.masked", "masked_loss"),
     "curve": ("experiments.curves.curve", "curve"),
+    "sweep": ("experiments.sweep.sweep", "sweep"),
     "compare": ("experiments.compare", "compare"),
     "resume": (__name__, "resume"),
     "doctor": ("experiments.doctor", "doctor"),
@@ -53,6 +57,9 @@ def finetune(
     pretrain_seed: int = 42,
     extra: list[str] | None = None,
     mode: str = "finetune",
+    params: Path | None = None,
+    nodes: int = 1,
+    pretrain_tag: str = "",
 ) -> int:
     """Train and test one point of a data-efficiency curve.
 
@@ -69,12 +76,20 @@ def finetune(
         pretrain_seed: Seed of the pretraining whose encoder is used.
         extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
         mode: `finetune`, or `probe` for a linear model on frozen features.
+        params: YAML file of hyper-parameters on top of the configuration, for example a sweep's `best.yaml`.
+        nodes: Machines, each with `devices`; more than one is started by torchrun or srun.
+        pretrain_tag: TAG of the pretraining whose encoder is used; also that of the run where it has none.
     """
     from experiments import finetune as command
+    from experiments.launcher import check_launcher
 
-    flags = tuple(extra or ())
-    point = command.Point(task, fraction, encoder, profile, data, seed, devices, runs, tag, pretrain_seed, flags, mode)
-    command.finetune(point)
+    check_launcher(nodes)
+    flags = (*(() if params is None else (f"--config={params}",)), *(extra or ()))
+    named = tag or pretrain_tag
+    point = command.Point(
+        task, fraction, encoder, profile, data, seed, devices, runs, named, pretrain_seed, flags, mode
+    )
+    command.finetune(replace(point, nodes=nodes, pretrain_tag=pretrain_tag))
     return 0
 
 
@@ -86,6 +101,8 @@ def pretrain(
     devices: str = "auto",
     runs: Path = Path("runs"),
     extra: list[str] | None = None,
+    nodes: int = 1,
+    tag: str = "",
 ) -> int:
     """Run the pretraining stages in order, each skipped when it is finished.
 
@@ -96,12 +113,15 @@ def pretrain(
         seed: Seed.
         devices: Devices, as Lightning's Trainer takes them.
         runs: Folder of all runs.
-        extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
+        extra: Further flags, for example `["--optimizer.lr=1e-4"]`; each stage that is asked for must know them.
+        nodes: Machines, each with `devices`; more than one is started by torchrun or srun.
+        tag: Suffix of the runs' names, for settings that you changed.
     """
     from experiments.pretrain import Pretraining, parse_stages
     from experiments.pretrain import pretrain as command
 
-    command(Pretraining(parse_stages(stages), profile, data, seed, devices, runs, tuple(extra or ())))
+    wanted = Pretraining(parse_stages(stages), profile, data, seed, devices, runs, tuple(extra or ()))
+    command(replace(wanted, nodes=nodes, tag=tag))
     return 0
 
 

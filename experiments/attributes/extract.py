@@ -23,6 +23,7 @@ from datamodules.errors import DataError, raise_failures
 from datamodules.files import read_json, read_parquet, replacing, write_json, write_parquet
 from experiments.attributes.report import draw_report, print_report
 from experiments.console import is_main_rank, progress_bar, say
+from experiments.launcher import wait_for_main
 from experiments.registry import choose
 
 _RUN = "attributes_run"
@@ -41,6 +42,8 @@ def with_attributes(cohort: Cohort, data: Path) -> Cohort:
     if is_main_rank():
         say("The cohort has no attribute table yet; reading its reports by rules (`make attributes` does more).")
         attributes(data)
+    else:
+        wait_for_main("attribute table", (data / "attributes.parquet").is_file)
     return Cohort.load(data)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from mlflow.tracking import MlflowClient
 
 from datamodules.cohort import Cohort
@@ -17,11 +17,13 @@ from datamodules.roi import RoiDataModule, labelled
 from datamodules.splits import FRACTIONS
 from experiments.console import is_main_rank, say
 from experiments.curves.figure import curve_figure
+from experiments.curves.points import run_points
 from experiments.curves.results import Curve, Skipped, collect, curve_table, format_curve, reached_table, zero_shot_rows
 from experiments.encoders import exported_encoder, folds_of
 from experiments.evaluation import caption
-from experiments.finetune import curve_run, finetune
-from experiments.launch import DONE
+from experiments.finetune import curve_run
+from experiments.launcher import check_launcher
+from experiments.locks import held
 from experiments.plots.style import save
 from experiments.point import Point, mode_suffix
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
@@ -47,6 +49,9 @@ def curve(
     tag: str = "",
     pretrain_seed: int = 42,
     extra: list[str] | None = None,
+    nodes: int = 1,
+    pretrain_tag: str = "",
+    jobs: int = 1,
 ) -> int:
     """Run all points of a data-efficiency curve: encoders x label fractions x seeds.
 
@@ -69,6 +74,13 @@ def curve(
         tag: Suffix of the runs' names, for a configuration that you changed.
         pretrain_seed: Seed of the pretraining whose encoders are used.
         extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
+        nodes: Machines, each with `devices`; more than one is started by torchrun or srun.
+        pretrain_tag: TAG of the pretraining whose encoders are used; also that of the runs where they have none.
+        jobs: Points that run side by side, each in a process with a GPU, or a share of the cores, of its own. The same
+            command on several machines with one disk shares the points of a curve among them.
+
+    Returns:
+        0, or 1 if a point failed; the others are run and collected all the same.
     """
     choose("TASK", task, dict(TASKS))
     choose("MODE", mode, dict(MODES))
@@ -81,15 +93,45 @@ def curve(
     if outside:
         raise DataError(f"FRACTIONS={outside[0]:g} was asked for; expected shares of the labels in (0, 1].")
     cohort = Cohort.load(data)
-    first = Point(task, 1.0, "scratch", profile, data, chosen[0], devices, runs, tag, pretrain_seed)
-    first = replace(first, extra=tuple(extra or ()), mode=mode)
+    check_launcher(nodes)
+    first = Point(task, 1.0, "scratch", profile, data, chosen[0], devices, runs, tag or pretrain_tag, pretrain_seed)
+    first = replace(first, extra=tuple(extra or ()), mode=mode, nodes=nodes, pretrain_tag=pretrain_tag)
+    _check_jobs(jobs, first)
     plan = _plan(first, cohort, names, shares, chosen)
     for skipped in plan.skipped:
         say(f"Skipped: {skipped.words}")
-    _run(plan, cohort)
+    points = plan.points()
+    plan = replace(plan, failed=run_points(points, cohort, jobs, 1 if jobs > 1 else _ranks(first)))
+    if len(plan.failed) == len(points):
+        raise DataError(f"None of the {len(points)} points could be run. {next(iter(plan.failed.values()))}")
     if is_main_rank():
-        _publish(plan, cohort)
-    return 0
+        with held(first.folder(cohort).parent / f".curve{mode_suffix(mode, first.tag)}.lock"):
+            _publish(plan, cohort)
+        for name, reason in plan.failed.items():
+            say(f"Failed: {name}: {reason}")
+        if plan.failed:
+            say(f"{len(plan.failed)} of {len(points)} points failed; the same command runs them again.")
+    return 1 if plan.failed else 0
+
+
+def _check_jobs(jobs: int, first: Point) -> None:
+    if jobs < 1:
+        raise DataError(f"JOBS={jobs} was asked for; expected at least 1.")
+    if jobs > 1 and (str(first.devices) not in ("auto", "1") or first.nodes > 1):
+        raise DataError(
+            f"JOBS={jobs} was asked for with DEVICES={first.devices} and NODES={first.nodes}; a point that runs beside "
+            "others has one device. Take JOBS=1, or leave DEVICES= and NODES= out."
+        )
+
+
+def _ranks(point: Point) -> int:
+    """Processes that train one point together."""
+    alone = torch.cuda.device_count() <= 1 or str(point.devices) == "1"
+    if alone and str(point.devices) in ("auto", "1") and point.nodes == 1:
+        return 1
+    files = compose("finetune", profile=point.profile, encoder="size", task=point.task)
+    options = {"trainer.devices": point.devices, "trainer.num_nodes": point.nodes, "data.init_args.root": point.data}
+    return int(SuiteCLI(command_line(files, options, point.extra), run=False).trainer.world_size)
 
 
 def _once(name: str, values: Sequence[Value]) -> list[Value]:
@@ -106,7 +148,7 @@ def _plan(first: Point, cohort: Cohort, names: list[str], shares: list[float], s
     for name in names:
         try:
             for fold in folds_of(cohort):
-                exported_encoder(first.runs, cohort, name, first.pretrain_seed, fold)
+                exported_encoder(first.runs, cohort, name, first.pretrain_seed, fold, first.pretrain_tag)
             check_columns(modules[0].label, ENCODERS[name].columns)
             kept.append(name)
         except DataError as error:
@@ -143,26 +185,6 @@ def _labels(module: RoiDataModule, fraction: float, seed: int) -> int:
     return len(labelled(train, module.label, fraction, seed))
 
 
-def _run(plan: Curve, cohort: Cohort) -> None:
-    """Every point that is not finished; the time left is that of those, at the pace of those run so far."""
-    points = plan.points()
-    waiting = sum(not (point.folder(cohort) / DONE).is_file() for point in points)
-    say(f"{len(points)} points, of which {len(points) - waiting} are finished already.")
-    started, ran = time.monotonic(), 0
-    for number, point in enumerate(points, start=1):
-        finished = (point.folder(cohort) / DONE).is_file()
-        if not finished:
-            gone = time.monotonic() - started
-            left = f", about {_minutes(gone / ran * (waiting - ran))} left" if ran else ""
-            say(f"Point {number} of {len(points)}: {point.name}{left}")
-        finetune(point, report=False)  # of a finished one it checks that the configuration is the same
-        ran += not finished
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
 def _publish(plan: Curve, cohort: Cohort) -> None:
     """Table, figure, sentences, and the curve in MLflow."""
     first = plan.first
@@ -177,6 +199,7 @@ def _publish(plan: Curve, cohort: Cohort) -> None:
         with replacing(path) as temporary:
             frame.to_csv(temporary, index=False)
     note = " ".join([caption(cohort.info), *(f"Skipped: {skipped.short}" for skipped in plan.skipped)])
+    note += f" {len(plan.failed)} points failed and are left out." if plan.failed else ""
     how = "linear probe" if first.mode == "probe" else "fine-tuned"
     save(curve_figure(table, metric, plan.labels, f"{TASKS[first.task].title}, {how}", note), paths[2])
     _log(plan, cohort, table.dropna(subset=["value"]), paths, note)
