@@ -21,8 +21,11 @@ from experiments.point import mode_suffix
 from experiments.registry import ENCODERS, MODES, TASKS, choose
 from experiments.statistics.bootstrap import bootstrap, percentile_interval, seed_mean, two_sided_p
 from experiments.statistics.estimate import Estimate
+from experiments.statistics.multiplicity import benjamini_hochberg, holm
 
 REPORTED = ("internal", "pooled external", "folds")
+CORRECTIONS = {"holm": ("Holm", holm), "benjamini_hochberg": ("Benjamini and Hochberg", benjamini_hochberg)}
+"""Name and function of every correction of p values for several comparisons."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,13 @@ def compare(
     tag: str = "",
     replicates: int = 2000,
     mode: str = "finetune",
+    correction: str = "holm",
 ) -> int:
     """Compare the encoders of all finished points of a task, fraction by fraction.
 
     The metric of the task (AUC, or C-index of every endpoint) is averaged over the seeds that all encoders of a
     fraction have; its interval and that of the difference to the reference are percentiles of a bootstrap over
-    patients, the same patients for every encoder and seed.
+    patients, the same patients for every encoder and seed. The p values are corrected for all comparisons of the table.
 
     Args:
         task: Downstream task.
@@ -78,7 +82,10 @@ def compare(
         tag: Only runs with this TAG.
         replicates: Bootstrap replicates.
         mode: `finetune` for fine-tuned points, `probe` for linear probes.
+        correction: Of the p values: `holm` holds the chance of any false finding, `benjamini_hochberg` the share of
+            false ones among the findings.
     """
+    choose("CORRECTION", correction, dict(CORRECTIONS))
     choose("TASK", task, dict(TASKS))
     choose("MODE", mode, dict(MODES))
     choose("REFERENCE", reference, dict(ENCODERS))
@@ -89,22 +96,33 @@ def compare(
             f"No finished run of task {task} on cohort {cohort.info.name} is in {runs.name}"
             f"{f' with TAG={tag}' if tag else ''}; run `make finetune TASK={task} ENCODER=...` first."
         )
-    table = comparison_table(points, reference, replicates)
+    table = comparison_table(points, reference, replicates, correction)
     path = runs / f"renal/{cohort.info.name}/{task}" / f"comparison{mode_suffix(mode, tag)}.csv"
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
     text = format_comparison(table, reference, metric_of(points[0].predictions))
+    compared = int(table["p"].notna().sum())
+    if compared:
+        text += f"\np corrected for {compared} comparisons by {CORRECTIONS[correction][0]}; uncorrected in the table."
     say(f"{text}\n{caption(cohort.info)}\nTable: {path.as_posix()}")
     return 0
 
 
-def comparison_table(points: list[Finished], reference: str, replicates: int = 2000) -> pd.DataFrame:
+def comparison_table(
+    points: list[Finished], reference: str, replicates: int = 2000, correction: str = "holm"
+) -> pd.DataFrame:
     """The metric of every encoder and its paired difference to the reference.
+
+    Args:
+        points: Finished points of one task.
+        reference: Encoder that the others are compared with.
+        replicates: Bootstrap replicates.
+        correction: One of `CORRECTIONS`, over all comparisons of the table.
 
     Returns:
         Columns fraction, group, endpoint (survival only), encoder, seeds, n, what is counted (positives, minority or
-        events), the metric (auroc or c_index), low, high, difference, difference_low, difference_high, p; the
-        difference is NaN for the reference itself and where it was not run.
+        events), the metric (auroc or c_index), low, high, difference, difference_low, difference_high, p,
+        p_corrected; the difference is NaN for the reference itself and where it was not run.
     """
     rows: list[dict[str, object]] = []
     for fraction in sorted({point.fraction for point in points}):
@@ -126,7 +144,8 @@ def comparison_table(points: list[Finished], reference: str, replicates: int = 2
     metric = metric_of(points[0].predictions)
     columns = ["fraction", "group", *(["endpoint"] if metric is C_INDEX else []), "encoder", "seeds", "n", metric.count]
     columns += [metric.name, "low", "high", "difference", "difference_low", "difference_high", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_corrected=CORRECTIONS[correction][1](table["p"].to_numpy(dtype=float)))
 
 
 @dataclass(frozen=True)
@@ -184,7 +203,7 @@ def format_comparison(table: pd.DataFrame, reference: str, metric: Metric) -> st
         gain = ""
         if np.isfinite(row["difference"]):
             interval = f"({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
-            gain = f"{row['difference']:+.3f} {interval}, p {row['p']:.3f}"
+            gain = f"{row['difference']:+.3f} {interval}, p {row['p_corrected']:.3f}"
         value = with_interval(row[metric.name], row["low"], row["high"])
         lines.append(
             f"{row['fraction']:7.0%}  {row_name(row):24s}{row['encoder']:12s}{row['seeds']:6d}{row['n']:5d}"

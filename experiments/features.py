@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from datamodules.errors import DataError
-from datamodules.files import replacing
 from datamodules.streaming import VolumeDataModule
-from experiments.console import progress_bar, say
+from experiments.console import is_main_rank, progress_bar, say
+from experiments.feature_cache import FeatureCache, volume_keys
+from experiments.locks import held
 from experiments.statistics.means import owner_mean
 
 _BATCH = 32
+_VOXELS = 1 << 22
+"""Voxels that go through a network at once, so that a large input does not take all memory."""
+_KEEP_EVERY_S = 20.0
 
 
 def weights_hash(network: nn.Module) -> str:
@@ -29,18 +33,17 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def _cache_file(folder: Path, network: nn.Module, module: VolumeDataModule) -> Path:
-    """One file for each encoder, preprocessing and set of volumes; other volumes at the same places are others."""
-    volumes = module.plan.volumes
-    told_apart = f"{module.wanted.hash} {module.augmentation.config.crop} {volumes.index.to_csv(index=False)}"
-    data = hashlib.sha256(told_apart.encode()).hexdigest()[:12]
-    return folder / f"{weights_hash(network)}-{data}.npz"
+def _cache(folder: Path, network: nn.Module, module: VolumeDataModule) -> FeatureCache:
+    """One folder for each network and kind of input; volumes are told apart inside."""
+    read = f"{module.wanted.hash} {module.augmentation.config.crop}"
+    return FeatureCache(folder / f"{weights_hash(network)}-{hashlib.sha256(read.encode()).hexdigest()[:12]}")
 
 
 def frozen_features(network: nn.Module, module: VolumeDataModule, positions: Sequence[int], folder: Path) -> np.ndarray:
     """Features of volumes, each cut at its centre as in a test.
 
-    What was computed before is read from `folder`; the rest is computed and added.
+    What was computed before is read from `folder`; the rest is computed and added in parts, so that an interrupted
+    call goes on where it stopped.
 
     Args:
         network: Encoder; it is put into evaluation mode.
@@ -54,45 +57,53 @@ def frozen_features(network: nn.Module, module: VolumeDataModule, positions: Seq
     Raises:
         DataError: if a volume is damaged.
     """
-    path = _cache_file(folder, network, module)
-    known, rows = _read(path)
+    cache, keys = _cache(folder, network, module), volume_keys(module.plan.volumes)
+    known, rows = cache.read()
     wanted = np.unique(np.asarray(positions, dtype=np.int64))
-    missing = wanted[~np.isin(wanted, known)]
-    if len(missing):
-        computed = _compute(network, module, missing)
-        known = np.concatenate([known, missing])
-        rows = computed if len(known) == len(missing) else np.concatenate([rows, computed])
-        order = np.argsort(known)
-        known, rows = known[order], rows[order]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, position=known, feature=rows)
-    return rows[np.searchsorted(known, np.asarray(positions, dtype=np.int64))]
-
-
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not path.is_file():
-        return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return content["position"], content["feature"]
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"Cached features {path.name} are damaged ({error}); delete the file.") from error
+    if not np.isin(keys[wanted], known).all():
+        with held(cache.folder / "computing.lock"):  # another process may be at the same features
+            known = cache.read()[0]
+            missing = wanted[~np.isin(keys[wanted], known)]
+            if len(missing):
+                _compute(network, module, missing, lambda done, feature: cache.add(keys[done], feature), len(wanted))
+                cache.merge()
+        known, rows = cache.read()
+    return rows[np.searchsorted(known, keys[np.asarray(positions, dtype=np.int64)])]
 
 
 @torch.inference_mode()
-def _compute(network: nn.Module, module: VolumeDataModule, positions: np.ndarray) -> np.ndarray:
-    say(f"Computing features of {len(positions)} volumes, which are kept for every task that uses this encoder.")
+def _compute(
+    network: nn.Module, module: VolumeDataModule, positions: np.ndarray, keep: Callable[..., None], count: int
+) -> None:
+    """Features of volumes, handed to `keep` with their positions every few seconds, and when it is interrupted."""
+    kept = f"; those of {count - len(positions)} are there already" if count > len(positions) else ""
+    say(f"Computing features of {len(positions)} volumes{kept}; they are kept for every task that uses this encoder.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.eval().to(device)
-    volumes, features = module.plan.volumes, []
+    volumes = module.plan.volumes
+    at_once = max(1, min(_BATCH, _VOXELS // math.prod(module.augmentation.config.crop)))
+    done, features, since = 0, [], time.monotonic()
     with progress_bar() as bar:
+        bar.disable = not is_main_rank()
         task = bar.add_task("features", total=len(positions))
-        for chunk in np.array_split(positions, -(-len(positions) // _BATCH)):
-            image = torch.stack([torch.from_numpy(volumes.read(int(position))) for position in chunk])[:, None]
-            features.append(network(module.augmentation.evaluate(image.to(device))).float().cpu())
-            bar.advance(task, len(chunk))
-    return torch.cat(features).numpy()
+        try:
+            for chunk in np.array_split(positions, -(-len(positions) // at_once)):
+                image = torch.stack([torch.from_numpy(volumes.read(int(position))) for position in chunk])[:, None]
+                features.append(network(module.augmentation.evaluate(image.to(device))).float().cpu().numpy())
+                bar.advance(task, len(chunk))
+                if time.monotonic() - since > _KEEP_EVERY_S:
+                    done, features, since = _kept(keep, positions, done, features), [], time.monotonic()
+        finally:
+            _kept(keep, positions, done, features)
+
+
+def _kept(keep: Callable[..., None], positions: np.ndarray, done: int, features: list[np.ndarray]) -> int:
+    """Hand over what was computed since; the number of positions done by then."""
+    if not features:
+        return done
+    rows = np.concatenate(features)
+    keep(positions[done : done + len(rows)], rows)
+    return done + len(rows)
 
 
 def patient_features(

@@ -21,6 +21,7 @@ from datamodules.errors import DataError
 from datamodules.files import read_json, write_json
 from experiments.buffered_logger import BufferedMLFlowLogger
 from experiments.console import is_main_rank
+from experiments.locks import held
 
 RUN_FILE = "mlflow.json"
 _NAMED_STORE = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -30,6 +31,11 @@ _NAMED_STORE = os.environ.get("MLFLOW_TRACKING_URI", "")
 def tracking_uri(runs: Path) -> str:
     """The MLflow store: `MLFLOW_TRACKING_URI` where the user set it, else a SQLite file in the run folder."""
     return _NAMED_STORE or f"sqlite:///{runs / 'mlflow.db'}"
+
+
+def store_environment() -> dict[str, str | None]:
+    """The store as a process that this one starts must find it in its environment; None where the user set none."""
+    return {"MLFLOW_TRACKING_URI": _NAMED_STORE or None}
 
 
 def git_commit() -> str:
@@ -77,14 +83,15 @@ def parent_run(runs: Path, experiment: str, name: str, tags: Mapping[str, str]) 
     Returns:
         Its MLflow id.
     """
-    client = MlflowClient(tracking_uri(runs))
-    identifier = experiment_id(client, experiment, runs)
-    found = client.search_runs([identifier], f"attributes.run_name = '{name}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    run = client.create_run(identifier, run_name=name, tags=dict(tags))
-    client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
+    with held(runs / ".mlflow.lock"):  # two processes that both find none would make two
+        client = MlflowClient(tracking_uri(runs))
+        identifier = experiment_id(client, experiment, runs)
+        found = client.search_runs([identifier], f"attributes.run_name = '{name}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        run = client.create_run(identifier, run_name=name, tags=dict(tags))
+        client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
 
 
 def shared_run(runs: Path, cohort: Cohort, experiment: str, name: str, **same: str) -> str:

@@ -31,20 +31,6 @@ from tests.experiments.test_tasks import TINY
 
 
 @pytest.fixture
-def sized_root(tiny_copy: Path) -> Path:
-    """The tiny cohort with sizes and ages, some of them missing."""
-    path = tiny_copy / "patients.parquet"
-    patients = pd.read_parquet(path)
-    rng = np.random.default_rng(0)
-    size = 30 + 10 * patients["malignancy"].to_numpy(dtype=float) + rng.normal(0, 12, len(patients))
-    patients["tumor_size_mm"] = pd.array(np.clip(size, 5, 200).round(1), dtype="Float64")
-    patients.loc[::7, "tumor_size_mm"] = pd.NA
-    patients["age_years"] = pd.array(rng.uniform(40, 80, len(patients)).round(1), dtype="Float64")
-    patients.to_parquet(path)
-    return tiny_copy
-
-
-@pytest.fixture
 def flags(tmp_path: Path) -> str:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))

@@ -1,0 +1,1 @@
+"""Search of hyper-parameters on internal validation patients: space, study, trials, results."""

@@ -1,0 +1,86 @@
+"""What a sweep leaves for its reader: table, figures, best values, sentences, and the same in MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from mlflow.tracking import MlflowClient
+from optuna import Study
+
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.files import replacing
+from experiments.console import say
+from experiments.evaluation import caption
+from experiments.outcomes import Metric
+from experiments.plots.style import save
+from experiments.registry import TASKS
+from experiments.sweep.figure import history_figure, importance_figure
+from experiments.sweep.results import FEW, best_sentences, importances, trial_table
+from experiments.sweep.space import Value, nested
+from experiments.sweep.trials import Sweep
+from experiments.tracking import log_metrics, tracking_uri
+
+BEST = "best.yaml"
+
+
+def publish(
+    plan: Sweep, study: Study, cohort: Cohort, parent: str | None, metric: Metric, own: dict[str, Value]
+) -> None:
+    """Table, figures, best values and sentences, also in MLflow."""
+    folder, point = plan.folder, plan.point
+    table = trial_table(study.get_trials(deepcopy=False), plan.space)
+    paths = [folder / "trials.csv", folder / "history.png"]
+    with replacing(paths[0]) as temporary:
+        table.to_csv(temporary, index=False)
+    if not (table["state"] == "complete").any():
+        raise DataError(f"No trial of {folder.name} was trained to its end, so none is the best; raise TRIALS=.")
+    complete, shares = int((table["state"] == "complete").sum()), importances(study)
+    title = (
+        f"{TASKS[point.task].title}, {point.encoder}, {point.fraction:.0%} of the labels: sweep over {plan.space.name}"
+    )
+    row = table[table["trial"] == study.best_trial.number].iloc[0]
+    on = f"On {row['n']:.0f} internal validation patients ({row[metric.count]:.0f} {metric.count_title})."
+    note = f"{on} {caption(cohort.info)}"
+    save(history_figure(table, metric.title, title, note), paths[1])
+    if shares:
+        few = (
+            f"{complete} complete trials only: read it with care. "
+            if complete < FEW
+            else f"{complete} complete trials. "
+        )
+        paths.append(folder / "importance.png")
+        save(importance_figure(shares, metric.title, title, few + note), paths[-1])
+    paths.append(folder / BEST)
+    with replacing(paths[-1]) as temporary:
+        temporary.write_text(yaml.safe_dump(nested(study.best_params), sort_keys=False), encoding="utf-8")
+    sentences = best_sentences(study, plan.space, metric, own, shares)
+    _log(plan, parent, table, paths, sentences, note)
+    for sentence in sentences:
+        say(sentence)
+    say(
+        f"{caption(cohort.info)}\nBest values: {paths[-1].as_posix()} (make finetune ... PARAMS={paths[-1].as_posix()})"
+    )
+    say("\n".join(f"{'Table' if path.suffix == '.csv' else 'Figure'}: {path.as_posix()}" for path in paths[:-1]))
+
+
+def _log(
+    plan: Sweep, parent: str | None, table: pd.DataFrame, paths: list[Path], sentences: list[str], note: str
+) -> None:
+    """The history as metrics of the parent run, a step a trial; what stands there already is not written twice."""
+    if parent is None:
+        return
+    client = MlflowClient(tracking_uri(plan.point.runs))
+    known = {entry.step for entry in client.get_metric_history(parent, "sweep/value")}
+    best = -np.inf
+    for row in table[table["state"] == "complete"].to_dict("records"):
+        best = max(best, row["value"])
+        if row["trial"] not in known:
+            log_metrics(client, parent, {"sweep/value": row["value"], "sweep/best": best}, row["trial"])
+    for sentence, name in ((" ".join(sentences), "result"), (note, "note")):
+        client.set_tag(parent, name, sentence)
+    for path in paths:
+        client.log_artifact(parent, str(path))
