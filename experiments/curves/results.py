@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,8 @@ class Curve:
         labels: Training patients of every fraction that can be run, rising; the mean over seeds and folds.
         seeds: Seeds.
         skipped: What cannot be run.
+        failed: Names of points that failed, with the reason; their encoder and fraction is averaged over the other
+            seeds.
     """
 
     first: Point
@@ -61,6 +63,7 @@ class Curve:
     labels: dict[float, float]
     seeds: list[int]
     skipped: list[Skipped]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def points(self) -> list[Point]:
         """All points, the seeds of one encoder and fraction after each other."""
@@ -92,12 +95,14 @@ def collect(plan: Curve, cohort: Cohort, replicates: int = 2000) -> list[Cell]:
     scored on the endpoint that was trained on; pooled groups on every one that is known.
 
     Args:
-        plan: The curve, all of whose points are finished.
+        plan: The curve, all of whose points are finished or failed; at least one is finished.
         cohort: The cohort.
         replicates: Bootstrap replicates over patients.
     """
     tables: dict[tuple[str, float], list[pd.DataFrame]] = {}
     for point in plan.points():
+        if point.name in plan.failed:
+            continue
         predictions = read_parquet(point.folder(cohort) / PREDICTIONS)[0]
         tables.setdefault((point.encoder, point.fraction), []).append(predictions)
     cells = []
@@ -151,6 +156,10 @@ def curve_table(plan: Curve, cells: list[Cell], zero_shot: list[dict[str, object
         rows.append(row | {"low": estimate.low, "high": estimate.high, "note": ""})
     rows += zero_shot
     rows += [{"encoder": entry.encoder, "fraction": entry.fraction, "note": entry.words} for entry in plan.skipped]
+    for point in plan.points():
+        if point.name in plan.failed:
+            note = f"{point.name} failed: {plan.failed[point.name]}"
+            rows.append({"encoder": point.encoder, "fraction": point.fraction, "note": note})
     columns = ["encoder", "fraction", "labels", "group", "kind", *(["endpoint"] if metric is C_INDEX else []), "seeds"]
     columns += ["n", metric.count, "metric", "value", "spread", "low", "high", "note"]
     table = pd.DataFrame(rows, columns=columns)
