@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from experiments.compare import REPORTED
 from experiments.outcomes import Metric
-from experiments.plots.style import color, new_figure
+from experiments.plots.encoders import encoder_line
+from experiments.plots.style import new_figure
 from experiments.registry import ENCODERS
 
 
@@ -40,7 +41,7 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
         first = own.iloc[0]
         axes.axhline(0.5, color="0.85", linewidth=1, zorder=0)
         for name in names:
-            _line(axes, own[own["encoder"] == name].sort_values("fraction"), name, names.index(name))
+            _line(axes, own[own["encoder"] == name].sort_values("fraction"), name)
         axes.set_title(f"{group}, n {first['n']}, {first[metric.count]} {metric.count_title}", fontsize=9)
         axes.set_xlabel("Share of the training labels (patients)", fontsize=9)
         _ticks(axes, fractions, labels, bool((own["fraction"] == 0).any()))
@@ -50,14 +51,14 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
     return figure
 
 
-def _line(axes: Axes, rows: pd.DataFrame, name: str, number: int) -> None:
-    entry, chosen = ENCODERS[name], color(number)
+def _line(axes: Axes, rows: pd.DataFrame, name: str) -> None:
+    entry, look = ENCODERS[name], encoder_line(name)
+    chosen = look["color"]
     zero, labelled = rows[rows["fraction"] == 0], rows[rows["fraction"] > 0]
     place = np.sqrt(labelled["fraction"].to_numpy(dtype=float))
     low, high = (labelled[end].to_numpy(dtype=float) for end in ("low", "high"))
-    style = {"linestyle": "--", "linewidth": 1.3} if entry.baseline else {"linewidth": 1.9}
     axes.fill_between(place, low, high, color=chosen, alpha=0.08, linewidth=0)
-    axes.plot(place, labelled["value"], marker="o", markersize=4, color=chosen, label=entry.title, **style)
+    axes.plot(place, labelled["value"], marker="o", markersize=4, label=entry.title, **look)
     for row in zero.to_dict("records"):
         ends = np.array([[row["value"] - row["low"]], [row["high"] - row["value"]]])
         label = f"{entry.title}, zero-shot"

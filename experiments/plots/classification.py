@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ def roc_plot(
     title: str,
     note: str = "",
     points: Mapping[str, OperatingPoint] | None = None,
-    colors: Sequence[str] | None = None,
+    styles: Sequence[Mapping[str, Any]] | None = None,
 ) -> Figure:
     """ROC curves with AUC and DeLong's interval; what lacks a class is named and not drawn.
 
@@ -32,9 +33,9 @@ def roc_plot(
         title: Title.
         note: What must be said beside the result.
         points: Operating points by the same names, marked on their curves.
-        colors: Colours in the order of the names; by place where left out.
+        styles: Colour, stroke and width of the lines in the order of the names; colours by place where left out.
     """
-    shades = colors or [color(number) for number in range(len(predictions))]
+    lines = styles or [{"color": color(number), "linewidth": 1.8} for number in range(len(predictions))]
     figure = new_figure(5.2, 5.9, title, note)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
@@ -42,11 +43,11 @@ def roc_plot(
         area = auroc_delong(target, score)
         label = f"{name}: {words(area)}, {counts(area, 'positive')}"
         rate, sensitivity, _ = ([], [], []) if np.isnan(area.value) else roc_curve(target, score)
-        axes.plot(rate, sensitivity, color=shades[number], linewidth=1.8, label=label)
+        axes.plot(rate, sensitivity, label=label, **lines[number])
         if points and name in points:
             reached = points[name].estimates
             place = (1 - reached["specificity"].value, reached["sensitivity"].value)
-            axes.plot(*place, "o", color=shades[number], markeredgecolor="white", markersize=8)
+            axes.plot(*place, "o", color=lines[number]["color"], markeredgecolor="white", markersize=8)
     axes.set(xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal", xlim=(-0.005, 1.005), ylim=(-0.005, 1.005))
     mark = "; dots: threshold chosen on validation" if points else ""
     legend(axes, f"AUC [95 % interval]{mark}")
@@ -86,7 +87,7 @@ def calibration_plot(predictions: Predictions, title: str, note: str = "", group
 
 
 def decision_plot(
-    curves: Mapping[str, pd.DataFrame], title: str, note: str = "", colors: Sequence[str] | None = None
+    curves: Mapping[str, pd.DataFrame], title: str, note: str = "", styles: Sequence[Mapping[str, Any]] | None = None
 ) -> Figure:
     """Net benefit by threshold probability, with treating all and treating nobody.
 
@@ -95,9 +96,9 @@ def decision_plot(
             are not drawn.
         title: Title.
         note: What must be said beside the result.
-        colors: Colours in the order of the names; by place where left out.
+        styles: Colour, stroke and width of the lines in the order of the names; colours by place where left out.
     """
-    shades = colors or [color(number) for number in range(len(curves))]
+    lines = styles or [{"color": color(number), "linewidth": 1.8} for number in range(len(curves))]
     figure = new_figure(6.0, 5.2, title, note)
     axes, banded = figure.subplots(), len(curves) <= 3
     first = next(iter(curves.values()))
@@ -106,8 +107,8 @@ def decision_plot(
     for number, (name, curve) in enumerate(curves.items()):
         if banded:
             ends = (curve["low"], curve["high"])
-            axes.fill_between(curve["threshold"], *ends, color=shades[number], alpha=0.15, linewidth=0)
-        axes.plot(curve["threshold"], curve["net_benefit"], color=shades[number], linewidth=1.8, label=name)
+            axes.fill_between(curve["threshold"], *ends, color=lines[number]["color"], alpha=0.15, linewidth=0)
+        axes.plot(curve["threshold"], curve["net_benefit"], label=name, **lines[number])
     top = max(float(curve["high"].max()) for curve in curves.values())
     axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1), ylim=(-0.25 * top, 1.05 * top))
     n, events = int(first["n"].iloc[0]), int(first["events"].iloc[0])

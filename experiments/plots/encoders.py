@@ -7,7 +7,7 @@ from typing import Any
 from experiments.plots.style import COLORS, color
 from experiments.registry import ENCODERS
 
-_DASHES = ("--", "--", ":", "-.")
+_DASHES = ("--", (0, (5, 1, 1, 1)), ":", (0, (1, 1, 3, 1)))
 
 
 def encoder_color(name: str) -> str:

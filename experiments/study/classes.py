@@ -8,6 +8,7 @@ import pandas as pd
 from experiments.evaluation import Group
 from experiments.outcomes import outcomes_of, score_columns
 from experiments.plots.classification import calibration_plot, decision_plot, roc_plot
+from experiments.plots.encoders import encoder_line
 from experiments.registry import ENCODERS, TASKS
 from experiments.statistics.calibration import calibration_summary
 from experiments.statistics.decision import decision_curve
@@ -15,7 +16,7 @@ from experiments.statistics.discrimination import auroc_delong
 from experiments.statistics.estimate import Estimate, estimates_table
 from experiments.statistics.operating_point import OperatingPoint, operating_point, youden_threshold
 from experiments.study.page import Block, Gallery, Picture, Row, Section, Table, Text
-from experiments.study.pictures import encoder_color, of_group, pooled_groups, seed_words
+from experiments.study.pictures import of_group, pooled_groups, seed_words
 from experiments.study.points import Series
 from experiments.study.words import capital, interval, number
 
@@ -59,9 +60,9 @@ def _roc_blocks(series: Series, note: str) -> list[Block]:
             against = "" if len(names) == 2 else f", {names[place]} against the rest"
             titled = {ENCODERS[name].title: value for name, value in scores.items()}
             marks = {ENCODERS[name].title: found[group.name] for name, found in reached.items() if group.name in found}
-            colors = [encoder_color(name) for name in scores]
+            lines = [encoder_line(name) for name in scores]
             title = f"{TASKS[series.task].title}: {group.name}{against}"
-            figure = roc_plot(titled, title, note, marks or None, colors)
+            figure = roc_plot(titled, title, note, marks or None, lines)
             areas = "; ".join(f"{name} {interval(auroc_delong(*value))}" for name, value in titled.items())
             pictures.append(
                 Picture(
@@ -205,8 +206,8 @@ def _calibration_blocks(series: Series, note: str) -> list[Block]:
         ("Encoder", "n", "Positives", *_CALIBRATION.values()),
         tuple(rows),
         pd.concat(frames, ignore_index=True),
-        "Probabilities are as the models give them, not recalibrated. Scaled Brier score: 1 is perfect, 0 knows no more "
-        f"than prevalence. {seed_words(series)}",
+        "Probabilities are as the models give them, not recalibrated. Scaled Brier score: 1 is perfect, 0 knows no "
+        f"more than prevalence. {seed_words(series)}",
     )
     return [table, Gallery(tuple(pictures))]
 
@@ -217,8 +218,8 @@ def _decision_blocks(series: Series, note: str) -> list[Block]:
         curves = {name: decision_curve(*scores) for name, scores in _scores(series, group, 1).items()}
         frames += [curve.assign(group=group.name, encoder=name) for name, curve in curves.items()]
         titled = {ENCODERS[name].title: curve for name, curve in curves.items()}
-        colors = [encoder_color(name) for name in curves]
-        figure = decision_plot(titled, f"{TASKS[series.task].title}: {group.name}", note, colors)
+        lines = [encoder_line(name) for name in curves]
+        figure = decision_plot(titled, f"{TASKS[series.task].title}: {group.name}", note, lines)
         alt = "; ".join(f"{name} {_useful(curve)}" for name, curve in titled.items())
         caption = f"Decision curves, {group.name}. Net benefit of treating those at or above a threshold probability."
         pictures.append(Picture(f"decision-{series.key}-{group.name}", figure, caption, f"Decision curves. {alt}."))
@@ -240,8 +241,8 @@ def _decision_table(series: Series, frame: pd.DataFrame) -> Table:
         rows.append(Row((capital(str(group)),), heading=True))
         for name, own in part.groupby("encoder", sort=False):
             values = own.set_index("threshold").loc[list(chosen)]
-            columns = ("advantage", "advantage_low", "advantage_high")
-            estimates = [Estimate(*map(float, row)) for row in values[list(columns)].to_numpy()]
+            advantage = values[["advantage", "advantage_low", "advantage_high"]].to_numpy(dtype=float)
+            estimates = [Estimate(*ends[:3]) for ends in advantage.tolist()]
             rows.append(Row((ENCODERS[str(name)].title, *(interval(found, 3) for found in estimates))))
     return Table(
         f"decision-{series.key}",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -82,8 +84,8 @@ def flow_of(cohort: Cohort) -> Flow:
     centers: dict[str, int] = {}
     if cohort.info.evaluation == "folds":
         for fold, rows in patients.groupby("fold"):
-            parts[f"Fold {int(fold) + 1}"] = {"": len(rows)}
-            centers[f"Fold {int(fold) + 1}"] = rows["center"].nunique()
+            name = f"Fold {int(str(fold)) + 1}"
+            parts[name], centers[name] = {"": len(rows)}, rows["center"].nunique()
     else:
         for role in ROLES:
             rows = patients[patients["role"] == role]
@@ -169,7 +171,7 @@ def flow_table(flow: Flow) -> Table:
     )
 
 
-def _step(row: dict) -> str:  # type: ignore[type-arg]
+def _step(row: dict[Hashable, Any]) -> str:
     names = {"source": "In the source", "cohort": "In the cohort", "skipped": "Excluded", "failed": "Could not be read"}
     name = names.get(row["step"], row["step"])
     return f"{name}, {row['part']}" if row["part"] else str(name)

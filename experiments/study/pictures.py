@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -10,8 +13,8 @@ from experiments.curves.figure import curve_figure
 from experiments.curves.results import Cell, curve_table, reached_table, zero_shot_rows
 from experiments.evaluation import Group, groups
 from experiments.outcomes import Metric
+from experiments.plots.encoders import encoder_color
 from experiments.plots.forest import forest_plot
-from experiments.plots.style import color
 from experiments.registry import ENCODERS, TASKS
 from experiments.statistics.estimate import Estimate
 from experiments.study.page import Picture, Row, Table, Text
@@ -20,11 +23,6 @@ from experiments.study.results import estimate_of
 from experiments.study.words import NOT_DEFINED, capital, interval, number, p_value
 
 _HEADING = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan, "events": np.nan}
-
-
-def encoder_color(name: str) -> str:
-    """The colour of an encoder in every figure: that of its place in the registry, as in a curve."""
-    return color(list(ENCODERS).index(name))
 
 
 def pooled_groups(series: Series) -> list[Group]:
@@ -59,14 +57,12 @@ def curve_blocks(series: Series, cells: list[Cell], note: str) -> list[Picture |
     steps = ", ".join(f"{share:.0%} ({count:.0f} patients)" for share, count in plan.labels.items())
     group = str(shown["group"].iloc[-1])
     ends = "; ".join(
-        f"{ENCODERS[name].title} {_value(rows.iloc[0], metric)} at {rows['fraction'].iloc[0]:.0%}, "
-        f"{_value(rows.iloc[-1], metric)} at {rows['fraction'].iloc[-1]:.0%}"
+        f"{ENCODERS[str(name)].title} {_value(rows.iloc[0])} at {rows['fraction'].iloc[0]:.0%}, "
+        f"{_value(rows.iloc[-1])} at {rows['fraction'].iloc[-1]:.0%}"
         for name, rows in shown[shown["group"] == group].sort_values("fraction").groupby("encoder", sort=False)
     )
     alt = f"{capital(metric.title)} against the share of the training labels ({steps}). {capital(group)}: {ends}."
-    caption = (
-        "Data efficiency: mean over seeds, bands are 95 % CI over patients. Dashed: baselines. In brackets: patients."
-    )
+    caption = "Data efficiency: mean over seeds, bands are 95 % CI over patients, broken lines are baselines."
     blocks: list[Picture | Table | Text] = [
         Picture(f"curve-{series.key}", figure, caption, alt),
         _frame_table(series, shown),
@@ -85,7 +81,7 @@ def curve_blocks(series: Series, cells: list[Cell], note: str) -> list[Picture |
     return blocks
 
 
-def _value(row: pd.Series, metric: Metric) -> str:
+def _value(row: pd.Series) -> str:
     return number(float(row["value"]))
 
 
@@ -97,13 +93,8 @@ def _frame_table(series: Series, shown: pd.DataFrame) -> Table:
             Row((f"{capital(str(group))}, n {first['n']}, {first[metric.count]} {metric.count_title}",), heading=True)
         )
         for name in [name for name in ENCODERS if name in set(own["encoder"])]:
-            values = own[own["encoder"] == name].set_index("fraction")
-            cells = [
-                interval(Estimate(*(float(values.loc[share, end]) for end in ("value", "low", "high"))))
-                if share in values.index
-                else "not run"
-                for share in _shares(shown)
-            ]
+            found = {row["fraction"]: ends(row) for row in own[own["encoder"] == name].to_dict("records")}
+            cells = [interval(found[share]) if share in found else "not run" for share in _shares(shown)]
             rows.append(Row((ENCODERS[name].title, *cells)))
     header = ("Encoder", *("Zero-shot" if not share else f"{share:.0%} of labels" for share in _shares(shown)))
     return Table(
@@ -114,6 +105,11 @@ def _frame_table(series: Series, shown: pd.DataFrame) -> Table:
         shown,
         f"{series.title}. Mean over the seeds that all encoders of a share have.",
     )
+
+
+def ends(row: Mapping[Any, Any]) -> Estimate:
+    """The columns value, low and high of a row."""
+    return Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
 
 
 def _shares(shown: pd.DataFrame) -> list[float]:
@@ -142,7 +138,7 @@ def encoder_forest(series: Series, frame: pd.DataFrame, note: str) -> Picture:
     )
 
 
-def _forest_row(row: dict, label: str, metric: Metric) -> dict[str, object]:  # type: ignore[type-arg]
+def _forest_row(row: dict[Hashable, Any], label: str, metric: Metric) -> dict[str, object]:
     estimate = estimate_of(row, metric.name)
     shade = encoder_color(row["encoder"])
     entry = {"label": label, "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": row["n"]}

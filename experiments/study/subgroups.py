@@ -87,8 +87,8 @@ def subgroup_table(
 
     Returns:
         Columns group, endpoint, variable, level, n, what is counted, the metric, low, high, and p: Cochran's test that
-        the parts of a variable have one metric, NaN where the parts overlap or fewer than two are defined. The first row
-        of a group is all of its patients.
+        the parts of a variable have one metric, NaN where the parts overlap or fewer than two are defined. The first
+        row of a group is all of its patients.
     """
     metric = metric_of(tables[0])
     rows: list[dict[str, object]] = []
@@ -128,5 +128,5 @@ def _of_group(
     for row in rows:
         parts = errors.get(str(row["variable"]), [])
         if len(parts) > 1:
-            row["p"] = cochran_q(*map(np.array, zip(*parts, strict=True))).p  # type: ignore[arg-type]
+            row["p"] = cochran_q(*map(np.array, zip(*parts, strict=True))).p
     return rows

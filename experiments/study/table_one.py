@@ -45,7 +45,7 @@ def table_one(cohort: Cohort) -> list[Table]:
     patients = _described(cohort)
     folds = cohort.info.evaluation == "folds"
     if folds:
-        groups = {f"Fold {int(fold) + 1}": rows for fold, rows in patients.groupby("fold")}
+        groups = {f"Fold {int(str(fold)) + 1}": rows for fold, rows in patients.groupby("fold")}
     else:
         titles = {"pretrain": "Pretraining", "internal": "Internal", "external": "External"}
         groups = {titles[role]: patients[patients["role"] == role] for role in ROLES}
@@ -69,7 +69,7 @@ def _described(cohort: Cohort) -> pd.DataFrame:
     phases = cohort["series"].groupby("patient_id")["phase"].agg(lambda found: ",".join(sorted(set(found))))
     found = patients["patient_id"].map(phases).fillna("")
     for phase in PHASES:
-        patients[f"phase_{phase}"] = found.str.split(",").map(lambda names, wanted=phase: wanted in names)
+        patients[f"phase_{phase}"] = [phase in names.split(",") for names in found]
     patients["stage"] = patients["stage_pt"].map(_STAGES)
     return patients
 

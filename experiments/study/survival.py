@@ -1,0 +1,231 @@
+"""The figures and tables of a survival task: risk groups, hazard ratios, accuracy at horizons."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import pandas as pd
+
+from datamodules.errors import DataError
+from experiments.evaluation import Group
+from experiments.outcomes import Outcome, outcomes_of
+from experiments.plots.survival import kaplan_meier_plot
+from experiments.registry import ENCODERS, TASKS
+from experiments.result_figures import risk_group_of
+from experiments.statistics.concordance import c_index, uno
+from experiments.statistics.cox import cox_regression, proportional_hazards
+from experiments.statistics.estimate import Estimate
+from experiments.statistics.horizons import at_horizon, dynamic_auc
+from experiments.statistics.kaplan_meier import log_rank, survival_at
+from experiments.statistics.risk_groups import hazard_ratios
+from experiments.study.page import Block, Gallery, Picture, Row, Section, Table, Text
+from experiments.study.pictures import of_group, pooled_groups, seed_words
+from experiments.study.points import Series
+from experiments.study.words import capital, interval, p_value, plural
+
+HORIZONS_MONTHS = (12.0, 36.0, 60.0)
+_NAMES = {0: "low risk", 1: "high risk"}
+_CUT = "Groups are cut at the median risk of validation patients, never of tested ones."
+
+
+def survival_sections(series: Series, frame: pd.DataFrame, note: str) -> list[Section]:
+    """The sections of a survival task.
+
+    Args:
+        series: Its points.
+        frame: From `results_frame`, for the best baseline.
+        note: What must be said beside every figure.
+    """
+    time: list[Block] = [_horizon_table(series), Text(_NO_PROBABILITIES, kind="missing")]
+    return [
+        Section(f"{series.key}-risk", "Risk groups", _risk_blocks(series, frame, note)),
+        Section(f"{series.key}-adjusted", "Adjusted hazard ratio", _adjusted_blocks(series)),
+        Section(f"{series.key}-time", "Accuracy at fixed times", time),
+    ]
+
+
+_NO_PROBABILITIES = (
+    "Calibration, Brier scores and decision curves of survival are not given: the predictions hold risks, which rank "
+    "patients, and no probabilities of survival."
+)
+
+
+def _own(predictions: pd.DataFrame, group: Group) -> Outcome | None:
+    """The endpoint that was trained on, of one encoder in a group; None where nobody's is known."""
+    return next(outcomes_of(of_group(predictions, group)), None)
+
+
+def _risk_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Block]:
+    rows, records, pictures, undivided = [], [], [], []
+    for group in pooled_groups(series):
+        rows.append(Row((capital(group.name),), heading=True))
+        best = frame.loc[(frame["group"] == group.name) & (frame["endpoint"] == series.label.endpoint), "baseline"]
+        drawn = list(dict.fromkeys([series.index, *(name for name in best.head(1) if name)]))
+        for name, predictions in series.first_seed().items():
+            outcome = _own(predictions, group)
+            groups = None if outcome is None else risk_group_of(predictions, outcome.rows)
+            if outcome is None or groups is None:
+                undivided.append(f"{ENCODERS[name].title}, {group.name}")
+                continue
+            record = risk_record(outcome, groups)
+            records.append({"group": group.name, "encoder": name, "endpoint": outcome.endpoint, **record})
+            rows.append(Row((ENCODERS[name].title, *_risk_cells(record))))
+            if name in drawn:
+                pictures.append(_curves(series, group, name, outcome, groups, record, note))
+    blocks: list[Block] = [Gallery(tuple(pictures))] if pictures else []
+    if records:
+        header = ("Encoder", "Low risk: n (events)", "High risk: n (events)", "Log-rank p", "Hazard ratio (95 % CI)")
+        title = f"Risk groups, {series.label.endpoint.upper()}: high against low risk."
+        caution = f"{_CUT} A hazard ratio without events in one group is not defined. {seed_words(series)}"
+        table = Table(f"risk-groups-{series.key}", title, header, tuple(rows), pd.DataFrame(records), caution)
+        blocks.append(table)
+    if undivided:
+        blocks.append(
+            Text(f"Not divided by the cut of their validation patients: {'; '.join(undivided)}.", kind="missing")
+        )
+    return blocks
+
+
+def risk_record(outcome: Outcome, groups: np.ndarray) -> dict[str, float]:
+    """Log-rank test and hazard ratio of two risk groups, with n and events of each."""
+    time, event = outcome.months, outcome.target
+    test, ratio = log_rank(time, event, groups), hazard_ratios(time, event, groups).iloc[0]
+    record: dict[str, float] = {}
+    for number, name in ((0, "low"), (1, "high")):
+        record |= {f"{name}_n": int((groups == number).sum()), f"{name}_events": int(event[groups == number].sum())}
+    record |= {"log_rank": test.statistic, "p": test.p, "hazard_ratio": float(ratio["hazard_ratio"])}
+    return record | {"hazard_ratio_low": float(ratio["low"]), "hazard_ratio_high": float(ratio["high"])}
+
+
+def _ratio(record: dict[str, float]) -> Estimate:
+    return Estimate(record["hazard_ratio"], record["hazard_ratio_low"], record["hazard_ratio_high"])
+
+
+def _risk_cells(record: dict[str, float]) -> tuple[str, ...]:
+    counts = (f"{record[f'{name}_n']} ({record[f'{name}_events']})" for name in ("low", "high"))
+    return (*counts, p_value(record["p"]), interval(_ratio(record)))
+
+
+def _curves(
+    series: Series, group: Group, name: str, outcome: Outcome, groups: np.ndarray, record: dict[str, float], note: str
+) -> Picture:
+    heading = f"{TASKS[series.task].title}: {ENCODERS[name].title}, {group.name}"
+    endpoint = outcome.endpoint.upper()
+    figure = kaplan_meier_plot(outcome.months, outcome.target, groups, _NAMES, heading, note, endpoint)
+    kept = "; ".join(
+        f"{title} {interval(survival_at(outcome.months[groups == number], outcome.target[groups == number], 36.0))}"
+        for number, title in _NAMES.items()
+    )
+    alt = (
+        f"Kaplan-Meier curves of {endpoint} with numbers at risk. At 36 months: {kept}. Log-rank p "
+        f"{p_value(record['p'])}, hazard ratio {interval(_ratio(record))}."
+    )
+    caption = f"{endpoint} by risk group, {ENCODERS[name].title}, {group.name}. {_CUT} {seed_words(series)}"
+    return Picture(f"km-{series.key}-{group.name}-{name}", figure, caption, alt)
+
+
+def covariates_of(series: Series, rows: pd.DataFrame) -> pd.DataFrame:
+    """What a risk group is adjusted for: T stage, N or M, grade, size and age, of the patients of a table.
+
+    Returns:
+        Columns `pT3 or higher`, `N1 or M1`, `grade 3 or 4`, `size, cm`, `age, 10 years` in the order of the rows.
+    """
+    patients = series.cohort.patients().set_index("patient_id").loc[rows["patient_id"]]
+    stage = patients["stage_pt"].where(~patients["stage_pt"].isin(["X"]))
+    spread = patients["stage_pn"].isin(["1", "2"]).fillna(False) | (patients["stage_pm"] == "1").fillna(False)
+    found = pd.DataFrame(
+        {
+            "pT3 or higher": stage.str[0].isin(["3", "4"]).astype("Float64").where(stage.notna()),
+            "N1 or M1": spread.astype("Float64"),
+            "grade 3 or 4": (patients["isup_grade"] >= 3).astype("Float64"),
+            "size, cm": patients["tumor_size_mm"] / 10,
+            "age, 10 years": patients["age_years"] / 10,
+        }
+    )
+    return found.astype("Float64").astype(float).reset_index(drop=True)
+
+
+def _adjusted_blocks(series: Series) -> list[Block]:
+    """Multivariable Cox regression of the index encoder's risk group; a covariate that cannot be fitted is left out."""
+    blocks: list[Block] = []
+    predictions = series.first_seed()[series.index]
+    for group in pooled_groups(series):
+        outcome = _own(predictions, group)
+        groups = None if outcome is None else risk_group_of(predictions, outcome.rows)
+        if outcome is None or groups is None:
+            blocks.append(
+                Text(f"No adjusted hazard ratio of {group.name}: there are no two risk groups.", kind="missing")
+            )
+            continue
+        table, refused = _adjusted(series, group, outcome, groups)
+        blocks += [table] if table else []
+        if refused:
+            blocks.append(Text(f"{capital(group.name)}: {' '.join(refused)}", kind="missing"))
+    return blocks
+
+
+def _adjusted(series: Series, group: Group, outcome: Outcome, groups: np.ndarray) -> tuple[Table | None, list[str]]:
+    design = covariates_of(series, outcome.rows).assign(**{"high risk": groups})
+    names = ["high risk", *(str(name) for name in design if name != "high risk")]
+    known = [name for name in names if design[name].notna().any()]
+    refused = [f"Not adjusted for {name}, which is not recorded." for name in names if name not in known]
+    while known:
+        try:
+            fitted = cox_regression(design, outcome.months, outcome.target, known)
+            break
+        except DataError as error:
+            culprit = next((name for name in known[1:] if name in str(error)), known[-1] if len(known) > 1 else "")
+            if not culprit:
+                return None, [*refused, str(error)]
+            refused.append(f"Not adjusted for {culprit}: {error}")
+            known.remove(culprit)
+    checked = proportional_hazards(fitted).set_index("covariate")["p"]
+    records = fitted.table.assign(group=group.name, p_proportional=fitted.table["covariate"].map(checked))
+    rows = tuple(_cox_row(row) for row in records.to_dict("records"))
+    left = (
+        f"{plural(fitted.left_out, 'patient')} with a missing covariate left out"
+        if fitted.left_out
+        else "nobody left out"
+    )
+    note = (
+        f"n {fitted.n}, {fitted.events} events, {left}; {fitted.events_per_covariate:.1f} events a covariate"
+        f"{', which is few: coefficients may be too large' if fitted.events_per_covariate < 10 else ''}. Efron's ties; "
+        "last column: test of proportional hazards by Schoenfeld residuals. Stage and grade are known after surgery. "
+        f"{seed_words(series)}"
+    )
+    what = f"risk group of {ENCODERS[series.index].title}, {outcome.endpoint.upper()}"
+    title = f"Multivariable Cox regression, {group.name}: {what}."
+    header = ("Covariate", "Hazard ratio (95 % CI)", "p", "p, proportional hazards")
+    return Table(f"cox-{series.key}-{group.name.replace(' ', '-')}", title, header, rows, records, note), refused
+
+
+def _cox_row(row: dict[Hashable, object]) -> Row:
+    ratio = Estimate(*(float(row[key]) for key in ("hazard_ratio", "low", "high")))  # type: ignore[arg-type]
+    ends = (p_value(float(row[key])) for key in ("p", "p_proportional"))  # type: ignore[arg-type]
+    return Row((capital(str(row["covariate"])), interval(ratio), *ends))
+
+
+def _horizon_table(series: Series) -> Table:
+    rows, records = [], []
+    for group in pooled_groups(series):
+        rows.append(Row((capital(group.name),), heading=True))
+        for name, predictions in series.first_seed().items():
+            outcome = _own(predictions, group)
+            if outcome is None:
+                continue
+            time, event, risk = outcome.months, outcome.target, outcome.scores
+            found = {"Uno C": c_index(uno(time, event, risk), event)}
+            for months in HORIZONS_MONTHS:
+                found[f"AUC {months:.0f}"] = at_horizon(dynamic_auc(time, event, risk, months), time, event, months)
+            rows.append(Row((ENCODERS[name].title, *(interval(estimate) for estimate in found.values()))))
+            shared = {"group": group.name, "encoder": name, "endpoint": outcome.endpoint}
+            records += [shared | {"statistic": key, **estimate._asdict()} for key, estimate in found.items()]
+    return Table(
+        f"horizons-{series.key}",
+        f"Uno's C-index and the cumulative/dynamic AUC at fixed times, {series.label.endpoint.upper()} (95 % CI).",
+        ("Encoder", "Uno C-index", *(f"AUC at {months:.0f} months" for months in HORIZONS_MONTHS)),
+        tuple(rows),
+        pd.DataFrame(records),
+        f"Censoring is weighted away; intervals by bootstrap of patients. {seed_words(series)}",
+    )
