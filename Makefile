@@ -7,6 +7,7 @@ SHELL := /bin/bash
 # --- variables -------------------------------------------------------------------------------------------------
 PROFILE   ?= demo## size of a run: demo (two CPU cores), small (one 16 GB GPU), paper (four 80 GB GPUs)
 DATA      ?= data/demo## folder of the cohort
+TASKS     ?=## tasks of a report, separated by commas; all that have finished points by default
 TASK      ?= malignancy## downstream task; finetune takes all, for every one of them
 FRACTION  ?= 1.0## share of the training labels, in (0, 1]
 ENCODER   ?= scratch## image encoder
@@ -68,7 +69,7 @@ ALIGNED = $(if $(filter-out scratch,$(ENCODER)),--encoder $(ENCODER)) $(PRETRAIN
 ON_DEVICES = --devices $(DEVICES) --nodes $(NODES)
 
 .PHONY: help setup cohort import volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
-  pretrain-alignment finetune curve sweep probe compare evaluate-text zeroshot retrieval embed submit resume ui doctor figure benchmarks \
+  pretrain-alignment finetune curve sweep probe compare report evaluate-text zeroshot retrieval embed submit resume ui doctor figure benchmarks \
   test lint clean
 
 help: ## explain targets and variables
@@ -162,6 +163,9 @@ probe: $(READY) $(COHORT) ## linear models on an encoder's frozen features, attr
 
 compare: $(READY) ## encoders of finished points against each other, seeds pooled, paired intervals: TASK=, REFERENCE=
 	$(RUN_SUITE) compare --task $(TASK) --reference $(REFERENCE) --mode $(MODE) --data "$(DATA)" --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
+
+report: $(READY) ## study report of finished points, one HTML page and its tables as CSV: DATA=, RUNS=, TASKS=, OUT=
+	$(RUN_SUITE) report --data "$(DATA)" --runs "$(RUNS)" $(if $(TASKS),--tasks '[$(TASKS)]') $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 evaluate-text: $(READY) $(COHORT) ## text encoders against their base and TF-IDF on held-out reports
 	$(RUN_SUITE) evaluate-text --data "$(DATA)" --seed $(SEED) --runs "$(RUNS)" $(ARGS)

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "curve": ("experiments.curves.curve", "curve"),
     "sweep": ("experiments.sweep.sweep", "sweep"),
     "compare": ("experiments.compare", "compare"),
+    "report": ("experiments.study.report", "report"),
     "resume": (__name__, "resume"),
     "doctor": ("experiments.doctor", "doctor"),
     "figure": (__name__, "figure"),
