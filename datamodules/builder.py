@@ -21,7 +21,7 @@ from datamodules.errors import DataError
 from datamodules.files import read_json, write_json, write_parquet
 from datamodules.records import SkipPatient, Source
 from datamodules.schema import TABLES
-from datamodules.volumes import finish_volume_set, shard_name, volume_folder, write_shard
+from datamodules.volumes import VolumeSet, checksum, finish_volume_set, shard_name, volume_folder, write_shard
 
 Progress = Callable[[int, int], None]
 
@@ -86,6 +86,79 @@ def build_cohort(
     return _assemble(source, state, patients, contract)
 
 
+def add_volumes(
+    source: Source,
+    cohort: Cohort,
+    contract: PreprocessingContract,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> VolumeSet:
+    """Write a further volume set of a finished cohort; its tables stay as they are.
+
+    Patients that an interrupted call finished are kept.
+
+    Args:
+        source: Where the cohort came from.
+        cohort: The cohort.
+        contract: Preprocessing contract of the set to write.
+        workers: Processes; all cores by default.
+        progress: Called with (patients done, patients in all).
+
+    Returns:
+        The set; a finished one is not written again.
+
+    Raises:
+        DataError: if the source gives other patients or volumes than the cohort holds, or a patient failed.
+    """
+    folder = volume_folder(cohort.root, contract)
+    if (folder / "contract.json").is_file():
+        return VolumeSet(folder)
+    patients = cohort["patients"]["patient_id"].tolist()
+    _check_source(source, cohort, patients)
+    state = _AddedSet(cohort.root, contract, source.fingerprint)
+    pending = [patient for patient in patients if state.entry(patient) is None]
+    done = len(patients) - len(pending)
+    if progress is not None:
+        progress(done, len(patients))
+    jobs = _run(source, state, pending, contract, default_workers() if workers is None else workers)
+    for count, _ in enumerate(jobs, start=done + 1):
+        if progress is not None:
+            progress(count, len(patients))
+    entries = [read_json(state.path(patient)) for patient in patients]
+    lost = [entry for entry in entries if entry["status"] != "imported"]
+    if lost:
+        raise DataError(
+            f"{len(lost)} of {len(patients)} patients of cohort {cohort.info.name} have no volumes for "
+            f"{folder.name}: {lost[0]['reason']} Repair the source and run the same command again; the others are kept."
+        )
+    finish_volume_set(folder, contract, [entry["volumes"] for entry in entries])
+    return VolumeSet(folder)
+
+
+def _check_source(source: Source, cohort: Cohort, patients: list[str]) -> None:
+    """Refuse a source that is not the cohort's: it must give the very volumes that stand there."""
+    absent = sorted(set(patients) - set(source.patient_ids()))
+    if absent:
+        raise DataError(
+            f"The source has no patient {absent[0]} ({len(absent)} of {len(patients)} are absent); name the one that "
+            f"cohort {cohort.info.name} was made from."
+        )
+    known = [VolumeSet(path.parent) for path in sorted((cohort.root / "volumes").glob("*/contract.json"))]
+    if not known:
+        raise DataError(f"Cohort {cohort.info.name} holds no finished volume set; run `make cohort` or `make import`.")
+    stored = known[0]
+    rows = stored.index[stored.index["patient_id"] == patients[0]]
+    keys = ["study_id", "series_id", "side"]
+    expected = {tuple(row[key] for key in keys): int(row["crc32"]) for row in rows.to_dict("records")}
+    record = source.load(patients[0], stored.contract)
+    found = {(one.study_id, one.series_id, one.side): checksum(one.image) for one in record.volumes}
+    if not found or any(expected.get(key) != value for key, value in found.items()):
+        raise DataError(
+            f"The source gives other volumes of patient {patients[0]} than cohort {cohort.info.name} holds: its files "
+            "or the code that reads them changed since. Make the cohort anew in another folder."
+        )
+
+
 class _State:
     """The entries of finished patients under `.build/`, valid for one source."""
 
@@ -118,6 +191,19 @@ class _State:
         shard = entry.get("volumes")
         lost = shard is not None and shard["litdata"] and not (self.volumes / "shards" / shard["shard"]).is_file()
         return None if lost or entry["status"] == "failed" else entry
+
+
+class _AddedSet(_State):
+    """The entries of a set that is added to a finished cohort; they are valid for one source."""
+
+    def __init__(self, root: Path, contract: PreprocessingContract, fingerprint: str) -> None:
+        self.root, self.volumes = root, volume_folder(root, contract)
+        self.folder = root / ".build" / self.volumes.name
+        key = self.folder / "source.json"
+        if key.is_file() and read_json(key)["fingerprint"] != fingerprint:
+            shutil.rmtree(self.folder)
+            shutil.rmtree(self.volumes, ignore_errors=True)
+        write_json(key, {"fingerprint": fingerprint})
 
 
 def _work(source: Source, path: Path, folder: Path, patient_id: str, contract: PreprocessingContract) -> str:

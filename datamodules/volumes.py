@@ -47,7 +47,8 @@ def shard_name(patient_id: str) -> str:
     return hashlib.sha256(patient_id.encode()).hexdigest()[:16]
 
 
-def _checksum(array: np.ndarray) -> int:
+def checksum(array: np.ndarray) -> int:
+    """CRC-32 of a volume, as the index of its set holds it."""
     return zlib.crc32(np.ascontiguousarray(array).data)
 
 
@@ -86,7 +87,7 @@ def write_shard(
     rows = [
         {
             **{key: patient_id if key == "patient_id" else getattr(volume, key) for key in _KEYS},
-            "crc32": _checksum(volume.image),
+            "crc32": checksum(volume.image),
         }
         for volume in volumes
     ]
@@ -245,7 +246,7 @@ class VolumeSet:
         except Exception as error:  # litdata raises many kinds; every one means that this shard is not readable
             raise DataError(f"{self._located(shard)} could not be read ({type(error).__name__}: {error}).") from error
         if not self._verified[position]:
-            found = _checksum(image)
+            found = checksum(image)
             if found != self._checksums[position] or image.shape != self.contract.grid:
                 upload = "" if self._store is None else ", then upload it"
                 raise DataError(

@@ -21,7 +21,7 @@ from datamodules.records import ReportsProgress, Source
 from experiments.console import progress_bar
 from experiments.phantoms import write_predictors
 from experiments.registry import PROFILES, axis_file, choose
-from experiments.sources import make_source, recognise
+from experiments.sources import SOURCE_FILE, make_source, recognise
 
 
 def profile_contract(profile: str) -> PreprocessingContract:
@@ -94,6 +94,8 @@ def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, pro
         built, report = build_cohort(
             source, out, contract, workers, lambda done, total: bar.update(task, completed=done, total=total)
         )
+    made_from = {"kind": kind, "path": None if path is None else str(path.resolve()), "options": options}
+    write_json(out / ".build" / SOURCE_FILE, made_from)
     _print_report(console, built, report, source)
     return 0 if not report.counts["failed"] else 2
 

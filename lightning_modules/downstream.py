@@ -16,6 +16,7 @@ from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.export import load_pretrained
 from lightning_modules.networks.fusion import Fusion, PhaseFusion, drop_phases
+from lightning_modules.networks.published import RELEASES
 from lightning_modules.optimization import OptimizerConfig
 
 
@@ -31,7 +32,8 @@ class Downstream(SuiteModule):
         dropout: Dropout before the last layer.
         fusion: How the phases of a visit become one prediction where the data holds all of them (`phases: all`).
         phase_dropout: Probability with which a phase is taken away in training then; one is always kept.
-        pretrained: Folder with an exported encoder to start from; random weights when left out.
+        pretrained: Folder with an exported encoder to start from, or file of published weights; random weights when
+            left out, which a published encoder refuses.
         pretrained_sha256: Hash that its weights must have.
         described: The subclass's own hyper-parameters, as plain data.
 
@@ -72,6 +74,11 @@ class Downstream(SuiteModule):
                 **described,
             }
         )
+        if config.network in RELEASES and pretrained is None:
+            raise ModelError(
+                f"Encoder {config.network} was asked for without weights and would be random; name their file with "
+                "model.pretrained, or start it with `make finetune`."
+            )
         self.encoder = build_encoder(config)
         if pretrained is not None:
             load_pretrained(self.encoder, config, contract, pretrained, pretrained_sha256)

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.plain import read_config
+from lightning_modules.networks.published import RELEASES, build_published
 from lightning_modules.networks.recompute import recomputed
 
 
@@ -24,7 +26,7 @@ class EncoderConfig:
     """Which encoder, and how large.
 
     Args:
-        network: Name in `NETWORKS`.
+        network: Name in `NETWORKS`; a published one has the size of its release.
         depth: Number of layers of a residual network, 10, 18, 34 or 50.
         width: Channels of the first stage; the feature has 8 x width (32 x width at depth 50) dimensions.
         stem_stride: Stride of the first convolution in all axes; 2 is six times faster than MONAI's default of 1.
@@ -112,6 +114,13 @@ class ResNetEncoder(nn.Module):
         if config.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """The parameters from the stem to the last stage, for learning rates that decay towards the stem."""
+        network = self.network
+        stem = [*network.conv1.parameters(), *network.bn1.parameters()]
+        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+        return [stem, *(list(stage.parameters()) for stage in stages)]
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Features [B, feature_dim] of images [B, 1, D, H, W] in [0, 1]."""
         if self.channels_last:
@@ -120,6 +129,18 @@ class ResNetEncoder(nn.Module):
             return self._recomputed(image)
         features: torch.Tensor = self.network(image)
         return features
+
+    def feature_map(self, image: torch.Tensor) -> torch.Tensor:
+        """Features before pooling, [B, feature_dim, d, h, w], of images [B, 1, D, H, W] in [0, 1]."""
+        if self.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last_3d)
+        network = self.network
+        hidden: torch.Tensor = network.act(network.bn1(network.conv1(image)))
+        if not network.no_max_pool:
+            hidden = network.maxpool(hidden)
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            hidden = stage(hidden)
+        return hidden
 
     def _recomputed(self, image: torch.Tensor) -> torch.Tensor:
         """The same as the network's own forward pass, with one checkpoint per stage."""
@@ -162,7 +183,15 @@ class NoEncoder(nn.Module):
         raise ModelError("A baseline of clinical variables was given images; choose an encoder that reads them.")
 
 
-NETWORKS: dict[str, Callable[[EncoderConfig], nn.Module]] = {"resnet": ResNetEncoder, "none": NoEncoder}
+def _published(name: str, config: EncoderConfig) -> nn.Module:
+    return build_published(name, checkpointing=config.checkpointing)
+
+
+NETWORKS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
+    "resnet": ResNetEncoder,
+    "none": NoEncoder,
+    **{name: partial(_published, name) for name in RELEASES},
+}
 """Every encoder by name; each has `feature_dim` and maps [B, 1, D, H, W] to [B, feature_dim]."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,8 @@ from torch import nn
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
+from lightning_modules.networks.published import RELEASES, load_published
+from lightning_modules.networks.published.checkpoint import file_sha256
 
 FORMAT = 1
 WEIGHTS, CONFIG, CONTRACT, CARD = "model.safetensors", "config.json", "contract.json", "README.md"
@@ -65,9 +66,9 @@ def save_encoder(
     return weights_sha256(folder)
 
 
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 of an exported encoder's weights file."""
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+def weights_sha256(weights: Path) -> str:
+    """SHA-256 of an exported encoder's weights file, or of a file of published weights."""
+    return file_sha256(weights / WEIGHTS if weights.is_dir() else weights)
 
 
 def _write(path: Path, text: str) -> None:
@@ -107,12 +108,15 @@ def load_pretrained(
         encoder: The encoder, as `config` builds it.
         config: Its configuration.
         contract: Preprocessing contract of the data at hand.
-        folder: Folder with the exported encoder.
+        folder: Folder with the exported encoder, or file of published weights where `config` names a published network.
         sha256: Hash that the weights must have, where it is known.
 
     Raises:
         ModelError: if architecture, contract or hash differ, naming the fields.
     """
+    if config.network in RELEASES:
+        _load_release(encoder, config.network, contract, folder, sha256)
+        return
     found = read_encoder(folder)
     if sha256 and found.sha256 != sha256:
         raise ModelError(
@@ -135,6 +139,17 @@ def load_pretrained(
             "trained with, or train it with this one."
         )
     encoder.load_state_dict(found.weights)
+
+
+def _load_release(encoder: nn.Module, name: str, contract: Mapping[str, Any], path: Path, sha256: str) -> None:
+    release = RELEASES[name]
+    axes = contract.get("axes", "SAR")
+    if axes != release.axes:
+        raise ModelError(
+            f"{release.title} reads volumes along {release.axes}, and the contract hands it {axes}; take the contract "
+            "of its encoder file."
+        )
+    load_published(encoder, path, release.layout, sha256=sha256, source=release.source)
 
 
 def load_exported(folder: Path) -> tuple[nn.Module, ExportedEncoder]:

@@ -148,7 +148,7 @@ RELEASES: dict[str, Release] = {
     "ct_clip": Release(
         "CT-CLIP",
         512,
-        "SPL",
+        "SLP",
         "huggingface.co/datasets/ibrahimhamamci/CT-RATE",
         "CT-CLIP_v2.pt",
         "CC BY-NC-SA 4.0",

@@ -1,0 +1,1 @@
+"""Encoders that others published: their weights here, their volumes, and what there is."""
