@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,91 +11,24 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.attribute_data import attribute_codes
+from datamodules.attributes.matching import PRESENCE
 from datamodules.attributes.schema import load_schema
 from datamodules.cohort import Cohort
-from datamodules.corpus import held_out, read_corpus
+from datamodules.corpus import TEXT_COLUMN, held_out, read_corpus
 from datamodules.errors import DataError
 from datamodules.schema import SIDES
-from datamodules.side_reports import shuffle_sentences, side_reports
+from datamodules.side_reports import side_reports
 from datamodules.splits import split_of_fold
-from datamodules.text_sampling import BucketSampler, RankBatches, TextDraw
+from datamodules.text_batches import TextCollate, TextDataset, Texts
+from datamodules.text_contrast import Rewriting, RewritingCollate, kept_kidneys
+from datamodules.text_rewriting import Rewriter
+from datamodules.text_sampling import BucketSampler, RankBatches
 from datamodules.tokenization import MISSING, Replacement, ReportTokenizer, TokenMasking
 
 Objective = Literal["mntp", "views", "attributes"]
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The distinct texts of one part.
-
-    Args:
-        texts: The texts.
-        attributes: int64 [texts, A], -100 where not stated; None where they are not asked for.
-    """
-
-    texts: list[str]
-    attributes: np.ndarray | None = None
-
-
-class TextDataset(Dataset[dict[str, Any]]):
-    """Loads one text per draw; holds no order and no randomness of its own."""
-
-    def __init__(self, part: Texts) -> None:
-        self.part = part
-
-    def __len__(self) -> int:
-        return len(self.part.texts)
-
-    def __getitem__(self, draw: TextDraw) -> dict[str, Any]:
-        facts = self.part.attributes
-        sample = {"text": self.part.texts[draw.number], "sample": draw.number, "seed": draw.seed}
-        return sample if facts is None else sample | {"attributes": facts[draw.number]}
-
-
-@dataclass(frozen=True)
-class TextCollate:
-    """Texts as a batch of tokens.
-
-    Args:
-        tokenizer: The tokens.
-        masking: Masks tokens; None gives two views of every text instead.
-        shuffle: Share of the texts whose sentences are put in another order, of first views and of second ones.
-    """
-
-    tokenizer: ReportTokenizer
-    masking: TokenMasking | None
-    shuffle: tuple[float, float]
-
-    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`sample` int64 [B], `attributes` int64 [B, A] where there are any, and tokens.
-
-        For masked prediction: `input_ids`, `attention_mask` and `labels` [B, T]. Else `input_ids` and `attention_mask`
-        [2 B, T], the first views before the second ones.
-        """
-        texts = [self._text(sample, self.shuffle[0], 0) for sample in samples]
-        if self.masking is None:
-            texts += [self._text(sample, self.shuffle[1], 1) for sample in samples]
-        rows = self.tokenizer.rows(texts)
-        batch = {"sample": torch.tensor([sample["sample"] for sample in samples])}
-        if "attributes" in samples[0]:
-            batch["attributes"] = torch.from_numpy(np.stack([sample["attributes"] for sample in samples]))
-        if self.masking is None:
-            return batch | self.tokenizer.padded(rows)
-        masked = [self.masking(row, sample["seed"]) for row, sample in zip(rows, samples, strict=True)]
-        tokens = self.tokenizer.padded([ids for ids, _ in masked])
-        labels = torch.full_like(tokens["input_ids"], MISSING)
-        for row, (_, wanted) in enumerate(masked):
-            labels[row, : len(wanted)] = torch.tensor(wanted)
-        return batch | tokens | {"labels": labels}
-
-    @staticmethod
-    def _text(sample: dict[str, Any], share: float, view: int) -> str:
-        text, seed = str(sample["text"]), int(sample["seed"])
-        rng = np.random.default_rng([seed, view])
-        return shuffle_sentences(text, int(rng.integers(1 << 31))) if rng.random() < share else text
 
 
 class ReportDataModule(lightning.LightningDataModule):
@@ -112,9 +44,11 @@ class ReportDataModule(lightning.LightningDataModule):
         base_name: What is recorded of it.
         max_length: Most tokens of a text.
         prompt: Words before every text.
-        objective: `mntp` masks tokens; `views` gives two views of every text; `attributes` does so for kidneys of which
-            something is stated, and says what.
+        objective: `mntp` masks tokens; `views` gives two views of every text; `attributes` gives every report of
+            which something is stated in its own and in other words, and texts with one fact changed, see `rewriting`.
+        rewriting: How reports are written anew for `attributes`.
         corpus: Folder of .txt and .csv files to learn masked prediction from instead of the cohort's reports.
+        corpus_column: Column of the .csv files that holds the texts.
         held_out_share: Share of a corpus that is kept for validation.
         mask_probability: Share of the tokens that are predicted.
         replacement: What masked tokens become, see `TokenMasking`.
@@ -135,7 +69,9 @@ class ReportDataModule(lightning.LightningDataModule):
         max_length: int = 224,
         prompt: str = "",
         objective: Objective = "mntp",
+        rewriting: Rewriting = Rewriting(),  # noqa: B008 - frozen
         corpus: Path | None = None,
+        corpus_column: str = TEXT_COLUMN,
         held_out_share: float = 0.1,
         mask_probability: float = 0.2,
         replacement: Replacement = "bert",
@@ -155,6 +91,7 @@ class ReportDataModule(lightning.LightningDataModule):
             raise DataError("A corpus states no attributes of kidneys; leave data.corpus out of attribute contrast.")
         self.root, self.base, self.corpus = Path(root), base, corpus
         self.objective, self.held_out_share, self.shuffle = objective, held_out_share, shuffle
+        self.rewriting, self.corpus_column = rewriting, corpus_column
         self.seed, self.fold = seed, fold
         self.batch_size, self.num_workers = batch_size, num_workers
         self.masked: dict[str, Any] = {
@@ -169,6 +106,7 @@ class ReportDataModule(lightning.LightningDataModule):
                 **self.tokens,
                 **self.masked,
                 "objective": objective,
+                "rewriting": asdict(rewriting),
                 "corpus": None if corpus is None else Path(corpus).name,
                 "shuffle": shuffle,
                 "seed": seed,
@@ -204,7 +142,7 @@ class ReportDataModule(lightning.LightningDataModule):
         return parts
 
     def _corpus_parts(self, folder: Path) -> dict[str, Texts]:
-        texts = read_corpus(folder)
+        texts = read_corpus(folder, self.corpus_column)
         kept = [held_out(text, self.held_out_share) for text in texts]
         return {
             "train": Texts([text for text, held in zip(texts, kept, strict=True) if not held]),
@@ -225,9 +163,32 @@ class ReportDataModule(lightning.LightningDataModule):
         reports = reports.sort_values("part", kind="stable").drop_duplicates("text")
         parts = {}
         for name in ("train", "val"):
-            rows = reports.index[reports["part"] == name]
-            parts[name] = Texts(reports.loc[rows, "text"].astype(str).tolist(), None if codes is None else codes[rows])
+            rows = reports.index[reports["part"] == name].to_numpy()
+            if codes is None:
+                parts[name] = Texts(reports.loc[rows, "text"].astype(str).tolist())
+                continue
+            rows = rows[kept_kidneys(self._has_lesion(codes[rows]), self.rewriting.normal_share, self.seed)]
+            chosen = reports.loc[rows]
+            parts[name] = Texts(chosen["text"].astype(str).tolist(), codes[rows], chosen["side"].astype(str).tolist())
         return parts
+
+    @staticmethod
+    def _has_lesion(codes: np.ndarray) -> np.ndarray:
+        schema = load_schema()
+        place = 1 + schema.names.index(PRESENCE)
+        found: np.ndarray = codes[:, place] == schema.classes[PRESENCE].index("yes")
+        return found
+
+    @property
+    def class_counts(self) -> dict[str, dict[str, int]]:
+        """Training kidneys by attribute and class, for the heads of attribute contrast."""
+        codes = self.parts["train"].attributes
+        if codes is None:
+            return {}
+        return {
+            name: {value: int((codes[:, place] == code).sum()) for code, value in enumerate(values)}
+            for place, (name, values) in enumerate(load_schema().classes.items(), start=1)
+        }
 
     def _part_of_patients(self, cohort: Cohort) -> pd.Series:
         """The part of every patient by id; `test` for whoever this stage may not see."""
@@ -247,7 +208,9 @@ class ReportDataModule(lightning.LightningDataModule):
         part, training = self.parts[name], name == "train"
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        lengths = [len(row) for row in self.tokenizer.rows(part.texts)]
+        # Rewritten texts are of about one length, and a batch of the shortest reports would hold normal kidneys alone.
+        rewritten = self.objective == "attributes"
+        lengths = [1] * len(part.texts) if rewritten else [len(row) for row in self.tokenizer.rows(part.texts)]
         batches = BucketSampler(lengths, self.batch_size * ranks, ranks, self.seed, shuffled=training)
         # Without dropout only the order of sentences tells the views of a validation text apart.
         shuffle = (self.shuffle, self.shuffle) if training else (0.0, 1.0)
@@ -255,13 +218,23 @@ class ReportDataModule(lightning.LightningDataModule):
         return DataLoader(
             TextDataset(part),
             batch_sampler=RankBatches(batches, rank, ranks),
-            collate_fn=TextCollate(self.tokenizer, masking, shuffle),
+            collate_fn=self._collates[name] if rewritten else TextCollate(self.tokenizer, masking, shuffle),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             # A generator of its own, so that opening the loader does not shift the global one, and with it dropout.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    @cached_property
+    def _collates(self) -> dict[str, RewritingCollate]:
+        """How each part is written anew, from words of its own; the rules read every sentence once."""
+        return {
+            name: RewritingCollate(
+                self.tokenizer, Rewriter(part.sides or [], part.texts), load_schema(), self.rewriting
+            )
+            for name, part in self.parts.items()
+        }
 
     def setup(self, stage: str) -> None:
         """Read and check everything before the first step."""

@@ -101,7 +101,7 @@ def _changed_fact(
     """The one fact that an edit has changed; None where it changed none, several, or left one unstated."""
     if edited == text:
         return None
-    if edited == _other_side(text):
+    if edited == other_side(text):
         swapped = {(opposite(side), name): value for (side, name), value in after.items()}
         return SIDE if swapped == before and after != before else None
     if edited in _with_words(text, MALIGNANCY):
@@ -114,7 +114,7 @@ def _changed_fact(
 
 
 def _edits(text: str) -> Iterator[str]:
-    yield _other_side(text)
+    yield other_side(text)
     yield _other_size(text)
     for kind in _WORDS:
         yield from _with_words(text, kind)
@@ -123,7 +123,7 @@ def _edits(text: str) -> Iterator[str]:
     yield from _denied_or_affirmed(text)
 
 
-def _other_side(text: str) -> str:
+def other_side(text: str) -> str:
     """Every left as right and every right as left."""
     return re.sub(rf"\b(?:{'|'.join(SIDES)})", lambda m: _like(m[0], opposite(m[0].lower())), text, flags=re.IGNORECASE)
 

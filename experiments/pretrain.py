@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from jsonargparse import ArgumentError
 
@@ -26,37 +27,66 @@ def pretrain(wanted: Pretraining) -> None:
         DataError: if the cohort is refused, has nothing to learn from, a stage is unknown, or one of those asked for
             does not take a flag.
     """
-    names = wanted.stages or tuple(name for name, entry in STAGES.items() if entry.default)
-    for name in names:
-        choose("STAGES", name, dict(STAGES))
+    chosen = chosen_parts(wanted.stages or tuple(name for name, entry in STAGES.items() if entry.default))
     check_launcher(wanted.nodes)
-    check_flags(wanted, names)
+    check_flags(wanted, chosen)
     cohort = Cohort.load(wanted.data)
     if is_main_rank():
         wanted = replace(wanted, parent=_parent(wanted, cohort))
-    steps = [(name, fold) for name in names for fold in folds_of(cohort)]
+    steps = [(name, fold) for name in chosen for fold in folds_of(cohort)]
     for number, (name, fold) in enumerate(steps, start=1):
         title = STAGES[name].title + ("" if fold is None else f", fold {fold}")
         say(f"Stage {number} of {len(steps)}: {title}")
         base = STAGES[name].variant_of
-        variant = () if base is None else (name,)
+        variant: tuple[Any, ...] = () if base is None else (name,)
+        if chosen[name]:
+            variant = (chosen[name],)
         importlib.import_module(f"experiments.stages.{base or name}").run(wanted, cohort, fold, *variant)
         wait_for_all_ranks()  # what rank 0 exports is what the next stage starts from
 
 
-def check_flags(wanted: Pretraining, names: Sequence[str]) -> None:
+def chosen_parts(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The stages that were asked for, and of each the parts; none where it is all of them.
+
+    Args:
+        names: Stages, or parts of one as `text:mntp`.
+
+    Raises:
+        DataError: if a stage or part is unknown.
+    """
+    chosen: dict[str, tuple[str, ...]] = {}
+    whole = set()
+    for entry in names:
+        name, colon, part = entry.partition(":")
+        choose("STAGES", name, dict(STAGES))
+        parts = STAGES[name].parts
+        if not colon:
+            whole.add(name)
+        elif not parts:
+            raise DataError(f"STAGES={entry} was found; the stage {name} has no parts, write STAGES={name}.")
+        else:
+            choose(f"STAGES={name}:", part, dict.fromkeys(parts))
+        chosen[name] = (*chosen.get(name, ()), *((part,) if colon else ()))
+    return {name: () if name in whole else tuple(dict.fromkeys(parts)) for name, parts in chosen.items()}
+
+
+def check_flags(wanted: Pretraining, chosen: Mapping[str, tuple[str, ...]]) -> None:
     """Read the configuration of every stage that was asked for, before the first of them trains.
+
+    Args:
+        wanted: What was asked for.
+        chosen: Stages and their parts, as `chosen_parts` gives them.
 
     Raises:
         DataError: naming the stage that does not take a flag.
     """
-    for name in names if wanted.extra else ():
-        for files in STAGES[name].files(name, wanted.profile):
+    for name, parts in chosen.items() if wanted.extra else ():
+        for files in replace(STAGES[name], parts=parts or STAGES[name].parts).files(name, wanted.profile):
             arguments = command_line(files, {"data.init_args.root": wanted.data, **placeholders(files)}, wanted.extra)
             try:
                 SuiteCLI(arguments, run=False, parse_only=True)
             except ArgumentError as error:
-                others = [other for other in names if other != name]
+                others = [other for other in chosen if other != name]
                 apart = f"; run it apart from {', '.join(others)} with STAGES= and flags of its own" if others else ""
                 raise DataError(
                     f"Stage {name} does not take the flags of --extra ({' '.join(str(error).split())[:300]}); nothing "

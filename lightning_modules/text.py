@@ -15,7 +15,7 @@ from lightning_modules.errors import ModelError
 from lightning_modules.losses.attributes import sum_over_ranks
 from lightning_modules.losses.balance import MISSING
 from lightning_modules.losses.gather import gather_rows
-from lightning_modules.losses.text import Terms, attribute_contrast_loss, masked_token_loss, shifted, simcse_loss
+from lightning_modules.losses.text import Terms, masked_token_loss, shifted, simcse_loss
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
 from lightning_modules.networks.text_export import check_base, read_text_encoder, refuse_differences
 from lightning_modules.optimization import OptimizerConfig
@@ -37,6 +37,7 @@ class TextAdaptation(SuiteModule):
 
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[str] = "min"
+    share: ClassVar[str] = "token_accuracy"
     with_head: ClassVar[bool] = False
     encoder: TextEncoder
     start_rows: torch.Tensor
@@ -122,10 +123,10 @@ class TextAdaptation(SuiteModule):
         self._seen = []
         sums = self.val_rows.sum(dim=0).tolist()
         metrics = {"loss": sums[0] / max(sums[1], 1.0)}
-        return metrics if len(sums) < 3 else metrics | {"token_accuracy": sums[2] / max(sums[1], 1.0)}
+        return metrics if len(sums) < 3 else metrics | {self.share: sums[2] / max(sums[1], 1.0)}
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and, of masked tokens, accuracy over the validation texts of all ranks."""
+        """Log loss and the share of hits over the validation texts of all ranks."""
         for name, value in self._close_validation().items():
             self.log(f"val/{name}", torch.tensor(value), rank_zero_only=False)
 
@@ -241,17 +242,20 @@ class TextContrast(TextAdaptation):
         """The temperature."""
         return {"temperature": self.temperature}
 
-    @abstractmethod
-    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> Terms:
-        """The loss over the texts of all ranks."""
 
-    def _views(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+class UnsupervisedSimcse(TextContrast):
+    """Unsupervised SimCSE (Gao, Yao and Chen, EMNLP 2021): two views of a text, told from all others.
+
+    The views differ by dropout and by the order of their sentences. Arguments as `TextContrast`.
+    """
+
+    def _views(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         first, second = self(batch["input_ids"], batch["attention_mask"]).chunk(2)
-        return first, second, batch.get("attributes")
+        return first, second
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
-        """The loss over the texts of all ranks."""
-        terms = self.loss(*self._views(batch))
+        """Cross-entropy of finding the second view among those of all ranks."""
+        terms = simcse_loss(*self._views(batch), self.temperature)
         self._log_training(terms, batch)
         return terms.loss
 
@@ -262,35 +266,5 @@ class TextContrast(TextAdaptation):
     def validation_rows(self) -> torch.Tensor:
         """Loss of every text among all validation texts, which does not depend on batch size and ranks."""
         first, second = (torch.cat([entry[view] for entry in self._seen]) for view in (0, 1))
-        facts = [entry[2] for entry in self._seen if entry[2] is not None]
-        rows = self.loss(first, second, torch.cat(facts) if facts else None).rows
+        rows = simcse_loss(first, second, self.temperature).rows
         return torch.stack([rows, torch.ones_like(rows)], dim=1)
-
-
-class UnsupervisedSimcse(TextContrast):
-    """Unsupervised SimCSE (Gao, Yao and Chen, EMNLP 2021): two views of a text, told from all others.
-
-    The views differ by dropout and by the order of their sentences. Arguments as `TextContrast`.
-    """
-
-    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> Terms:
-        """Cross-entropy of finding the second view among those of all ranks."""
-        return simcse_loss(first, second, self.temperature)
-
-
-class AttributeContrast(TextContrast):
-    """Supervised contrast by what reports state (SupCon, Khosla et al., NeurIPS 2020).
-
-    Kidneys whose stated attributes agree attract each other, as far as they agree, and those that conflict in any
-    attribute, the side included, repel. See `lightning_modules.losses.text`. Arguments as `TextContrast`.
-    """
-
-    def loss(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor | None) -> Terms:
-        """Supervised contrastive loss over both views of all ranks.
-
-        Raises:
-            ModelError: if the batch holds no attributes.
-        """
-        if attributes is None:
-            raise ModelError("AttributeContrast needs attributes in the batch; set data.objective to attributes.")
-        return attribute_contrast_loss(first, second, attributes, self.temperature)

@@ -28,7 +28,7 @@ class Pretraining:
     """What `make pretrain` was asked for.
 
     Args:
-        stages: Stages in order; those that `make pretrain` runs by default when empty.
+        stages: Stages in order, or parts of one as `text:mntp`; those that `make pretrain` runs by default when empty.
         profile: Size of the run.
         data: Folder of the cohort.
         seed: Seed.
@@ -54,8 +54,9 @@ class Pretraining:
 
     def arguments(self, stage: str) -> dict[str, Any]:
         """The arguments of the command that runs one stage of it again."""
+        parts = [name for name in self.stages if name.startswith(f"{stage}:")]
         return {
-            "stages": [stage],
+            "stages": [stage] if stage in self.stages else parts or [stage],
             "profile": self.profile,
             "data": str(self.data),
             "seed": self.seed,

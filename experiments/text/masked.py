@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from datamodules.corpus import held_out, read_corpus
+from datamodules.corpus import TEXT_COLUMN, held_out, read_corpus
 from datamodules.errors import DataError
 from datamodules.tokenization import MISSING, ReportTokenizer, TokenMasking
 from experiments.console import counted, say
@@ -100,6 +100,7 @@ def ratio(rows: np.ndarray, column: int, owner: np.ndarray) -> Statistic:
 
 def masked_loss(
     corpus: Path,
+    column: str = TEXT_COLUMN,
     adapted: Path | None = None,
     base: str = "smollm2",
     layers: int | None = 8,
@@ -113,7 +114,8 @@ def masked_loss(
     """Loss and accuracy of masked next-token prediction on the held-out part of a corpus, before and after adaptation.
 
     Args:
-        corpus: Folder of .txt and .csv files (column `text`).
+        corpus: Folder of .txt and .csv files.
+        column: Column of the .csv files that holds the texts.
         adapted: Folder of an exported text encoder; without it the un-adapted bidirectional base alone is measured.
         base: The base: smollm2, a folder or a hub id.
         layers: First layers of the base, null for all; an adapted encoder knows its own.
@@ -124,7 +126,7 @@ def masked_loss(
         device: Device; the GPU where there is one by default.
         replicates: Bootstrap replicates over texts.
     """
-    texts = [text for text in read_corpus(corpus) if held_out(text, held_out_share)]
+    texts = [text for text in read_corpus(corpus, column) if held_out(text, held_out_share)]
     if len(texts) < 2:
         raise DataError(f"corpus={corpus.name} has {len(texts)} texts to measure on; raise held_out_share.")
     own = TextBase(base, layers, quantization, max_length)

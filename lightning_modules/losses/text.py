@@ -98,7 +98,12 @@ def agreement(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def attribute_contrast_loss(
-    first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor, temperature: float = 0.1
+    first: torch.Tensor,
+    second: torch.Tensor,
+    attributes: torch.Tensor,
+    temperature: float = 0.1,
+    negatives: torch.Tensor | None = None,
+    negative_of: torch.Tensor | None = None,
 ) -> Terms:
     """Supervised contrast (SupCon, Khosla et al., NeurIPS 2020, L_out) of reports by what they state.
 
@@ -109,13 +114,16 @@ def attribute_contrast_loss(
     averaged over the anchors, which are both views of every report. The other view of the same report is a positive
     of weight 1. Another report that conflicts in any attribute is a negative. One that does not conflict is a positive
     whose weight is the share of attributes that both state alike among those that either states: reports that agree in
-    part pull in part. Reports with nothing in common are neither and are left out.
+    part pull in part. Reports with nothing in common are neither and are left out. Texts that differ from a second view
+    in one fact are hard negatives of its first view, of which they are worded independently, and of nothing else.
 
     Args:
         first: float [B, D], first views of this rank; need not be of unit length.
         second: float [B, D], second views.
         attributes: int64 [B, A], -100 where not stated.
         temperature: Of the cosine similarities.
+        negatives: float [N, D], hard negatives of this rank's texts, if any.
+        negative_of: int64 [N], the text that each belongs to.
 
     Returns:
         The loss, by text the mean over its two views.
@@ -134,7 +142,12 @@ def attribute_contrast_loss(
     oneself[place, place + 2 * row_offset(counts)] = True
     used, weight = used & ~oneself, weight.masked_fill(oneself, 0.0)
     similarity = z.flatten(0, 1) @ everyone.flatten(0, 1).T / temperature
-    log_share = similarity - similarity.masked_fill(~used, float("-inf")).logsumexp(dim=1, keepdim=True)
+    against = similarity.masked_fill(~used, float("-inf"))
+    if negatives is not None and negative_of is not None and len(negatives):
+        hard = z.flatten(0, 1) @ functional.normalize(negatives.float(), dim=1).T / temperature
+        foreign = place[:, None] != 2 * negative_of[None]
+        against = torch.cat([against, hard.masked_fill(foreign, float("-inf"))], dim=1)
+    log_share = similarity - against.logsumexp(dim=1, keepdim=True)
     # The other view is always there, so the weights of an anchor never sum to 0.
     rows = (
         (-(log_share.masked_fill(weight == 0, 0.0) * weight).sum(dim=1) / weight.sum(dim=1))
@@ -142,3 +155,21 @@ def attribute_contrast_loss(
         .mean(dim=1)
     )
     return Terms(rows.sum() * (number_of_ranks() / sum(counts)), rows.detach())
+
+
+@torch.no_grad()
+def nearer_than_negatives(
+    first: torch.Tensor, second: torch.Tensor, negatives: torch.Tensor, negative_of: torch.Tensor
+) -> torch.Tensor:
+    """Whether each first view's second view is more similar to it than all of its hard negatives, bool [B].
+
+    Args:
+        first: float [B, D].
+        second: float [B, D].
+        negatives: float [N, D].
+        negative_of: int64 [N], the text that each belongs to; a text without any counts as won.
+    """
+    own = functional.cosine_similarity(first.float(), second.float())
+    hard = functional.cosine_similarity(first.float()[negative_of], negatives.float())
+    lost = torch.zeros_like(own).index_add(0, negative_of, (hard >= own[negative_of]).to(own))
+    return lost == 0

@@ -15,7 +15,8 @@ from datamodules.errors import DataError
 from datamodules.files import write_parquet
 from datamodules.schema import TABLES, conform
 from datamodules.side_reports import shuffle_sentences, side_reports
-from datamodules.text_data import ReportDataModule, TextCollate
+from datamodules.text_batches import TextCollate
+from datamodules.text_data import ReportDataModule
 from datamodules.text_sampling import BucketSampler, RankBatches, text_seed
 from datamodules.tokenization import ReportTokenizer, TokenMasking
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig

@@ -1,0 +1,106 @@
+"""Batches for contrast by attributes: every report in its own and in other words, and with one fact changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.attributes.matching import PRESENCE
+from datamodules.attributes.schema import AttributeSchema
+from datamodules.side_reports import shuffle_sentences
+from datamodules.text_flips import other_side
+from datamodules.text_rewriting import SIZE_CLASS, Rewriter, Rewritten
+from datamodules.tokenization import MISSING, ReportTokenizer
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """How reports are written anew.
+
+    Args:
+        negatives: Most texts with a changed fact of every report.
+        sentences: Most sentences of a report that are taken, drawn at random: short texts are cheap, and every one of
+            their facts weighs more. All when left out.
+        normal_share: Kidneys without a lesion, as a share of those with one, that are kept: they repeat themselves.
+    """
+
+    negatives: int = 3
+    sentences: int | None = 6
+    normal_share: float = 0.1
+
+
+@dataclass(frozen=True)
+class RewritingCollate:
+    """Kidneys as a batch of rewritten texts.
+
+    Args:
+        tokenizer: The tokens.
+        rewriter: Writes the kidneys of this part anew.
+        schema: Attributes and classes.
+        how: How reports are written anew.
+    """
+
+    tokenizer: ReportTokenizer
+    rewriter: Rewriter
+    schema: AttributeSchema
+    how: Rewriting
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Tokens of B kidneys and N changed texts.
+
+        `input_ids` and `attention_mask` [2 B + N, T]: the own words, then the other words, then the texts with a
+        changed fact; `negative_of` int64 [N], the kidney of each of these; `attributes` int64 [B, 1 + A], what the
+        texts state, the side first; `sample` int64 [B].
+        """
+        made = [self._made(sample) for sample in samples]
+        texts = [entry.own for entry, _ in made] + [entry.other for entry, _ in made]
+        texts += [text for entry, _ in made for _, text in entry.changed]
+        owners = [row for row, (entry, _) in enumerate(made) for _ in entry.changed]
+        return {
+            "sample": torch.tensor([sample["sample"] for sample in samples]),
+            "attributes": torch.from_numpy(np.stack([codes for _, codes in made])),
+            "negative_of": torch.tensor(owners, dtype=torch.int64),
+            **self.tokenizer.padded(self.tokenizer.rows(texts)),
+        }
+
+    def _made(self, sample: dict[str, Any]) -> tuple[Rewritten, np.ndarray]:
+        seed, text, stated = int(sample["seed"]), str(sample["text"]), sample["attributes"]
+        made = self.rewriter(int(sample["sample"]), seed, self.how.negatives, self.how.sentences)
+        if made is None:
+            # The rules read nothing here, so the text is only put in another order.
+            return Rewritten(text, shuffle_sentences(text, seed % (1 << 31)), (), frozenset(), sized=False), stated
+        return made, self._codes(made, stated)
+
+    def _codes(self, made: Rewritten, stated: np.ndarray) -> np.ndarray:
+        """What the rewritten texts still state, in the layout of `stated`."""
+        codes = np.full_like(stated, MISSING)
+        if other_side(made.own) != made.own:
+            codes[0] = stated[0]
+        places = {name: place for place, name in enumerate(self.schema.names, start=1)}
+        for fact in made.facts:
+            codes[places[fact.attribute]] = self.schema.classes[fact.attribute].index(fact.value)
+        if made.sized:
+            codes[places[SIZE_CLASS]] = stated[places[SIZE_CLASS]]
+            codes[places[PRESENCE]] = stated[places[PRESENCE]]
+        return codes
+
+
+def kept_kidneys(lesion: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which kidneys are trained on: all with a lesion, and few of the others.
+
+    Args:
+        lesion: bool [kidneys].
+        share: Others, as a share of those with a lesion; at least one is kept where there is one.
+        seed: Seed of the draw.
+
+    Returns:
+        int [kept], sorted.
+    """
+    others = np.flatnonzero(~lesion)
+    count = min(len(others), max(1, round(share * lesion.sum())) if lesion.any() else len(others))
+    drawn = np.random.default_rng([seed, 6]).permutation(others)[:count]
+    return np.sort(np.concatenate([np.flatnonzero(lesion), drawn]))

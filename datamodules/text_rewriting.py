@@ -1,0 +1,317 @@
+"""Reports in other words, and with one fact changed, out of the sentences of other reports of the same cohort.
+
+The sentences of the training reports are read by rules, one by one. A report is then written anew from sentences of
+other reports that state the same of their kidneys, and a hard negative differs from that by the sentences of one fact.
+Nothing but the given texts is a source of words: held-out reports and phrase banks are never seen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from datamodules.attributes.anatomy import opposite
+from datamodules.attributes.matching import PRESENCE
+from datamodules.attributes.measurements import Measurement, diameters
+from datamodules.attributes.report import Report, read_report
+from datamodules.attributes.rules import RuleExtractor
+from datamodules.text_flips import SIDE, SIZE, other_side
+
+_SLOT = "\0"
+_WRITTEN_SIDE = "left"
+SIZE_CLASS = "size_class"
+_LESION = f"There is a mass in the {_WRITTEN_SIDE} kidney. "
+"""Stands before a sentence about a lesion that is read alone."""
+_OPENING, _SIDE_OR_SIZE = 0.9, 0.7
+"""How often the sentence with the size is taken, and side and size are changed where they are stated."""
+
+
+class Fact(NamedTuple):
+    """What a sentence states."""
+
+    attribute: str
+    value: str
+    uncertain: bool
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A sentence that may stand in other reports.
+
+    Args:
+        text: The sentence about a left kidney, with a slot for the size of the lesion.
+        facts: What it states, without side and size.
+        sized: Whether it has the slot.
+    """
+
+    text: str
+    facts: frozenset[Fact]
+    sized: bool
+
+
+@dataclass(frozen=True)
+class KidneyText:
+    """A report's text on one kidney, taken apart.
+
+    Args:
+        side: left or right.
+        phrases: Its sentences that can be written anew, the one with the size first.
+        size_mm: Diameters of the main lesion; empty where none is given.
+    """
+
+    side: str
+    phrases: tuple[Phrase, ...]
+    size_mm: tuple[float, ...] = ()
+
+
+class Rewritten(NamedTuple):
+    """Two texts that state the same of a kidney, texts that differ from the second in one fact, and what they state.
+
+    Args:
+        own: In the report's own words.
+        other: In those of other reports.
+        changed: Kind of fact and text.
+        facts: What both state, without side and size.
+        sized: Whether they state the size.
+    """
+
+    own: str
+    other: str
+    changed: tuple[tuple[str, str], ...]
+    facts: frozenset[Fact]
+    sized: bool
+
+
+@dataclass
+class Rewriter:
+    """Writes the texts of kidneys anew.
+
+    Args:
+        sides: Side of every kidney.
+        texts: Text of every kidney, in the same order.
+        reader: Reads the facts of a sentence.
+    """
+
+    sides: Sequence[str]
+    texts: Sequence[str]
+    reader: RuleExtractor = field(default_factory=RuleExtractor)
+
+    def __post_init__(self) -> None:
+        self._known: dict[tuple[str, bool], Phrase] = {}
+        self.kidneys = [self._apart(side, text) for side, text in zip(self.sides, self.texts, strict=True)]
+        phrases = {phrase.text: phrase for kidney in self.kidneys for phrase in kidney.phrases}
+        self._stating: dict[Fact, list[Phrase]] = defaultdict(list)
+        self._values: dict[str, list[Fact]] = defaultdict(list)
+        self._sized = [phrase for phrase in phrases.values() if phrase.sized]
+        for phrase in phrases.values():
+            for fact in sorted(phrase.facts):
+                if not self._stating[fact]:
+                    self._values[fact.attribute].append(fact)
+                self._stating[fact].append(phrase)
+
+    def _apart(self, side: str, text: str) -> KidneyText:
+        report = read_report(text)
+        texts = [report.plain[start:end].replace("\n", " ") for start, end in report.sentences]
+        main = max((entry.largest for part in texts for _, _, entry in _diameters(read_report(part))), default=0.0)
+        diseased = main > 0 or any(
+            entry.attribute == PRESENCE and entry.value == "yes" and entry.side == side
+            for entry in self.reader.extract([text])[0]
+        )
+        phrases: list[Phrase] = []
+        size: tuple[float, ...] = ()
+        for part in texts:
+            whole = part if part[-1] in ".!?" else f"{part}."
+            written, values = _with_slot(other_side(whole) if side != _WRITTEN_SIDE else whole, main)
+            if written is None:
+                continue
+            size = size or values
+            phrase = self._read(written, diseased)
+            if phrase.facts or phrase.sized:
+                phrases.append(phrase)
+        return KidneyText(side, tuple(sorted(phrases, key=lambda phrase: not phrase.sized)), size)
+
+    def _read(self, written: str, diseased: bool) -> Phrase:
+        """The facts of a sentence; of a lesion's only what comes with it."""
+        key = written, diseased
+        if key not in self._known:
+            text = (_LESION if diseased else "") + written.replace(_SLOT, "5.0 cm")
+            facts = frozenset(
+                Fact(entry.attribute, entry.value, entry.uncertain)
+                for entry in self.reader.extract([text])[0]
+                if entry.side == _WRITTEN_SIDE
+                and entry.attribute != SIZE_CLASS
+                and not (diseased and entry.attribute == PRESENCE)
+            )
+            self._known[key] = Phrase(written, facts, _SLOT in written)
+        return self._known[key]
+
+    def __call__(self, number: int, seed: int, negatives: int, longest: int | None = None) -> Rewritten | None:
+        """One kidney in its own and in other words, and with changed facts.
+
+        Args:
+            number: Number of the kidney.
+            seed: Seed of words, order and facts.
+            negatives: Most texts with a changed fact.
+            longest: Most sentences of the report that are taken, drawn at random; all when left out.
+
+        Returns:
+            None where the rules read nothing that could be written anew.
+        """
+        kidney, rng = self.kidneys[number], np.random.default_rng([seed, 5])
+        own = self._drawn(kidney, rng, longest)
+        if not own:
+            return None
+        sized = any(phrase.sized for phrase in own)
+        facts = frozenset(fact for phrase in own for fact in phrase.facts)
+        # A side that the own words leave out is no fact that a changed text could turn round.
+        sided = any(other_side(phrase.text) != phrase.text for phrase in own)
+        size = kidney.size_mm if sized else ()
+        other = self._covering(facts, sized, facts, rng)
+        if other is None:
+            return None
+        how = int(rng.integers(1 << 31))
+        text = _joined(other, kidney.side, size, how)
+        changed = tuple(
+            (kind, found)
+            for kind, found in self._changes(kidney.side, sided, size, facts, other, how, rng, negatives)
+            if found != text
+        )
+        first = _joined(_shuffled(own, rng), kidney.side, size, int(rng.integers(1 << 31)))
+        return Rewritten(first, text, changed[:negatives], facts, sized)
+
+    def _drawn(self, kidney: KidneyText, rng: np.random.Generator, longest: int | None) -> list[Phrase]:
+        """Sentences of a kidney that do not contradict each other."""
+        order = [int(place) for place in rng.permutation(len(kidney.phrases))]
+        if kidney.phrases and kidney.phrases[0].sized and rng.random() < _OPENING:
+            order = [0, *(place for place in order if place != 0)]
+        own: list[Phrase] = []
+        said: dict[str, Fact] = {}
+        for place in order[:longest]:
+            phrase = kidney.phrases[place]
+            if all(said.get(fact.attribute, fact) == fact for fact in phrase.facts):
+                own.append(phrase)
+                said |= {fact.attribute: fact for fact in phrase.facts}
+        return own
+
+    def _covering(
+        self, wanted: Iterable[Fact], sized: bool, allowed: frozenset[Fact], rng: np.random.Generator
+    ) -> list[Phrase] | None:
+        """Sentences, drawn at random, that state all that is wanted and nothing but what is allowed."""
+        chosen: list[Phrase] = []
+        left = set(wanted)
+        if sized:
+            fitting = [phrase for phrase in self._sized if phrase.facts <= allowed]
+            if not fitting:
+                return None
+            chosen.append(fitting[int(rng.integers(len(fitting)))])
+            left -= chosen[0].facts
+        while left:
+            fact = min(left)
+            fitting = [phrase for phrase in self._stating[fact] if phrase.facts <= allowed and not phrase.sized]
+            if not fitting:
+                return None
+            chosen.append(fitting[int(rng.integers(len(fitting)))])
+            left -= chosen[-1].facts
+        return [*chosen[: int(sized)], *_shuffled(chosen[int(sized) :], rng)]
+
+    def _changes(
+        self,
+        side: str,
+        sided: bool,
+        size: tuple[float, ...],
+        facts: frozenset[Fact],
+        phrases: list[Phrase],
+        how: int,
+        rng: np.random.Generator,
+        count: int,
+    ) -> Iterator[tuple[str, str]]:
+        """Texts with one fact changed: side and size more often than others, because nearly every report has them."""
+        kinds = [fact.attribute for fact in sorted(facts) if len(self._values[fact.attribute]) > 1]
+        kinds = [kinds[place] for place in rng.permutation(len(kinds))]
+        always = ([SIDE] if sided else []) + ([SIZE] if size else [])
+        first = [kind for kind in always if rng.random() < _SIDE_OR_SIZE]
+        found = 0
+        for kind in (*first, *kinds, *(kind for kind in always if kind not in first)):
+            if found >= count:
+                return
+            if kind == SIDE:
+                text: str | None = _joined(phrases, opposite(side), size, how)
+            elif kind == SIZE:
+                text = _joined(phrases, side, _other_size(size, rng), how)
+            else:
+                text = self._with_other_value(kind, side, size, facts, phrases, how, rng)
+            if text is not None:
+                found += 1
+                yield kind, text
+
+    def _with_other_value(
+        self,
+        attribute: str,
+        side: str,
+        size: tuple[float, ...],
+        facts: frozenset[Fact],
+        phrases: list[Phrase],
+        how: int,
+        rng: np.random.Generator,
+    ) -> str | None:
+        old = next(fact for fact in facts if fact.attribute == attribute)
+        others = [fact for fact in self._values[attribute] if fact.value != old.value]
+        if not others:
+            return None
+        new = others[int(rng.integers(len(others)))]
+        allowed = facts - {old} | {new}
+        written: list[Phrase] = []
+        for phrase in phrases:
+            if old not in phrase.facts:
+                written.append(phrase)
+                continue
+            part = self._covering(phrase.facts - {old} | {new}, phrase.sized, allowed, rng)
+            if part is None:
+                return None
+            written += part
+        return _joined(written, side, size, how)
+
+
+def _diameters(report: Report) -> Iterator[tuple[int, int, Measurement]]:
+    for clause in report.clauses:
+        for entry in diameters(clause.text):
+            if not entry.vague and not entry.ranged:
+                yield clause.start + entry.start, clause.start + entry.end, entry
+
+
+def _with_slot(sentence: str, main: float) -> tuple[str | None, tuple[float, ...]]:
+    """The sentence with a slot for the size of the main lesion, and that; None where it gives other sizes."""
+    report = read_report(sentence)
+    found = list(_diameters(report))
+    if not found:
+        return sentence, ()
+    start, end, entry = found[0]
+    if len(found) > 1 or entry.largest != main:
+        return None, ()
+    return report.plain[:start] + _SLOT + report.plain[end:], tuple(sorted(entry.values, reverse=True)[:2])
+
+
+def _other_size(size: tuple[float, ...], rng: np.random.Generator) -> tuple[float, ...]:
+    """A size of at least 1.6 times or at most 0.6 times the given one, within 8 to 160 mm, in proportion."""
+    factors = [*np.linspace(0.2, 0.6, 9), *np.linspace(1.6, 4.0, 9)]
+    usable = [factor for factor in factors if 8 <= size[0] * factor <= 160] or factors
+    factor = usable[int(rng.integers(len(usable)))]
+    return tuple(value * factor for value in size)
+
+
+def _joined(phrases: Sequence[Phrase], side: str, size: tuple[float, ...], how: int) -> str:
+    """The sentences about a side, with the size in centimetres or millimetres."""
+    rng = np.random.default_rng(how)
+    centimetres, both, by = rng.random() < 0.5, rng.random() < 0.7, rng.random() < 0.3
+    values = [f"{value / 10:.1f}" if centimetres else f"{value:.0f}" for value in size[: 2 if both else 1]]
+    written = f"{(' by ' if by else ' x ').join(values)} {'cm' if centimetres else 'mm'}"
+    text = " ".join(phrase.text.replace(_SLOT, written) for phrase in phrases)
+    return text if side == _WRITTEN_SIDE else other_side(text)
+
+
+def _shuffled(phrases: Sequence[Phrase], rng: np.random.Generator) -> list[Phrase]:
+    return [phrases[place] for place in rng.permutation(len(phrases))]
