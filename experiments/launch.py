@@ -137,6 +137,7 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
     # Validated first: thresholds and risk groups of the test are cut on the validation patients of the same weights.
     for evaluate in (cli.trainer.validate, *([cli.trainer.test] if test else [])):
         evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+    cli.trainer.strategy.barrier()  # what rank 0 wrote of the test is read by every rank
     score = checkpoint.best_model_score  # type: ignore[union-attr]
     return Finished(logger, float("nan") if score is None else float(score), cli.model)
 

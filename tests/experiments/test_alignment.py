@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,13 +13,14 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json
 from experiments.console import configure_output
-from experiments.encoders import stage_folder
+from experiments.encoders import exported_encoder, stage_folder
+from experiments.shared_space import SpaceOptions, load_space
 from experiments.stages import alignment, image
 from experiments.stages.common import Pretraining
-from lightning_modules.networks.aligned import AlignedModel
+from lightning_modules.networks.aligned import TEXT, AlignedModel
 from lightning_modules.networks.export import load_exported
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
-from lightning_modules.networks.text_export import save_text_encoder
+from lightning_modules.networks.text_export import load_text_encoder, save_text_encoder
 from tests.datamodules.test_alignment_data import write_reports
 from tests.tiny_text import make_base, stir
 
@@ -77,6 +79,9 @@ def test_from_both_encoders_to_an_aligned_model(
     start = load_exported(stage_folder(runs, cohort, "image", 42, None) / "encoder")[0].state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in encoder.state_dict().items())
 
+    assert model.crop == (8, 10, 10)
+    _variants(wanted, cohort, base, fingerprint)
+
     before = (folder / "checkpoints/best.ckpt").stat().st_mtime_ns
     alignment.run(wanted, cohort, None)
     assert "finished already" in capsys.readouterr().out
@@ -84,3 +89,27 @@ def test_from_both_encoders_to_an_aligned_model(
     _export_text(base, runs, cohort, 2)
     with pytest.raises(DataError, match="text_fingerprint"):
         alignment.run(wanted, cohort, None)
+
+
+def _variants(wanted: Pretraining, cohort: Cohort, base: Path, adapted: str) -> None:
+    """Other settings are runs of their own, each with its text encoder, and are found by the name of their encoder."""
+    texts = ["There is a solid mass of 3 cm .", "No focal lesion in the left kidney"]
+    for stage, encoder in (("alignment_lora", "aligned_lora"), ("alignment_base_text", "aligned_base_text")):
+        alignment.run(wanted, cohort, None, stage)
+        folder = exported_encoder(wanted.runs, cohort, encoder, 42, None)
+        assert folder == stage_folder(wanted.runs, cohort, stage, 42, None) / "encoder"
+        space = load_space(cohort, SpaceOptions(wanted.runs, encoder=encoder, base=str(base)))
+        text = load_text_encoder(folder / TEXT, base=str(base), device="cpu")
+        assert text.fingerprint() == space.model.text_encoder["fingerprint"] != adapted
+        assert text.config.adapter == (stage == "alignment_lora")
+        with torch.no_grad():
+            expected = space.model.embed_text(text(**text.tokenize(texts)))
+        np.testing.assert_allclose(space.texts(texts), expected.numpy(), atol=1e-5)
+    (run,) = wanted.runs.glob("renal/tiny/pretrain/alignment_lora-s42")
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert str(base) not in str(checkpoint["hyper_parameters"])
+    assert not any("embed_tokens" in name for name in checkpoint["state_dict"])
+    with pytest.raises(DataError, match="ENCODER=aligned_one_stage has no weights"):
+        load_space(cohort, SpaceOptions(wanted.runs, encoder="aligned_one_stage"))
+    with pytest.raises(DataError, match="ENCODER=stage1 is not known"):
+        SpaceOptions(wanted.runs, encoder="stage1")

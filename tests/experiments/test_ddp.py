@@ -1,9 +1,10 @@
-"""Two CPU processes: equal steps, everyone tested once, the same numbers as one process."""
+"""Two CPU processes, of one machine or of two: equal steps, everyone tested once, the same numbers as one process."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,21 +17,31 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
-def _run(root: Path, runs: Path, config: Path, ranks: int, batch_size: int) -> Path:
-    extra = [
-        f"--config={config}",
-        "--trainer.strategy=ddp" if ranks > 1 else "--trainer.strategy=auto",
-        f"--data.init_args.batch_size={batch_size}",
+def _start(root: Path, runs: Path, config: Path, batch_size: int, how: list[str], launch: list[str]) -> str:
+    """Run fine-tuning by one or more commands side by side; what the first one printed."""
+    extra = [f"--config={config}", f"--data.init_args.batch_size={batch_size}"]
+    command = ["-m", "experiments", "finetune", "--task=malignancy", f"--data={root}", f"--runs={runs}", *how]
+    command.append("--extra=" + json.dumps(extra))
+    started = [
+        subprocess.Popen(
+            [sys.executable, *first.split(), *command],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for first in launch
     ]
-    command = [
-        sys.executable, "-m", "experiments", "finetune", "--task=malignancy", f"--data={root}", f"--runs={runs}",
-        f"--devices={ranks}", "--extra=" + json.dumps(extra),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("pooled external") == 1
-    return runs / "renal/tiny/malignancy/scratch-finetune-f1-s42"
+    try:
+        shown = [process.communicate(timeout=400)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * len(started), "\n".join(shown)
+    assert sum(text.count("pooled external") for text in shown) == 1
+    assert "pooled external" in shown[0]
+    return shown[0]
 
 
 @pytest.mark.slow
@@ -50,10 +61,26 @@ def test_two_ranks_train_and_test_as_one(tiny_root: Path, tmp_path: Path) -> Non
             }
         )
     )  # fmt: skip
-    one = _run(tiny_root, tmp_path / "one", config, ranks=1, batch_size=14)
-    two = _run(tiny_root, tmp_path / "two", config, ranks=2, batch_size=7)
-    first, second = (pd.read_parquet(folder / "predictions.parquet") for folder in (one, two))
-    assert first["patient_id"].tolist() == second["patient_id"].tolist()
-    assert first["patient_id"].is_unique
-    steps = [torch.load(f / "checkpoints/last.ckpt", weights_only=True)["global_step"] for f in (one, two)]
-    assert steps == [2, 2]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    nodes = [
+        f"-m torch.distributed.run --nnodes=2 --nproc_per_node=1 --node_rank={rank} --master_addr=127.0.0.1 "
+        f"--master_port={port}"
+        for rank in range(2)
+    ]
+    _start(tiny_root, tmp_path / "one", config, 14, ["--devices=1"], [""])
+    _start(tiny_root, tmp_path / "two", config, 7, ["--devices=2"], [""])
+    _start(tiny_root, tmp_path / "nodes", config, 7, ["--devices=1", "--nodes=2"], nodes)
+    one, two, over = (
+        tmp_path / name / "renal/tiny/malignancy/scratch-finetune-f1-s42" for name in ("one", "two", "nodes")
+    )
+    for folder in (two, over):
+        first, second = (pd.read_parquet(path / "predictions.parquet") for path in (one, folder))
+        assert first["patient_id"].tolist() == second["patient_id"].tolist()
+        assert first["patient_id"].is_unique
+    last = [torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (one, two, over)]
+    assert [checkpoint["global_step"] for checkpoint in last] == [2, 2, 2]
+    # Two machines of one process do what one machine of two does, to the bit.
+    for name, value in last[1]["state_dict"].items():
+        assert torch.equal(value, last[2]["state_dict"][name]), name

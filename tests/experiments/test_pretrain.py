@@ -114,6 +114,21 @@ def test_what_is_missing_is_said(
     assert "No finished run" in capsys.readouterr().err
 
 
+def test_a_flag_that_a_later_stage_does_not_know_is_refused_before_the_first_trains(
+    tiny_root: Path, tmp_path: Path, extra: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = json.dumps([*json.loads(extra.removeprefix("--extra=")), "--model.init_args.micro_batch=8"])
+    where = [f"--data={tiny_root}", f"--runs={tmp_path / 'runs'}", f"--extra={flags}"]
+    assert main(["pretrain", "--stages=[alignment,image]", *where]) == 2
+    shown = capsys.readouterr()
+    assert "Stage image does not take the flags of --extra" in shown.err
+    assert "micro_batch" in shown.err
+    assert "apart from alignment" in shown.err
+    assert "Stage 1" not in shown.out
+    assert main(["pretrain", "--stages=[image]", "--nodes=2", *where[:2]]) == 2
+    assert "NODES=2 was asked for, and neither torchrun nor srun" in capsys.readouterr().err
+
+
 def test_folds_pretrain_one_encoder_each_on_reports_of_their_masks(
     tiny_folds_root: Path, tmp_path: Path, extra: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
