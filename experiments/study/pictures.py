@@ -16,6 +16,7 @@ from experiments.outcomes import Metric
 from experiments.plots.encoders import encoder_color
 from experiments.plots.forest import forest_plot
 from experiments.registry import ENCODERS, TASKS
+from experiments.statistics.data_efficiency import FractionReached
 from experiments.statistics.estimate import Estimate
 from experiments.study.page import Picture, Row, Table, Text
 from experiments.study.points import Series
@@ -70,7 +71,7 @@ def curve_blocks(series: Series, cells: list[Cell], note: str) -> list[Picture |
     reached = reached_table(plan, [cell for cell in own if np.isfinite(cell.pooled.estimate.value)])
     if len(reached):
         blocks.append(
-            Text("Smallest share of the labels that reaches the best baseline at 100 %:", tuple(reached["sentence"]))
+            Text("Smallest share of the labels that reaches the best baseline at 100 %:", _reached_words(reached))
         )
     else:
         blocks.append(
@@ -79,6 +80,16 @@ def curve_blocks(series: Series, cells: list[Cell], note: str) -> list[Picture |
             )
         )
     return blocks
+
+
+def _reached_words(reached: pd.DataFrame) -> tuple[str, ...]:
+    """The sentences of a curve, with the titles of encoders."""
+    said = []
+    for row in reached.to_dict("records"):
+        found = FractionReached(row["fraction"], row["low"], row["high"], row["reached"], 0, row["n"], row["events"])
+        sentence = found.sentence(ENCODERS[row["encoder"]].title, [ENCODERS[row["baseline"]].title])
+        said.append(f"{capital(row['group'])}: {sentence}")
+    return tuple(said)
 
 
 def _value(row: pd.Series) -> str:

@@ -175,10 +175,11 @@ def _adjusted(series: Series, group: Group, outcome: Outcome, groups: np.ndarray
             fitted = cox_regression(design, outcome.months, outcome.target, known)
             break
         except DataError as error:
-            culprit = next((name for name in known[1:] if name in str(error)), known[-1] if len(known) > 1 else "")
-            if not culprit:
+            if len(known) == 1:
                 return None, [*refused, str(error)]
-            refused.append(f"Not adjusted for {culprit}: {error}")
+            named = [name for name in known[1:] if name in str(error)] or known[1:]
+            culprit = min(named, key=lambda name: _balance(design[name]))
+            refused.append(_refusal(culprit, design[culprit], outcome.target))
             known.remove(culprit)
     checked = proportional_hazards(fitted).set_index("covariate")["p"]
     records = fitted.table.assign(group=group.name, p_proportional=fitted.table["covariate"].map(checked))
@@ -198,6 +199,21 @@ def _adjusted(series: Series, group: Group, outcome: Outcome, groups: np.ndarray
     title = f"Multivariable Cox regression, {group.name}: {what}."
     header = ("Covariate", "Hazard ratio (95 % CI)", "p", "p, proportional hazards")
     return Table(f"cox-{series.key}-{group.name.replace(' ', '-')}", title, header, rows, records, note), refused
+
+
+def _balance(values: pd.Series) -> float:
+    """Share of the rarer level of a covariate of two levels; one half of a number."""
+    known = values.dropna()
+    return min(known.mean(), 1 - known.mean()) if known.isin([0, 1]).all() else 0.5
+
+
+def _refusal(name: str, values: pd.Series, event: np.ndarray) -> str:
+    """Why a covariate was left out, with what the likelihood had to go on."""
+    if not values.dropna().isin([0, 1]).all():
+        return f"Not adjusted for {name}: the likelihood has no maximum with it."
+    members = (values == 1).to_numpy()
+    events = plural(int(event[members].sum()), "event")
+    return f"Not adjusted for {name}: {events} among {plural(int(members.sum()), 'patient')} with it."
 
 
 def _cox_row(row: dict[Hashable, object]) -> Row:

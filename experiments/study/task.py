@@ -10,9 +10,9 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from experiments.curves.results import ZERO_SHOT, Cell
-from experiments.evaluation import with_interval
 from experiments.outcomes import C_INDEX
 from experiments.registry import ENCODERS, TASKS
+from experiments.statistics.estimate import Estimate
 from experiments.study.classes import class_sections
 from experiments.study.page import Block, Section, Text
 from experiments.study.pictures import curve_blocks, encoder_forest, subgroup_blocks
@@ -20,7 +20,7 @@ from experiments.study.points import Series, cells_of, unfinished
 from experiments.study.results import results_frame, results_table_of
 from experiments.study.subgroups import subgroup_table, subgroups_of
 from experiments.study.survival import survival_sections
-from experiments.study.words import plural
+from experiments.study.words import interval, plural
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def zero_shot_words(runs: Path, cohort: Cohort, task: str, survival: bool) -> st
     parts = []
     for group, rows in table[table["kind"] != "external"].groupby("group", sort=False):
         said = [
-            f"{row['strategy']} {with_interval(row['auroc'], row['low'], row['high'])}"
+            f"{row['strategy']} {interval(Estimate(row['auroc'], row['low'], row['high']))}"
             for row in rows[rows["strategy"].isin([strategy, "TF-IDF of reports"])].to_dict("records")
         ]
         parts.append(f"{group}, n {rows['n'].iloc[0]}: {', '.join(said)}")

@@ -18,7 +18,9 @@ def number(value: float, digits: int = 2) -> str:
         return NOT_DEFINED
     if math.isinf(value):
         return "not reached"
-    text = f"{value:.{digits}f}"
+    # Beyond two digits before the point the decimals say nothing.
+    size = abs(value)
+    text = f"{value:.{0 if size >= 100 else min(digits, 1) if size >= 10 else digits}f}"
     return (text[1:] if float(text) == 0 and text.startswith("-") else text).replace("-", "\N{MINUS SIGN}")
 
 
