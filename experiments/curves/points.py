@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Protocol
 
 from filelock import SoftFileLease
@@ -146,7 +146,7 @@ def run_points(points: list[Point], cohort: Cohort, jobs: int, ranks: int = 1) -
 
 
 def _work_off(pool: _Pool, waiting: deque[Point], points: list[Point]) -> dict[str, str]:
-    started, total, ran = time.monotonic(), len(waiting), 0
+    started, total, ran = monotonic(), len(waiting), 0
     held: list[Point] = []
     failed: dict[str, str] = {}
     told = False
@@ -154,7 +154,7 @@ def _work_off(pool: _Pool, waiting: deque[Point], points: list[Point]) -> dict[s
         while waiting and pool.idle:
             point = waiting.popleft()
             if not told:
-                gone = time.monotonic() - started
+                gone = monotonic() - started
                 left = f", about {_minutes(gone / ran * (total - ran))} left" if ran else ""
                 say(f"Point {points.index(point) + 1} of {len(points)}: {point.name}{left}")
             pool.submit(point)
@@ -172,7 +172,7 @@ def _work_off(pool: _Pool, waiting: deque[Point], points: list[Point]) -> dict[s
             if not told:
                 say(f"{len(held)} points are run by other processes; waiting for them, or for these to fall silent.")
             told = True
-            time.sleep(WAIT_S)
+            sleep(WAIT_S)
             waiting, held = deque(held), []
     return failed
 

@@ -32,28 +32,23 @@ def publish(
 ) -> None:
     """Table, figures, best values and sentences, also in MLflow."""
     folder, point = plan.folder, plan.point
-    table = trial_table(study.get_trials(deepcopy=False), plan.space)
+    table = trial_table(study.get_trials(deepcopy=False), plan.space, metric)
     paths = [folder / "trials.csv", folder / "history.png"]
     with replacing(paths[0]) as temporary:
         table.to_csv(temporary, index=False)
     if not (table["state"] == "complete").any():
         raise DataError(f"No trial of {folder.name} was trained to its end, so none is the best; raise TRIALS=.")
     complete, shares = int((table["state"] == "complete").sum()), importances(study)
-    title = (
-        f"{TASKS[point.task].title}, {point.encoder}, {point.fraction:.0%} of the labels: sweep over {plan.space.name}"
-    )
+    what = f"{TASKS[point.task].title}, {point.encoder}, {point.fraction:.0%} of the labels"
+    title = f"{what}: sweep over {plan.space.name}"
     row = table[table["trial"] == study.best_trial.number].iloc[0]
     on = f"On {row['n']:.0f} internal validation patients ({row[metric.count]:.0f} {metric.count_title})."
     note = f"{on} {caption(cohort.info)}"
     save(history_figure(table, metric.title, title, note), paths[1])
     if shares:
-        few = (
-            f"{complete} complete trials only: read it with care. "
-            if complete < FEW
-            else f"{complete} complete trials. "
-        )
+        few = " only: read it with care" if complete < FEW else ""
         paths.append(folder / "importance.png")
-        save(importance_figure(shares, metric.title, title, few + note), paths[-1])
+        save(importance_figure(shares, metric.title, title, f"{complete} complete trials{few}. {note}"), paths[-1])
     paths.append(folder / BEST)
     with replacing(paths[-1]) as temporary:
         temporary.write_text(yaml.safe_dump(nested(study.best_params), sort_keys=False), encoding="utf-8")
@@ -61,9 +56,8 @@ def publish(
     _log(plan, parent, table, paths, sentences, note)
     for sentence in sentences:
         say(sentence)
-    say(
-        f"{caption(cohort.info)}\nBest values: {paths[-1].as_posix()} (make finetune ... PARAMS={paths[-1].as_posix()})"
-    )
+    best = paths[-1].as_posix()
+    say(f"{caption(cohort.info)}\nBest values: {best}, for `make finetune TASK={point.task} TAG=... PARAMS={best}`")
     say("\n".join(f"{'Table' if path.suffix == '.csv' else 'Figure'}: {path.as_posix()}" for path in paths[:-1]))
 
 

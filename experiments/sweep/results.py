@@ -11,7 +11,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.evaluation import with_interval
-from experiments.outcomes import AUROC, C_INDEX, MACRO_AUROC, Metric
+from experiments.outcomes import Metric
 from experiments.sweep.space import Space, Value, edges
 from experiments.sweep.storage import original_number
 from experiments.sweep.trials import words
@@ -21,8 +21,13 @@ FEW = 10
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
-def trial_table(trials: Sequence[FrozenTrial], space: Space) -> pd.DataFrame:
+def trial_table(trials: Sequence[FrozenTrial], space: Space, metric: Metric) -> pd.DataFrame:
     """The trials as a table.
+
+    Args:
+        trials: Trials of the study.
+        space: What is searched.
+        metric: Metric of the task.
 
     Returns:
         Columns trial, state (complete, pruned, failed, running, waiting), goes_on_with (the interrupted trial, missing
@@ -36,16 +41,11 @@ def trial_table(trials: Sequence[FrozenTrial], space: Space) -> pd.DataFrame:
         row: dict[str, object] = {"trial": trial.number, "state": _STATES.get(trial.state, trial.state.name.lower())}
         row |= {"goes_on_with": pd.NA if original == trial.number else original}
         row |= {"value": last if trial.value is None else trial.value}
-        row |= {name: trial.user_attrs.get(name, np.nan) for name in ("low", "high", "n", _counted(trial).count)}
+        row |= {name: trial.user_attrs.get(name, np.nan) for name in ("low", "high", "n", metric.count)}
         row |= {"epochs": len(trial.intermediate_values)}
         row |= {"seconds": np.nan if trial.duration is None else round(trial.duration.total_seconds(), 1)}
         rows.append(row | {path: trial.params.get(path) for path in space.distributions})
     return pd.DataFrame(rows).astype({"goes_on_with": "Int64"})
-
-
-def _counted(trial: FrozenTrial) -> Metric:
-    """The metric of a finished trial, by what it counted."""
-    return next((metric for metric in (C_INDEX, MACRO_AUROC) if metric.count in trial.user_attrs), AUROC)
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
@@ -82,7 +82,7 @@ def best_sentences(
     sentences = [
         f"Best of {finished} trials ({told}): trial {best.number}, validation {metric.title} "
         f"{_estimate(best, metric)}, with {words(best.params)}.",
-        "It is the highest of its trials on the patients that chose it, so it is too high; no trial opened the test.",
+        "It is the highest of its trials on the patients that chose it, so it is optimistic; no trial opened the test.",
     ]
     default = next((t for t in trials if t.state == TrialState.COMPLETE and t.params == dict(own)), None)
     if default is not None:

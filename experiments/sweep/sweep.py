@@ -122,7 +122,7 @@ def _check_names(point: Point, mode: str, pruner: str, trials: int) -> None:
     choose("ENCODER", point.encoder, dict(ENCODERS))
     choose("PROFILE", point.profile, dict(PROFILES))
     choose("PRUNER", pruner, dict(PRUNERS))
-    if choose("MODE", mode, dict(MODES)) == "probe" or ENCODERS[point.encoder].columns:
+    if choose("MODE", mode, dict(MODES)) == "probe" or ENCODERS[point.encoder].tabular:
         what = "MODE=probe" if mode == "probe" else f"ENCODER={point.encoder}"
         raise DataError(
             f"{what} was asked for; a linear model chooses its one penalty on the validation patients in every fit "

@@ -108,7 +108,7 @@ def test_a_point_of_another_process_is_waited_for_and_taken_over_when_that_dies(
         worker.wait()
 
     monkeypatch.setattr(points_module, "finetune", ran)
-    monkeypatch.setattr(points_module.time, "sleep", waits)
+    monkeypatch.setattr(points_module, "sleep", waits)
     assert _curve(sized_root, runs, "--encoders=[size]") == 0
     assert order == ["size-probe-f1-s2024", "size-probe-f1-s42"]
     assert "1 points are run by other processes; waiting for them" in capsys.readouterr().out

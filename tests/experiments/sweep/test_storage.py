@@ -53,7 +53,7 @@ def test_an_interrupted_search_draws_what_an_uninterrupted_one_does(tmp_path: Pa
         ("", ""),
         ("sqlite:////tmp/s.db", "sqlite:////tmp/s.db"),
         ("postgresql://anna:geheim@host:5432/db", "postgresql://anna:***@host:5432/db"),
-        ("mysql+pymysql://host/db?user=anna&password=geheim", "mysql+pymysql://host/db?user=anna&password=***"),
+        ("mysql+pymysql://host/db?user=anna&password=geheim", "mysql+pymysql://host/db?password=***&user=anna"),
         ("geheim", "***"),
     ],
 )
