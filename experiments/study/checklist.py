@@ -63,7 +63,7 @@ def _row(entry: dict, anchors: dict[str, str]) -> Markup:
         Markup('<a href="#{}">{}</a>').format(name, anchors[name]) for name in str(entry["sections"]).split()
     )
     where = Markup(". ").join(part for part in (links, entry["note"]) if part)
-    row = Markup(f'<tr><th scope="row">{{}}</th>{'<td class="text">{}</td>' * 4}</tr>')
+    row = Markup('<tr><th scope="row">{}</th>' + '<td class="text">{}</td>' * 4 + "</tr>")
     return row.format(entry["item"], entry["topic"], entry["asks"], _STATUS[entry["status"]], where)
 
 
