@@ -9,6 +9,7 @@ from typing import Any
 from datamodules.cohort import CohortInfo
 from experiments.tracking import git_commit
 from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.report_writer import WriterConfig
 from lightning_modules.networks.text import TextEncoderConfig
 
 
@@ -86,4 +87,50 @@ The text of one kidney, at most {config.max_length} tokens.
     from lightning_modules.networks.text_export import load_text_encoder
     encoder = load_text_encoder(folder, base="<folder of {config.base_name}>")
     embeddings = encoder(**encoder.tokenize(texts))   # float32 [texts, features], not normalised
+"""
+
+
+def writer_card(
+    title: str,
+    info: CohortInfo,
+    text: TextEncoderConfig,
+    config: WriterConfig,
+    contract: Mapping[str, Any],
+    summary: str,
+) -> str:
+    """The model card of a report writer in Markdown.
+
+    Args:
+        title: What was trained.
+        info: The cohort.
+        text: The language model and how it was adapted.
+        config: How the image enters.
+        contract: The preprocessing that an image must have gone through.
+        summary: What it reached.
+    """
+    settings = "\n".join(f"- {name}: {value}" for name, value in {**text.recorded(), **asdict(config)}.items())
+    preprocessing = "\n".join(f"- {name}: {value}" for name, value in contract.items())
+    return f"""# {title}
+
+Research use only; not a medical device. What it writes may be wrong in every word: it drafts nothing that a patient is
+treated by.
+
+Trained on cohort {info.name}: {info.source} Intensities are {info.intensity}.
+Code: commit {git_commit()}.
+
+## Result
+{summary}
+
+## Input
+A kidney region [B, 1, D, H, W]: HU windowed to [0, 1] on the grid of this preprocessing contract (D, H, W order).
+
+{preprocessing}
+
+## Settings
+{settings}
+
+## Load
+    from lightning_modules.networks.report_export import load_report_writer
+    writer, exported = load_report_writer(folder, base="<folder of {text.base_name}>")
+    reports = writer.write(writer.image_tokens(image), prompts, Decoding())
 """

@@ -30,9 +30,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("experiments.probe", "probe"),
     "zeroshot": ("experiments.zero_shot.classify", "zeroshot"),
     "retrieval": ("experiments.retrieval.search", "retrieval"),
+    "generate": ("experiments.generation.generate", "generate"),
+    "score-reports": ("experiments.generation.evaluate", "score_reports"),
     "embed": ("experiments.embed.scan", "embed"),
     "evaluate-text": ("experiments.text.evaluation", "evaluate_text"),
     "masked-loss": ("experiments.text.masked", "masked_loss"),
+    "radiomics": ("experiments.radiomics.command", "radiomics"),
     "curve": ("experiments.curves.curve", "curve"),
     "sweep": ("experiments.sweep.sweep", "sweep"),
     "compare": ("experiments.compare", "compare"),
@@ -108,7 +111,7 @@ def pretrain(
     """Run the pretraining stages in order, each skipped when it is finished.
 
     Args:
-        stages: Stages to run; attributes and image encoder by default.
+        stages: Stages to run, or parts of one as `text:mntp`; all by default.
         profile: Size of the run: demo, small or paper.
         data: Folder of the cohort.
         seed: Seed.

@@ -17,6 +17,7 @@ from callbacks.seeding import EpochSeed
 from datamodules.augmentation import AugmentationConfig
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from experiments.radiomics.settings import BaselineConfig
 from experiments.trainer import SuiteTrainer
 from lightning_modules.base import SuiteModule, check_checkpoint
 from lightning_modules.errors import ModelError
@@ -86,6 +87,7 @@ class SuiteCLI(LightningCLI):
         parser.add_class_arguments(TextEncoderConfig, "text")
         parser.add_class_arguments(OptimizerConfig, "optimizer")
         parser.add_class_arguments(AugmentationConfig, "augmentation")
+        parser.add_class_arguments(BaselineConfig, "baseline")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         for group, target in (
@@ -151,6 +153,9 @@ class SuiteCLI(LightningCLI):
         trains = tuple(f"lightning_modules.{name}." for name in ("text", "text_contrast", "text_tower", "generation"))
         if not str((content.get("model") or {}).get("class_path", "")).startswith(trains):
             content.pop("text", None)
+        # Nor does a run without a table of features read this one.
+        if content.get("baseline") == {"columns": [], "radiomics": None, "model": "linear"}:
+            content.pop("baseline")
         return content
 
 

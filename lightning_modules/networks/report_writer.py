@@ -132,11 +132,9 @@ class ReportWriter(nn.Module):
             raise ModelError(
                 f"Encoder {encoder.network} has no feature map; set model.writer.image_features to pooled."
             )
+        features: Any = self.image_encoder.feature_dim
         self.projector = build_image_tokens(
-            config.image_features,
-            int(self.image_encoder.feature_dim),
-            self.hidden_dim,
-            config.image_tokens,  # type: ignore[arg-type]
+            config.image_features, int(features), self.hidden_dim, config.image_tokens
         ).to(place)
         self.eval()
 

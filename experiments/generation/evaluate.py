@@ -1,0 +1,123 @@
+"""`make score-reports`: the reports of all systems against the real ones, on facts and on words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from datamodules.attributes.rules import RuleExtractor
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.files import replacing
+from experiments.console import say
+from experiments.evaluation import caption
+from experiments.generation.figure import scores_figure
+from experiments.generation.generate import SETTINGS, system_folder
+from experiments.generation.records import GENERATED, read_generated
+from experiments.generation.scores import MEASURES, attribute_table, differences_table, scored_groups, scores_table
+from experiments.generation.systems import SYSTEMS, references
+from experiments.registry import choose
+from experiments.tracking import cohort_tags, log_metrics, make_logger
+
+TABLES = ("results.csv", "differences.csv", "attributes.csv", "scores.png")
+
+
+def score_reports(
+    systems: list[str] | None = None,
+    data: Path = Path("data/demo"),
+    seed: int = 42,
+    runs: Path = Path("runs"),
+    tag: str = "",
+    reference: str = "writer",
+    replicates: int = 1000,
+) -> int:
+    """Score what `make generate` wrote, in every centre and all external ones together.
+
+    Facts are those that the attribute rules read out of both reports. Only kidneys that all systems wrote of are
+    scored; intervals and paired differences are over patients, p values corrected by Holm.
+
+    Args:
+        systems: Systems to compare; all that have reports by default.
+        data: Folder of the cohort.
+        seed: Seed of the pretraining.
+        runs: Folder of all runs.
+        tag: Suffix of the folders of `make generate`.
+        reference: System that the others are compared with; the first where it has no reports.
+        replicates: Bootstrap replicates.
+    """
+    cohort = Cohort.load(data)
+    names = _with_reports(cohort, systems, seed, runs, tag)
+    generated = pd.concat(
+        [read_generated(system_folder(runs, cohort, name, seed, tag) / GENERATED) for name in names], ignore_index=True
+    )
+    extractor = RuleExtractor()
+    kidneys = generated.drop_duplicates(["patient_id", "study_id", "side"])
+    base = reference if reference in names else names[0]
+    results, differences, attributes = [], [], []
+    for group, scored in scored_groups(generated, references(cohort, kidneys), extractor, extractor.schema):
+        results.append(scores_table(scored, replicates).assign(group=group))
+        differences.append(differences_table(scored, base, replicates).assign(group=group))
+        attributes.append(attribute_table(scored).assign(group=group))
+    tables = [pd.concat(part, ignore_index=True) for part in (results, differences, attributes)]
+    folder = system_folder(runs, cohort, "scores", seed, tag)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in zip(TABLES, tables, strict=False):
+        with replacing(folder / name) as temporary:
+            table.to_csv(temporary, index=False)
+    titles = {name: SYSTEMS[name].title for name in names}
+    note = f"{caption(cohort.info)} Facts as rules read them out of both reports; 95 % intervals over patients."
+    scores_figure(folder / TABLES[3], tables[0], titles, note)
+    _log(cohort, runs, folder, seed, tag, tables[0], note)
+    say(f"{format_scores(tables[0], titles)}\n{note}\nFolder: {folder.as_posix()}")
+    return 0
+
+
+def _with_reports(cohort: Cohort, wanted: list[str] | None, seed: int, runs: Path, tag: str) -> list[str]:
+    for name in wanted or ():
+        choose("SYSTEM", name, dict(SYSTEMS))
+    found = [name for name in SYSTEMS if (system_folder(runs, cohort, name, seed, tag) / SETTINGS).is_file()]
+    missing = [name for name in wanted or () if name not in found]
+    if missing or not found:
+        raise DataError(
+            f"Cohort {cohort.info.name} has no reports by {', '.join(missing) or 'any system'}; run `make generate "
+            f"SYSTEMS={','.join(missing) or 'writer'}` first."
+        )
+    return list(wanted) if wanted else found
+
+
+def format_scores(table: pd.DataFrame, titles: dict[str, str]) -> str:
+    """The last group, which pools most patients, as fixed-width text: a line a measure, a column a system."""
+    group = table["group"].iloc[-1]
+    rows = table[table["group"] == group]
+    counted = rows.iloc[0]
+    lines = [f"{group}, {counted['n']} patients, {counted['kidneys']} kidneys; value (95 % interval)"]
+    lines.append(f"{'':36s}" + "".join(f"{name:>24s}" for name in titles))
+    for measure, entry in MEASURES.items():
+        cells = []
+        for name in titles:
+            row = rows[(rows["system"] == name) & (rows["measure"] == measure)]
+            text = "-" if row.empty or row["value"].isna().all() else _cell(row.iloc[0])
+            cells.append(f"{text:>24s}")
+        unit = f", {entry.unit}" if entry.unit else ""
+        lines.append(f"{entry.title + unit:36s}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def _cell(row: pd.Series) -> str:
+    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+
+
+def _log(cohort: Cohort, runs: Path, folder: Path, seed: int, tag: str, table: pd.DataFrame, note: str) -> None:
+    tags = {**cohort_tags(cohort), "mode": "report generation", "seed": str(seed)}
+    logger = make_logger(runs, folder, f"renal/{cohort.info.name}/reports", folder.name, tags)
+    client, run_id = logger.experiment, logger.run_id
+    metrics = {
+        f"{row['measure']}/{row['system']}/{row['group']}".replace(" ", "_"): float(row["value"])
+        for row in table.dropna(subset=["value"]).to_dict("records")
+    }
+    log_metrics(client, str(run_id), metrics)
+    client.set_tag(run_id, "note", note)
+    for name in TABLES:
+        client.log_artifact(run_id, str(folder / name))
+    client.set_terminated(run_id)

@@ -1,0 +1,32 @@
+"""Retrieval-grounded reports: a language model is given the predicted attributes and the nearest training reports."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from experiments.generation.nearest import nearest_reports
+from experiments.generation.systems import Study
+from experiments.generation.template import stated_attributes, template_reports
+from experiments.generation.templated import predicted_attributes
+from experiments.generation.untrained import answered
+
+_EXAMPLES = 3
+_ASKED = (
+    "You are a radiologist. Write the findings of the {side} kidney in the style of the examples. State these findings "
+    "and nothing else.\n{examples}\nFindings of the {side} kidney: {findings}\nReport:"
+)
+
+
+def write(study: Study) -> pd.DataFrame:
+    """Ask for a report in the words of the nearest reports, with the facts that stage 1 predicts."""
+    schema = study.module.schema
+    probabilities, classes = predicted_attributes(study)
+    codes = study.module.plan.fields["attributes"][study.training["row"].to_numpy(dtype=int)]
+    sides = study.kidneys["side"].tolist()
+    findings = template_reports(probabilities, classes, sides, stated_attributes(codes, schema), schema)
+    near = nearest_reports(study, _EXAMPLES)
+    prompts = [
+        _ASKED.format(side=side, findings=facts, examples="\n".join(f"Example: {text}" for text in examples))
+        for side, facts, examples in zip(sides, findings, near, strict=True)
+    ]
+    return answered(study, prompts)

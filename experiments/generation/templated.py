@@ -1,0 +1,52 @@
+"""Reports by a template of the attributes that stage 1 reads out of the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from datamodules.errors import DataError
+from experiments.attributes.reader import attribute_probabilities, attribute_reader
+from experiments.console import counted
+from experiments.generation.systems import Study
+from experiments.generation.template import check_sentences, stated_attributes, template_reports
+
+
+def write(study: Study) -> pd.DataFrame:
+    """Word the likeliest value of every attribute that training reports usually state."""
+    schema = study.module.schema
+    check_sentences(schema)
+    probabilities, classes = predicted_attributes(study)
+    codes = study.module.plan.fields["attributes"][study.training["row"].to_numpy(dtype=int)]
+    stated = stated_attributes(codes, schema)
+    sides = study.kidneys["side"].tolist()
+    return pd.DataFrame({"text": template_reports(probabilities, classes, sides, stated, schema)})
+
+
+def predicted_attributes(study: Study) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Attributes of the tested kidneys by the encoder and heads of stage 1, averaged over the volumes of each.
+
+    Returns:
+        float [N, classes] by attribute, and the classes by attribute.
+
+    Raises:
+        DataError: if stage 1 was not run yet.
+    """
+    options = study.options
+    reader = attribute_reader(
+        study.cohort, None, options.runs, options.seed, options.fold, study.module.plan.volumes.contract
+    )
+    if reader is None:
+        raise DataError(
+            f"Cohort {study.cohort.info.name} has no attribute heads with pretraining seed {options.seed}; run `make "
+            "pretrain STAGES=image` first."
+        )
+    rows = study.kidneys["row"].tolist()
+    found: dict[str, list[list[float]]] = {name: [] for name in reader.heads.classes}
+    with counted("kidneys") as show:
+        for number, row in enumerate(rows, start=1):
+            images, _, phases = study.images([row])
+            for name, entry in attribute_probabilities(reader, images, phases).items():
+                found[name].append(list(entry["probabilities"].values()))
+            show(number, len(rows))
+    return {name: np.array(values) for name, values in found.items()}, dict(reader.heads.classes)

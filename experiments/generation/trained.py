@@ -1,0 +1,117 @@
+"""Reports by the trained report writer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from datamodules.attributes.models import model_source
+from datamodules.errors import DataError
+from datamodules.report_data import prompt_of
+from experiments.console import counted
+from experiments.generation.systems import Study
+from experiments.stages.report import report_writer_folder
+from lightning_modules.contracts import differing_fields
+from lightning_modules.errors import ModelError
+from lightning_modules.networks.report_export import load_report_writer, read_report_writer
+from lightning_modules.networks.report_writer import ReportWriter, Written
+
+
+def write(study: Study) -> pd.DataFrame:
+    """Write the report of every kidney from its own images."""
+    return written_from(study, study.kidneys["row"].tolist())
+
+
+def identity(study: Study) -> dict[str, str]:
+    """Hash of the trained writer."""
+    folder = report_writer_folder(
+        study.options.runs, study.cohort, study.options.seed, study.options.fold, study.options.tag
+    )
+    return {"writer_sha256": "" if folder is None else read_report_writer(folder).sha256}
+
+
+def written_from(study: Study, rows: Sequence[int]) -> pd.DataFrame:
+    """Write the report of every kidney from the images of some kidney.
+
+    Args:
+        study: The kidneys whose reports are to be written; side and prompt are theirs.
+        rows: Row of the plan's kidneys whose images are shown, one a kidney.
+
+    Raises:
+        DataError: if the report stage was not run yet.
+        ModelError: if the writer was trained on other preprocessing.
+    """
+    writer = load_writer(study)
+    torch.manual_seed(study.options.seed)
+    reports: list[Written] = []
+    batch = study.options.batch
+    with counted("reports") as show:
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            images, owner, phases = study.images(part)
+            tokens = kidney_tokens(writer, images, owner, len(part))
+            sides = study.kidneys["side"].iloc[start : start + batch]
+            prompts = [
+                prompt_of(study.module.template, side, _phase(phases, owner, place)) for place, side in enumerate(sides)
+            ]
+            reports += writer.write(tokens, prompts, study.options.decoding)
+            show(len(reports), len(rows))
+    return as_frame(reports)
+
+
+def as_frame(reports: Sequence[Written]) -> pd.DataFrame:
+    """Written reports as the rows that a system returns."""
+    return pd.DataFrame(
+        {
+            "text": [report.text for report in reports],
+            "tokens": [len(report.tokens) for report in reports],
+            "mean_logprob": [float(np.mean(report.logprobs)) for report in reports],
+            "truncated": [report.truncated for report in reports],
+            "token_list": [report.tokens for report in reports],
+            "logprobs": [report.logprobs for report in reports],
+        }
+    )
+
+
+def load_writer(study: Study) -> ReportWriter:
+    """The report writer of the cohort.
+
+    Raises:
+        DataError: if the report stage was not run yet.
+        ModelError: if it was trained on other preprocessing.
+    """
+    options = study.options
+    folder = report_writer_folder(options.runs, study.cohort, options.seed, options.fold, options.tag)
+    if folder is None:
+        raise DataError(
+            f"Cohort {study.cohort.info.name} has no report writer with pretraining seed {options.seed}; run "
+            f"`make pretrain STAGES=report{f' TAG={options.tag}' if options.tag else ''}` first."
+        )
+    name = options.base or read_report_writer(folder).text.base_name
+    writer, found = load_report_writer(folder, model_source(name)[0])
+    differing = differing_fields(found.contract, study.module.contract)
+    if differing:
+        raise ModelError(
+            f"The report writer expects another preprocessing ({', '.join(name for name, _, _ in differing)}); choose "
+            "the PROFILE that it was trained with."
+        )
+    return writer
+
+
+@torch.inference_mode()
+def kidney_tokens(writer: ReportWriter, images: torch.Tensor, owner: np.ndarray, kidneys: int) -> torch.Tensor:
+    """Image tokens of kidneys, float [kidneys, K, hidden]: the mean over the volumes of each."""
+    tokens = writer.image_tokens(images.to(writer.device))
+    place = torch.from_numpy(owner).to(tokens.device)
+    total = tokens.new_zeros(kidneys, *tokens.shape[1:]).index_add(0, place, tokens)
+    count = torch.bincount(place, minlength=kidneys).clamp_min(1)
+    return total / count[:, None, None]
+
+
+def _phase(phases: Sequence[str], owner: np.ndarray, place: int) -> str | None:
+    """The contrast phase of a kidney, None where several were seen."""
+    own = {phase for phase, whose in zip(phases, owner, strict=True) if whose == place}
+    return own.pop() if len(own) == 1 else None

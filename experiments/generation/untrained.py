@@ -1,0 +1,63 @@
+"""Reports by the language model as it came, which sees no image: what fluent words alone are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from datamodules.attributes.models import model_source
+from datamodules.report_data import prompt_of
+from experiments.console import counted
+from experiments.generation.systems import Study
+from experiments.generation.trained import as_frame
+from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.report_writer import ReportWriter, WriterConfig, Written
+from lightning_modules.networks.text import TextEncoderConfig
+
+BASE = "smollm2"
+_ASKED = "You are a radiologist. Write the findings of this examination in two or three short sentences.\n"
+
+
+def write(study: Study) -> pd.DataFrame:
+    """Ask for a report with the writer's own prompt."""
+    prompts = [_ASKED + prompt_of(study.module.template, side, None) for side in study.kidneys["side"]]
+    return answered(study, prompts)
+
+
+def answered(study: Study, prompts: Sequence[str]) -> pd.DataFrame:
+    """Answers of the whole language model, through its chat template where it has one.
+
+    Args:
+        study: The kidneys; `options.base` names the language model.
+        prompts: One a kidney.
+    """
+    writer = language_model(study.options.base or BASE)
+    asked = [chat(writer, prompt) for prompt in prompts]
+    torch.manual_seed(study.options.seed)
+    reports: list[Written] = []
+    with counted("reports") as show:
+        for start in range(0, len(asked), study.options.batch):
+            part = asked[start : start + study.options.batch]
+            nothing = torch.zeros(len(part), 0, writer.hidden_dim, device=writer.device)
+            reports += writer.write(nothing, part, study.options.decoding)
+            show(len(reports), len(asked))
+    return as_frame(reports)
+
+
+def language_model(name: str) -> ReportWriter:
+    """A language model of all layers, without adapters; its image side is never used."""
+    text = TextEncoderConfig(
+        base=model_source(name)[0], base_name="", quantization="none", adapter=False, bidirectional=False
+    )
+    return ReportWriter(EncoderConfig(depth=10, width=8), text, WriterConfig(image_tokens=1))
+
+
+def chat(writer: ReportWriter, prompt: str) -> str:
+    """The prompt as the model's chat template wants it."""
+    if getattr(writer.tokenizer, "chat_template", None) is None:
+        return prompt
+    turns = [{"role": "user", "content": prompt}]
+    text: str = writer.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return text
