@@ -42,6 +42,7 @@ OUT       ?=## folder to write: the imported cohort, or what embed finds
 MASK      ?=## mask of the kidneys of one scan
 KIND      ?= auto## kind of source: auto, kits23, manifest, dicom, tcia
 OPTIONS   ?= {}## options of the source as YAML, for example OPTIONS='{sites: sites.csv}'
+SYSTEMS   ?=## systems that write reports, separated by commas; all that need no name by default
 RUN       ?=## run folder or MLflow id to resume
 BENCH     ?= data## benchmark to run: data, train, text, encoding, contrastive, statistics
 WEIGHTS   ?= $(or $(RENAL_WEIGHTS),weights)## folder of published weights: WEIGHTS/<encoder>/<file>
@@ -69,7 +70,8 @@ ALIGNED = $(if $(filter-out scratch,$(ENCODER)),--encoder $(ENCODER)) $(PRETRAIN
 ON_DEVICES = --devices $(DEVICES) --nodes $(NODES)
 
 .PHONY: help setup cohort import volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
-  pretrain-alignment finetune curve sweep probe compare report evaluate-text zeroshot retrieval embed submit resume ui doctor figure benchmarks \
+  pretrain-alignment pretrain-report finetune radiomics curve sweep probe compare report evaluate-text zeroshot retrieval embed generate \
+  score-reports submit resume ui doctor figure benchmarks \
   test lint clean
 
 help: ## explain targets and variables
@@ -144,6 +146,9 @@ finetune: $(READY) $(COHORT) ## train and test one point: TASK=, FRACTION=, ENCO
 	  --pretrain_seed $(PRETRAIN_SEED) $(PRETRAINED) --data "$(DATA)" --profile $(PROFILE) $(ON_DEVICES) --runs "$(RUNS)" \
 	  --tag "$(TAG)" $(if $(PARAMS),--params "$(PARAMS)") $(ARGS)
 
+radiomics: $(READY) $(COHORT) ## measure radiomics inside the masks of lesion and kidney, for ENCODER=radiomics: DATA=
+	$(RUN_SUITE) radiomics --data "$(DATA)" --profile $(PROFILE) --runs "$(RUNS)" $(ARGS)
+
 curve: $(READY) $(COHORT) ## all points of a data-efficiency curve: TASK=, ENCODERS=, FRACTIONS=, SEEDS=, MODE=
 	$(TRAIN_SUITE) curve --task $(TASK) $(if $(ENCODERS),--encoders '[$(ENCODERS)]') \
 	  $(if $(FRACTIONS),--fractions '[$(FRACTIONS)]') $(if $(SEEDS),--seeds '[$(SEEDS)]') --mode $(MODE) \
@@ -175,6 +180,17 @@ zeroshot: $(READY) $(COHORT) ## classify without labels, by prompts, with the al
 
 retrieval: $(READY) $(COHORT) ## reports by scans and scans by reports, with the aligned model
 	$(RUN_SUITE) retrieval $(ALIGNED) --data "$(DATA)" --profile $(PROFILE) --seed $(PRETRAIN_SEED) --runs "$(RUNS)" $(ARGS)
+
+pretrain-report: STAGES = report
+pretrain-report: pretrain ## the report writer: image tokens into a language model, after the alignment
+
+generate: $(READY) $(COHORT) ## write reports of the tested kidneys: SYSTEMS=
+	$(RUN_SUITE) generate $(if $(SYSTEMS),--systems '[$(SYSTEMS)]') --data "$(DATA)" --profile $(PROFILE) \
+	  --seed $(PRETRAIN_SEED) --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
+
+score-reports: $(READY) ## generated reports against the real ones, on facts and on words: SYSTEMS=
+	$(RUN_SUITE) score-reports $(if $(SYSTEMS),--systems '[$(SYSTEMS)]') --data "$(DATA)" --seed $(PRETRAIN_SEED) \
+	  --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
 
 embed: $(READY) ## one scan: embedding, attributes, nearest reports, zero-shot: SOURCE=scan MASK=mask OUT=
 	$(RUN_SUITE) embed --image "$(SOURCE)" $(if $(MASK),--mask "$(MASK)") $(if $(OUT),--out "$(OUT)") \

@@ -43,6 +43,9 @@ class EncoderEntry:
         columns: Columns of the cohort's tables that it reads in the place of images, all known before surgery.
         release: Published weights that it takes, a name of `lightning_modules.networks.published.RELEASES`, with
             network, feature dimension, source and checksum; its preprocessing contract is in its YAML file.
+        radiomics: Whether it reads radiomics, by the settings of `radiomics.yaml`; beside its features where it has
+            weights.
+        model: What is fitted on frozen features, radiomics or columns: `linear`, or `boosting` of trees.
     """
 
     title: str
@@ -52,6 +55,13 @@ class EncoderEntry:
     stage: str | None = None
     columns: tuple[str, ...] = ()
     release: str = ""
+    radiomics: bool = False
+    model: Literal["linear", "boosting"] = "linear"
+
+    @property
+    def tabular(self) -> bool:
+        """Whether a model is fitted on a table of its features in every mode, since no network can be trained."""
+        return bool(self.columns) or self.radiomics
 
     @property
     def baseline(self) -> bool:
@@ -94,6 +104,7 @@ class StageEntry:
 
 _RENAL = "Kutikov and Uzzo, J Urol 2009;182:844"
 _RENALCLIP = "Tao et al., Nature Communications 2026"
+_RADIOMICS = "Zwanenburg et al., Radiology 2020;295:328; mirp, J Open Source Softw 2024;9:6413"
 
 TASKS: dict[str, TaskEntry] = {
     "renal_r": TaskEntry(
@@ -217,6 +228,39 @@ ENCODERS: dict[str, EncoderEntry] = {
         "Cox, J R Stat Soc B 1972; scikit-learn; scikit-survival",
         columns=("age_years", "sex", "bmi_kg_m2", "tumor_size_mm", "lesion_count"),
     ),
+    "radiomics": EncoderEntry(
+        "Radiomics, gradient boosting",
+        "none: boosted trees on features measured inside the masks of lesion and kidney",
+        "that of the cohort",
+        _RADIOMICS,
+        radiomics=True,
+        model="boosting",
+    ),
+    "radiomics_linear": EncoderEntry(
+        "Radiomics, linear model",
+        "none: logistic or Cox regression on features measured inside the masks of lesion and kidney",
+        "that of the cohort",
+        _RADIOMICS,
+        radiomics=True,
+    ),
+    "radiomics_stage1": EncoderEntry(
+        "Radiomics and attribute-pretrained encoder",
+        "stage image of this suite, beside features measured inside the masks",
+        "that of the cohort",
+        _RADIOMICS,
+        stage="image",
+        radiomics=True,
+        model="boosting",
+    ),
+    "radiomics_aligned": EncoderEntry(
+        "Radiomics and encoder aligned with reports",
+        "stage alignment of this suite, beside features measured inside the masks",
+        "that of the cohort",
+        _RADIOMICS,
+        stage="alignment",
+        radiomics=True,
+        model="boosting",
+    ),
 }
 
 PUBLISHED: dict[str, str] = {
@@ -259,7 +303,10 @@ STAGES: dict[str, StageEntry] = {
         "Variant: alignment that trains the text encoder along", False, variant_of="alignment", start="stage1"
     ),
     "report": StageEntry(
-        "Report writer: image tokens into a language model", False, parts=("report_projector", "report_adapters"), start="aligned"
+        "Report writer: image tokens into a language model",
+        False,
+        parts=("report_projector", "report_adapters"),
+        start="aligned",
     ),
     "supervised": StageEntry("Control: image encoder, supervised by malignancy", default=False, task="malignancy"),
 }
@@ -331,7 +378,8 @@ def compose(
     if variant is not None:
         files.append(axis_file("variant", variant))
     if encoder is not None:
-        files.append(axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS))))
+        chosen = axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS)))
+        files += dict.fromkeys([*([axis_file("encoder", "radiomics")] if ENCODERS[encoder].radiomics else []), chosen])
     if task is not None:
         files.append(axis_file("task", choose("TASK", task, dict(TASKS))))
     return files
