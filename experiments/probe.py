@@ -57,7 +57,9 @@ def probe(
         runs: Folder of all runs.
         extra: Further flags, for example `["--data.init_args.batch_size=64"]`.
     """
-    choose("ENCODER", encoder, {name: entry for name, entry in ENCODERS.items() if not entry.columns})
+    # A cohort holds the index kidneys alone for a published encoder, and attributes are those of every kidney.
+    own = {name: entry for name, entry in ENCODERS.items() if not entry.columns and not entry.release}
+    choose("ENCODER", encoder, dict(own))
     cohort = Cohort.load(data)
     weights = exported_encoder(runs, cohort, encoder, seed, fold)
     module, config = _data(data, profile, seed, fold, extra or [])

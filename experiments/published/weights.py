@@ -81,7 +81,8 @@ def weights_file(encoder: str) -> Path:
 def how_to_get(encoder: str) -> str:
     """One sentence on weights that are not here: where they are, their licence, where to put them."""
     release, folder = ENCODERS[encoder].release, weights_folder(encoder)
+    source = RELEASES[release].source
     return (
-        f"ENCODER={encoder} has no weights here; {RELEASES[release].source} Put the file into the folder {release} of "
+        f"ENCODER={encoder} has no weights here; {source[0].lower()}{source[1:]} Put the file into the folder {release} of "
         f"{folder.parent.name or '.'}, or of the folder that {WEIGHTS_VARIABLE} names."
     )
