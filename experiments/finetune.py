@@ -79,7 +79,7 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
 
 def _runner(point: Point) -> Runner:
     """What runs a launch: Lightning's fit and test, or a linear model; without images there is nothing to fine-tune."""
-    if point.mode == "finetune" and not ENCODERS[point.encoder].columns:
+    if point.mode == "finetune" and not ENCODERS[point.encoder].tabular:
         return lambda launch: train(launch, test=True).logger
     from experiments.linear_probe import run_probe
 

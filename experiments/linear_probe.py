@@ -1,11 +1,11 @@
-"""A linear model on frozen features as a point of a curve: seconds a fit, tested and reported like a fine-tuned one."""
+"""A model on frozen features as a point of a curve: seconds a fit, tested and reported like a fine-tuned one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from datamodules.files import write_parquet
 from datamodules.roi import RoiDataModule
 from datamodules.schema import ENDPOINTS
 from experiments.console import is_main_rank, say
-from experiments.features import patient_features
 from experiments.launch import Launch, claim
-from experiments.registry import ENCODERS
+from experiments.radiomics.boosting import boosted_classes, boosted_survival
+from experiments.radiomics.features import model_features
+from experiments.radiomics.settings import BaselineConfig
 from experiments.statistics.bootstrap import macro_auroc
 from experiments.suite_cli import SuiteCLI
-from experiments.table_features import table_features
 from experiments.tracking import make_logger
 from lightning_modules.losses.balance import class_weights
 
@@ -40,7 +40,7 @@ class Fit(NamedTuple):
     """A fitted model: its columns of predictions by patient, and how it was chosen."""
 
     columns: dict[str, np.ndarray]
-    strength: float
+    chosen: Mapping[str, float]
     validation: float
 
 
@@ -53,11 +53,12 @@ class Part(NamedTuple):
 
 
 def run_probe(launch: Launch) -> MLFlowLogger:
-    """Fit and test the linear probe of a launch, in the place of a training run.
+    """Fit and test a model on the frozen features, radiomics or columns of a launch, in the place of a training run.
 
-    A logistic regression with the class weights of fine-tuning, or a Cox model with a ridge penalty and Efron's ties.
-    The strength of the penalty is chosen on validation patients by the metric of the task, the stronger one where they
-    tie. Writes `predictions.parquet` as a training run does.
+    A logistic regression with the class weights of fine-tuning, or a Cox model with a ridge penalty and Efron's ties;
+    or boosted trees with the same weights and Cox's likelihood. The penalty, or depth and number of trees, are chosen
+    on validation patients by the metric of the task, the simpler where they tie. Writes `predictions.parquet` as a
+    training run does, with the curve of survival at the cut points of the task's time grid.
 
     Returns:
         The logger, for further metrics.
@@ -70,23 +71,26 @@ def run_probe(launch: Launch) -> MLFlowLogger:
     claim(launch, cli.resolved_config())
     module: RoiDataModule = cli.datamodule
     cache = launch.runs / launch.experiment.rsplit("/", 1)[0] / "features"
-    read = ENCODERS[launch.tags["encoder"]].columns
-    train, val, test = _parts(cli.model.encoder, module, cache, read)
+    baseline: BaselineConfig = cli.config_init["baseline"]
+    train, val, test = _parts(baseline, cli.model.encoder, module, cache)
     started = time.monotonic()
-    fit = (_cox if module.label.kind == "survival" else _logistic)(module, train, val, (val, test))
+    fit = _MODELS[baseline.model, module.label.kind](module, train, val, (val, test))
     seconds = time.monotonic() - started
     how = f"chosen on {len(val.patient)} validation patients ({fit.validation:.3f})"
     if np.isnan(fit.validation):
         how = "the middle one, since validation tells none apart"
+    chosen = ", ".join(f"{name} {value:g}" for name, value in fit.chosen.items())
     say(
-        f"Linear model on {train.feature.shape[1]} features of {len(train.patient)} patients, fitted in "
-        f"{seconds:.1f} s; penalty {fit.strength:g}, {how}"
+        f"{baseline.model.capitalize()} model on {train.feature.shape[1]} features of {len(train.patient)} patients, "
+        f"fitted in {seconds:.1f} s; {chosen}, {how}"
     )
     logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
     if is_main_rank():
         metric = "c_index" if module.label.kind == "survival" else "auroc"
-        logger.log_hyperparams({**module.hparams, "penalty": fit.strength, "columns": ", ".join(read) or "image"})
-        logger.log_metrics({"fit_seconds": seconds, "penalty": fit.strength})
+        read = {"columns": ", ".join(baseline.columns) or "none", "model": baseline.model}
+        read["radiomics"] = "none" if baseline.radiomics is None else baseline.radiomics.hash
+        logger.log_hyperparams({**module.hparams, **fit.chosen, **read})
+        logger.log_metrics({"fit_seconds": seconds, **fit.chosen})
         if np.isfinite(fit.validation):
             logger.log_metrics({f"val/{metric}": fit.validation})
         columns = {name: torch.from_numpy(values) for name, values in fit.columns.items()}
@@ -98,11 +102,10 @@ def run_probe(launch: Launch) -> MLFlowLogger:
 
 
 def _parts(
-    network: torch.nn.Module, module: RoiDataModule, cache: Path, columns: Sequence[str]
+    baseline: BaselineConfig, network: torch.nn.Module, module: RoiDataModule, cache: Path
 ) -> tuple[Part, Part, Part]:
-    """The three parts: features of the encoder, or those columns of the tables."""
-    wanted = ("train", "val", "test")
-    raw = table_features(module, columns, wanted) if columns else patient_features(network, module, wanted, cache)
+    """The three parts, standardised by the training patients in use."""
+    raw = model_features(baseline, network, module, ("train", "val", "test"), cache)
     scaler = StandardScaler().fit(raw[0][1])
     outcome = _outcome(module)
     parts = [
@@ -138,22 +141,59 @@ def _chosen(
     return results[best][1], results[best][0], values[best]
 
 
+def _validated_classes(val: Part, classes: int) -> Callable[[np.ndarray], float]:
+    """Macro AUC of probabilities of the validation patients; NaN where they lack a class."""
+
+    def validated(score: np.ndarray) -> float:
+        if len(np.unique(val.outcome)) < classes:
+            return float("nan")
+        return float(macro_auroc(val.outcome, score, np.ones((1, len(val.outcome))))[0])
+
+    return validated
+
+
+def _validated_survival(val: Part) -> Callable[[np.ndarray], float]:
+    """Harrell's C-index of risks of the validation patients."""
+
+    def validated(risk: np.ndarray) -> float:
+        # Without an event, and somebody who outlives it, there is nothing to compare.
+        event, months = val.outcome["event"], val.outcome["months"]
+        if not event.any() or months[event].min() >= months.max():
+            return float("nan")
+        return float(concordance_index_censored(event, months, risk)[0])
+
+    return validated
+
+
+def _scores(module: RoiDataModule, model: Any, predicted: Sequence[Part]) -> dict[str, np.ndarray]:
+    score = np.concatenate([model.predict_proba(part.feature) for part in predicted if len(part.patient)])
+    return {f"score_{name}": score[:, number] for number, name in enumerate(module.label.class_names)}
+
+
+def _risks(module: RoiDataModule, model: Any, predicted: Sequence[Part]) -> dict[str, np.ndarray]:
+    """`risk`, the log-risk, and `survival_<months>`, Breslow's curve at the cut points of the task's time grid."""
+    feature = np.concatenate([part.feature for part in predicted if len(part.patient)])
+    cuts = np.asarray(module.outcome["cuts"], dtype=np.float64)
+    curve = model.predict_survival_function(feature, return_array=True)
+    step = np.searchsorted(model.unique_times_, cuts, side="right") - 1
+    at = np.where(step[None] < 0, 1.0, curve[:, np.maximum(step, 0)])
+    return {"risk": model.predict(feature), **{f"survival_{cut:.2f}": at[:, i] for i, cut in enumerate(cuts)}}
+
+
 def _logistic(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
     counts = module.class_counts
     weight = dict(enumerate(class_weights(counts, "root").tolist()))
+    metric = _validated_classes(val, len(counts))
 
     def fitted(strength: float) -> LogisticRegression:
         model = LogisticRegression(C=1 / strength, class_weight=weight, max_iter=5000)
         return model.fit(train.feature, train.outcome)
 
     def validated(model: LogisticRegression) -> float:
-        if len(np.unique(val.outcome)) < len(counts):
-            return float("nan")
-        return float(macro_auroc(val.outcome, model.predict_proba(val.feature), np.ones((1, len(val.outcome))))[0])
+        return metric(model.predict_proba(val.feature)) if len(val.patient) else float("nan")
 
     model, strength, value = _chosen(LOGISTIC_STRENGTHS, fitted, validated)
-    score = np.concatenate([model.predict_proba(part.feature) for part in predicted if len(part.patient)])
-    return Fit({f"score_{name}": score[:, i] for i, name in enumerate(module.label.class_names)}, strength, value)
+    return Fit(_scores(module, model, predicted), {"penalty": strength}, value)
 
 
 def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
@@ -165,13 +205,32 @@ def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part
                 f"The Cox model of task {module.label.name} with penalty {strength:g} has no finite solution ({error})."
             ) from error
 
+    metric = _validated_survival(val)
+
     def validated(model: CoxPHSurvivalAnalysis) -> float:
-        # Without an event, and somebody who outlives it, there is nothing to compare.
-        event, months = val.outcome["event"], val.outcome["months"]
-        if not event.any() or months[event].min() >= months.max():
-            return float("nan")
-        return float(concordance_index_censored(event, months, model.predict(val.feature))[0])
+        return metric(model.predict(val.feature)) if len(val.patient) else float("nan")
 
     model, strength, value = _chosen(COX_STRENGTHS, fitted, validated)
-    risk = np.concatenate([model.predict(part.feature) for part in predicted if len(part.patient)])
-    return Fit({"risk": risk}, strength, value)
+    return Fit(_risks(module, model, predicted), {"penalty": strength}, value)
+
+
+def _boosted_classes(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
+    counts = module.class_counts
+    weight = class_weights(counts, "root").numpy()[train.outcome]
+    metric = _validated_classes(val, len(counts))
+    found = boosted_classes(train.feature, train.outcome, weight, metric, val.feature, module.seed)
+    return Fit(_scores(module, found.model, predicted), {"depth": found.depth, "trees": found.trees}, found.validation)
+
+
+def _boosted_survival(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
+    found = boosted_survival(train.feature, train.outcome, _validated_survival(val), val.feature, module.seed)
+    return Fit(_risks(module, found.model, predicted), {"depth": found.depth, "trees": found.trees}, found.validation)
+
+
+_MODELS = {
+    ("linear", "classification"): _logistic,
+    ("linear", "survival"): _cox,
+    ("boosting", "classification"): _boosted_classes,
+    ("boosting", "survival"): _boosted_survival,
+}
+"""What fits, by model and kind of task."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from datamodules.cohort import Cohort
 from experiments.encoders import exported_encoder
 from experiments.launch import Launch
-from experiments.registry import MODES, TASKS, choose, compose
+from experiments.registry import ENCODERS, MODES, TASKS, choose, compose
 from experiments.tracking import cohort_tags
 from lightning_modules.networks.export import weights_sha256
 
@@ -108,6 +108,9 @@ class Point:
             "data.init_args.fraction": self.fraction,
             "data.init_args.fold": fold,
         }
+        entry = ENCODERS[choose("ENCODER", self.encoder, dict(ENCODERS))]
+        if entry.tabular:
+            options |= {"baseline.columns": list(entry.columns), "baseline.model": entry.model}
         weights = exported_encoder(self.runs, cohort, self.encoder, self.pretrain_seed, fold, self.pretrain_tag)
         if weights is not None:
             options["model.init_args.pretrained"] = weights

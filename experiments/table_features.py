@@ -55,15 +55,21 @@ def table_features(
     return [(row.astype(np.int64), filled[row]) for row in rows]
 
 
-def check_columns(label: Label, columns: Sequence[str]) -> None:
+def check_columns(label: Label, columns: Sequence[str], radiomics: bool = False) -> None:
     """Refuse a baseline that would read the label itself.
+
+    Args:
+        label: What is predicted.
+        columns: Columns that are read.
+        radiomics: Whether radiomics are, which hold the largest diameter of the lesion.
 
     Raises:
         DataError: if the label is a class of one of the columns.
     """
-    if label.column in _MEASURED_BY_SIZE and "tumor_size_mm" in columns:
+    if label.column in _MEASURED_BY_SIZE and ("tumor_size_mm" in columns or radiomics):
+        read = ", ".join(columns) or "the features of its mask"
         raise DataError(
-            f"Task {label.name} is a class of the tumour's size, which is one of {', '.join(columns)}; "
+            f"Task {label.name} is a class of the tumour's size, which is one of {read}; "
             "a baseline that reads it would read the label. Choose another encoder."
         )
 

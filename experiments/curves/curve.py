@@ -26,6 +26,7 @@ from experiments.launcher import check_launcher
 from experiments.locks import held
 from experiments.plots.style import save
 from experiments.point import Point, mode_suffix
+from experiments.radiomics.cache import check_masks
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
 from experiments.suite_cli import SuiteCLI, command_line
 from experiments.table_features import check_columns
@@ -149,7 +150,9 @@ def _plan(first: Point, cohort: Cohort, names: list[str], shares: list[float], s
         try:
             for fold in folds_of(cohort):
                 exported_encoder(first.runs, cohort, name, first.pretrain_seed, fold, first.pretrain_tag)
-            check_columns(modules[0].label, ENCODERS[name].columns)
+            check_columns(modules[0].label, ENCODERS[name].columns, ENCODERS[name].radiomics)
+            if ENCODERS[name].radiomics:
+                check_masks(modules[0].plan.volumes)
             kept.append(name)
         except DataError as error:
             skipped.append(Skipped(name, None, str(error)))
