@@ -121,7 +121,8 @@ _NO_SIDE = words(
     r"|below|beneath|between|by|under|over|around|against)(?! the (?:left|right))",
     r"(?:is|are|was|were|be|been|being|has|have|had|mm|cm|fat|planes?|parenchyma|tissue|distance|gap|margin"
     r"|nothing|remains?) left"
-    r"(?![- ](?:sided|kidney|renal|adrenal|upper|lower|mid\w*|hil\w+|collecting|ureter\w*|side))",
+    r"(?![- ](?:sided|kidney|renal|adrenal|upper|lower|mid\w*|hil\w+|collecting|ureter\w*|side|\w*neph\w+|pelvi\w+"
+    r"|pyel\w+|hydro\w*|supra-?renal|para-?aort\w*|cort\w+|cal[yi]\w+))",
     r"left (?:over|behind|intact|untouched|unaffected|free|out|undisturbed|unchanged|between|alone|in place)",
 )
 """Words that are no side: "right up to the sinus", "5 mm of parenchyma are left"."""

@@ -35,7 +35,8 @@ _AFTER = words(
     r"|distinguish\w+|made out|confirmed|describ\w+|depict\w+|delineat\w+|displayed|a feature|\w+able|\w+ible"
     r"|contained|included|proven?|measured|discovered|registered|traced|picked up|perceived|revealed|documented"
     r"|in evidence"
-    r"|existent|reached|met|attained|obtained|recorded)",
+    r"|existent|reached|met|attained|obtained|recorded|to be (?:\w+ )?(?:found|seen|made out|identified|detected)"
+    r"|part of (?:it|the)|a part of|looked like)",
     r"(?:do|does|did) not (?:\w+ )?(?:occur|exist|appear|arise)|(?:\w+ )?nowhere(?: \w+)?",
     r"(?:is|are|was|were|remains?) (?:absent|excluded|ruled out|lacking|missing|negative|unlikely|improbable|denied)",
     r"absent|nil|not (?:\w+able|\w+ible|depicted|delineated|present|seen|visible|detected|identified|observed"
@@ -65,7 +66,8 @@ _PSEUDO = words(
     r"|no(?=\.? ?\d)",
 )
 _STOP = words(
-    r"but|however|except(?:ing)?(?: for)?|apart from|aside from|other than|besides|although|though|while"
+    r"but(?! (?:was |were )?not (?:found|seen|detected|identified|present|shown))"
+    r"|however|except(?:ing)?(?: for)?|apart from|aside from|other than|besides|although|though|while"
     r"|whereas|yet|still"
     r"|which|who|that (?:is|are|contains?|shows?|measures?)|containing|measuring|showing|with(?= (?:an? "
     r"|the )?[\w-]+)|causing"
@@ -79,7 +81,7 @@ _NO_PART = re.compile(
     r"|voxels?|pixels?|elements?|values?|material|structures?|zones?))? $",
     re.IGNORECASE,
 )
-_NOBODY = re.compile(r"(?:neither|no|none|nor)(?: (?!evidence|sign)[\w-]+){0,4} ", re.IGNORECASE)
+_NOBODY = re.compile(r"(?:neither|no|none|nor|nothing|nowhere)(?: (?!evidence|sign)[\w-]+){0,4} ", re.IGNORECASE)
 _LIST_STOP = words(
     r"is|are|was|were|has|have|shows?|seen|there|measures?|measuring|with|contains?|appears?|mild(?:ly)?"
     r"|moderate(?:ly)?|avid(?:ly)?"
@@ -111,7 +113,9 @@ _DOUBT_AFTER = words(
     r"|clearly|certainly)",
 )
 _LABEL = re.compile(
-    r":\s*(?:no|none|nil|absent|negative|not (?:seen|present|identified|detected))\s*(?:[.,;(]|$)", re.IGNORECASE
+    r"(?::| -)\s*(?:no|none|nil|absent|negative|neg|not (?:seen|present|identified|detected|found))\s*(?:[.,;(]|$)"
+    r"|\(\s*(?:-|no|none|nil|absent|neg|negative)\s*\)",
+    re.IGNORECASE,
 )
 """The answer after the colon of a template: "Additional lesions in this kidney: none."."""
 _QUESTION = re.compile(r"[^.;,]{0,40}\?")

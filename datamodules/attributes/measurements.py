@@ -29,7 +29,16 @@ _RISE_OF = re.compile(
     re.IGNORECASE,
 )
 _FAT_HU = -15.0
-_INSIDE = re.compile(r"[^.;]{0,40}(?:endophytic|intraparenchymal|inside|within the)", re.IGNORECASE)
+_INSIDE = re.compile(
+    r"[^.;,]{0,40}(?:endophytic|intra-?parenchymal|intra-?renal|inside|within the|buried|embedded|deep to)",
+    re.IGNORECASE,
+)
+_INSIDE_BEFORE = re.compile(
+    r"(?:endophytic|intra-?parenchymal|intra-?renal)(?: (?:part|portion|share|fraction|component|percentage))?:?"
+    r"(?: (?:of|is|about|only|roughly|approximately|under|over|below|above|more than|less than))* ?[<>]? ?$",
+    re.IGNORECASE,
+)
+_OUTSIDE = re.compile(r"[^.;,]{0,40}(?:exophytic|extra-?renal|outside)", re.IGNORECASE)
 _SMALL = words(r"milli-?metri(?:c|cal)|sub-?centimet\w+|mm-?sized")
 _MORE = re.compile(
     r"(?:(?:more|greater|larger|bigger|wider|farther|further) than|over|above|exceed\w*|beyond|upwards of"
@@ -93,6 +102,8 @@ _ADJECTIVES = re.compile(
     re.IGNORECASE,
 )
 """What may stand between a number and the noun that it measures."""
+_BARE = re.compile(r"\W*(?:(?:small|tiny|large|huge|big|about|approximately|ca|roughly)\W+)?", re.IGNORECASE)
+"""What stands beside a size that is a sentence of its own."""
 _REFERENCE = words(r"it|its|this|which|the (?:larg|bigg|great)est|of which|one|ones|each|larger|the other")
 
 
@@ -203,10 +214,10 @@ def _is_of_lesion(text: str, entry: Measurement) -> bool:
     foreigns = [match.start() for match in _NO_LESION.finditer(before)]
     if nouns:
         return not foreigns or max(nouns) > max(foreigns)
-    return (
+    return bool(
         not foreigns
         and _KIDNEY.search(before) is None
-        and (_SIZE.search(text) is not None or LESION.search(after) is not None)
+        and (_SIZE.search(text) is not None or LESION.search(after) is not None or _BARE.fullmatch(before + after))
     )
 
 
@@ -222,7 +233,9 @@ def percentages(text: str) -> Iterator[Measurement]:
     for match in _PERCENT.finditer(text):
         values = [float(value.replace(",", ".")) for value in match.groups() if value]
         values = _bounded(text[: match.start()], values)
-        if _INSIDE.match(text[match.end() :]):
+        before, after = text[: match.start()], text[match.end() :]
+        inside = _INSIDE.match(after) or (_INSIDE_BEFORE.search(before) and not _OUTSIDE.match(after))
+        if inside:
             values = [100.0 - value for value in values]
         yield Measurement(match.start(), match.end(), tuple(values), len(values) > 1)
 

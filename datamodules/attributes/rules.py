@@ -16,7 +16,7 @@ from datamodules.attributes.schema import AttributeSchema, load_schema
 from datamodules.attributes.statements import Statement
 from datamodules.schema import SIDES
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Raised with every change of the rules' code: the fingerprint holds it."""
 
 _TIED = re.compile(r"(?: (?!and\b|or\b)[\w.-]+){0,4} (?:in|of|on|at)(?: the)? ")

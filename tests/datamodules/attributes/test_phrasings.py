@@ -15,10 +15,9 @@ from datamodules.attributes.statements import check_statement
 OPENING = "There is a mass in the left kidney. "
 RULES = RuleExtractor()
 LEVELS = {attribute.name: attribute.level for attribute in RULES.schema.attributes}
-BANKS = ("phrasings_first", "phrasings_second")
+LEAST_SHARES = {"phrasings_first": 0.98, "phrasings_second": 0.98, "phrasings_third": 0.98, "phrasings_fourth": 0.96}
+"""Bank: share that is read rightly; the rest is known to be missed and kept. The fourth was not fitted to."""
 NEAR_MISSES = "near_misses"
-LEAST_SHARE = 0.98
-"""Share of a bank that is read rightly; the rest is known to be missed and kept in the bank."""
 
 
 def _bank(name: str) -> dict[str, Any]:
@@ -40,20 +39,25 @@ def _phrasings(name: str) -> Iterator[tuple[str, str, str]]:
             yield from ((attribute, value, text) for value, texts in classes.items() for text in texts)
 
 
-@pytest.mark.parametrize("name", BANKS)
+@pytest.mark.parametrize("name", LEAST_SHARES)
 def test_a_bank_covers_every_class(name: str) -> None:
     covered = {(attribute, value) for attribute, value, _ in _phrasings(name)}
     assert covered == {(entry.name, value) for entry in RULES.schema.attributes for value in entry.class_names}
 
 
-@pytest.mark.parametrize("name", BANKS)
+@pytest.mark.parametrize("name", LEAST_SHARES)
 def test_phrasings_are_read(name: str) -> None:
     phrasings = list(_phrasings(name))
     wrong = [(*entry, value) for entry in phrasings if (value := _found(entry[0], entry[2])) != entry[1]]
-    assert len(wrong) <= (1 - LEAST_SHARE) * len(phrasings), wrong
+    assert len(wrong) <= (1 - LEAST_SHARES[name]) * len(phrasings), wrong
 
 
-NEAR = [(attribute, text) for name in BANKS for attribute, texts in _bank(name)[NEAR_MISSES].items() for text in texts]
+NEAR = [
+    (attribute, text)
+    for name in LEAST_SHARES
+    for attribute, texts in _bank(name).get(NEAR_MISSES, {}).items()
+    for text in texts
+]
 
 
 @pytest.mark.parametrize(("attribute", "sentence"), NEAR)

@@ -177,9 +177,9 @@ def test_a_new_attribute_is_an_entry_of_the_file(tmp_path: Path) -> None:
 
 # Bank of phrases: least macro F1, least share of right stated-or-not decisions. The rules were written with the
 # development phrases in sight and the held-out ones out of sight; the aim for the latter was .95 and .97. These are
-# floors against falling back, .01 below what is reached here. `make attributes`, which leaves the class "not stated"
-# out of the mean, gives .93 on the whole cohort.
-FLOORS = {"development": (0.98, 0.97), "heldout": (0.94, 0.96)}
+# floors against falling back, .01 or more below what is reached here. `make attributes`, which leaves the class "not
+# stated" out of the mean, gives .97 on the whole cohort.
+FLOORS = {"development": (0.98, 0.97), "heldout": (0.955, 0.965)}
 
 
 @pytest.mark.parametrize("bank", FLOORS)
@@ -219,7 +219,7 @@ def _read(statements: list[Statement], side: str, name: str) -> str:
 
 # Sample of real reports: least precision, least recall over all attributes. The samples were fresh once, see
 # REAL_REPORTS.md; what is held here is that the rules do not fall back on them.
-REAL_FLOORS = {1: (0.97, 0.97), 2: (0.95, 0.96), 3: (0.94, 0.97), 4: (0.87, 0.95)}
+REAL_FLOORS = {1: (0.97, 0.97), 2: (0.95, 0.96), 3: (0.94, 0.97), 4: (0.87, 0.95), 5: (0.88, 0.94)}
 
 
 @pytest.mark.real_data
