@@ -47,6 +47,9 @@ class AttributeContrast(TextContrast):
         ModelError: if the weight is negative or no attribute is known.
     """
 
+    # The loss also pulls reports that agree in part, so it may rise while paraphrases come nearer.
+    monitor: ClassVar[str] = "val/paraphrase_nearest"
+    mode: ClassVar[str] = "max"
     share: ClassVar[str] = "paraphrase_nearest"
 
     def __init__(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from datamodules.errors import DataError
 from datamodules.files import write_json
 from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb, resident_mb
 from experiments.benchmarks.text_memory import BASES, BaseSizes, memory_plan
+from experiments.console import say
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
 from lightning_modules.optimization import OptimizerConfig, make_optimizer
 
@@ -115,7 +115,8 @@ def _measure(size: Size, base: str) -> dict[str, dict[str, float]]:
     """Seconds of a step and memory of every row."""
     context = multiprocessing.get_context("spawn")
     figures: dict[str, dict[str, float]] = {}
-    for label, row in ROWS.items():
+    for number, (label, row) in enumerate(ROWS.items(), start=1):
+        say(f"{number} of {len(ROWS)}: {label} ...")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_process, args=(sender, row, size, base, torch.get_num_threads()))
         process.start()
@@ -128,6 +129,9 @@ def _measure(size: Size, base: str) -> dict[str, dict[str, float]]:
             ) from error
         finally:
             process.join()
+        say(
+            f"  {figures[label]['wall_s']:.2f} s a step, peak {figures[label]['activations_mb']:.0f} MB above the model"
+        )
     reference = figures[REFERENCE]["processor_s"]
     for row_figures in figures.values():
         row_figures["speed"] = reference / row_figures["processor_s"]
@@ -158,29 +162,23 @@ def _process(sender: Any, row: Row, size: Size, base: str, threads: int) -> None
 
     step(ids[:1, :8])  # libraries and the optimiser's state are there from here on
     loaded = resident_mb()["own"]
-    walls, processors = [], []
+    walls, processors, rises = [], [], []
     # Without bf16 units a step takes ten times as long, and the first one tells that.
     for _ in range(1 if row.compute_dtype == "bfloat16" else size.steps):
-        wall, processor = time.perf_counter(), time.process_time()
+        forget_peak()
+        resident, wall, processor = peak_mb(), time.perf_counter(), time.process_time()
         step(ids)
         walls.append(time.perf_counter() - wall)
         processors.append(time.process_time() - processor)
+        rises.append(peak_mb() - resident)
     sender.send(
         {
             "wall_s": statistics.median(walls),
             "processor_s": min(processors),
             "loaded_mb": loaded - before,
-            "activations_mb": _rise(step, ids),
+            "activations_mb": max(rises),  # NaN but on Linux
         }
     )
-
-
-def _rise(step: Callable[[torch.Tensor], None], ids: torch.Tensor) -> float:
-    """How much the memory rises at the peak of a step, in MB; NaN but on Linux."""
-    forget_peak()
-    before = peak_mb()
-    step(ids)
-    return peak_mb() - before
 
 
 def _beside_measured(size: Size, rows: dict[str, dict[str, float]]) -> dict[str, Any]:
