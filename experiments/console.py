@@ -24,6 +24,8 @@ _EXPECTED = (
     ".*torch.jit.script_method.*",
     ".*JsonargparseDeprecationWarning.*",
     ".*instantiate_classes.* was deprecated.*",
+    ".*It is recommended to use `self.log.*sync_dist=True.*",  # metrics are gathered over ranks before
+    ".*all_gather_into_tensor` is deprecated.*",
 )
 _CHATTY = ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow", "torchio")
 

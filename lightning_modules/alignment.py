@@ -163,7 +163,8 @@ class ClipAlignment(SuiteModule):
             return info_nce(image, text, scale, across_ranks=across_ranks)
         if self.kind == "siglip":
             assert self.model.logit_bias is not None
-            return sigmoid_loss(image, text, scale, self.model.logit_bias, across_ranks=across_ranks)
+            bias = self.model.logit_bias.reshape(())
+            return sigmoid_loss(image, text, scale, bias, across_ranks=across_ranks)
         return knowledge_info_nce(
             image,
             text,

@@ -67,9 +67,11 @@ class TextTowerAlignment(ClipAlignment):
         """Load the base on this rank's device; under FSDP each block of it is sharded by itself."""
         if not hasattr(self, "text_encoder"):
             self.build(self.trainer.strategy.root_device)
-        if isinstance(self.trainer.strategy, FSDPStrategy):
+        if self.sharded:
             self._check_sharding()
+            super().on_fit_start()  # the encoder is asked while it is whole
             _shard_blocks(self.text_encoder)
+            _unscalar(self.model)
 
     def build(self, device: torch.device | str) -> None:
         """Load base and adapters.
@@ -128,10 +130,10 @@ class TextTowerAlignment(ClipAlignment):
         module = self.trainer.datamodule  # type: ignore[attr-defined]
         texts: list[str] = module.reports("train")[self.global_rank :: self.trainer.world_size]
         counted = {text: texts.count(text) for text in dict.fromkeys(texts)}
-        total = torch.zeros(1 + self.model.config.text_dim, device=self.device)
+        total = torch.zeros(1 + self.model.config.text_dim, device=self.text_encoder.device)
         self.text_encoder.eval()
         for ids, mask, copies in self._batches(counted):
-            weight = torch.tensor(copies, device=self.device, dtype=torch.float32)
+            weight = torch.tensor(copies, device=total.device, dtype=torch.float32)
             total[1:] += weight @ self.text_encoder(ids, mask).float()
             total[0] += weight.sum()
         self.text_encoder.train()
@@ -144,7 +146,9 @@ class TextTowerAlignment(ClipAlignment):
         lengths = tokens["attention_mask"].sum(dim=1).numpy() if texts else torch.zeros(0).numpy()
         for rows in length_batches(lengths, _TOKENS_PER_BATCH):
             width = int(lengths[rows].max())
-            ids, mask = (tokens[name][rows, :width].to(self.device) for name in ("input_ids", "attention_mask"))
+            ids, mask = (
+                tokens[name][rows, :width].to(self.text_encoder.device) for name in ("input_ids", "attention_mask")
+            )
             yield ids, mask, [counted[texts[row]] for row in rows]
 
     def configure_gradient_clipping(
@@ -169,6 +173,20 @@ class TextTowerAlignment(ClipAlignment):
                 del state[name]
         return state
 
+    def unsharded(self, state: Mapping[str, torch.Tensor]) -> TextTowerAlignment:
+        """The module on the CPU with the weights of a checkpoint, for what is written after FSDP has split them."""
+        options = {**self.hparams, "text": self.text, "text_pretrained": None}
+        whole = type(self)(**options)
+        whole.build("cpu")
+        shapes = {name: value.shape for name, value in whole.state_dict().items()}
+        whole.load_state_dict({name: value.reshape(shapes[name]) for name, value in state.items()}, strict=False)
+        return whole.eval()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no rank holds all weights."""
+        return isinstance(self.trainer.strategy, FSDPStrategy)
+
     def _origin(self) -> dict[str, Any]:
         return {"base": self.text_encoder.base_fingerprint, "quantization": self.text.quantization}
 
@@ -186,9 +204,7 @@ class TextTowerAlignment(ClipAlignment):
             self._origin(),
             f"The text encoder of the checkpoint belongs to {base}",
         )
-        if not isinstance(self.trainer.strategy, FSDPStrategy) and set(self.state_dict()) != set(
-            checkpoint["state_dict"]
-        ):
+        if not self.sharded and set(self.state_dict()) != set(checkpoint["state_dict"]):
             raise ModelError("The checkpoint's adapters are of another depth or rank; train this run anew.")
 
 
@@ -206,3 +222,10 @@ def _shard_blocks(encoder: TextEncoder) -> None:
         if isinstance(module, nn.ModuleList):
             for number, block in enumerate(module):
                 module[number] = wrap(block)
+
+
+def _unscalar(module: nn.Module) -> None:
+    """Give scalar weights one dimension, as FSDP shards no scalars."""
+    for name, value in list(module.named_parameters(recurse=False)):
+        if value.ndim == 0:
+            setattr(module, name, nn.Parameter(value.detach()[None]))

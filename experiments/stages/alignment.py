@@ -24,7 +24,7 @@ from experiments.shared_space import EMBEDDINGS
 from experiments.stages.common import Pretraining, already_finished, close, placeholders, stage_launch
 from experiments.stages.text_tower import load_source, save_trained, text_tower, trained_options
 from experiments.statistics.bootstrap import bootstrap
-from experiments.suite_cli import SuiteCLI
+from experiments.suite_cli import SuiteCLI, read_checkpoint
 from experiments.text.embeddings import embed_texts
 from lightning_modules.alignment import ClipAlignment, paired
 from lightning_modules.metrics.retrieval import retrieval_ranks
@@ -143,7 +143,10 @@ def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, title:
         SHA-256 of the image encoder's weights.
     """
     module: ClipAlignment = finished.model  # type: ignore[assignment]
+    crop = tuple(module.trainer.datamodule.augmentation.config.crop)  # type: ignore[attr-defined]
     if isinstance(module, TextTowerAlignment):
+        if module.sharded:
+            module = module.unsharded(_best(folder.parent / "checkpoints"))
         save_trained(module.text_encoder.eval(), cohort, folder / TEXT, summary)
     else:
         shutil.copytree(text, folder / TEXT, dirs_exist_ok=True)
@@ -154,10 +157,17 @@ def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, title:
         **exported.config.recorded(),
     }
     module.model.text_encoder = recorded
-    module.model.crop = tuple(module.trainer.datamodule.augmentation.config.crop)  # type: ignore[attr-defined]
+    module.model.crop = crop
     config = EncoderConfig.of(module.hparams["encoder"])
     card = encoder_card(title, cohort.info, config, module.contract, summary)
     return save_aligned(folder, module.model, f"{card}{_text_section(recorded)}")
+
+
+def _best(folder: Path) -> dict[str, Any]:
+    """The weights of the best checkpoint, or of the last one where no epoch had a score."""
+    path = next(path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file())
+    weights: dict[str, Any] = read_checkpoint(path)["state_dict"]
+    return weights
 
 
 def _text_section(recorded: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ class AlignedModel(nn.Module):
 
     def scale(self) -> torch.Tensor:
         """Inverse temperature, at most 100."""
-        return self.logit_scale.exp()
+        return self.logit_scale.exp().reshape(())
 
     @torch.no_grad()
     def bound_scale(self) -> None:

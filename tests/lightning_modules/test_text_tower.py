@@ -108,7 +108,10 @@ def test_a_checkpoint_holds_adapters_and_image_encoder_without_the_base(base: Pa
     other.on_load_checkpoint(read)
     other.load_state_dict(read["state_dict"], strict=False)
     batch = make_batch(module)
-    torch.testing.assert_close(other.embed_text(batch["text"]), module.embed_text(batch["text"]))
+    whole = module.unsharded(read["state_dict"])
+    for made in (other, whole):
+        torch.testing.assert_close(made.embed_text(batch["text"]), module.embed_text(batch["text"]))
+    torch.testing.assert_close(whole.eval()(batch["image"]), module.eval()(batch["image"]))
     read[CHECKPOINT_KEY]["origin"]["base"] = "another"
     with pytest.raises(ModelError, match="base: another there"):
         other.on_load_checkpoint(read)
