@@ -82,7 +82,9 @@ def _compute(
     network = network.eval().to(device)
     volumes = module.plan.volumes
     at_once = max(1, min(_BATCH, _VOXELS // math.prod(module.augmentation.config.crop)))
-    done, features, since = 0, [], time.monotonic()
+    done, started = 0, time.monotonic()
+    features: list[np.ndarray] = []
+    since = started
     with progress_bar() as bar:
         bar.disable = not is_main_rank()
         task = bar.add_task("features", total=len(positions))
@@ -93,6 +95,9 @@ def _compute(
                 bar.advance(task, len(chunk))
                 if time.monotonic() - since > _KEEP_EVERY_S:
                     done, features, since = _kept(keep, positions, done, features), [], time.monotonic()
+                    if not bar.console.is_terminal:  # a log shows no bar
+                        left = (since - started) / done * (len(positions) - done)
+                        say(f"features: {done} of {len(positions)}, about {left / 60:.0f} min left")
         finally:
             _kept(keep, positions, done, features)
 

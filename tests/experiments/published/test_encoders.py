@@ -99,7 +99,7 @@ def test_an_encoder_without_weights_never_runs_and_no_line_is_drawn_for_it(
     assert str(tmp_path) not in shown  # no path of this machine
     assert run("curve", root, "--encoders=[scratch,merlin]", "--fractions=[1.0]", "--seeds=[42]") == 0
     folder = tmp_path / "runs/renal/tiny/malignancy"
-    assert [path.name for path in folder.glob("*-probe-*")] == ["scratch-probe-f1-s42"]
+    assert [path.name for path in folder.glob("*-f1-*")] == ["scratch-probe-f1-s42"]
     table = pd.read_csv(folder / "curve-probe.csv")
     assert set(table.dropna(subset=["value"])["encoder"]) == {"scratch"}
     assert table[table["value"].isna()]["note"].str.contains("merlin: ENCODER=merlin has no weights here").all()
