@@ -64,6 +64,8 @@ def mask_features(
 ) -> dict[str, float]:
     """Features of an image inside a mask, as mirp computes them; call it within `quiet_library`.
 
+    The grid of the resampling is centred on the box around the mask, so that features do not depend on its place.
+
     Args:
         image: HU [D, H, W].
         mask: bool [D, H, W], not empty.

@@ -17,11 +17,14 @@ from experiments.radiomics.features import reduced
 from experiments.table_features import check_columns
 from tests.experiments.test_tasks import TINY
 
+# Few features, which are measured soon.
+MEASURED = ("--baseline.radiomics.spacing_mm=0", '--baseline.radiomics.masks={"lesion": ["statistics"]}')
+
 
 def _run(root: Path, runs: Path, task: str, encoder: str, *more: str) -> Path:
     short = runs.parent / "tiny.yaml"
     short.write_text(yaml.safe_dump(TINY))
-    extra = [f"--config={short}", "--baseline.radiomics.spacing_mm=0", *more]
+    extra = [f"--config={short}", *MEASURED, *more]
     wanted = [f"--task={task}", f"--encoder={encoder}", f"--data={root}", f"--runs={runs}", "--mode=probe"]
     assert main(["finetune", *wanted, f"--extra={json.dumps(extra)}"]) == 0
     return runs / "renal/tiny" / task / f"{encoder}-probe-f1-s42"
@@ -54,7 +57,7 @@ def test_points_of_classes_and_of_survival(
     assert np.corrcoef(survival["risk"], curve[:, -1])[0, 1] < 0
     # Another width of the bins is another configuration, refused under the same name.
     short = runs.parent / "tiny.yaml"
-    extra = json.dumps([f"--config={short}", "--baseline.radiomics.bin_width_hu=10"])
+    extra = json.dumps([f"--config={short}", *MEASURED, "--baseline.radiomics.bin_width_hu=10"])
     wanted = ["--task=os", "--encoder=radiomics", f"--data={lesion_root}", f"--runs={runs}", "--mode=probe"]
     assert main(["finetune", *wanted, f"--extra={extra}"]) == 2
     assert "baseline.radiomics" in capsys.readouterr().err
