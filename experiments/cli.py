@@ -87,7 +87,7 @@ def finetune(
     from experiments import finetune as command
     from experiments.launcher import check_launcher
 
-    check_launcher(nodes)
+    check_launcher(nodes, mode)
     flags = (*(() if params is None else (f"--config={params}",)), *(extra or ()))
     named = tag or pretrain_tag
     point = command.Point(

@@ -167,11 +167,7 @@ class TextTowerAlignment(ClipAlignment):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Everything but the frozen base of the text encoder."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        place = f"{kwargs.get('prefix', '')}{_TEXT}"
-        for name in [name for name in state if name.startswith(place)]:
-            if not any(part in name for part in ("lora_", "projection.")):
-                del state[name]
-        return state
+        return state if self.sharded else _without_base(state)  # FSDP gathers all or nothing
 
     def unsharded(self, state: Mapping[str, torch.Tensor]) -> TextTowerAlignment:
         """The module on the CPU with the weights of a checkpoint, for what is written after FSDP has split them."""
@@ -185,7 +181,7 @@ class TextTowerAlignment(ClipAlignment):
     @property
     def sharded(self) -> bool:
         """Whether no rank holds all weights."""
-        return isinstance(self.trainer.strategy, FSDPStrategy)
+        return self._trainer is not None and isinstance(self.trainer.strategy, FSDPStrategy)
 
     def _origin(self) -> dict[str, Any]:
         return {"base": self.text_encoder.base_fingerprint, "quantization": self.text.quantization}
@@ -193,6 +189,7 @@ class TextTowerAlignment(ClipAlignment):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stamp the checkpoint with the base that its adapters belong to."""
         super().on_save_checkpoint(checkpoint)
+        _without_base(checkpoint["state_dict"])
         checkpoint[CHECKPOINT_KEY] |= {"origin": self._origin()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -206,6 +203,14 @@ class TextTowerAlignment(ClipAlignment):
         )
         if not self.sharded and set(self.state_dict()) != set(checkpoint["state_dict"]):
             raise ModelError("The checkpoint's adapters are of another depth or rank; train this run anew.")
+
+
+def _without_base(state: dict[str, Any]) -> dict[str, Any]:
+    """The state itself, after the frozen weights of the text encoder were taken out."""
+    for name in [name for name in state if name.startswith(_TEXT)]:
+        if not any(part in name for part in ("lora_", "projection.")):
+            del state[name]
+    return state
 
 
 def _shard_blocks(encoder: TextEncoder) -> None:

@@ -94,7 +94,7 @@ def curve(
     if outside:
         raise DataError(f"FRACTIONS={outside[0]:g} was asked for; expected shares of the labels in (0, 1].")
     cohort = Cohort.load(data)
-    check_launcher(nodes)
+    check_launcher(nodes, mode)
     first = Point(task, 1.0, "scratch", profile, data, chosen[0], devices, runs, tag or pretrain_tag, pretrain_seed)
     first = replace(first, extra=tuple(extra or ()), mode=mode, nodes=nodes, pretrain_tag=pretrain_tag)
     _check_jobs(jobs, first)
