@@ -57,7 +57,7 @@ def run_probe(launch: Launch) -> MLFlowLogger:
 
     A logistic regression with the class weights of fine-tuning, or a Cox model with a ridge penalty and Efron's ties;
     or boosted trees with the same weights and Cox's likelihood. The penalty, or depth and number of trees, are chosen
-    on validation patients by the metric of the task, the simpler where they tie. Writes `predictions.parquet` as a
+    on validation patients by the metric of the task. Writes `predictions.parquet` as a
     training run does, with the curve of survival at the cut points of the task's time grid.
 
     Returns:
@@ -131,14 +131,17 @@ Model = TypeVar("Model")
 def _chosen(
     strengths: Sequence[float], fitted: Callable[[float], Model], validated: Callable[[Model], float]
 ) -> tuple[Model, float, float]:
-    """The model of the best strength on validation, the stronger where equal; the middle one if none can be told."""
+    """The model of the best strength on validation; of equal ones, and where none can be told, that in the middle.
+
+    A model of one feature ranks alike under every penalty. The strongest would leave next to nothing of it but the
+    intercept, and where folds are pooled their intercepts would rank the patients.
+    """
     results = [(strength, fitted(strength)) for strength in strengths]
-    values = [validated(model) for _, model in results]
-    if np.isnan(values).all():
-        middle = len(results) // 2
-        return results[middle][1], results[middle][0], float("nan")
-    best = int(np.nanargmax(values))
-    return results[best][1], results[best][0], values[best]
+    values = np.array([validated(model) for _, model in results])
+    told = bool(np.isfinite(values).any())
+    equal = np.flatnonzero(values == np.nanmax(values)) if told else np.arange(len(values))
+    middle = int(equal[len(equal) // 2])
+    return results[middle][1], results[middle][0], float(values[middle]) if told else float("nan")
 
 
 def _validated_classes(val: Part, classes: int) -> Callable[[np.ndarray], float]:

@@ -1,0 +1,147 @@
+"""From an aligned encoder to scored reports on a tiny cohort; who is shown whose images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from datamodules.augmentation import AugmentationConfig
+from datamodules.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.files import read_parquet
+from datamodules.report_data import ReportImageDataModule, prompt_of
+from datamodules.side_reports import side_reports
+from experiments.console import configure_output
+from experiments.encoders import stage_folder
+from experiments.generation.evaluate import score_reports
+from experiments.generation.generate import generate, system_folder
+from experiments.generation.records import read_generated
+from experiments.generation.shuffled import other_patients
+from experiments.stages import image, report
+from experiments.stages.common import Pretraining
+from lightning_modules.networks.report_export import load_report_writer
+from tests.experiments.aligned_tiny import CROP, FLAGS, export, fill_cache, with_reports
+from tests.tiny import CONTRACT
+from tests.tiny_text import make_base
+
+PLAIN = AugmentationConfig(crop=CROP)
+SYSTEMS = ["normal", "template", "nearest", "writer", "shuffled"]
+
+
+def test_images_of_other_patients_stay_on_their_side_and_in_their_centre() -> None:
+    rows = [
+        {"patient_id": f"p{number // 2}", "side": ("left", "right")[number % 2], "center": "ab"[number // 8]}
+        for number in range(16)
+    ]
+    kidneys = pd.DataFrame(rows)
+    places = other_patients(kidneys, 0)
+    shown = kidneys.iloc[places].reset_index(drop=True)
+    assert (shown["patient_id"] != kidneys["patient_id"]).all()
+    assert (shown[["side", "center"]] == kidneys[["side", "center"]]).all(axis=None)
+    assert sorted(places) == list(range(16))
+    alone = pd.DataFrame({"patient_id": ["p", "q"], "side": ["left", "right"], "center": "a"})
+    assert other_patients(alone, 0).tolist() == [1, 0]
+    with pytest.raises(DataError, match="one patient only"):
+        other_patients(alone.iloc[:1], 0)
+
+
+def test_a_prompt_names_side_and_phase() -> None:
+    assert prompt_of("CT of the {side} kidney, {phase} phase.", "left", "non_contrast") == (
+        "CT of the left kidney, non-contrast phase."
+    )
+    assert prompt_of("{side}, {phase} phase", "right", None) == "right, several phases"
+
+
+def test_batches_hold_the_report_of_their_kidney(tiny_copy: Path) -> None:
+    root = with_reports(tiny_copy)
+    module = ReportImageDataModule(root, contract=CONTRACT, augmentation=PLAIN, batch_size=4)
+    texts = side_reports(Cohort.load(root)).set_index(["patient_id", "side"])["text"]
+    for batch in module.loader("test"):
+        for patient, side, text, prompt in zip(
+            batch["patient_id"], batch["side"], batch["report"], batch["prompt"], strict=True
+        ):
+            assert text == texts[patient, side]
+            assert f"the {side} kidney" in prompt
+            assert "phase." in prompt
+    with pytest.raises(DataError, match=r"lacks \{phase\} phase"):
+        ReportImageDataModule(root, template="{side}", contract=CONTRACT, augmentation=PLAIN)
+
+
+@pytest.fixture(scope="module")
+def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A tiny cohort, its runs with every stage that the systems need, and the base."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("generation")
+    root = with_reports(Path(shutil.copytree(tiny_root, folder / "tiny")))
+    runs, base = folder / "runs", make_base(folder / "base")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(FLAGS))
+    short = [f"--config={folder / 'tiny.yaml'}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+    cohort = Cohort.load(root)
+    image.run(Pretraining(data=root, runs=runs, devices="1", extra=tuple(short)), cohort, None)
+    export(stage_folder(runs, cohort, "alignment", 42, None) / "encoder")
+    small = ["--text.layers=2", "--text.lora_rank=2", f"--text.base={base}"]
+    report.run(Pretraining(data=root, runs=runs, devices="1", extra=(*short, *small)), cohort, None)
+    fill_cache(runs, cohort.info.name, side_reports(cohort)["text"].tolist())
+    return root, runs, base
+
+
+def test_from_images_to_scored_reports(
+    study: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, runs, base = study
+    configure_output()
+    cohort = Cohort.load(root)
+    stage = stage_folder(runs, cohort, "report", 42, None)
+    first, second = (load_report_writer(stage / name / "writer", str(base), "cpu")[0] for name in report.PARTS)
+    assert not first.text.adapter
+    assert second.text.adapter
+    checkpoint = torch.load(stage / "report_adapters/checkpoints/best.ckpt", weights_only=True)
+    assert str(base) not in str(checkpoint["hyper_parameters"])
+    assert not any("image_encoder" in name for name in checkpoint["state_dict"])
+
+    flags = [f"--config={runs.parent / 'tiny.yaml'}"]
+    generate(SYSTEMS, root, runs=runs, max_tokens=8, base=str(base), extra=flags)
+    tables = {name: read_generated(system_folder(runs, cohort, name, 42) / "generated.parquet") for name in SYSTEMS}
+    keys = ["patient_id", "study_id", "side"]
+    for table in tables.values():
+        assert table[keys].equals(tables["writer"][keys])
+        assert set(table["role"]) <= {"internal", "external"}
+    training = set(side_reports(cohort)["text"])
+    assert set(tables["normal"]["text"]) <= training
+    assert set(tables["nearest"]["text"]) <= training
+    assert tables["template"]["text"].str.contains("kidney").all()
+    tokens = read_parquet(system_folder(runs, cohort, "writer", 42) / "tokens.parquet")[0]
+    means = tokens.groupby(keys)["logprob"].mean().reset_index()["logprob"]
+    pd.testing.assert_series_equal(
+        means.astype(float), tables["writer"]["mean_logprob"].astype(float), check_names=False
+    )
+    capsys.readouterr()
+    generate(["writer"], root, runs=runs, max_tokens=8, base=str(base), extra=flags)
+    assert "finished already" in capsys.readouterr().out
+    with pytest.raises(DataError, match="other settings"):
+        generate(["writer"], root, runs=runs, max_tokens=9, base=str(base), extra=flags)
+
+    score_reports(data=root, runs=runs, replicates=20)
+    shown = capsys.readouterr().out
+    assert "facts, micro F1" in shown
+    folder = system_folder(runs, cohort, "scores", 42)
+    results = pd.read_csv(folder / "results.csv")
+    assert set(results["system"]) == set(SYSTEMS)
+    assert (folder / "scores.png").stat().st_size > 10_000
+    assert not any(patient in (folder / "results.csv").read_text() for patient in cohort["patients"]["patient_id"])
+
+
+def test_bad_requests_are_refused(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    root, _, _ = study
+    with pytest.raises(DataError, match="SYSTEM=writr is not known"):
+        generate(["writr"], root, runs=tmp_path)
+    with pytest.raises(DataError, match="no reports by any system"):
+        score_reports(data=root, runs=tmp_path)
+    flags = [f"--config={study[1].parent / 'tiny.yaml'}"]
+    with pytest.raises(DataError, match="make pretrain STAGES=report"):
+        generate(["writer"], root, runs=tmp_path, extra=flags)
