@@ -198,6 +198,8 @@ def subgroup_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Tabl
                 _forest_row(row | {"encoder": series.index}, capital(row["level"]), metric)
                 for row in levels.to_dict("records")
             ]
+        if not lines:  # a group of fewer patients than any subgroup needs
+            continue
         title = f"{TASKS[series.task].title}, {name}: {group}"
         reference = float(lines[0]["value"])  # type: ignore[arg-type]
         figure = forest_plot(pd.DataFrame(lines), title, capital(metric.title), note, reference=reference)

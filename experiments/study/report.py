@@ -34,7 +34,6 @@ def report(
     runs: Path = Path("runs"),
     tasks: list[str] | None = None,
     out: Path | None = None,
-    replicates: int = 2000,
 ) -> int:
     """Write the report of a study: one HTML page that needs nothing else, and its tables as CSV.
 
@@ -46,7 +45,6 @@ def report(
         runs: Folder of all runs.
         tasks: Downstream tasks, in the order of the report; all by default.
         out: Folder of the report; `report` beside the cohort's runs by default.
-        replicates: Bootstrap replicates over patients.
     """
     names = [choose("TASKS", name, dict(TASKS)) for name in tasks or list(TASKS)]
     if len(set(names)) != len(names):
@@ -60,7 +58,7 @@ def report(
     for name, all_series in found.items():
         for series in all_series:
             say(f"{TASKS[name].title}: {series.title.lower()}, {len(series.points)} points")
-            analyses.setdefault(name, []).append(analyse(series, replicates))
+            analyses.setdefault(name, []).append(analyse(series))
     page, extra = build_page(cohort, runs, found, analyses)
     with replacing_folder(folder) as temporary:
         (temporary / REPORT).write_text(page.render(), encoding="utf-8")
