@@ -151,7 +151,7 @@ def _read_pickle(path: Path) -> Mapping[str, object]:
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code is None:
-            raise _damaged(path, error) from error
+            raise _damaged(path, EOFError("its pickle breaks off, is none, or asks for more than weights")) from error
         raise ModelError(
             f"{path.name} would run {code.group(1).rstrip('`')} when it is read, which was not done; a checkpoint of "
             "weights alone needs none. Use the file that the authors released, or its safetensors."
