@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from datamodules.attributes.schema import load_schema
 from datamodules.cohort import Cohort
 from datamodules.corpus import read_corpus
 from datamodules.errors import DataError
@@ -16,6 +17,7 @@ from datamodules.files import write_parquet
 from datamodules.schema import TABLES, conform
 from datamodules.side_reports import shuffle_sentences, side_reports
 from datamodules.text_batches import TextCollate
+from datamodules.text_contrast import Rewriting, RewritingCollate
 from datamodules.text_data import ReportDataModule
 from datamodules.text_sampling import BucketSampler, RankBatches, text_seed
 from datamodules.tokenization import ReportTokenizer, TokenMasking
@@ -123,6 +125,24 @@ def test_the_tested_fold_is_not_seen(tiny_folds_root: Path, tmp_path: Path, base
         _ = make(root, base).parts
 
 
+def test_attribute_batches_hold_other_words_and_changed_facts(tiny_copy: Path, base: Path) -> None:
+    add_reports(tiny_copy)
+    data = make(tiny_copy, base, objective="attributes", rewriting=Rewriting(negatives=2, sentences=None))
+    loader = data.loader("train")
+    assert isinstance(loader.collate_fn, RewritingCollate)
+    batch = next(iter(loader))
+    kidneys, negatives = len(batch["sample"]), len(batch["negative_of"])
+    assert len(batch["input_ids"]) == 2 * kidneys + negatives
+    assert negatives > 0
+    assert set(batch["negative_of"].tolist()) <= set(range(kidneys))
+    again = next(iter(make(tiny_copy, base, objective="attributes", rewriting=data.rewriting).loader("train")))
+    assert all(torch.equal(batch[name], again[name]) for name in batch)
+    pole = 1 + load_schema().names.index("pole")
+    stated = batch["attributes"][batch["attributes"][:, 1] == 0]
+    assert set(stated[:, pole].tolist()) == {0}
+    assert sum(data.class_counts["lesion_present"].values()) == len(data.parts["train"].texts)
+
+
 @pytest.mark.parametrize("texts", [3, 10, 37, 130])
 def test_batches_do_not_depend_on_the_number_of_ranks(texts: int) -> None:
     lengths = np.random.default_rng(0).integers(3, 90, texts)
@@ -214,6 +234,10 @@ def test_a_corpus_is_read_from_text_and_csv(tmp_path: Path, base: Path) -> None:
     (folder / "c.csv").write_text("report\nThird\n")
     with pytest.raises(DataError, match=r"c\.csv of the corpus has the columns \['report'\]"):
         read_corpus(folder)
+    only = tmp_path / "named"
+    only.mkdir()
+    (only / "c.csv").write_text("id,report\n1,Third\n")
+    assert read_corpus(only, "report") == ["Third"]
     (folder / "c.csv").write_bytes(b"text\n\xff\xfe\n")
     with pytest.raises(DataError, match=r"c\.csv of the corpus could not be read"):
         read_corpus(folder)

@@ -13,6 +13,7 @@ from datamodules.errors import DataError
 from datamodules.files import read_json
 from experiments.benchmarks.text_memory import BASES, memory_plan
 from experiments.console import configure_output
+from experiments.pretrain import chosen_parts
 from experiments.registry import CONFIGS, PROFILES, compose
 from experiments.stages.common import Pretraining
 from experiments.stages.text import OBJECTIVES, run, text_encoder_folder
@@ -51,7 +52,12 @@ def test_three_objectives_give_an_encoder_and_are_not_repeated(
     cohort = add_reports(tiny_copy)
     base = make_base(tmp_path / "secret" / "tiny", num_hidden_layers=2)
     extra = [f"--text.base={base}", "--text.layers=1", "--text.lora_rank=4", "--text.max_length=32"]
-    extra += ["--trainer.accelerator=cpu", "--data.init_args.batch_size=4", "--trainer.limit_train_batches=2"]
+    extra += [
+        "--text.projection=16",
+        "--trainer.accelerator=cpu",
+        "--data.init_args.batch_size=4",
+        "--trainer.limit_train_batches=2",
+    ]
     wanted = Pretraining(data=tiny_copy, runs=tmp_path / "runs", devices="1", extra=tuple(extra))
     assert text_encoder_folder(wanted.runs, cohort, wanted.seed, None) is None
     run(wanted, cohort, None, ("mntp",))
@@ -70,15 +76,29 @@ def test_three_objectives_give_an_encoder_and_are_not_repeated(
     assert encoder.fingerprint() == done["encoder_fingerprint"]
     assert encoder.config.base_name == "tiny"
     with torch.no_grad():
-        assert encoder(**encoder.tokenize(TEXTS)).shape == (len(TEXTS), 64)
+        assert encoder(**encoder.tokenize(TEXTS)).shape == (len(TEXTS), 16)
     # The weights are those of the best checkpoint, which holds adapters alone and no path.
     checkpoint = torch.load(stage / "attribute_contrast" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert len(checkpoint["state_dict"]) == len(encoder.adapter_state())
+    heads = {"heads.weight", "heads.bias"}
+    assert heads < set(checkpoint["state_dict"])
+    assert len(checkpoint["state_dict"]) - len(heads) == len(encoder.adapter_state())
     texts = [path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".md")]
     assert "secret" not in json.dumps(checkpoint["hyper_parameters"]) + "".join(texts)
     before = (stage / "mntp" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     run(wanted, cohort, None)
     assert (stage / "mntp" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+def test_parts_of_the_stage_are_chosen_by_name() -> None:
+    assert chosen_parts(["text:mntp", "image", "text:simcse"]) == {"text": ("mntp", "simcse"), "image": ()}
+    assert chosen_parts(["text:mntp", "text"]) == {"text": ()}
+    with pytest.raises(DataError, match="STAGES=text:=simcs is not known"):
+        chosen_parts(["text:simcs"])
+    with pytest.raises(DataError, match="the stage image has no parts, write STAGES=image"):
+        chosen_parts(["image:mntp"])
+    wanted = Pretraining(stages=("image", "text:mntp", "text:simcse"))
+    assert wanted.arguments("text")["stages"] == ["text:mntp", "text:simcse"]
+    assert wanted.arguments("image")["stages"] == ["image"]
 
 
 def test_what_is_missing_is_said_before_training(

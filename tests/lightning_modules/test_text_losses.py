@@ -11,6 +11,7 @@ from lightning_modules.losses.text import (
     agreement,
     attribute_contrast_loss,
     masked_token_loss,
+    nearer_than_negatives,
     shifted,
     simcse_loss,
 )
@@ -124,3 +125,26 @@ def test_without_any_fact_only_the_own_view_attracts() -> None:
     torch.testing.assert_close(loss.detach(), torch.zeros(()), check_dtype=False)
     assert first.grad is not None
     assert torch.isfinite(first.grad).all()
+
+
+def test_hard_negatives_are_those_of_the_own_first_view_alone() -> None:
+    first, second, hard = unit(3, 6, 8), unit(3, 6, 9), unit(4, 6, 10)
+    owner = torch.tensor([0, 0, 2, 2])
+    nothing = torch.full((3, 2), -100)
+    terms = attribute_contrast_loss(first, second, nothing, 0.1, hard, owner)
+    by_hand = []
+    for i in range(3):
+        own = math.exp(float(first[i] @ second[i]) / 0.1)
+        against = sum(math.exp(float(first[i] @ hard[j]) / 0.1) for j in range(4) if owner[j] == i)
+        by_hand.append(math.log((own + against) / own) / 2)  # the second view has nothing against it
+    torch.testing.assert_close(terms.rows, torch.tensor(by_hand))
+    none = attribute_contrast_loss(first, second, nothing, 0.1, hard[:0], owner[:0])
+    torch.testing.assert_close(none.rows, attribute_contrast_loss(first, second, nothing, 0.1).rows)
+
+
+def test_a_paraphrase_must_be_nearer_than_every_changed_text() -> None:
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    second = torch.tensor([[2.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+    hard = torch.tensor([[1.0, 1.0], [1.0, 3.0], [3.0, 1.0]])
+    won = nearer_than_negatives(first, second, hard, torch.tensor([0, 0, 1]))
+    assert won.tolist() == [True, False, True]
