@@ -63,7 +63,9 @@ def load_source(folder: Path, settings: TextEncoderConfig) -> str:
 def trained_options(folder: Path, settings: TextEncoderConfig) -> dict[str, Any]:
     """Flags of a run that trains the text encoder of a folder: its settings, and where its base and adapters are."""
     exported = read_text_encoder(folder)
-    given = {f"text.{name}": value for name, value in exported.config.recorded().items() if name not in MAY_DIFFER}
+    recorded = {name: value for name, value in exported.config.recorded().items() if name not in MAY_DIFFER}
+    # Nothing is said as null: a flag that is left out would be the profile's.
+    given = {f"text.{name}": "null" if value is None else value for name, value in recorded.items()}
     weights = {"text_pretrained": folder, "text_sha256": exported.sha256}
     return {
         **given,

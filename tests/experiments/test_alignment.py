@@ -29,6 +29,7 @@ TINY = {
     "augmentation": {"crop": [8, 10, 10]},
     "encoder": {"width": 4, "depth": 10, "stem_pool": True},
     "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+    "text": {"layers": 2},
     "data": {"init_args": {"samples_per_epoch": 16}},
 }
 
