@@ -146,7 +146,7 @@ def test_bad_requests_are_refused_before_anything_is_embedded(cohort_root: Path,
         zeroshot("malignant", **arguments)
     with pytest.raises(DataError, match="has no prompts"):
         zeroshot("rfs", **arguments)
-    with pytest.raises(DataError, match="ENCODER=aligned has no weights .* STAGES=alignment` first"):
+    with pytest.raises(DataError, match=r"ENCODER=aligned has no weights .* STAGES=alignment` first"):
         zeroshot(**arguments)
     model = str(export(tmp_path / "model"))
     with pytest.raises(DataError, match="has no text encoder with pretraining seed 42"):
