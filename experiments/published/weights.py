@@ -83,6 +83,6 @@ def how_to_get(encoder: str) -> str:
     release, folder = ENCODERS[encoder].release, weights_folder(encoder)
     source = RELEASES[release].source
     return (
-        f"ENCODER={encoder} has no weights here; {source[0].lower()}{source[1:]} Put the file into the folder {release} "
-        f"of {folder.parent.name or '.'}, or of the folder that {WEIGHTS_VARIABLE} names."
+        f"ENCODER={encoder} has no weights here; {source[0].lower()}{source[1:]} Put the file into the folder "
+        f"{release} of {folder.parent.name or '.'}, or of the folder that {WEIGHTS_VARIABLE} names."
     )
