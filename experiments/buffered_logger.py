@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 from mlflow.entities import Metric
 
@@ -53,3 +54,50 @@ class BufferedMLFlowLogger(MLFlowLogger):
         """Write the rest and end the run."""
         self.write()
         super().finalize(status)
+
+
+class SilentLogger(MLFlowLogger):
+    """Stands for the logger on ranks other than 0: it logs nothing and opens no store.
+
+    MLflow makes the tables of a new store as soon as a client is made, and two ranks would make them at once.
+    """
+
+    def __init__(self) -> None:
+        Logger.__init__(self)
+
+    @property
+    def experiment(self) -> Any:
+        """What takes every call and does nothing."""
+        return _DummyExperiment()
+
+    @property
+    def run_id(self) -> str | None:
+        """None."""
+        return None
+
+    @property
+    def save_dir(self) -> str | None:
+        """None."""
+        return None
+
+    @property
+    def name(self) -> str | None:
+        """None."""
+        return None
+
+    @property
+    def version(self) -> str | None:
+        """None."""
+        return None
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Nothing."""
+
+    def finalize(self, status: str = "success") -> None:
+        """Nothing."""
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Nothing."""

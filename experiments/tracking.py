@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json
-from experiments.buffered_logger import BufferedMLFlowLogger
+from experiments.buffered_logger import BufferedMLFlowLogger, SilentLogger
 from experiments.console import is_main_rank
 from experiments.locks import held
 
@@ -130,7 +130,7 @@ def make_logger(
     """
     uri = tracking_uri(runs)
     if not is_main_rank():
-        return MLFlowLogger(experiment_name=experiment, tracking_uri=uri)
+        return SilentLogger()
     client = MlflowClient(uri)
     identifier = experiment_id(client, experiment, runs)
     known = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
