@@ -227,8 +227,8 @@ def test_masked_loss_of_a_corpus(base: Path, adapted: Path, tmp_path: Path, monk
     pd.DataFrame({"text": [f"The left kidney shows a mass of {n} cm." for n in range(1, 9)]}).to_csv(corpus / "a.csv")
     said: list[str] = []
     monkeypatch.setattr("experiments.text.masked.say", said.append)
-    assert masked_loss(corpus, adapted, str(base), held_out_share=1.0, device="cpu", replicates=50) == 0
+    assert masked_loss(corpus, adapted=adapted, base=str(base), held_out_share=1.0, device="cpu", replicates=50) == 0
     assert [line.split(":")[0] for line in said] == ["un-adapted base", "adapted"]
     assert all("of 8 texts" in line for line in said)
     with pytest.raises(DataError, match="held_out_share"):
-        masked_loss(corpus, None, str(base), held_out_share=1e-9, device="cpu")
+        masked_loss(corpus, base=str(base), held_out_share=1e-9, device="cpu")
