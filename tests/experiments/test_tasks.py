@@ -139,9 +139,9 @@ def test_every_task_is_probed_features_computed_once_and_the_finished_kept(
     for task in TASKS:
         assert sum(line.startswith(f"{task} ") for line in summary.splitlines()) == 2  # internal and pooled external
         assert (tmp_path / f"renal/tiny/{task}/scratch-probe-f1-s42/DONE").is_file()
-    (cached,) = (tmp_path / "renal/tiny/features").glob("*.npz")
+    (cached,) = (tmp_path / "renal/tiny/features").rglob("features.npz")
     with np.load(cached) as content:
-        assert len(content["position"]) == 4 * 12 * 2  # four centres outside pretraining, two phases
+        assert len(content["key"]) == 4 * 12 * 2  # four centres outside pretraining, two phases
     before = cached.stat().st_mtime_ns
     # Goes on where it stopped: what is finished is reported, the one that is not is run, from the cached features.
     (tmp_path / "renal/tiny/os/scratch-probe-f1-s42/DONE").unlink()

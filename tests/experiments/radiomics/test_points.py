@@ -82,7 +82,7 @@ def test_no_label_of_anyone_but_training_and_validation_enters(
 
 
 def test_size_is_refused_where_it_is_the_label() -> None:
-    label = Label("renal_r", "renal_r", table="kidneys", classes=(1, 2, 3))
+    label = Label("renal_r", "renal_r", table="kidneys", classes=[1, 2, 3], class_names=["1", "2", "3"])
     with pytest.raises(Exception, match="would read the label"):
         check_columns(label, (), radiomics=True)
 
