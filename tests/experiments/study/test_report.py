@@ -243,7 +243,7 @@ def test_points_of_other_patients_are_left_out_and_named(study: tuple[Cohort, Pa
     finished(replace(first, seed=43), cohort, 1.0)
     other = replace(first, encoder="clinical")
     frame = finished(other, cohort, 1.0)
-    frame.iloc[1:].to_parquet(other.folder(cohort) / "predictions.parquet")
+    frame.drop(index=frame.index[frame["part"] == "test"][0]).to_parquet(other.folder(cohort) / "predictions.parquet")
     strange = replace(first, seed=7)
     frame = finished(strange, cohort, 1.0)
     frame.assign(patient_id="X-" + frame["patient_id"]).to_parquet(strange.folder(cohort) / "predictions.parquet")
