@@ -75,6 +75,19 @@ def build_cohort(
     """
     patients = source.patient_ids()
     state = _State(root, contract, source.fingerprint)
+    _work_off(source, state, patients, contract, workers, progress)
+    return _assemble(source, state, patients, contract)
+
+
+def _work_off(
+    source: Source,
+    state: _State,
+    patients: list[str],
+    contract: PreprocessingContract,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Write every patient that an interrupted call did not, and say how many are done."""
     pending = [patient for patient in patients if state.entry(patient) is None]
     done = len(patients) - len(pending)
     if progress is not None:
@@ -83,7 +96,6 @@ def build_cohort(
     for count, _ in enumerate(jobs, start=done + 1):
         if progress is not None:
             progress(count, len(patients))
-    return _assemble(source, state, patients, contract)
 
 
 def add_volumes(
@@ -116,14 +128,7 @@ def add_volumes(
     patients = cohort["patients"]["patient_id"].tolist()
     _check_source(source, cohort, patients)
     state = _AddedSet(cohort.root, contract, source.fingerprint)
-    pending = [patient for patient in patients if state.entry(patient) is None]
-    done = len(patients) - len(pending)
-    if progress is not None:
-        progress(done, len(patients))
-    jobs = _run(source, state, pending, contract, default_workers() if workers is None else workers)
-    for count, _ in enumerate(jobs, start=done + 1):
-        if progress is not None:
-            progress(count, len(patients))
+    _work_off(source, state, patients, contract, workers, progress)
     entries = [read_json(state.path(patient)) for patient in patients]
     lost = [entry for entry in entries if entry["status"] != "imported"]
     if lost:

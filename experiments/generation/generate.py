@@ -22,7 +22,7 @@ from experiments.generation.records import GENERATED, generated_table, write_gen
 from experiments.generation.systems import SYSTEMS, Options, Study, tested_kidneys, writer_of
 from experiments.registry import choose, compose
 from experiments.suite_cli import SuiteCLI, command_line
-from lightning_modules.networks.report_writer import Decoding
+from lightning_modules.networks.decoding import Decoding
 
 TOKENS, SETTINGS = "tokens.parquet", "settings.json"
 DEFAULT = ("writer", "shuffled", "template", "nearest", "normal")

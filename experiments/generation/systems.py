@@ -16,7 +16,7 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.report_data import ReportImageDataModule
 from datamodules.side_reports import KIDNEY, side_reports
-from lightning_modules.networks.report_writer import Decoding
+from lightning_modules.networks.decoding import Decoding
 
 IMAGES_AT_ONCE = 32
 

@@ -16,8 +16,9 @@ from experiments.generation.systems import Study
 from experiments.stages.report import report_writer_folder
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.decoding import Written
 from lightning_modules.networks.report_export import load_report_writer, read_report_writer
-from lightning_modules.networks.report_writer import ReportWriter, Written
+from lightning_modules.networks.report_writer import ReportWriter
 
 
 def write(study: Study) -> pd.DataFrame:

@@ -12,8 +12,9 @@ from datamodules.report_data import prompt_of
 from experiments.console import counted
 from experiments.generation.systems import Study
 from experiments.generation.trained import as_frame
+from lightning_modules.networks.decoding import Written
 from lightning_modules.networks.encoders import EncoderConfig
-from lightning_modules.networks.report_writer import ReportWriter, WriterConfig, Written
+from lightning_modules.networks.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text import TextEncoderConfig
 
 BASE = "smollm2"

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datamodules.attributes.models import model_source
 from datamodules.cohort import Cohort, CohortInfo
 from experiments.attributes.extract import with_attributes
 from experiments.cards import writer_card
@@ -14,9 +13,9 @@ from experiments.console import is_main_rank, say
 from experiments.encoders import exported_encoder, stage_folder
 from experiments.evaluation import caption
 from experiments.launch import Launch, check_finished, read_done, train
-from experiments.stages.common import Pretraining, close, stage_launch, wait_for_all_ranks
+from experiments.stages.common import Pretraining, close, wait_for_all_ranks
+from experiments.stages.language import language_launch
 from experiments.statistics.bootstrap import bootstrap, weighted_means
-from experiments.suite_cli import SuiteCLI
 from lightning_modules.generation import ReportGeneration
 from lightning_modules.networks.export import weights_sha256
 from lightning_modules.networks.report_export import WEIGHTS, save_report_writer
@@ -63,7 +62,7 @@ def report_writer_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None
 def _launch(
     wanted: Pretraining, cohort: Cohort, fold: int | None, name: str, encoder: Path, before: Launch | None
 ) -> Launch:
-    """The run of one part; the base is looked for before any training time is spent."""
+    """The run of one part."""
     options: dict[str, Any] = {
         "model.init_args.pretrained": encoder,
         "model.init_args.pretrained_sha256": weights_sha256(encoder),
@@ -73,14 +72,7 @@ def _launch(
             "model.init_args.start": before.folder / WRITER_FOLDER,
             "model.init_args.start_sha256": read_done(before.folder)["writer_sha256"],
         }
-    bare = stage_launch(wanted, cohort, STAGE, fold, config=name, encoder="aligned", options=options)
-    settings = SuiteCLI(bare.arguments(), run=False, parse_only=True).resolved_config()["text"]
-    source = model_source(str(settings["base"] or settings["base_name"]))[0]
-    options["text.base"] = source
-    if settings["base"] and not any(flag.startswith("--text.base_name") for flag in wanted.extra):
-        # The profile's name is that of another base.
-        options["text.base_name"] = Path(source).name if Path(source).is_dir() else source
-    return stage_launch(wanted, cohort, STAGE, fold, config=name, encoder="aligned", options=options)
+    return language_launch(wanted, cohort, STAGE, fold, config=name, encoder="aligned", options=options)
 
 
 def _train(launch: Launch, info: CohortInfo, title: str) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 
-from datamodules.attributes.models import model_source
 from datamodules.cohort import Cohort, CohortInfo
 from experiments.attributes.extract import with_attributes
 from experiments.cards import text_card
@@ -19,10 +17,10 @@ from experiments.encoders import ENCODER_FOLDER, stage_folder
 from experiments.evaluation import caption
 from experiments.launch import Launch, check_finished, read_done, train
 from experiments.registry import choose
-from experiments.stages.common import Pretraining, close, stage_launch
+from experiments.stages.common import Pretraining, close, wait_for_all_ranks
+from experiments.stages.language import language_launch
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.estimate import Estimate
-from experiments.suite_cli import SuiteCLI
 from lightning_modules.networks.text_export import ADAPTER, save_text_encoder
 from lightning_modules.text import TextAdaptation
 
@@ -61,14 +59,8 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, objectives: Seque
         else:
             say(f"{OBJECTIVES[name].capitalize()}:")
             _train(launch, cohort.info, name)
-            _wait_for_all_ranks()
+            wait_for_all_ranks()  # the next objective starts from what rank 0 writes after training
         before = launch
-
-
-def _wait_for_all_ranks() -> None:
-    """The next objective starts from what rank 0 writes after training."""
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
 
 
 def text_encoder_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None, tag: str = "") -> Path | None:
@@ -82,21 +74,14 @@ def text_encoder_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None,
 
 
 def _launch(wanted: Pretraining, cohort: Cohort, fold: int | None, name: str, before: Launch | None) -> Launch:
-    """The run of one objective; the base is looked for before any training time is spent."""
+    """The run of one objective."""
     options: dict[str, Any] = {}
     if before is not None:
         options = {
             "model.init_args.pretrained": before.folder / ENCODER_FOLDER,
             "model.init_args.pretrained_sha256": read_done(before.folder)["encoder_sha256"],
         }
-    bare = stage_launch(wanted, cohort, STAGE, fold, config=name, encoder=None, options=options)
-    settings = SuiteCLI(bare.arguments(), run=False, parse_only=True).resolved_config()["text"]
-    source = model_source(str(settings["base"] or settings["base_name"]))[0]
-    options["text.base"] = source
-    if settings["base"] and not any(flag.startswith("--text.base_name") for flag in wanted.extra):
-        # The profile's name is that of another base.
-        options["text.base_name"] = Path(source).name if Path(source).is_dir() else source
-    return stage_launch(wanted, cohort, STAGE, fold, config=name, encoder=None, options=options)
+    return language_launch(wanted, cohort, STAGE, fold, config=name, encoder=None, options=options)
 
 
 def _train(launch: Launch, info: CohortInfo, name: str) -> None:

@@ -16,6 +16,7 @@ from experiments.console import is_main_rank
 from experiments.encoders import ENCODER_FOLDER
 from experiments.launcher import wait_for_main
 from experiments.stages.common import Pretraining
+from experiments.stages.language import text_source
 from experiments.stages.text import text_encoder_folder
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
 from lightning_modules.networks.text_export import ADAPTER, MAY_DIFFER, read_text_encoder, save_text_encoder
@@ -45,14 +46,6 @@ def text_tower(wanted: Pretraining, cohort: Cohort, fold: int | None, settings: 
             f"{'' if fold is None else f', fold {fold}'}; run `make pretrain STAGES=text` first."
         )
     return found
-
-
-def text_source(settings: TextEncoderConfig) -> tuple[str, str]:
-    """Where the base of a configuration is, and what is recorded of it: never a path."""
-    source = model_source(str(settings.base or settings.base_name))[0]
-    if not settings.base:
-        return source, settings.base_name
-    return source, Path(source).name if Path(source).is_dir() else source
 
 
 def load_source(folder: Path, settings: TextEncoderConfig) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.export import CARD, CONFIG, CONTRACT, WEIGHTS, read_encoder, save_encoder
+from lightning_modules.networks.written import write_tensors, write_text
 
 FORMAT = 1
 ALIGNMENT, HEADS = "alignment.json", "alignment.safetensors"
@@ -189,14 +190,8 @@ def save_aligned(folder: Path, model: AlignedModel, card: str) -> str:
     # The heads name the hash of the encoder, which waits in a folder of its own until they are written.
     staged = folder / ".encoder"
     sha256 = save_encoder(staged, model.image_encoder, model.encoder_config, model.contract, card)
-    heads = {
-        name: value.detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
-        if not name.startswith("image_encoder.")
-    }
-    temporary = folder / f".{HEADS}.part"
-    save_file(heads, temporary)
-    temporary.replace(folder / HEADS)
+    heads = {name: value for name, value in model.state_dict().items() if not name.startswith("image_encoder.")}
+    write_tensors(folder / HEADS, heads)
     content = {
         "format": FORMAT,
         "alignment": asdict(model.config),
@@ -204,9 +199,7 @@ def save_aligned(folder: Path, model: AlignedModel, card: str) -> str:
         "crop": model.crop,
         "encoder_sha256": sha256,
     }
-    temporary = folder / f".{ALIGNMENT}.part"
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / ALIGNMENT)
+    write_text(folder / ALIGNMENT, json.dumps(content, indent=2) + "\n")
     for name in (CONFIG, CONTRACT, CARD, WEIGHTS):
         (staged / name).replace(folder / name)
     staged.rmdir()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.export import WEIGHTS, weights_sha256
+from lightning_modules.networks.written import write_tensors, write_text
 
 FORMAT = 1
 HEADS, HEADS_CONFIG = "attribute_heads.safetensors", "attribute_heads.json"
@@ -111,12 +112,8 @@ def save_heads(folder: Path, heads: AttributeHeads) -> None:
     }
     for name in (HEADS, HEADS_CONFIG):
         (folder / name).unlink(missing_ok=True)
-    temporary = folder / f".{HEADS}.part"
-    save_file({name: value.detach().cpu().contiguous() for name, value in heads.state_dict().items()}, temporary)
-    temporary.replace(folder / HEADS)
-    temporary = folder / f".{HEADS_CONFIG}.part"
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / HEADS_CONFIG)
+    write_tensors(folder / HEADS, heads.state_dict())
+    write_text(folder / HEADS_CONFIG, json.dumps(content, indent=2) + "\n")
 
 
 def load_heads(folder: Path) -> AttributeHeads:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from lightning_modules.contracts import differing_fields
@@ -18,6 +18,7 @@ from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.published import RELEASES, load_published
 from lightning_modules.networks.published.checkpoint import file_sha256
+from lightning_modules.networks.written import write_tensors, write_text
 
 FORMAT = 1
 WEIGHTS, CONFIG, CONTRACT, CARD = "model.safetensors", "config.json", "contract.json", "README.md"
@@ -57,24 +58,16 @@ def save_encoder(
         SHA-256 of the weights file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / CONFIG, json.dumps({"format": FORMAT, "encoder": asdict(config)}, indent=2) + "\n")
-    _write(folder / CONTRACT, json.dumps(dict(contract), indent=2) + "\n")
-    _write(folder / CARD, card)
-    temporary = folder / f".{WEIGHTS}.part"
-    save_file({name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}, temporary)
-    temporary.replace(folder / WEIGHTS)
+    write_text(folder / CONFIG, json.dumps({"format": FORMAT, "encoder": asdict(config)}, indent=2) + "\n")
+    write_text(folder / CONTRACT, json.dumps(dict(contract), indent=2) + "\n")
+    write_text(folder / CARD, card)
+    write_tensors(folder / WEIGHTS, encoder.state_dict())
     return weights_sha256(folder)
 
 
 def weights_sha256(weights: Path) -> str:
     """SHA-256 of an exported encoder's weights file, or of a file of published weights."""
     return file_sha256(weights / WEIGHTS if weights.is_dir() else weights)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def read_encoder(folder: Path) -> ExportedEncoder:

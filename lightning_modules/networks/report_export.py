@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig
@@ -19,6 +19,7 @@ from lightning_modules.networks.export import read_encoder, save_encoder
 from lightning_modules.networks.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text import TextEncoderConfig
 from lightning_modules.networks.text_export import refuse_differences
+from lightning_modules.networks.written import write_tensors, write_text
 
 FORMAT = 1
 KIND = "renal-report-writer"
@@ -78,13 +79,9 @@ def save_report_writer(
         "writer": asdict(writer.config),
         "origin": dict(origin),
     }
-    for name, text in ((CONFIG, json.dumps(content, indent=2) + "\n"), (CARD, card)):
-        temporary = folder / f".{name}.part"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
-    temporary = folder / f".{WEIGHTS}.part"
-    save_file(writer.trained_state(), temporary)
-    temporary.replace(folder / WEIGHTS)
+    write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
+    write_text(folder / CARD, card)
+    write_tensors(folder / WEIGHTS, writer.trained_state())
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.decoding import Decoding, Written
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image_tokens import ImageFeatures, build_image_tokens
+from lightning_modules.networks.lora import low_rank_adapted
 from lightning_modules.networks.plain import read_config
 from lightning_modules.networks.text import TextEncoderConfig
 from lightning_modules.networks.text_base import base_fingerprint, base_folder, load_base, resolve_dtype
@@ -41,50 +42,6 @@ class WriterConfig:
             ModelError: if a field is unknown.
         """
         return read_config(cls, content, "Report writer configuration")
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How a report is written.
-
-    Args:
-        max_tokens: Most tokens of a report; one that has not ended by then is truncated.
-        beams: Beams of the search; 1 is greedy.
-        temperature: Of sampling; 0 does not sample.
-        top_p: Share of probability that sampling draws from.
-        repetition_penalty: Divides the score of tokens that were written already; 1 leaves them.
-    """
-
-    max_tokens: int = 160
-    beams: int = 1
-    temperature: float = 0.0
-    top_p: float = 0.95
-    repetition_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.max_tokens < 1 or self.beams < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ModelError(
-                f"Decoding with max_tokens {self.max_tokens}, beams {self.beams}, temperature {self.temperature:g}, "
-                f"top_p {self.top_p:g} was asked for; expected at least 1, 1, 0 and a share in (0, 1]."
-            )
-        if self.beams > 1 and self.temperature > 0:
-            raise ModelError("Beams and sampling exclude each other here; set beams to 1 or temperature to 0.")
-
-
-class Written(NamedTuple):
-    """A report that was written.
-
-    Args:
-        text: The report.
-        tokens: Its tokens as text, the end included.
-        logprobs: Log-probability of each in nats, under the model itself: before any penalty.
-        truncated: Whether it did not end.
-    """
-
-    text: str
-    tokens: list[str]
-    logprobs: list[float]
-    truncated: bool
 
 
 class ReportWriter(nn.Module):
@@ -126,7 +83,14 @@ class ReportWriter(nn.Module):
         if text.checkpointing:
             self.language.gradient_checkpointing_enable({"use_reentrant": False})
         if text.adapter:
-            self.language = _adapted(self.language, text)
+            self.language = low_rank_adapted(
+                self.language,
+                rank=text.lora_rank,
+                alpha=text.lora_alpha,
+                dropout=text.lora_dropout,
+                task="CAUSAL_LM",
+                base_name=text.base_name,
+            )
         self.image_encoder = build_encoder(encoder).requires_grad_(False).to(place)
         if config.image_features == "spatial" and not hasattr(self.image_encoder, "feature_map"):
             raise ModelError(
@@ -315,22 +279,3 @@ class ReportWriter(nn.Module):
             from peft import set_peft_model_state_dict
 
             set_peft_model_state_dict(self.language, split["adapter"])
-
-
-def _adapted(language: nn.Module, text: TextEncoderConfig) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=text.lora_rank,
-        lora_alpha=text.lora_alpha,
-        lora_dropout=text.lora_dropout,
-        target_modules="all-linear",
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # peft's own
-        adapted = get_peft_model(language, config)
-    # peft records the folder of the base, which is a path of this machine.
-    adapted.peft_config["default"].base_model_name_or_path = text.base_name
-    return adapted

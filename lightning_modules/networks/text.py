@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.lora import low_rank_adapted
 from lightning_modules.networks.plain import read_config
 from lightning_modules.networks.text_base import (
     ComputeDtype,
@@ -162,22 +162,15 @@ class TextEncoder(nn.Module):
         self.eval()
 
     def _adapted(self, backbone: nn.Module) -> nn.Module:
-        from peft import LoraConfig, get_peft_model
-
-        config = LoraConfig(
-            r=self.config.lora_rank,
-            lora_alpha=self.config.lora_alpha,
-            lora_dropout=self.config.lora_dropout,
-            target_modules="all-linear",
-            bias="none",
-            task_type="FEATURE_EXTRACTION",
+        config = self.config
+        return low_rank_adapted(
+            backbone,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            task="FEATURE_EXTRACTION",
+            base_name=config.base_name,
         )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # peft's own
-            adapted = get_peft_model(backbone, config)
-        # peft records the folder of the base, which is a path of this machine.
-        adapted.peft_config["default"].base_model_name_or_path = self.config.base_name
-        return adapted
 
     @property
     def feature_dim(self) -> int:

@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
+from lightning_modules.networks.written import write_tensors, write_text
 
 FORMAT = 1
+_FORMAT = {"format": "pt"}
+"""What transformers and peft want to read in the header."""
 KIND = "renal-text-encoder"
 CONFIG, ADAPTER_CONFIG, CARD = "config.json", "adapter_config.json", "README.md"
 ADAPTER, PROJECTION = "adapter_model.safetensors", "projection.safetensors"
@@ -64,18 +67,18 @@ def save_text_encoder(folder: Path, encoder: TextEncoder, card: str) -> str:
         "base_fingerprint": encoder.base_fingerprint,
         "fingerprint": encoder.fingerprint(),
     }
-    _write(folder / CONFIG, json.dumps(content, indent=2) + "\n")
+    write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
     if encoder.config.adapter:
         settings = encoder.backbone.peft_config["default"].to_dict()
         plain = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
         plain["inference_mode"] = True
-        _write(folder / ADAPTER_CONFIG, json.dumps(plain, indent=2, default=str) + "\n")
-    _write(folder / CARD, card)
+        write_text(folder / ADAPTER_CONFIG, json.dumps(plain, indent=2, default=str) + "\n")
+    write_text(folder / CARD, card)
     state = encoder.adapter_state()
     projection = {name: value for name, value in state.items() if name == "projection.weight"}
     if projection:
-        _save(folder / PROJECTION, projection)
-    _save(folder / ADAPTER, {name: value for name, value in state.items() if name not in projection})
+        write_tensors(folder / PROJECTION, projection, _FORMAT)
+    write_tensors(folder / ADAPTER, {name: value for name, value in state.items() if name not in projection}, _FORMAT)
     return weights_sha256(folder)
 
 
@@ -186,15 +189,3 @@ def refuse_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], what:
             f"{what}, and this base does not fit ({'; '.join(differing)}); adapters give other embeddings on another "
             "base or quantisation. Name the base they belong to, or train them anew."
         )
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _save(path: Path, state: dict[str, torch.Tensor]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    save_file(state, temporary, metadata={"format": "pt"})
-    temporary.replace(path)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.decoding import Decoding
 from lightning_modules.networks.encoders import EncoderConfig
 from lightning_modules.networks.image_tokens import build_image_tokens
 from lightning_modules.networks.report_export import load_report_writer, save_report_writer
-from lightning_modules.networks.report_writer import Decoding, ReportWriter, WriterConfig
+from lightning_modules.networks.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text import TextEncoderConfig
 from tests.tiny_text import TEXTS, make_base
 
