@@ -94,13 +94,7 @@ def fact_lists(
     Raises:
         DataError: if their numbers differ.
     """
-    if not len(generated) == len(references) == len(sides):
-        raise DataError(
-            f"{len(generated)} generated reports, {len(references)} references and {len(sides)} sides were given; "
-            "expected one of each."
-        )
-    said = _statements(generated, sides, extractor)
-    meant = _statements(references, sides, extractor)
+    said, meant = _both(generated, references, sides, extractor)
     return [_facts(a, b, side, schema) for a, b, side in zip(said, meant, sides, strict=True)]
 
 
@@ -115,26 +109,33 @@ def fact_scores(
 
     Args and errors as of `fact_lists`.
     """
-    lists = fact_lists(generated, references, sides, extractor, schema)
+    said, meant = _both(generated, references, sides, extractor)
     names = tuple(schema.names)
     place = {name: column for column, name in enumerate(names)}
-    verdicts = {name: np.zeros((len(lists), len(names)), dtype=bool) for name in VERDICTS}
-    for row, facts in enumerate(lists):
-        for fact in facts:
+    verdicts = {name: np.zeros((len(said), len(names)), dtype=bool) for name in VERDICTS}
+    for row, (first, second, side) in enumerate(zip(said, meant, sides, strict=True)):
+        for fact in _facts(first, second, side, schema):
             verdicts[fact.verdict][row, place[fact.attribute]] = True
-    said = _statements(generated, sides, extractor)
     other = [any(entry.side == opposite(side) for entry in found) for found, side in zip(said, sides, strict=True)]
     sizes = [[_largest_mm(text) for text in texts] for texts in (generated, references)]
     error = np.abs(np.array(sizes[0], dtype=float) - np.array(sizes[1], dtype=float))
     return FactScores(attributes=names, other_side=np.array(other, dtype=bool), size_error_mm=error, **verdicts)
 
 
+def _both(
+    generated: Sequence[str], references: Sequence[str], sides: Sequence[str], extractor: Extractor
+) -> tuple[list[list[Statement]], list[list[Statement]]]:
+    """The statements of the generated reports and of their references."""
+    if not len(generated) == len(references) == len(sides):
+        raise DataError(
+            f"{len(generated)} generated reports, {len(references)} references and {len(sides)} sides were given; "
+            "expected one of each."
+        )
+    return _statements(generated, sides, extractor), _statements(references, sides, extractor)
+
+
 def _statements(texts: Sequence[str], sides: Sequence[str], extractor: Extractor) -> list[list[Statement]]:
-    """Equal texts of one side are read once."""
-    named = [named_side(text, side) for text, side in zip(texts, sides, strict=True)]
-    distinct = list(dict.fromkeys(named))
-    found = dict(zip(distinct, extractor.extract(distinct), strict=True))
-    return [found[text] for text in named]
+    return extractor.extract([named_side(text, side) for text, side in zip(texts, sides, strict=True)])
 
 
 def _facts(said: list[Statement], meant: list[Statement], side: str, schema: AttributeSchema) -> list[Fact]:
@@ -160,3 +161,31 @@ def _largest_mm(text: str) -> float:
     """Largest diameter of a lesion in a text in mm; NaN where there is none."""
     found = [max(size.values) for clause in read_report(text).clauses for size in diameters(clause.text)]
     return max(found, default=float("nan"))
+
+
+class Remembering:
+    """An extractor that reads every text once, however often it is asked: groups of centres share their kidneys.
+
+    Args:
+        extractor: Reads statements.
+    """
+
+    def __init__(self, extractor: Extractor) -> None:
+        self.extractor = extractor
+        self._known: dict[str, list[Statement]] = {}
+
+    @property
+    def name(self) -> str:
+        """That of the extractor."""
+        return self.extractor.name
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the extractor."""
+        return self.extractor.fingerprint
+
+    def extract(self, reports: Sequence[str]) -> list[list[Statement]]:
+        """The statements of every report, in the order of the reports."""
+        new = [text for text in dict.fromkeys(reports) if text not in self._known]
+        self._known.update(zip(new, self.extractor.extract(new), strict=True))
+        return [self._known[text] for text in reports]

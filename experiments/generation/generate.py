@@ -80,23 +80,25 @@ def generate(
         )
     decoding = Decoding(max_tokens, beams, temperature, top_p, repetition_penalty)
     cohort = with_attributes(Cohort.load(data), data)
-    options = [
-        Options(runs, seed, fold, tag, base, decoding, batch, dict(arguments or {})) for fold in folds_of(cohort)
+    studies = [
+        _study(
+            cohort,
+            data,
+            profile,
+            Options(runs, seed, fold, tag, base, decoding, batch, dict(arguments or {})),
+            patients,
+            extra or [],
+        )
+        for fold in folds_of(cohort)
     ]
     for name in names:
         folder = system_folder(runs, cohort, name, seed, tag)
         say(f"{SYSTEMS[name].title}:")
-        parts, settings = [], []
-        for entry in options:
-            study = _study(cohort, data, profile, entry, patients, extra or [])
-            settings.append(_settings(name, study, patients))
+        settings = [_settings(name, study, patients) for study in studies]
         if _finished(folder, settings):
             say(f"It is finished already. Folder: {folder.as_posix()}")
             continue
-        for entry in options:
-            study = _study(cohort, data, profile, entry, patients, extra or [])
-            parts.append(reports_of(name, study))
-        frame = pd.concat(parts, ignore_index=True)
+        frame = pd.concat([reports_of(name, study) for study in studies], ignore_index=True)
         _write(folder, frame, settings)
         empty = int((frame["text"].str.strip() == "").sum())
         say(

@@ -15,7 +15,7 @@ from datamodules.attributes.statements import Extractor
 from datamodules.errors import DataError
 from datamodules.side_reports import KIDNEY
 from experiments.evaluation import groups
-from experiments.generation.facts import FactScores, fact_scores
+from experiments.generation.facts import FactScores, Remembering, fact_scores
 from experiments.generation.words import ORDERS, WordScores, corpus_bleu, word_scores, words
 from experiments.statistics.bootstrap import Statistic, bootstrap, paired_difference, weighted_means
 from experiments.statistics.multiplicity import holm
@@ -57,7 +57,7 @@ MEASURES: dict[str, Measure] = {
     "rouge_l": Measure("ROUGE-L", "higher"),
     "cider": Measure("CIDEr-D", "higher"),
     "words": Measure("words", "neither", "words"),
-    "distinct": Measure("distinct reports, of all", "neither"),
+    "unique": Measure("reports that no other kidney has", "neither"),
     "empty": Measure("empty", "lower"),
     "repeated": Measure("repeats itself", "lower"),
     "truncated": Measure("truncated", "lower"),
@@ -96,12 +96,13 @@ class Scored:
             "cider": self.words.cider,
             "words": self.words.lengths,
             "empty": self.words.lengths == 0,
+            # Counted in the whole group: among those drawn again every report would have its own copies.
+            "unique": ~pd.Series(self.texts).duplicated(keep=False).to_numpy(),
             "repeated": np.array([repeats_itself(text) for text in self.texts]),
         }
         if self.truncated is not None:
             shares["truncated"] = self.truncated
         found |= {name: self._mean(values.astype(float)) for name, values in shares.items()}
-        found["distinct"] = self._of_kidneys(self._distinct)
         return {name: found[name] for name in MEASURES if name in found}
 
     def _facts(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -130,16 +131,6 @@ class Scored:
 
     def _mean(self, values: np.ndarray) -> Statistic:
         return self._of_kidneys(lambda weights: weighted_means(values, weights))
-
-    def _distinct(self, weights: np.ndarray) -> np.ndarray:
-        """Distinct reports among those drawn, of the kidneys drawn, each counted once."""
-        text = pd.factorize(self.texts)[0]
-        drawn = weights > 0
-        once = np.zeros((len(weights), text.max() + 1 if len(text) else 1), dtype=bool)
-        for column, number in enumerate(text):
-            once[:, number] |= drawn[:, column]
-        result: np.ndarray = once.sum(axis=1) / np.maximum(1, drawn.sum(axis=1))
-        return result
 
 
 def _f1(right: np.ndarray, false: np.ndarray, unsaid: np.ndarray) -> np.ndarray:
@@ -190,10 +181,11 @@ def scored_groups(
     joined = joined[count == len(systems)].sort_values(KIDNEY)
     if joined.empty:
         raise DataError(f"No kidney has a reference and a report by each of {', '.join(systems)}; generate them first.")
+    reader = Remembering(extractor)
     for group in groups(joined.assign(part="test")):
         yield (
             group.name,
-            {system: _scored(group.rows[group.rows["system"] == system], extractor, schema) for system in systems},
+            {system: _scored(group.rows[group.rows["system"] == system], reader, schema) for system in systems},
         )
 
 

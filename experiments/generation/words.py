@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from nltk.stem.porter import PorterStemmer
@@ -19,6 +21,7 @@ from datamodules.errors import DataError
 ORDERS = 4
 """Longest n-gram of BLEU and CIDEr."""
 _CIDER_SIGMA, _CIDER_SCALE = 6.0, 10.0
+_STEMMER = PorterStemmer()
 _WORD = re.compile(r"[a-z0-9]+(?:[.'-][a-z0-9]+)*")
 
 
@@ -78,27 +81,34 @@ def word_scores(generated: Sequence[str], references: Sequence[str]) -> WordScor
     empty = sum(not tokens for tokens in meant)
     if empty:
         raise DataError(f"{empty} of {len(meant)} reference reports have no word; leave their kidneys out.")
-    bleu = BLEU(tokenize="none", smooth_method="none", force=True)
-    counted = [bleu.corpus_score([" ".join(a)], [[" ".join(b)]]) for a, b in zip(said, meant, strict=True)]
-    stemmer = PorterStemmer()
-    meteor = [
-        single_meteor_score(b, a, stemmer=stemmer, wordnet=_NoSynonyms()) if a else 0.0
-        for a, b in zip(said, meant, strict=True)
-    ]
+    pairs = [_overlap(" ".join(a), " ".join(b)) for a, b in zip(said, meant, strict=True)]
     return WordScores(
-        np.array([score.counts for score in counted], dtype=np.float64).reshape(-1, ORDERS),
-        np.array([score.totals for score in counted], dtype=np.float64).reshape(-1, ORDERS),
+        np.array([pair.matches for pair in pairs], dtype=np.float64).reshape(-1, ORDERS),
+        np.array([pair.totals for pair in pairs], dtype=np.float64).reshape(-1, ORDERS),
         np.array([len(tokens) for tokens in said], dtype=np.float64),
         np.array([len(tokens) for tokens in meant], dtype=np.float64),
-        np.array(meteor, dtype=np.float64),
-        np.array([_rouge_l(a, b) for a, b in zip(said, meant, strict=True)], dtype=np.float64),
+        np.array([pair.meteor for pair in pairs], dtype=np.float64),
+        np.array([pair.rouge_l for pair in pairs], dtype=np.float64),
         cider_d(said, meant),
     )
 
 
-def _rouge_l(said: list[str], meant: list[str]) -> float:
-    found = rouge_score(" ".join(said), " ".join(meant), rouge_keys="rougeL", tokenizer=str.split, normalizer=str)
-    return float(found["rougeL_fmeasure"])
+class _Pair(NamedTuple):
+    """Word overlap of one report with its reference, which depends on no other."""
+
+    matches: list[int]
+    totals: list[int]
+    meteor: float
+    rouge_l: float
+
+
+@lru_cache(maxsize=1 << 16)  # groups of centres share their kidneys, and many kidneys a report
+def _overlap(said: str, meant: str) -> _Pair:
+    bleu = BLEU(tokenize="none", smooth_method="none", force=True).corpus_score([said], [[meant]])
+    tokens = said.split()
+    meteor = single_meteor_score(meant.split(), tokens, stemmer=_STEMMER, wordnet=_NoSynonyms()) if tokens else 0.0
+    rouge = rouge_score(said, meant, rouge_keys="rougeL", tokenizer=str.split, normalizer=str)
+    return _Pair(bleu.counts, bleu.totals, meteor, float(rouge["rougeL_fmeasure"]))
 
 
 def corpus_bleu(scores: WordScores, weights: np.ndarray, order: int) -> np.ndarray:
