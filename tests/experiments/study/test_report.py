@@ -149,11 +149,13 @@ def test_risk_groups_are_cut_on_validation(study: tuple[Cohort, Path, Path], htm
     _, runs, folder = study
     table = pd.read_csv(folder / "tables/risk-groups-rfs-probe.csv").set_index(["group", "encoder"])
     predictions = pd.read_parquet(runs / "renal/tiny/rfs/stage1-probe-f1-s42/predictions.parquet")
+    adjusted = False
     for group in groups(predictions):
         if group.kind == "external":
             continue
         outcome = next(outcomes_of(group.rows))
         divided = risk_group_of(predictions, outcome.rows)
+        adjusted |= divided is not None
         if divided is None:
             assert "Not divided by the cut of their validation patients" in html
             continue
@@ -162,6 +164,10 @@ def test_risk_groups_are_cut_on_validation(study: tuple[Cohort, Path, Path], htm
         assert row["high_n"] == divided.sum()
         np.testing.assert_allclose(row["hazard_ratio"], expected["hazard_ratio"])
         assert p_value(row["p"]) in html
+    if adjusted:
+        assert "Multivariable Cox regression" in html or "Not adjusted for" in html
+    else:
+        assert "No adjusted hazard ratio of" in html
 
 
 def test_what_was_not_run_is_named(html: str) -> None:
