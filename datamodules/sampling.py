@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from datamodules.errors import DataError
 
@@ -153,30 +153,3 @@ class EvenBatchSampler(Sampler[list[Draw]]):
         for step in range(self.start, len(self)):
             batch = step * self.ranks + self.rank
             yield order[bounds[batch] : bounds[batch + 1]]
-
-
-class ResumableLoader(DataLoader[Any]):
-    """A DataLoader over an `EvenBatchSampler` that can begin in the midst of an epoch.
-
-    Lightning saves its state with a checkpoint and gives it back before the first batch. Workers are asked for batches
-    only when the first one is wanted, so that the sampler knows its epoch by then.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._given = self._start = 0
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self._given, self._start = self._start, 0
-        self.batch_sampler.start = self._given  # type: ignore[union-attr]
-        for batch in super().__iter__():
-            self._given += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """How many batches of this epoch were given; 0 at its end."""
-        return {"batches": self._given % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out the batches of the next epoch that were given already."""
-        self._start = int(state["batches"])

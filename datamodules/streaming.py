@@ -18,8 +18,9 @@ from datamodules.batch import RoiBatch
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from datamodules.loaders import ResumableLoader, WatchedLoader
 from datamodules.samples import Plan, RoiDataset, Visits, collate
-from datamodules.sampling import Draw, EvenBatchSampler, ResumableLoader, SequentialDraws, VisitSampler
+from datamodules.sampling import Draw, EvenBatchSampler, SequentialDraws, VisitSampler
 from datamodules.splits import split_of_fold
 from datamodules.volumes import VolumeSet
 
@@ -181,7 +182,7 @@ class VolumeDataModule(lightning.LightningDataModule):
             sampler = SequentialDraws(drawn)
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        kind = ResumableLoader if shuffled else DataLoader[Any]
+        kind = ResumableLoader if shuffled else WatchedLoader
         return kind(
             self.dataset(visits, fused),
             batch_sampler=EvenBatchSampler(sampler, self.batch_size, rank, ranks),

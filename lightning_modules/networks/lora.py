@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -29,3 +31,14 @@ def low_rank_adapted(model: nn.Module, *, rank: int, alpha: int, dropout: float,
         adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = base_name
     return adapted
+
+
+def misfits(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the weights that are absent, unknown or of another shape, sorted.
+
+    Args:
+        ours: What the model takes.
+        theirs: What is to be put in.
+    """
+    wrong = {name for name in ours if name not in theirs or theirs[name].shape != ours[name].shape}
+    return sorted(wrong | (set(theirs) - set(ours)))

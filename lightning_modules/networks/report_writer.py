@@ -13,7 +13,7 @@ from lightning_modules.errors import ModelError
 from lightning_modules.networks.decoding import Decoding, Written
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image_tokens import ImageFeatures, build_image_tokens
-from lightning_modules.networks.lora import low_rank_adapted
+from lightning_modules.networks.lora import low_rank_adapted, misfits
 from lightning_modules.networks.plain import read_config
 from lightning_modules.networks.text import TextEncoderConfig
 from lightning_modules.networks.text_base import base_fingerprint, base_folder, load_base, resolve_dtype
@@ -261,10 +261,7 @@ class ReportWriter(nn.Module):
         ours = self.trained_state()
         if not any(name.startswith("adapter.") for name in state):
             ours = {name: value for name, value in ours.items() if not name.startswith("adapter.")}
-        wrong = sorted(
-            {name for name in ours if name not in state or state[name].shape != ours[name].shape}
-            | (set(state) - set(ours))
-        )
+        wrong = misfits(ours, state)
         if wrong:
             raise ModelError(
                 f"The report writer's weights do not fit: {len(wrong)} are absent, unknown or of another shape, first "

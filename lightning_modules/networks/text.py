@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lightning_modules.errors import ModelError
-from lightning_modules.networks.lora import low_rank_adapted
+from lightning_modules.networks.lora import low_rank_adapted, misfits
 from lightning_modules.networks.plain import read_config
 from lightning_modules.networks.text_base import (
     ComputeDtype,
@@ -240,10 +240,7 @@ class TextEncoder(nn.Module):
             ModelError: if a weight is absent, unknown or of another shape, naming it.
         """
         ours = self.adapter_state()
-        wrong = sorted(
-            {name for name in ours if name not in state or state[name].shape != ours[name].shape}
-            | (set(state) - set(ours))
-        )
+        wrong = misfits(ours, state)
         if wrong:
             raise ModelError(
                 f"The adapter does not fit this base: {len(wrong)} weights are absent, unknown or of another shape, "
