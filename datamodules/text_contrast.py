@@ -26,11 +26,14 @@ class Rewriting:
         sentences: Most sentences of a report that are taken, drawn at random: short texts are cheap, and every one of
             their facts weighs more. All when left out.
         normal_share: Kidneys without a lesion, as a share of those with one, that are kept: they repeat themselves.
+        phrasings: Whether the other words come from the banks of phrasings as well as from other reports; see
+            `datamodules.attributes.phrasings`. Validation texts then take theirs from the bank that is held back.
     """
 
     negatives: int = 3
     sentences: int | None = 6
     normal_share: float = 0.1
+    phrasings: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.attribute_data import attribute_codes
 from datamodules.attributes.matching import PRESENCE
+from datamodules.attributes.phrasings import HELD_BACK, LEARNED, phrasings
 from datamodules.attributes.schema import load_schema
 from datamodules.cohort import Cohort
 from datamodules.corpus import TEXT_COLUMN, held_out, read_corpus
@@ -229,9 +230,13 @@ class ReportDataModule(lightning.LightningDataModule):
     @cached_property
     def _collates(self) -> dict[str, RewritingCollate]:
         """How each part is written anew, from words of its own; the rules read every sentence once."""
+        banks = {"train": LEARNED, "val": HELD_BACK}
         return {
             name: RewritingCollate(
-                self.tokenizer, Rewriter(part.sides or [], part.texts), load_schema(), self.rewriting
+                self.tokenizer,
+                Rewriter(part.sides or [], part.texts, phrasings(banks[name]) if self.rewriting.phrasings else []),
+                load_schema(),
+                self.rewriting,
             )
             for name, part in self.parts.items()
         }

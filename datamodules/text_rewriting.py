@@ -1,12 +1,14 @@
 """Reports in other words, and with one fact changed, out of the sentences of other reports of the same cohort.
 
 The sentences of the training reports are read by rules, one by one. A report is then written anew from sentences of
-other reports that state the same of their kidneys, and a hard negative differs from that by the sentences of one fact.
-Nothing but the given texts is a source of words: held-out reports and phrase banks are never seen.
+other reports, or of a bank of phrasings, that state the same of their kidneys, and a hard negative differs from that by
+the sentences of one fact. Nothing but the given texts and phrasings is a source of words: held-out reports are never
+seen.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ import numpy as np
 from datamodules.attributes.anatomy import opposite
 from datamodules.attributes.matching import PRESENCE
 from datamodules.attributes.measurements import Measurement, diameters
+from datamodules.attributes.phrasings import Phrasing
 from datamodules.attributes.report import Report, read_report
 from datamodules.attributes.rules import RuleExtractor
 from datamodules.text_flips import SIDE, SIZE, other_side
@@ -26,6 +29,8 @@ _WRITTEN_SIDE = "left"
 SIZE_CLASS = "size_class"
 _LESION = f"There is a mass in the {_WRITTEN_SIDE} kidney. "
 """Stands before a sentence about a lesion that is read alone."""
+_TELLS_SIZE = re.compile(r"\b(?:small|large|tiny|huge|giant|bulky|sub\w+)\b", re.IGNORECASE)
+"""Words by which a sentence of a bank would contradict another size in its slot."""
 _OPENING, _SIDE_OR_SIZE = 0.9, 0.7
 """How often the sentence with the size is taken, and side and size are changed where they are stated."""
 
@@ -93,17 +98,21 @@ class Rewriter:
     Args:
         sides: Side of every kidney.
         texts: Text of every kidney, in the same order.
+        bank: Sentences that may stand in a text beside those of the reports, each where the reader finds in it what it
+            is said to state.
         reader: Reads the facts of a sentence.
     """
 
     sides: Sequence[str]
     texts: Sequence[str]
+    bank: Sequence[Phrasing] = ()
     reader: RuleExtractor = field(default_factory=RuleExtractor)
 
     def __post_init__(self) -> None:
         self._known: dict[tuple[str, bool], Phrase] = {}
         self.kidneys = [self._apart(side, text) for side, text in zip(self.sides, self.texts, strict=True)]
         phrases = {phrase.text: phrase for kidney in self.kidneys for phrase in kidney.phrases}
+        phrases = {**{phrase.text: phrase for phrase in self._of_bank()}, **phrases}
         self._stating: dict[Fact, list[Phrase]] = defaultdict(list)
         self._values: dict[str, list[Fact]] = defaultdict(list)
         self._sized = [phrase for phrase in phrases.values() if phrase.sized]
@@ -133,6 +142,17 @@ class Rewriter:
             if phrase.facts or phrase.sized:
                 phrases.append(phrase)
         return KidneyText(side, tuple(sorted(phrases, key=lambda phrase: not phrase.sized)), size)
+
+    def _of_bank(self) -> Iterator[Phrase]:
+        for attribute, value, text in self.bank:
+            sizes = [entry.largest for _, _, entry in _diameters(read_report(text))]
+            written, _ = _with_slot(text, max(sizes, default=0.0))
+            sized = attribute == SIZE_CLASS
+            if written is None or (_SLOT in written) != sized or (sized and _TELLS_SIZE.search(text)):
+                continue
+            phrase = self._read(written, diseased=attribute != PRESENCE)
+            if phrase.sized or any((fact.attribute, fact.value) == (attribute, value) for fact in phrase.facts):
+                yield phrase
 
     def _read(self, written: str, diseased: bool) -> Phrase:
         """The facts of a sentence; of a lesion's only what comes with it."""

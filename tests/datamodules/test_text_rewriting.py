@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from datamodules.attributes.phrasings import Phrasing
 from datamodules.attributes.rules import RuleExtractor
 from datamodules.text_contrast import kept_kidneys
 from datamodules.text_flips import SIDE, SIZE, other_side
@@ -95,3 +96,32 @@ def test_few_kidneys_without_a_lesion_are_kept() -> None:
     assert lesion[kept].sum() == 20
     assert len(kept) == 22
     assert len(kept_kidneys(np.zeros(5, dtype=bool), 0.1, 3)) == 5
+
+
+BANK = [
+    Phrasing("margin", "smooth", "Sharply delineated from the parenchyma."),
+    Phrasing("margin", "irregular", "It is sharply marginated."),
+    Phrasing("calcification", "no", "Free of calcium."),
+    Phrasing("composition", "solid", "Entirely solid."),
+    Phrasing("size_class", "to_4_cm", "Its diameter is 2.2 cm."),
+    Phrasing("size_class", "to_4_cm", "Small lesion of 1.1 cm."),
+]
+
+
+def test_words_of_a_bank_are_used_where_the_rules_read_them_so() -> None:
+    texts = TEXTS["left"]
+    rewriter = Rewriter(["left"] * 2, texts, BANK)
+    said = {sentence for seed in range(60) for sentence in _sentences(rewriter, seed)}
+    assert "Sharply delineated from the parenchyma" in said
+    assert "Free of calcium" in said
+    assert any(sentence.startswith("Its diameter is 3") for sentence in said)
+    assert not any("marginated" in sentence or sentence.startswith("Small lesion") for sentence in said)
+
+
+def _sentences(rewriter: Rewriter, seed: int) -> list[str]:
+    made = rewriter(0, seed, 3)
+    if made is None:
+        return []
+    opening = "There is a mass in the left kidney. "
+    assert read(opening + made.own, "left") == read(opening + made.other, "left")
+    return made.other.rstrip(".").split(". ")

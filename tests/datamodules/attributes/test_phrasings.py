@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
-import yaml
 
+from datamodules.attributes.phrasings import BANKS, NEAR_MISSES, phrasings, read_bank
 from datamodules.attributes.rules import RuleExtractor
 from datamodules.attributes.statements import check_statement
 
 OPENING = "There is a mass in the left kidney. "
 RULES = RuleExtractor()
 LEVELS = {attribute.name: attribute.level for attribute in RULES.schema.attributes}
-LEAST_SHARES = {"phrasings_first": 0.98, "phrasings_second": 0.98, "phrasings_third": 0.98, "phrasings_fourth": 0.96}
+LEAST_SHARES = {"first": 0.98, "second": 0.98, "third": 0.98, "fourth": 0.96}
 """Bank: share that is read rightly; the rest is known to be missed and kept. The fourth was not fitted to."""
-NEAR_MISSES = "near_misses"
-
-
-def _bank(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8"))
-    return content
 
 
 def _found(attribute: str, sentence: str) -> str | None:
@@ -33,29 +23,27 @@ def _found(attribute: str, sentence: str) -> str | None:
     return next((e.value for e in statements if (e.side, e.attribute) == ("left", attribute)), None)
 
 
-def _phrasings(name: str) -> Iterator[tuple[str, str, str]]:
-    for attribute, classes in _bank(name).items():
-        if attribute != NEAR_MISSES:
-            yield from ((attribute, value, text) for value, texts in classes.items() for text in texts)
+def test_every_bank_is_tested() -> None:
+    assert set(LEAST_SHARES) == set(BANKS)
 
 
 @pytest.mark.parametrize("name", LEAST_SHARES)
 def test_a_bank_covers_every_class(name: str) -> None:
-    covered = {(attribute, value) for attribute, value, _ in _phrasings(name)}
+    covered = {(attribute, value) for attribute, value, _ in phrasings([name])}
     assert covered == {(entry.name, value) for entry in RULES.schema.attributes for value in entry.class_names}
 
 
 @pytest.mark.parametrize("name", LEAST_SHARES)
 def test_phrasings_are_read(name: str) -> None:
-    phrasings = list(_phrasings(name))
-    wrong = [(*entry, value) for entry in phrasings if (value := _found(entry[0], entry[2])) != entry[1]]
-    assert len(wrong) <= (1 - LEAST_SHARES[name]) * len(phrasings), wrong
+    bank = phrasings([name])
+    wrong = [(*entry, value) for entry in bank if (value := _found(entry.attribute, entry.text)) != entry.value]
+    assert len(wrong) <= (1 - LEAST_SHARES[name]) * len(bank), wrong
 
 
 NEAR = [
     (attribute, text)
     for name in LEAST_SHARES
-    for attribute, texts in _bank(name).get(NEAR_MISSES, {}).items()
+    for attribute, texts in read_bank(name).get(NEAR_MISSES, {}).items()
     for text in texts
 ]
 
