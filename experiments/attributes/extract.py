@@ -39,11 +39,11 @@ def with_attributes(cohort: Cohort, data: Path) -> Cohort:
     """
     if "attributes" in cohort.tables:
         return cohort
-    if is_main_rank():
+    table = data / "attributes.parquet"  # an earlier stage of the same command may have written it
+    if is_main_rank() and not table.is_file():
         say("The cohort has no attribute table yet; reading its reports by rules (`make attributes` does more).")
         attributes(data)
-    else:
-        wait_for_main("attribute table", (data / "attributes.parquet").is_file)
+    wait_for_main("attribute table", table.is_file)
     return Cohort.load(data)
 
 
