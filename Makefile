@@ -46,7 +46,7 @@ SYSTEMS   ?=## systems that write reports, separated by commas; all that need no
 RUN       ?=## run folder or MLflow id to resume
 BENCH     ?= data## benchmark to run: data, train, text, encoding, contrastive, statistics
 WEIGHTS   ?= $(or $(RENAL_WEIGHTS),weights)## folder of published weights: WEIGHTS/<encoder>/<file>
-PORT      ?= 5000## port of the MLflow page
+PORT      ?= 5000## port of the MLflow page, or of the review page
 ARGS      ?=## further flags of the command
 WORKERS   ?= 2## processes that run tests side by side, each with one thread
 PYTEST    ?=## further flags of pytest
@@ -71,7 +71,7 @@ ON_DEVICES = --devices $(DEVICES) --nodes $(NODES)
 
 .PHONY: help setup cohort import volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
   pretrain-alignment pretrain-report finetune radiomics curve sweep probe compare report evaluate-text zeroshot retrieval embed generate \
-  score-reports submit resume ui doctor figure benchmarks \
+  score-reports review submit resume ui doctor figure benchmarks \
   test lint clean
 
 help: ## explain targets and variables
@@ -191,6 +191,10 @@ generate: $(READY) $(COHORT) ## write reports of the tested kidneys: SYSTEMS=
 score-reports: $(READY) ## generated reports against the real ones, on facts and on words: SYSTEMS=
 	$(RUN_SUITE) score-reports $(if $(SYSTEMS),--systems '[$(SYSTEMS)]') --data "$(DATA)" --seed $(PRETRAIN_SEED) \
 	  --runs "$(RUNS)" --tag "$(TAG)" $(ARGS)
+
+review: $(READY) ## rate generated reports in the browser, systems blinded: SYSTEMS=, PORT=; ARGS=--export=summary for the means
+	$(RUN_SUITE) review $(if $(SYSTEMS),--systems '[$(SYSTEMS)]') --data "$(DATA)" --seed $(PRETRAIN_SEED) \
+	  --runs "$(RUNS)" --tag "$(TAG)" --port $(PORT) $(ARGS)
 
 embed: $(READY) ## one scan: embedding, attributes, nearest reports, zero-shot: SOURCE=scan MASK=mask OUT=
 	$(RUN_SUITE) embed --image "$(SOURCE)" $(if $(MASK),--mask "$(MASK)") $(if $(OUT),--out "$(OUT)") \

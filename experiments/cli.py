@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retrieval": ("experiments.retrieval.search", "retrieval"),
     "generate": ("experiments.generation.generate", "generate"),
     "score-reports": ("experiments.generation.evaluate", "score_reports"),
+    "review": ("experiments.review.command", "review"),
     "embed": ("experiments.embed.scan", "embed"),
     "evaluate-text": ("experiments.text.evaluation", "evaluate_text"),
     "masked-loss": ("experiments.text.masked", "masked_loss"),

@@ -1,0 +1,270 @@
+// The review page: slices of the scan, the switch of the marks, and ratings that are saved as they are given.
+"use strict";
+
+const page = document.body;
+const cards = [...document.querySelectorAll(".card.generated")];
+const saved = document.getElementById("saved");
+
+// --- time: what the case lay open in a visible page ---------------------------------------------------------------
+let shownSince = document.hidden ? null : performance.now();
+let shownMs = 0;
+
+function seconds() {
+  return (shownMs + (shownSince === null ? 0 : performance.now() - shownSince)) / 1000;
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden && shownSince !== null) {
+    shownMs += performance.now() - shownSince;
+    shownSince = null;
+  } else if (!document.hidden && shownSince === null) {
+    shownSince = performance.now();
+  }
+});
+
+// --- marks: whether they were shown at any time before a rating is kept with it ------------------------------------
+const marks = document.getElementById("marks");
+const who = document.querySelector(".who span").textContent;
+const seenKey = `marks-seen ${who} ${page.dataset.case}`;
+let marksSeen = sessionStorage.getItem(seenKey) === "1";
+
+function showMarks() {
+  page.classList.toggle("unmarked", !marks.checked);
+  for (const mark of document.querySelectorAll(".report mark")) {
+    if (mark.title) mark.dataset.title = mark.title;
+    mark.title = marks.checked ? mark.dataset.title : "";
+  }
+  if (marks.checked) {
+    marksSeen = true;
+    sessionStorage.setItem(seenKey, "1");
+  }
+}
+
+marks.checked = localStorage.getItem("marks") !== "off";
+marks.addEventListener("change", () => {
+  localStorage.setItem("marks", marks.checked ? "on" : "off");
+  showMarks();
+});
+showMarks();
+
+// --- ratings: one request at a time, in the order in which they were given -----------------------------------------
+let queue = Promise.resolve(true);
+let waiting = 0;
+const timers = new Map();
+const unsaved = new Set();
+
+function chosen(card, name) {
+  const input = card.querySelector(`input[name=${name}]:checked`);
+  return input === null ? null : input.value;
+}
+
+function given(card) {
+  const quality = chosen(card, "quality");
+  return {
+    case: Number(page.dataset.case),
+    letter: card.dataset.letter,
+    quality: quality === null ? null : Number(quality),
+    errors: chosen(card, "errors") ?? "",
+    comment: card.querySelector("textarea").value,
+    seconds: Number(card.dataset.seconds) + seconds(),
+    marks_visible: marksSeen || card.dataset.seen === "1",
+  };
+}
+
+function complete(card) {
+  return chosen(card, "quality") !== null && chosen(card, "errors") !== null;
+}
+
+function tell(text, bad) {
+  saved.textContent = text;
+  saved.classList.toggle("problem", bad);
+}
+
+function label(card) {
+  const half = chosen(card, "quality") !== null || chosen(card, "errors") !== null;
+  card.querySelector(".state").textContent = complete(card) ? "rated ✓" : half ? "half rated" : "not rated";
+  card.classList.toggle("complete", complete(card));
+}
+
+async function send(card, body) {
+  try {
+    const answer = await fetch(page.dataset.rate, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-Review-Token": page.dataset.token },
+      body: JSON.stringify(body),
+      keepalive: true,
+    });
+    if (!answer.ok) throw new Error(await answer.text());
+    const state = await answer.json();
+    document.getElementById("rated").textContent = `${state.rated} of ${state.of} rated`;
+    document.getElementById("progress").value = state.rated;
+    return true;
+  } catch (error) {
+    unsaved.add(card);
+    const cause = error instanceof TypeError ? "The server does not answer; start it again and open this page anew." : error.message;
+    tell(`Report ${card.dataset.letter} is NOT saved. ${cause}`, true);
+    return false;
+  }
+}
+
+function save(card) {
+  clearTimeout(timers.get(card));
+  timers.delete(card);
+  label(card);
+  unsaved.delete(card);
+  const body = given(card);
+  waiting += 1;
+  queue = queue.then(() => send(card, body)).then((fine) => {
+    waiting -= 1;
+    if (fine && waiting === 0 && unsaved.size === 0) tell("Saved", false);
+    return fine;
+  });
+  return queue;
+}
+
+function flush() {
+  for (const card of [...timers.keys()]) save(card);
+  return queue;
+}
+
+async function leave(url) {
+  await flush();
+  if (unsaved.size === 0) location.assign(url);
+}
+
+for (const card of cards) {
+  label(card);
+  card.addEventListener("change", (event) => {
+    if (event.target.type === "radio") save(card);
+  });
+  const comment = card.querySelector("textarea");
+  comment.addEventListener("input", () => {
+    clearTimeout(timers.get(card));
+    timers.set(card, setTimeout(() => save(card), 700));
+  });
+  comment.addEventListener("blur", () => timers.has(card) && save(card));
+  card.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
+  card.addEventListener("focusin", () => frame(card));
+  card.addEventListener("pointerdown", () => frame(card));
+}
+
+for (const link of document.querySelectorAll("nav a")) {
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    leave(link.href);
+  });
+}
+window.addEventListener("pagehide", flush);
+window.addEventListener("beforeunload", (event) => {
+  flush();
+  if (unsaved.size > 0) event.preventDefault();
+});
+
+// --- keys: they answer for the framed report -----------------------------------------------------------------------
+let framed = cards.find((card) => !complete(card)) ?? cards[0];
+
+function frame(card) {
+  framed = card;
+  for (const other of cards) other.classList.toggle("framed", other === card);
+}
+
+function goTo(card) {
+  card.querySelector("h2").focus({ preventScroll: true });
+  card.scrollIntoView({ block: "nearest" });
+  frame(card);
+}
+
+function answer(name, value) {
+  framed.querySelector(`input[name=${name}][value="${value}"]`).checked = true;
+  const card = framed;
+  save(card);
+  if (complete(card)) {
+    const open = cards.find((other) => !complete(other));
+    if (open) goTo(open);
+    else document.getElementById("open").focus();
+  }
+}
+
+const ERRORS = { 7: "none", 8: "minor", 9: "major" };
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.target.tagName === "TEXTAREA") {
+    if (event.key === "Escape") framed.querySelector("h2").focus();
+    return;
+  }
+  const letter = cards.find((card) => event.shiftKey && card.dataset.letter === event.key);
+  if (letter) goTo(letter);
+  else if (event.key >= "1" && event.key <= "5") answer("quality", event.key);
+  else if (event.key in ERRORS) answer("errors", ERRORS[event.key]);
+  else if (event.key === "m") marks.click();
+  else if (event.key === "c") framed.querySelector("textarea").focus();
+  else if (event.key === "n") leave(document.getElementById("open").href);
+  else if (event.key === "p" && document.getElementById("previous")) leave(document.getElementById("previous").href);
+  else return;
+  event.preventDefault();
+});
+frame(framed);
+
+// --- slices --------------------------------------------------------------------------------------------------------
+const pictures = new Map(); // by address; the server asks browsers to keep nothing
+const MOST_PICTURES = 400;
+
+function picture(url) {
+  if (!pictures.has(url)) {
+    if (pictures.size >= MOST_PICTURES) {
+      const [oldest, address] = pictures.entries().next().value;
+      pictures.delete(oldest);
+      address.then(URL.revokeObjectURL, () => {});
+    }
+    const loaded = fetch(url).then(async (answer) => {
+      if (!answer.ok) throw new Error(await answer.text());
+      return URL.createObjectURL(await answer.blob());
+    });
+    loaded.catch(() => pictures.delete(url));
+    pictures.set(url, loaded);
+  }
+  return pictures.get(url);
+}
+
+const planes = [...document.querySelectorAll(".plane")];
+
+function address(plane, level) {
+  const series = document.querySelector("input[name=series]:checked").value;
+  const outline = document.getElementById("outline")?.checked ? "?outline" : "";
+  return `/case/${page.dataset.case}/${series}/${plane.dataset.plane}/${level - 1}.png${outline}`;
+}
+
+async function draw(plane) {
+  const slider = plane.querySelector("input");
+  const image = plane.querySelector("img");
+  const url = address(plane, Number(slider.value));
+  plane.dataset.wanted = url;
+  plane.querySelector("output").textContent = `${slider.value} / ${slider.max}`;
+  try {
+    const source = await picture(url);
+    if (plane.dataset.wanted !== url) return;
+    image.src = source;
+  } catch (error) {
+    tell(`The scan cannot be shown. ${error.message}`, true);
+    return;
+  }
+  for (const step of [1, -1, 2, -2]) {
+    const near = Number(slider.value) + step;
+    if (near >= 1 && near <= Number(slider.max)) picture(address(plane, near)).catch(() => {});
+  }
+}
+
+for (const plane of planes) {
+  const slider = plane.querySelector("input");
+  slider.addEventListener("input", () => draw(plane));
+  plane.querySelector("img").addEventListener("wheel", (event) => {
+    event.preventDefault();
+    slider.value = Number(slider.value) + Math.sign(event.deltaY);
+    draw(plane);
+  }, { passive: false });
+  draw(plane);
+}
+for (const input of document.querySelectorAll("input[name=series], #outline")) {
+  input.addEventListener("change", () => planes.forEach(draw));
+}
