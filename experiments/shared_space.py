@@ -15,9 +15,12 @@ from datamodules.cohort import Cohort
 from datamodules.embedding_cache import EmbeddingCache
 from datamodules.errors import DataError
 from datamodules.streaming import VolumeDataModule
-from experiments.console import counted, progress_bar
+from experiments.console import counted
 from experiments.encoders import exported_encoder
-from experiments.registry import ENCODERS, STAGES, choose
+from experiments.features import frozen_features
+from experiments.published.inputs import encoder_contract
+from experiments.published.weights import text_folder
+from experiments.registry import ENCODERS, STAGES, EncoderEntry, choose
 from experiments.stages.text import text_encoder_folder
 from experiments.statistics.means import owner_mean
 from experiments.text.embeddings import HasFingerprint, embed_texts
@@ -25,11 +28,13 @@ from experiments.zero_shot.prompt_sets import check_lengths
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.aligned import TEXT, AlignedModel, model_folder
+from lightning_modules.networks.published.pair import PublishedPair, load_pair
+from lightning_modules.networks.published.text import TEXTS, require_text_side
 from lightning_modules.networks.text_encoding import token_counts
 from lightning_modules.networks.text_export import ADAPTER, load_text_encoder, read_text_encoder
 
 ALIGNMENT_STAGE = "alignment"
-EMBEDDINGS = "embeddings"
+EMBEDDINGS, FEATURES = "embeddings", "features"
 _IMAGES_AT_ONCE = 32
 
 
@@ -42,9 +47,10 @@ class SpaceOptions:
         seed: Seed of the pretraining.
         fold: Fold that is tested, for a cohort with folds.
         model: Folder or hub id of an aligned model; the one that the alignment stage exported when left out.
-        text: Folder of its text encoder; the one that the text stage exported when left out.
+        text: Folder of its text encoder; the one that the text stage exported when left out. Of a published encoder,
+            the folder with configuration and tokenizer; `text` beside its weights when left out.
         base: Language model below the text encoder: folder, hub id or smollm2; the recorded one when left out.
-        encoder: Which aligned encoder of the registry, where no folder is named.
+        encoder: Which aligned encoder of the registry, where no folder is named, or a published one with a text side.
         tag: TAG of the pretraining.
     """
 
@@ -58,28 +64,53 @@ class SpaceOptions:
     tag: str = ""
 
     def __post_init__(self) -> None:
-        choose("ENCODER", self.encoder, {name: entry for name, entry in ENCODERS.items() if _aligned(entry.stage)})
+        if self.encoder in ENCODERS and ENCODERS[self.encoder].release:
+            require_text_side(ENCODERS[self.encoder].release)
+        choose("ENCODER", self.encoder, {name: entry for name, entry in ENCODERS.items() if _aligned(entry)})
+        if self.published and (self.model or self.base):
+            raise DataError(
+                f"An aligned model or its language model was named besides ENCODER={self.encoder}, whose both sides "
+                "are in its release; leave it out, or leave the encoder out."
+            )
+
+    @property
+    def published(self) -> bool:
+        """Whether others trained both sides."""
+        return bool(ENCODERS[self.encoder].release)
 
 
-def _aligned(stage: str | None) -> bool:
-    """Whether a stage aligns images with texts."""
-    return stage is not None and ALIGNMENT_STAGE in (stage, STAGES[stage].variant_of)
+def _aligned(entry: EncoderEntry) -> bool:
+    """Whether an encoder comes with texts: by a stage that aligns, or by its release."""
+    if entry.stage is not None:
+        return ALIGNMENT_STAGE in (entry.stage, STAGES[entry.stage].variant_of)
+    return entry.release in TEXTS
+
+
+def read_as(encoder: str) -> tuple[str, dict[str, object]]:
+    """How a DataModule is composed for the scans of an encoder.
+
+    Returns:
+        The ENCODER whose preprocessing it takes, and flags: its network stands in the space, and is not built twice.
+    """
+    return (encoder, {"encoder.network": "resnet"}) if ENCODERS[encoder].release else ("scratch", {})
 
 
 @dataclass
 class SharedSpace:
-    """An aligned model with the source of its text embeddings.
+    """An aligned model with the source of its text embeddings; who asks does not see who trained it.
 
     Args:
-        model: The model.
+        model: The model, of this suite or of others.
         cache: Embeddings of texts by its text encoder.
         load_text: Gives the text encoder; called when a text is not in the cache.
+        features: Folder of cached features of volumes, shared with probes of the same encoder.
         device: Where images are embedded; the GPU where there is one by default.
     """
 
-    model: AlignedModel
+    model: AlignedModel | PublishedPair
     cache: EmbeddingCache
     load_text: Callable[[], HasFingerprint]
+    features: Path
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def __post_init__(self) -> None:
@@ -96,6 +127,18 @@ class SharedSpace:
         """Unit vectors, float32 [B, d], of images [B, 1, D, H, W] in [0, 1] on the network's grid."""
         parts = images.split(_IMAGES_AT_ONCE)
         return np.concatenate([self.model.embed_image(part.to(self.device)).cpu().numpy() for part in parts])
+
+    @torch.inference_mode()
+    def volumes(self, module: VolumeDataModule, positions: Sequence[int]) -> np.ndarray:
+        """Unit vectors, float32 [N, d], of volumes of a DataModule, whose features are computed once and kept.
+
+        Args:
+            module: DataModule whose volumes and preprocessing are used.
+            positions: Positions of volumes in its volume set.
+        """
+        features = torch.from_numpy(frozen_features(self.model.image_encoder, module, positions, self.features))
+        parts = [self.model.embed_features(part.to(self.device)).cpu().numpy() for part in features.split(4096)]
+        return np.concatenate(parts)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str], whole: bool = False) -> np.ndarray:
@@ -142,16 +185,18 @@ def load_space(cohort: Cohort | None, options: SpaceOptions) -> SharedSpace:
         options: Which model, and where its text encoder is.
 
     Raises:
-        DataError: if the alignment stage was not run yet.
+        DataError: if the alignment stage was not run yet, or published weights or volumes for them are not here.
         ModelError: if a folder is damaged, or model and text encoder do not belong together.
     """
+    root = options.runs / "renal" / (cohort.info.name if cohort is not None else "")
+    if options.published:
+        return _published_space(cohort, options, root)
     exported = model_folder(options.model or _exported(cohort, options))
     model = AlignedModel.from_pretrained(exported)
     recorded = model.text_encoder
     if "fingerprint" not in recorded:
         raise ModelError("The aligned model records no text encoder; export it again.")
-    folder = options.runs / "renal" / (cohort.info.name if cohort is not None else "") / EMBEDDINGS
-    cache = EmbeddingCache(folder, str(recorded["fingerprint"]), model.config.text_dim)
+    cache = EmbeddingCache(root / EMBEDDINGS, str(recorded["fingerprint"]), model.config.text_dim)
 
     def load_text() -> HasFingerprint:
         beside = exported / TEXT
@@ -159,7 +204,20 @@ def load_space(cohort: Cohort | None, options: SpaceOptions) -> SharedSpace:
         name = options.base or read_text_encoder(text).config.base_name
         return load_text_encoder(text, base=model_source(name)[0])
 
-    return SharedSpace(model, cache, load_text)
+    return SharedSpace(model, cache, load_text, root / FEATURES)
+
+
+def _published_space(cohort: Cohort | None, options: SpaceOptions, root: Path) -> SharedSpace:
+    """Both sides of a release."""
+    if cohort is None:
+        raise DataError(f"ENCODER={options.encoder} reads volumes of a cohort, and none was named; name it with DATA=.")
+    weights = exported_encoder(options.runs, cohort, options.encoder, options.seed, options.fold)
+    assert weights is not None
+    folder = options.text or text_folder(options.encoder)
+    contract = encoder_contract(options.encoder).to_dict()
+    pair = load_pair(ENCODERS[options.encoder].release, weights, folder, contract)
+    cache = EmbeddingCache(root / EMBEDDINGS, str(pair.text_encoder["fingerprint"]), pair.text.feature_dim)
+    return SharedSpace(pair, cache, lambda: pair.text, root / FEATURES)
 
 
 def _exported(cohort: Cohort | None, options: SpaceOptions) -> Path:
@@ -195,7 +253,8 @@ def check_contract(space: SharedSpace, contract: dict[str, object]) -> None:
     if differing:
         text = "; ".join(f"{name}: {there} in the model, {here} in the data" for name, there, here in differing[:4])
         raise ModelError(
-            f"The aligned model expects another preprocessing ({text}); choose the PROFILE that it was trained with."
+            f"The aligned model expects another preprocessing ({text}); choose the PROFILE that it was trained with, "
+            "or the contract of its encoder file."
         )
 
 
@@ -215,21 +274,19 @@ class Samples:
 
 
 def embed_part(space: SharedSpace, module: VolumeDataModule, part: str) -> Samples:
-    """Embed every volume of one part, in the order of the loader.
+    """Embed every volume of one part, kidney by kidney.
 
     Raises:
         DataError: if nobody is in that part.
         ModelError: if the model expects another preprocessing.
     """
     check_contract(space, module.contract)
-    loader = module.loader(part)
-    found: dict[str, list[np.ndarray]] = {"embedding": [], "kidney": [], "patient": []}
-    with progress_bar() as bar:
-        for batch in bar.track(loader, description=f"scans, {part}"):
-            found["embedding"].append(space.images(module.augmentation.evaluate(batch["image"])))
-            for name in ("kidney", "patient"):
-                found[name].append(batch[name].numpy())
-    return Samples(**{name: np.concatenate(values) for name, values in found.items()})
+    visits = module.visits(part)
+    if not visits.kidney:
+        raise DataError(f"No kidney of the {part} part has a volume; check roles and splits with `make data-check`.")
+    kidney = np.repeat(np.asarray(visits.kidney, dtype=np.int64), [len(found) for found in visits.volumes])
+    patient = module.plan.kidneys["row"].to_numpy(dtype=np.int64)[kidney]
+    return Samples(space.volumes(module, [place for found in visits.volumes for place in found]), kidney, patient)
 
 
 def kidney_mean(samples: Samples) -> tuple[np.ndarray, np.ndarray]:

@@ -14,12 +14,19 @@ from lightning_modules.networks.published.checkpoint import file_sha256
 WEIGHTS_VARIABLE = "RENAL_WEIGHTS"
 """Environment variable with the folder of published weights, `weights` where it is not set."""
 ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+TEXT = "text"
+"""Folder beside the weights with configuration and tokenizer of the text side."""
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 def weights_folder(encoder: str) -> Path:
     """Where the weights of a published encoder belong: `<RENAL_WEIGHTS>/<release>`."""
     return Path(os.environ.get(WEIGHTS_VARIABLE) or "weights") / ENCODERS[encoder].release
+
+
+def text_folder(encoder: str) -> Path:
+    """Where configuration and tokenizer of a published encoder's text side belong: `text` beside its weights."""
+    return weights_folder(encoder) / TEXT
 
 
 def expected_sha256(encoder: str, path: Path) -> str:

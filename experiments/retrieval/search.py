@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from datamodules.side_reports import KIDNEY, side_reports
 from experiments.console import say
 from experiments.encoders import folds_of
 from experiments.evaluation import caption
-from experiments.registry import compose
+from experiments.registry import ENCODERS, compose
 from experiments.retrieval.figure import retrieval_figure
 from experiments.retrieval.scores import (
     Ranks,
@@ -30,7 +30,7 @@ from experiments.retrieval.scores import (
     median_statistic,
     recall_statistic,
 )
-from experiments.shared_space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space
+from experiments.shared_space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space, read_as
 from experiments.statistics.bootstrap import bootstrap
 from experiments.suite_cli import SuiteCLI, command_line
 from experiments.tracking import cohort_tags, log_metrics, make_logger
@@ -85,16 +85,18 @@ def retrieval(
         model: Folder or hub id of an aligned model; the one that `make pretrain` exported by default.
         text: Folder of its text encoder; the one that `make pretrain` exported by default.
         base: Language model below the text encoder: folder, hub id or smollm2; the recorded one by default.
-        encoder: Aligned encoder of the registry: aligned, or one of the ablations.
+        encoder: Aligned encoder of the registry: aligned, one of the ablations, or a published one with a text side
+            (ct_clip, merlin), whose volumes are those of the index kidneys alone.
         pretrain_tag: TAG of its pretraining; the results carry it in their name.
         replicates: Bootstrap replicates.
-        extra: Further flags, for example `["--data.init_args.batch_size=64"]`.
+        extra: Further flags, for example `["--data.init_args.phases=single"]`.
     """
     cohort = Cohort.load(data)
+    options = SpaceOptions(runs, seed, None, model, text, base, encoder, pretrain_tag)
     parts, modules = [], []
     for fold in folds_of(cohort):
-        module = _data(data, profile, seed, fold, extra or [])
-        space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base, encoder, pretrain_tag))
+        space = load_space(cohort, replace(options, fold=fold))
+        module = _data(data, profile, seed, fold, encoder, extra or [])
         parts.append(embed_kidneys(space, module, fold))
         modules.append(module)
     table = retrieval_table(parts, replicates)
@@ -106,15 +108,18 @@ def retrieval(
     kidneys = pd.concat([part.table for part in parts], ignore_index=True)
     write_parquet(folder / "kidneys.parquet", kidneys.drop(columns=["text", "row"]))
     note = f"{caption(cohort.info)} Found: an identical report, or one that states the same attributes."
+    if ENCODERS[encoder].release:
+        note += " Index kidneys alone, whose volumes a published encoder has."
     retrieval_figure(folder / "retrieval.png", parts[0].table, *_aligned(parts[0]), modules[0].plan.volumes, note, seed)
     _log(runs, folder, cohort, table, note, {"profile": profile, "seed": str(seed), "encoder": encoder})
     say(f"{format_table(table)}\n{note}\nFolder: {folder.as_posix()}")
     return 0
 
 
-def _data(data: Path, profile: str, seed: int, fold: int | None, extra: list[str]) -> AttributeDataModule:
-    files = compose("image", profile=profile, encoder="scratch")
-    options = {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold}
+def _data(data: Path, profile: str, seed: int, fold: int | None, encoder: str, extra: list[str]) -> AttributeDataModule:
+    name, options = read_as(encoder)
+    files = compose("image", profile=profile, encoder=name)
+    options |= {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold}
     module: AttributeDataModule = SuiteCLI(command_line(files, options, extra), run=False).datamodule
     return module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from experiments.console import say
 from experiments.encoders import folds_of
 from experiments.evaluation import caption
 from experiments.registry import TASKS, choose, compose
-from experiments.shared_space import SharedSpace, SpaceOptions, embed_part, load_space
+from experiments.shared_space import SharedSpace, SpaceOptions, embed_part, load_space, read_as
 from experiments.statistics.means import owner_mean
 from experiments.suite_cli import SuiteCLI, command_line
 from experiments.tracking import cohort_tags, log_metrics, make_logger
@@ -66,20 +67,23 @@ def zeroshot(
         runs: Folder of all runs.
         draws: Random choices of prompts.
         model: Folder or hub id of an aligned model; the one that `make pretrain` exported by default.
-        text: Folder of its text encoder; the one that `make pretrain` exported by default.
+        text: Folder of its text encoder; the one that `make pretrain` exported by default. Of a published encoder,
+            configuration and tokenizer of its text side; `text` beside its weights by default.
         base: Language model below the text encoder: folder, hub id or smollm2; the recorded one by default.
-        encoder: Aligned encoder of the registry: aligned, or one of the ablations.
+        encoder: Aligned encoder of the registry: aligned, one of the ablations, or a published one with a text side
+            (ct_clip, merlin), which reads volumes of its own contract.
         pretrain_tag: TAG of its pretraining; the results carry it in their name.
-        extra: Further flags, for example `["--data.init_args.batch_size=64"]`.
+        extra: Further flags, for example `["--data.init_args.phases=single"]`.
     """
     choose("TASK", task, dict(TASKS))
     prompts = load_prompts(task)
     cohort = Cohort.load(data)
+    options = SpaceOptions(runs, seed, None, model, text, base, encoder, pretrain_tag)
     parts = []
     for fold in folds_of(cohort):
-        module = _data(task, data, profile, seed, fold, extra or [])
+        space = load_space(cohort, replace(options, fold=fold))
+        module = _data(task, data, profile, seed, fold, encoder, extra or [])
         ordered = prompts.ordered(module.label.classes)
-        space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base, encoder, pretrain_tag))
         parts.append(classify(space, module, ordered, fold))
     found = _joined(parts)
     table = zero_shot_table(found, draws, seed)
@@ -109,9 +113,12 @@ def _fitted_on(cohort: Cohort) -> str:
     return f"logistic regression on the reports' words, trained on labels of the {where}"
 
 
-def _data(task: str, data: Path, profile: str, seed: int, fold: int | None, extra: list[str]) -> RoiDataModule:
-    files = compose("finetune", profile=profile, encoder="scratch", task=task)
-    options = {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold}
+def _data(
+    task: str, data: Path, profile: str, seed: int, fold: int | None, encoder: str, extra: list[str]
+) -> RoiDataModule:
+    name, options = read_as(encoder)
+    files = compose("finetune", profile=profile, encoder=name, task=task)
+    options |= {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold}
     module = SuiteCLI(command_line(files, options, extra), run=False).datamodule
     if not isinstance(module, RoiDataModule) or module.label.kind != "classification":
         raise DataError(f"TASK={task} is no classification of patients; zero-shot classification needs one.")

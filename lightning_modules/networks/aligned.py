@@ -98,7 +98,11 @@ class AlignedModel(nn.Module):
 
     def embed_image(self, image: torch.Tensor) -> torch.Tensor:
         """Unit vectors, float32 [B, d], of images [B, 1, D, H, W] in [0, 1]."""
-        return functional.normalize(self.image_head(self.image_encoder(image)).float(), dim=1)
+        return self.embed_features(self.image_encoder(image))
+
+    def embed_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Unit vectors, float32 [B, d], of features [B, F] of the image encoder."""
+        return functional.normalize(self.image_head(features).float(), dim=1)
 
     def embed_text(self, embedding: torch.Tensor) -> torch.Tensor:
         """Unit vectors, float32 [B, d], of text embeddings float [B, T] by the recorded text encoder.

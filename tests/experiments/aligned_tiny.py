@@ -82,7 +82,7 @@ def tiny_space(folder: Path, seed: int = 0) -> SharedSpace:
     """The random model with its stand-in for the text encoder."""
     encoder = HashedWords()
     cache = EmbeddingCache(folder, encoder.fingerprint(), TEXT_DIM)
-    return SharedSpace(aligned_model(seed), cache, lambda: encoder)
+    return SharedSpace(aligned_model(seed), cache, lambda: encoder, folder / "features")
 
 
 def export(folder: Path, seed: int = 0) -> Path:

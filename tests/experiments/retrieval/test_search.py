@@ -36,7 +36,7 @@ def cohort_root(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def kidneys(cohort_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Kidneys:
     folder = tmp_path_factory.mktemp("space")
-    module = _data(cohort_root, "demo", 42, None, extra_flags(folder))
+    module = _data(cohort_root, "demo", 42, None, "aligned", extra_flags(folder))
     return embed_kidneys(tiny_space(folder), module)
 
 
