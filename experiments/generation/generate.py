@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,16 @@ from experiments.attributes.extract import with_attributes
 from experiments.console import say
 from experiments.encoders import folds_of
 from experiments.evaluation import caption
+from experiments.generation.journal import UNFINISHED
 from experiments.generation.records import GENERATED, generated_table, write_generated
-from experiments.generation.systems import SYSTEMS, Options, Study, tested_kidneys, writer_of
+from experiments.generation.systems import SYSTEMS, Options, Study, module_of, tested_kidneys, writer_of
 from experiments.registry import choose, compose
 from experiments.suite_cli import SuiteCLI, command_line
 from lightning_modules.networks.decoding import Decoding
 
 TOKENS, SETTINGS = "tokens.parquet", "settings.json"
 DEFAULT = ("writer", "shuffled", "template", "nearest", "normal")
+"""Systems that write where none is named, with the comparators that are there."""
 
 
 def generate(
@@ -43,15 +47,17 @@ def generate(
     repetition_penalty: float = 1.0,
     batch: int = 32,
     base: str | None = None,
-    arguments: dict[str, str] | None = None,
+    arguments: dict[str, Any] | None = None,
     send_images: bool = False,
     extra: list[str] | None = None,
 ) -> int:
     """Write a report of every tested kidney by one or more systems.
 
     Args:
-        systems: Who writes: writer, shuffled, template, nearest, normal by default; base, grounded and the comparators
-            when named.
+        systems: Who writes. By default writer, shuffled, template, nearest, normal, and of the comparators those that
+            are here: medgemma (weights in weights/medgemma), gpt4o (OPENAI_API_KEY), ct_chat, radfm and endpoint
+            (RENAL_CT_CHAT_URL, RENAL_RADFM_URL, RENAL_ENDPOINT_URL: servers of OpenAI's chat interface). base and
+            grounded when named.
         data: Folder of the cohort.
         profile: Size of the network and grid.
         seed: Seed of the pretraining, and of what is drawn.
@@ -65,36 +71,27 @@ def generate(
         repetition_penalty: Divides the score of tokens that were written already.
         batch: Reports written at a time.
         base: Language model below a writer: folder, hub id or smollm2; the recorded one by default.
-        arguments: Further arguments of single systems by name.
+        arguments: Further arguments of single systems by name: `{medgemma: FOLDER}`; `{medgemma.slices: 8}`, also
+            pixels, batch; `{endpoint.model: NAME}`, also windows, slices, pixels, concurrency, per_minute, attempts,
+            wait_s, timeout_s, give_up, price_in and price_out (of a million tokens).
         send_images: Allow a system whose model is elsewhere to send images of patients away from this machine.
         extra: Further flags, for example `["--data.init_args.num_workers=2"]`.
     """
-    names = list(systems or DEFAULT)
-    for name in names:
-        choose("SYSTEM", name, dict(SYSTEMS))
-    away = [name for name in names if SYSTEMS[name].remote]
-    if away and not send_images:
-        raise DataError(
-            f"System {', '.join(away)} sends images of patients away from this machine; say --send_images=true if the "
-            "cohort's ethics and contracts allow it, or leave it out."
-        )
     decoding = Decoding(max_tokens, beams, temperature, top_p, repetition_penalty)
+    given = {name: str(value) for name, value in (arguments or {}).items()}
+    options = Options(runs, seed, None, tag, base, decoding, batch, given)
+    names = _present(systems, options)
     cohort = with_attributes(Cohort.load(data), data)
     studies = [
-        _study(
-            cohort,
-            data,
-            profile,
-            Options(runs, seed, fold, tag, base, decoding, batch, dict(arguments or {})),
-            patients,
-            extra or [],
-        )
-        for fold in folds_of(cohort)
+        _study(cohort, data, profile, replace(options, fold=fold), patients, extra or []) for fold in folds_of(cohort)
     ]
+    names = _allowed(names, studies, send_images, named=bool(systems))
     for name in names:
         folder = system_folder(runs, cohort, name, seed, tag)
         say(f"{SYSTEMS[name].title}:")
         settings = [_settings(name, study, patients) for study in studies]
+        for study, own in zip(studies, settings, strict=True):
+            study.folder, study.scope = folder, _hash(own)
         if _finished(folder, settings):
             say(f"It is finished already. Folder: {folder.as_posix()}")
             continue
@@ -106,6 +103,53 @@ def generate(
             f"{caption(cohort.info)} Folder: {folder.as_posix()}"
         )
     return 0
+
+
+def _present(systems: Sequence[str] | None, options: Options) -> list[str]:
+    """The systems that write; of those that nobody named the comparators that are here.
+
+    Raises:
+        DataError: if a name is unknown, or one that was named is not here, saying what it needs.
+    """
+    for name in [*(systems or ()), *(key.partition(".")[0] for key in options.arguments)]:
+        choose("SYSTEM", name, dict(SYSTEMS))
+    comparators = [name for name, system in SYSTEMS.items() if system.comparator]
+    names = list(systems or (*DEFAULT, *comparators))
+    missing = {name: module_of(name).absent(name, options) for name in names if name in comparators}
+    missing = {name: sentence for name, sentence in missing.items() if sentence}
+    if systems and missing:
+        raise DataError(" ".join(missing.values()))
+    for sentence in missing.values():
+        say(f"Left out: {sentence}")
+    return [name for name in names if name not in missing]
+
+
+def _allowed(names: Sequence[str], studies: Sequence[Study], send_images: bool, *, named: bool) -> list[str]:
+    """The systems that may write: without `send_images` those whose images stay on this machine.
+
+    Raises:
+        DataError: if one that was named may not, saying what would be sent and where to; no image was read yet.
+    """
+    if send_images:
+        return list(names)
+    kept = []
+    for name in names:
+        leaving = [text for study in studies for text in (_outgoing(name, study),) if text]
+        if not leaving:
+            kept.append(name)
+            continue
+        sentence = (
+            f"System {name} would send {'; and '.join(leaving)}. Nothing was sent. Add ARGS=--send_images=true if the "
+            "cohort's ethics and contracts allow it, or leave it out."
+        )
+        if named:
+            raise DataError(sentence)
+        say(f"Left out: {sentence}")
+    return kept
+
+
+def _outgoing(name: str, study: Study) -> str:
+    return str(module_of(name).outgoing(study, name)) if SYSTEMS[name].remote else ""
 
 
 def system_folder(runs: Path, cohort: Cohort, name: str, seed: int, tag: str = "") -> Path:
@@ -129,6 +173,7 @@ def reports_of(name: str, study: Study) -> pd.DataFrame:
     Raises:
         DataError: if the system did not write one report a kidney.
     """
+    study.system = name
     written = writer_of(name)(study)
     if len(written) != len(study.kidneys):
         raise DataError(
@@ -140,8 +185,8 @@ def reports_of(name: str, study: Study) -> pd.DataFrame:
 
 def _settings(name: str, study: Study, patients: int | None) -> dict[str, Any]:
     """Everything that a system's reports depend on, as plain data without paths."""
-    options = study.options
-    module = importlib.import_module(SYSTEMS[name].module)
+    options, module = study.options, module_of(name)
+    study.system = name
     own: Mapping[str, Any] = module.identity(study) if hasattr(module, "identity") else {}
     return {
         "system": name,
@@ -154,6 +199,10 @@ def _settings(name: str, study: Study, patients: int | None) -> dict[str, Any]:
         "decoding": vars(options.decoding),
         **own,
     }
+
+
+def _hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _finished(folder: Path, settings: list[dict[str, Any]]) -> bool:
@@ -184,3 +233,4 @@ def _write(folder: Path, frame: pd.DataFrame, settings: list[dict[str, Any]]) ->
         write_parquet(folder / TOKENS, long.astype({"token": "string", "logprob": "Float64"}))
     write_generated(folder / GENERATED, generated_table(frame))
     write_json(folder / SETTINGS, {"parts": settings})
+    (folder / UNFINISHED).unlink(missing_ok=True)

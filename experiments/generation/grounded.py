@@ -8,7 +8,9 @@ from experiments.generation.nearest import nearest_reports
 from experiments.generation.systems import Study
 from experiments.generation.template import stated_attributes, template_reports
 from experiments.generation.templated import predicted_attributes
-from experiments.generation.untrained import answered
+from experiments.generation.untrained import answered, identity
+
+__all__ = ["identity", "write"]
 
 _EXAMPLES = 3
 _ASKED = (

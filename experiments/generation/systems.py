@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,13 +31,17 @@ class ReportSystem:
         module: Module with `write(study) -> DataFrame`, one row per row of `study.kidneys` in that order: text and,
             where it tells, tokens, mean_logprob, truncated, token_list, logprobs.
         needs: What it needs besides the cohort, in words.
-        remote: Whether images leave this machine, which needs a flag that says so.
+        remote: Whether images leave this process for a server, which needs a flag where that is another machine. Its
+            module says so by `outgoing(study)`: what would be sent, and where to; empty where it stays here.
+        comparator: Whether it needs something that only a user can give (weights, an address, a key), which its module
+            tells by `absent(name, options)`. What is absent is left out where no system was named.
     """
 
     title: str
     module: str
     needs: str
     remote: bool = False
+    comparator: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Options:
         base: Language model below a writer: folder, hub id or smollm2; the recorded one when left out.
         decoding: How reports are written.
         batch: Reports written at a time.
-        arguments: Further arguments of single systems by name.
+        arguments: Further arguments of single systems, as `system.argument`, or `system` alone for its folder.
     """
 
     runs: Path
@@ -73,12 +78,18 @@ class Study:
         module: Its kidneys; the reports of the training part may be read, those tested may not.
         kidneys: One row per tested kidney: patient_id, study_id, side, center, role and `row` of the plan's kidneys.
         options: What was asked for.
+        system: Name of the system that writes at present.
+        folder: Folder of its reports; None where nothing is kept.
+        scope: Hash of everything that its reports depend on.
     """
 
     cohort: Cohort
     module: ReportImageDataModule
     kidneys: pd.DataFrame
     options: Options
+    system: str = ""
+    folder: Path | None = None
+    scope: str = ""
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -137,14 +148,62 @@ SYSTEMS: dict[str, ReportSystem] = {
         "experiments.generation.grounded",
         "stages image, text and alignment",
     ),
+    "medgemma": ReportSystem(
+        "MedGemma", "experiments.generation.medgemma", "a folder with its weights", comparator=True
+    ),
+    "gpt4o": ReportSystem(
+        "GPT-4o", "experiments.generation.endpoint", "a key of OpenAI's interface", remote=True, comparator=True
+    ),
+    "ct_chat": ReportSystem(
+        "CT-CHAT", "experiments.generation.endpoint", "a server of its own", remote=True, comparator=True
+    ),
+    "radfm": ReportSystem(
+        "RadFM", "experiments.generation.endpoint", "a server of its own", remote=True, comparator=True
+    ),
+    "endpoint": ReportSystem(
+        "Model behind an endpoint", "experiments.generation.endpoint", "a server", remote=True, comparator=True
+    ),
 }
 """Every system by name; a new one is an entry here and its module."""
 
 
+def module_of(name: str) -> Any:
+    """The module of a system."""
+    return importlib.import_module(SYSTEMS[name].module)
+
+
 def writer_of(name: str) -> Callable[[Study], pd.DataFrame]:
     """The function that writes a system's reports."""
-    function: Callable[[Study], pd.DataFrame] = importlib.import_module(SYSTEMS[name].module).write
+    function: Callable[[Study], pd.DataFrame] = module_of(name).write
     return function
+
+
+def arguments_of(options: Options, name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a system, each of the type of its default.
+
+    Args:
+        options: Whose `arguments` may hold them as `system.argument`.
+        name: The system.
+        defaults: Value of each argument where nobody gave one.
+
+    Raises:
+        DataError: if one is unknown or of another type.
+    """
+    found = dict(defaults)
+    for key, value in options.arguments.items():
+        system, _, argument = key.partition(".")
+        if system != name or not argument:
+            continue
+        if argument not in defaults:
+            raise DataError(f"System {name} has no argument {argument}; it has {', '.join(defaults)}.")
+        kind = type(defaults[argument])
+        try:
+            found[argument] = kind(value)
+        except ValueError as error:
+            raise DataError(
+                f"Argument {key} is {value!r}; expected {'a whole number' if kind is int else 'a number'}."
+            ) from error
+    return found
 
 
 def tested_kidneys(module: ReportImageDataModule, patients: int | None, seed: int) -> pd.DataFrame:

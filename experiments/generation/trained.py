@@ -11,7 +11,7 @@ import torch
 from datamodules.attributes.models import model_source
 from datamodules.errors import DataError
 from datamodules.report_data import prompt_of
-from experiments.console import counted
+from experiments.generation.journal import in_batches
 from experiments.generation.systems import Study
 from experiments.stages.report import report_writer_folder
 from lightning_modules.contracts import differing_fields
@@ -46,21 +46,17 @@ def written_from(study: Study, rows: Sequence[int]) -> pd.DataFrame:
         ModelError: if the writer was trained on other preprocessing.
     """
     writer = load_writer(study)
-    torch.manual_seed(study.options.seed)
-    reports: list[Written] = []
-    batch = study.options.batch
-    with counted("reports") as show:
-        for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
-            images, owner, phases = study.images(part)
-            tokens = kidney_tokens(writer, images, owner, len(part))
-            sides = study.kidneys["side"].iloc[start : start + batch]
-            prompts = [
-                prompt_of(study.module.template, side, _phase(phases, owner, place)) for place, side in enumerate(sides)
-            ]
-            reports += writer.write(tokens, prompts, study.options.decoding)
-            show(len(reports), len(rows))
-    return as_frame(reports)
+
+    def written(places: range) -> list[Written]:
+        images, owner, phases = study.images([rows[place] for place in places])
+        tokens = kidney_tokens(writer, images, owner, len(places))
+        sides = study.kidneys["side"].iloc[places.start : places.stop]
+        prompts = [
+            prompt_of(study.module.template, side, _phase(phases, owner, place)) for place, side in enumerate(sides)
+        ]
+        return writer.write(tokens, prompts, study.options.decoding)
+
+    return as_frame(in_batches(study, written))
 
 
 def as_frame(reports: Sequence[Written]) -> pd.DataFrame:

@@ -9,13 +9,14 @@ import torch
 
 from datamodules.attributes.models import model_source
 from datamodules.report_data import prompt_of
-from experiments.console import counted
+from experiments.generation.journal import in_batches
 from experiments.generation.systems import Study
 from experiments.generation.trained import as_frame
 from lightning_modules.networks.decoding import Written
 from lightning_modules.networks.encoders import EncoderConfig
 from lightning_modules.networks.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text import TextEncoderConfig
+from lightning_modules.networks.text_base import base_fingerprint, base_folder
 
 BASE = "smollm2"
 _ASKED = "You are a radiologist. Write the findings of this examination in two or three short sentences.\n"
@@ -27,6 +28,11 @@ def write(study: Study) -> pd.DataFrame:
     return answered(study, prompts)
 
 
+def identity(study: Study) -> dict[str, str]:
+    """Fingerprint of the language model."""
+    return {"base_sha256": base_fingerprint(base_folder(model_source(study.options.base or BASE)[0]))}
+
+
 def answered(study: Study, prompts: Sequence[str]) -> pd.DataFrame:
     """Answers of the whole language model, through its chat template where it has one.
 
@@ -36,15 +42,12 @@ def answered(study: Study, prompts: Sequence[str]) -> pd.DataFrame:
     """
     writer = language_model(study.options.base or BASE)
     asked = [chat(writer, prompt) for prompt in prompts]
-    torch.manual_seed(study.options.seed)
-    reports: list[Written] = []
-    with counted("reports") as show:
-        for start in range(0, len(asked), study.options.batch):
-            part = asked[start : start + study.options.batch]
-            nothing = torch.zeros(len(part), 0, writer.hidden_dim, device=writer.device)
-            reports += writer.write(nothing, part, study.options.decoding)
-            show(len(reports), len(asked))
-    return as_frame(reports)
+
+    def written(places: range) -> list[Written]:
+        nothing = torch.zeros(len(places), 0, writer.hidden_dim, device=writer.device)
+        return writer.write(nothing, asked[places.start : places.stop], study.options.decoding)
+
+    return as_frame(in_batches(study, written))
 
 
 def language_model(name: str) -> ReportWriter:
