@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from datamodules.attributes.rules import RuleExtractor
@@ -79,6 +80,7 @@ class Review:
         self._extractor = RuleExtractor()
         self._reader = Remembering(self._extractor)
         self.order = lru_cache(maxsize=64)(self._order)
+        self.letters = lru_cache(maxsize=1 << 14)(self._letters)
         self.ratings = Ratings(self.folder / RATINGS)
         self._check_settings()
 
@@ -86,6 +88,11 @@ class Review:
     def systems(self) -> list[str]:
         """The systems that are rated."""
         return list(self.cases[0].reports)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of what is rated and in which order; it tells reviews apart and nothing of their systems."""
+        return hashlib.sha256(f"{cases_hash(self.cases)} {self.seed}".encode()).hexdigest()[:12]
 
     def _check_settings(self) -> None:
         """Record what is rated, or refuse to mix it with ratings of something else."""
@@ -108,6 +115,9 @@ class Review:
     def _order(self, reviewer: str) -> list[Case]:
         return case_order(self.cases, self.seed, reviewer)
 
+    def _letters(self, reviewer: str, number: int) -> dict[str, str]:
+        return lettered(self.case(reviewer, number), self.seed, reviewer)
+
     def begin(self, reviewer: str) -> None:
         """Write who reads which system under which letter, for every reviewer so far: the key to the ratings."""
         path = self.folder / KEY
@@ -118,7 +128,7 @@ class Review:
                     known = list(csv.reader(handle))[1:]
             rows = [row for row in known if row[0] != reviewer]
             for number, case in enumerate(self.order(reviewer), start=1):
-                letters = lettered(case, self.seed, reviewer)
+                letters = self.letters(reviewer, number)
                 rows += [[reviewer, str(number), *case.key, letter, system] for letter, system in letters.items()]
             with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
                 writer = csv.writer(handle, lineterminator="\n")
@@ -143,7 +153,7 @@ class Review:
             DataError: if the case or the letter is not known.
         """
         case = self.case(reviewer, number)
-        letters = lettered(case, self.seed, reviewer)
+        letters = self.letters(reviewer, number)
         if letter not in letters:
             raise DataError(f"Report {letter!r} is not known; this case has {', '.join(letters)}.")
         empty = Rating(reviewer, *case.key, letters[letter], letter, list(letters).index(letter) + 1, number)
@@ -151,8 +161,7 @@ class Review:
 
     def finished(self, reviewer: str, number: int) -> bool:
         """Whether every report of a case is rated."""
-        letters = lettered(self.case(reviewer, number), self.seed, reviewer)
-        return all(self.rating(reviewer, number, letter).complete for letter in letters)
+        return all(self.rating(reviewer, number, letter).complete for letter in self.letters(reviewer, number))
 
     def progress(self, reviewer: str) -> list[bool]:
         """Which cases are finished, in the reviewer's order."""
@@ -171,7 +180,7 @@ class Review:
             DataError: if there is no such case.
         """
         case = self.case(reviewer, number)
-        letters = lettered(case, self.seed, reviewer)
+        letters = self.letters(reviewer, number)
         facts = dict(zip(letters, self._facts(case, list(letters.values())), strict=True))
         cards = []
         for letter, system in letters.items():

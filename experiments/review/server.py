@@ -23,7 +23,7 @@ from experiments.generation.facts import VERDICTS
 from experiments.review.marks import MEANING, SYMBOLS
 from experiments.review.ratings import ERRORS, QUALITIES
 from experiments.review.review import Review
-from experiments.review.scans import PLANES, Scans
+from experiments.review.scans import PLANES, WINDOW_HU, Scans
 
 HOST = "127.0.0.1"
 TOKEN_HEADER = "X-Review-Token"
@@ -59,7 +59,7 @@ def create_app(review: Review, scans: Scans) -> Flask:
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.globals |= {
         "token": _token, "symbols": SYMBOLS, "meaning": MEANING, "verdicts": VERDICTS, "qualities": QUALITIES,
-        "errors": ERRORS, "note": review.note, "longest": LONGEST_COMMENT,
+        "errors": ERRORS, "note": review.note, "longest": LONGEST_COMMENT, "window": WINDOW_HU,
     }  # fmt: skip
     app.after_request(_guarded)
     app.register_error_handler(HTTPException, _refused)
@@ -116,8 +116,9 @@ def _add_pages(app: Flask, review: Review, scans: Scans) -> None:
         series = scans.series(kidney)
         venous = [place for place, entry in enumerate(series) if entry.title.startswith("venous")]
         return render_template(
-            "case.html", shown=review.shown(reviewer, number), number=number, reviewer=reviewer, series=series,
-            planes=planes, preferred=[*venous, 0][0], outlined=scans.outlined(kidney), done=review.progress(reviewer),
+            "case.html", review=review.identity, shown=review.shown(reviewer, number), number=number,
+            reviewer=reviewer, series=series, planes=planes, preferred=[*venous, 0][0],
+            outlined=scans.outlined(kidney), done=review.progress(reviewer),
         )  # fmt: skip
 
 

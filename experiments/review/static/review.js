@@ -25,7 +25,8 @@ document.addEventListener("visibilitychange", () => {
 // --- marks: whether they were shown at any time before a rating is kept with it ------------------------------------
 const marks = document.getElementById("marks");
 const who = document.querySelector(".who span").textContent;
-const seenKey = `marks-seen ${who} ${page.dataset.case}`;
+const place = `${page.dataset.review} ${who} ${page.dataset.case}`; // ratings of another review are not mixed in
+const seenKey = `marks-seen ${place}`;
 let marksSeen = sessionStorage.getItem(seenKey) === "1";
 
 function showMarks() {
@@ -78,6 +79,7 @@ function complete(card) {
 function tell(text, bad) {
   saved.textContent = text;
   saved.classList.toggle("problem", bad);
+  saved.setAttribute("role", bad ? "alert" : "status");
 }
 
 function label(card) {
@@ -86,16 +88,39 @@ function label(card) {
   card.classList.toggle("complete", complete(card));
 }
 
+// What is not confirmed yet is also kept by the browser: for a server that stopped, and for a page that is opened anew
+// before the server has heard of the last words.
+function draftKey(card) {
+  return `draft ${place} ${card.dataset.letter}`;
+}
+
+function restore(card) {
+  const draft = JSON.parse(sessionStorage.getItem(draftKey(card)) ?? "null");
+  if (draft === null) return;
+  if (draft.quality !== null) choose(card, "quality", draft.quality);
+  if (draft.errors !== "") choose(card, "errors", draft.errors);
+  card.querySelector("textarea").value = draft.comment;
+  card.dataset.seconds = Math.max(draft.seconds, Number(card.dataset.seconds));
+  if (draft.marks_visible) card.dataset.seen = "1";
+  save(card);
+}
+
+function choose(card, name, value) {
+  card.querySelector(`input[name=${name}][value="${value}"]`).checked = true;
+}
+
 async function send(card, body) {
+  const draft = JSON.stringify(body);
   try {
     const answer = await fetch(page.dataset.rate, {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-Review-Token": page.dataset.token },
-      body: JSON.stringify(body),
+      body: draft,
       keepalive: true,
     });
     if (!answer.ok) throw new Error(await answer.text());
     const state = await answer.json();
+    if (sessionStorage.getItem(draftKey(card)) === draft) sessionStorage.removeItem(draftKey(card));
     document.getElementById("rated").textContent = `${state.rated} of ${state.of} rated`;
     document.getElementById("progress").value = state.rated;
     return true;
@@ -113,6 +138,7 @@ function save(card) {
   label(card);
   unsaved.delete(card);
   const body = given(card);
+  sessionStorage.setItem(draftKey(card), JSON.stringify(body));
   waiting += 1;
   queue = queue.then(() => send(card, body)).then((fine) => {
     waiting -= 1;
@@ -134,11 +160,13 @@ async function leave(url) {
 
 for (const card of cards) {
   label(card);
+  restore(card);
   card.addEventListener("change", (event) => {
     if (event.target.type === "radio") save(card);
   });
   const comment = card.querySelector("textarea");
   comment.addEventListener("input", () => {
+    sessionStorage.setItem(draftKey(card), JSON.stringify(given(card)));
     clearTimeout(timers.get(card));
     timers.set(card, setTimeout(() => save(card), 700));
   });
@@ -175,8 +203,8 @@ function goTo(card) {
 }
 
 function answer(name, value) {
-  framed.querySelector(`input[name=${name}][value="${value}"]`).checked = true;
   const card = framed;
+  choose(card, name, value);
   save(card);
   if (complete(card)) {
     const open = cards.find((other) => !complete(other));
