@@ -238,7 +238,7 @@ def build_text(name: str, folder: Path, feature_dim: int | None = None) -> Publi
     config, tokenizer = _read_folder(name, recipe, folder)
     tower = recipe.tower(config)
     if len(tokenizer) != config.vocab_size:
-        tower.resize_token_embeddings(len(tokenizer))
+        tower.resize_token_embeddings(len(tokenizer), mean_resizing=False)  # filled by the release
     return PublishedText(recipe, tower, tokenizer, feature_dim or RELEASES[name].feature_dim).eval()
 
 

@@ -16,6 +16,7 @@ from tests.lightning_modules.published.test_checkpoint import published_name
 
 LETTERS = string.ascii_lowercase + string.digits + string.punctuation
 SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+LOG_SCALE = 4.0
 SCALE = {"ct_clip": "temperature", "merlin": "logit_scale"}
 _TOWER = {"ct_clip": "text_transformer.", "merlin": "encode_text.text_encoder."}
 _HEAD = {"ct_clip": "to_text_latent.", "merlin": "encode_text.linear_layer."}
@@ -44,10 +45,11 @@ def text_folder(name: str, folder: Path) -> Path:
 
 
 def tower(name: str, tokens: int) -> PreTrainedModel:
-    """The language model as the release makes it, with random weights."""
+    """The language model as the release makes it, with random weights that tell texts apart."""
     torch.manual_seed(5)
     if name == "ct_clip":
-        return BertModel(BertConfig(**SIZES, vocab_size=tokens, max_position_embeddings=512)).eval()
+        config = BertConfig(**SIZES, vocab_size=tokens, max_position_embeddings=512, initializer_range=0.5)
+        return BertModel(config).eval()
     config = LongformerConfig(
         **SIZES,
         vocab_size=tokens,
@@ -56,6 +58,7 @@ def tower(name: str, tokens: int) -> PreTrainedModel:
         pad_token_id=1,
         sep_token_id=2,
         type_vocab_size=1,
+        initializer_range=0.5,
     )
     return LongformerModel(config).eval()
 
@@ -72,10 +75,14 @@ def release(name: str, text: PreTrainedModel) -> tuple[nn.Module, dict[str, torc
     state |= {_TOWER[name] + key: value.clone() for key, value in text.state_dict().items()}
     state[f"{_TOWER[name]}embeddings.position_ids"] = torch.arange(8)[None]  # older transformers kept them
     state[f"{_HEAD[name]}weight"] = torch.randn(shared, 8)
-    state[SCALE[name]] = torch.tensor(1.3)
+    state[SCALE[name]] = torch.tensor(LOG_SCALE)
     if name == "merlin":
-        state |= {f"{_HEAD[name]}bias": torch.randn(shared), "encode_image.i3_resnet.classifier.bias": torch.zeros(3)}
-        head = "encode_image.i3_resnet.contrastive_head."
-        state[f"{head}weight"] = torch.randn(shared, image.feature_dim, 1, 1, 1)  # a 1 x 1 x 1 convolution
-        state[f"{head}bias"] = torch.randn(shared)
+        state |= {
+            f"{_HEAD[name]}bias": 0.1 * torch.randn(shared),
+            "encode_image.i3_resnet.classifier.bias": torch.zeros(3),
+        }
+        head, weight = "encode_image.i3_resnet.contrastive_head.", torch.randn(shared, image.feature_dim)
+        state[f"{head}weight"] = weight[..., None, None, None]  # a 1 x 1 x 1 convolution
+        with torch.no_grad():  # without what all images share, so that the little that tells them apart counts
+            state[f"{head}bias"] = -weight @ image(torch.full((1, 1, 8, 12, 12), 0.5))[0]
     return image, state
