@@ -42,7 +42,7 @@ OUT       ?=## folder to write: the imported cohort, or what embed finds
 MASK      ?=## mask of the kidneys of one scan
 KIND      ?= auto## kind of source: auto, kits23, manifest, dicom, tcia
 OPTIONS   ?= {}## options of the source as YAML, for example OPTIONS='{sites: sites.csv}'
-SYSTEMS   ?=## systems that write reports, separated by commas; all that need no name by default
+SYSTEMS   ?=## systems that write reports, separated by commas; all that need no name by default, and of medgemma, gpt4o, ct_chat, radfm, endpoint those that are here
 RUN       ?=## run folder or MLflow id to resume
 BENCH     ?= data## benchmark to run: data, train, text, encoding, contrastive, statistics
 WEIGHTS   ?= $(or $(RENAL_WEIGHTS),weights)## folder of published weights: WEIGHTS/<encoder>/<file>
