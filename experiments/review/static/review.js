@@ -203,14 +203,15 @@ function goTo(card) {
 }
 
 function answer(name, value) {
-  const card = framed;
-  choose(card, name, value);
-  save(card);
-  if (complete(card)) {
-    const open = cards.find((other) => !complete(other));
-    if (open) goTo(open);
-    else document.getElementById("open").focus();
-  }
+  choose(framed, name, value);
+  save(framed);
+}
+
+function goOn() {
+  const behind = [...cards.slice(cards.indexOf(framed) + 1), ...cards];
+  const open = behind.find((card) => !complete(card));
+  if (open) goTo(open);
+  else leave(document.getElementById("open").href);
 }
 
 const ERRORS = { 7: "none", 8: "minor", 9: "major" };
@@ -225,6 +226,7 @@ document.addEventListener("keydown", (event) => {
   if (letter) goTo(letter);
   else if (event.key >= "1" && event.key <= "5") answer("quality", event.key);
   else if (event.key in ERRORS) answer("errors", ERRORS[event.key]);
+  else if (event.key === "Enter" && !["A", "BUTTON"].includes(event.target.tagName)) goOn();
   else if (event.key === "m") marks.click();
   else if (event.key === "c") framed.querySelector("textarea").focus();
   else if (event.key === "n") leave(document.getElementById("open").href);
