@@ -6,7 +6,8 @@ CT-CLIP (github.com/ibrahimethemhamamci/CT-CLIP, a2a155c): BertTokenizer and Ber
 token (CT_CLIP/ct_clip/ct_clip.py:762) through `to_text_latent` without a bias (549, 765); both sides of unit length
 (771); logits are cosines times exp(`temperature`) (796, 807).
 Merlin (github.com/StanfordMIMI/Merlin, 2489a96): lower case, words and runs of punctuation apart
-(merlin/models/build.py:126); at most 1,024 tokens, the state of the first, no global attention (56-64), through
+(merlin/models/build.py:126); tokens of RoBERTa, at most 1,024, the state of the first, no global attention (56-64),
+through
 `linear_layer` with a bias (52, 65); images through `contrastive_head`, a 1 x 1 x 1 convolution of the pooled feature
 (merlin/models/i3res.py:56, 102); both sides of unit length (build.py:116). `logit_scale` begins with 1 (87), and no
 released line applies it: it is taken for a logarithm, as in CLIP. Between two classes the order of patients does not
@@ -32,9 +33,9 @@ from transformers import (
     BertTokenizer,
     LongformerConfig,
     LongformerModel,
-    LongformerTokenizer,
     PretrainedConfig,
     PreTrainedModel,
+    RobertaTokenizer,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -117,7 +118,7 @@ TEXTS: dict[str, TextRecipe] = {
         licence="none stated",
         config=LongformerConfig,
         tower=LongformerModel,
-        tokenizer=LongformerTokenizer,
+        tokenizer=RobertaTokenizer,
         vocabulary=("vocab.json", "merges.txt"),
         max_length=1024,
         prepared=_spaced_words,

@@ -29,6 +29,8 @@ from experiments.published import inputs
 from experiments.registry import ENCODERS, PUBLISHED
 from lightning_modules.networks import encoders as encoders_module
 from lightning_modules.networks.published import RELEASES, build_published
+from lightning_modules.networks.published import base as base_module
+from lightning_modules.networks.published.base import recomputed as original_recomputed
 from tests.tiny import TinySource
 
 CONTRACT = PreprocessingContract(grid=(8, 12, 12), window_hu=(-1000, 1000), axes="RAS", antialias=False)
@@ -179,6 +181,45 @@ def test_a_probe_takes_the_published_weights_and_computes_each_volume_once(
         assert np.abs(stored["feature"] - expected).sum(axis=1).min() < 1e-4
     monkeypatch.setattr(features_module, "_compute", None)  # another task needs none of them again
     assert run("finetune", root, "--encoder=merlin", "--task=aggressiveness") == 0
+
+
+def test_a_published_encoder_is_fine_tuned_from_its_weights_to_done(
+    tiny_copy: Path, weights: Path, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = PreprocessingContract(grid=(8, 12, 12), window_hu=(-1024, 2048), axes="SPL", antialias=False)
+    monkeypatch.setattr(inputs, "encoder_contract", lambda *_: contract)
+    add_volumes(IndexKidneys(TinySource()), Cohort.load(tiny_copy), contract, workers=1)
+    torch.manual_seed(0)
+    before = build_published("ct_fm", small=True)
+    (weights.parent / "ct_fm").mkdir()
+    torch.save({f"encoder.{name}": value for name, value in before.state_dict().items()}, weights.parent / "ct_fm/w.pt")
+    settings = tmp_path / "one_step.yaml"
+    one_step = {"trainer": {"max_epochs": 1, "accelerator": "cpu"}, "data": {"init_args": {"samples_per_epoch": 4}}}
+    # Checkpointing and the decay stay as the encoder's own file has them.
+    changed = {"contract": {**contract.to_dict(), "region": "kidney"}, "augmentation": {"crop": [8, 12, 12]}}
+    settings.write_text(yaml.safe_dump(one_step | changed | {"optimizer": {"weight_decay": 0.0}}))
+    recomputed = []
+    monkeypatch.setattr(
+        base_module, "recomputed", lambda part, *inputs: recomputed.append(part) or original_recomputed(part, *inputs)
+    )
+    flags = json.dumps([f"--config={settings}"])
+    assert run("finetune", tiny_copy, "--encoder=ct_fm", "--mode=finetune", f"--extra={flags}") == 0
+    folder = tmp_path / "runs/renal/tiny/malignancy/ct_fm-finetune-f1-s42"
+    assert (folder / "DONE").is_file()
+    assert len(pd.read_parquet(folder / "predictions.parquet")) > 0
+    assert len(recomputed) == 3  # each level, in the one step
+    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 1
+    after = build_published("ct_fm", small=True)
+    state = {name.removeprefix("encoder."): value for name, value in checkpoint["state_dict"].items()}
+    after.load_state_dict({name: state[name] for name in after.state_dict()})
+    # The first step of Adam moves a weight by its learning rate: three quarters of it a level towards the stem.
+    moved = [
+        max(float((new - old).detach().abs().max()) for new, old in zip(*groups, strict=True))
+        for groups in zip(after.layer_groups(), before.layer_groups(), strict=True)
+    ]
+    assert moved[0] > 0
+    np.testing.assert_allclose(np.array(moved[:-1]) / np.array(moved[1:]), 0.75, rtol=1e-2)
 
 
 def data_of(root: Path) -> RoiDataModule:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from transformers import BertTokenizer, LongformerTokenizer
+from transformers import BertTokenizer, RobertaTokenizer
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks import encoders
@@ -25,7 +25,7 @@ from tests.lightning_modules.published.tiny_text import LOG_SCALE, SCALE, releas
 
 AXES = {"ct_clip": "SLP", "merlin": "RAS"}
 GRID = {"ct_clip": (8, 24, 24), "merlin": (16, 16, 16)}
-TOKENIZERS: dict[str, Any] = {"ct_clip": BertTokenizer, "merlin": LongformerTokenizer}
+TOKENIZERS: dict[str, Any] = {"ct_clip": BertTokenizer, "merlin": RobertaTokenizer}
 REPORTS = ["Renal MASS is present.", "2.5-cm cyst(s); no mass!", "cyst"]
 # As Merlin's tokenizer sees them, written down by hand.
 SPACED = ["renal mass is present .", "2 . 5 - cm cyst ( s ); no mass !", "cyst"]
