@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import random
 import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 from urllib3.util import Retry
 
 from datamodules.errors import DataError
+from experiments.generation.server import Pace, Server
 
 _LARGEST_ANSWER, _CHUNK = 1 << 22, 1 << 14
 _LONGEST_WAIT_S = 900.0
@@ -44,75 +42,6 @@ class UnansweredError(Exception):
 
 class NotAskedError(UnansweredError):
     """A question that was given up because the client was stopped; nothing is known of it."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """Where questions go.
-
-    Args:
-        url: Address of the interface, for example `http://localhost:8000/v1`.
-        key: Its key, which is in no message, file or representation of this object.
-        variable: Environment variable that gave the address.
-
-    Raises:
-        DataError: if the address is none, or holds a key of its own.
-    """
-
-    url: str = field(repr=False)
-    key: str = field(repr=False)
-    variable: str
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-            raise DataError(
-                f"The address in {self.variable} is not one of a server; expected http or https, a host and a path, "
-                "such as http://localhost:8000/v1, without a name, key or question mark in it."
-            )
-        if not self.key.isascii() or not self.key.isprintable():
-            raise DataError(f"The key that goes with {self.variable} holds characters that no key has; set it again.")
-
-    @property
-    def host(self) -> str:
-        """Host and port, for messages."""
-        return urlsplit(self.url).netloc
-
-    @property
-    def local(self) -> bool:
-        """Whether it is this machine by its very name; other names are not looked up."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast and how patiently questions are asked.
-
-    Args:
-        concurrency: Questions under way at a time.
-        per_minute: Most requests a minute, further attempts included.
-        attempts: Attempts at a question.
-        wait_s: Longest wait before the second attempt in seconds; it doubles with every further one. A server that says
-            how long to wait (Retry-After) is obeyed.
-        timeout_s: Seconds until an attempt counts as lost.
-
-    Raises:
-        DataError: if one is out of range.
-    """
-
-    concurrency: int = 4
-    per_minute: float = 60.0
-    attempts: int = 6
-    wait_s: float = 2.0
-    timeout_s: float = 180.0
-
-    def __post_init__(self) -> None:
-        if min(self.concurrency, self.attempts) < 1 or min(self.per_minute, self.wait_s, self.timeout_s) <= 0:
-            raise DataError(f"{self} was asked for; expected positive numbers.")
 
 
 class Answer(NamedTuple):
@@ -340,8 +269,10 @@ def _read_answer(content: bytes) -> Answer:
     spent = _tokens(found)
     try:
         choice = found["choices"][0]
-        text = choice["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
+        message = choice["message"]
+        # A refusal is what the model has to say of that kidney.
+        text = message.get("content") or message.get("refusal")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise _LostError("the answer held no choice", spent=spent) from error
     if not isinstance(text, str) or not text.strip():
         raise _LostError("the answer was empty", spent=spent)

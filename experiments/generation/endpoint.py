@@ -5,7 +5,8 @@ of model code, that do not go together with this suite's, and their licences kee
 them runs their code behind a small server of this interface, which stacks the slices of a phase to the volume that the
 model wants. CT-CHAT was made for chests, which its figures on kidneys must be read with.
 
-Images leave the machine only with `--send_images=true`. What is sent of a kidney is in `slices.question`: slices of its
+Images leave the machine only with `--send_images=true`; a server on it needs no flag, and whether that server passes
+them on is for the user to know. What is sent of a kidney is in `slices.question`: slices of its
 box, its side and the phases in words.
 """
 
@@ -22,8 +23,8 @@ from typing import Any
 import pandas as pd
 
 from datamodules.errors import DataError
-from experiments.generation.chat_client import Pace, Server
 from experiments.generation.questions import Terms, ask_all
+from experiments.generation.server import Pace, Server
 from experiments.generation.slices import Part, Viewing, png, question, read_prompt
 from experiments.generation.spending import Prices
 from experiments.generation.systems import Options, Study, arguments_of
@@ -78,7 +79,7 @@ class Endpoint:
 
 def endpoint_of(options: Options, name: str) -> Endpoint:
     """The system with a user's arguments: model, windows, slices, pixels, concurrency, per_minute, attempts, wait_s,
-    timeout_s, give_up, and price_in and price_out, a million tokens.
+    timeout_s, give_up, allowed_failures, and price_in and price_out, of a million tokens.
 
     Raises:
         DataError: if an argument is unknown or out of range, or the decoding is not one of the interface.
@@ -91,6 +92,7 @@ def endpoint_of(options: Options, name: str) -> Endpoint:
         "pixels": 448,
         **vars(pace),
         "give_up": 5,
+        "allowed_failures": 0,
         "price_in": 0.0,
         "price_out": 0.0,
     }
@@ -104,6 +106,7 @@ def endpoint_of(options: Options, name: str) -> Endpoint:
             Pace(**{field: given[field] for field in vars(pace)}),
             Prices(given["price_in"], given["price_out"]),
             given["give_up"],
+            given["allowed_failures"],
         ),
     )
 

@@ -73,7 +73,7 @@ def generate(
         base: Language model below a writer: folder, hub id or smollm2; the recorded one by default.
         arguments: Further arguments of single systems by name: `{medgemma: FOLDER}`; `{medgemma.slices: 8}`, also
             pixels, batch; `{endpoint.model: NAME}`, also windows, slices, pixels, concurrency, per_minute, attempts,
-            wait_s, timeout_s, give_up, price_in and price_out (of a million tokens).
+            wait_s, timeout_s, give_up, allowed_failures, price_in and price_out (of a million tokens).
         send_images: Allow a system whose model is elsewhere to send images of patients away from this machine.
         extra: Further flags, for example `["--data.init_args.num_workers=2"]`.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -91,18 +92,28 @@ class Journal:
                 raise
 
 
-def in_batches(study: Study, write: Callable[[range], Sequence[Written]], at_once: int | None = None) -> list[Written]:
+def in_batches(
+    study: Study,
+    write: Callable[[range], Sequence[Written]],
+    at_once: int | None = None,
+    prompts: Sequence[str] | None = None,
+) -> list[Written]:
     """Reports of all kidneys of a study, each batch kept as soon as it is written; an interrupted study goes on there.
 
     Args:
         study: The kidneys; `study.folder` holds what was written before, under the same settings.
         write: Writes the reports of the kidneys at some places.
         at_once: Kidneys of a batch; as many as `study.options.batch` by default.
+        prompts: Prompt of each kidney, where it depends on more than `study.scope`.
     """
     size = at_once or study.options.batch
     journal = None if study.folder is None else Journal(study.folder / UNFINISHED)
     found = {} if journal is None else journal.find()
-    keys = [f"{study.scope}-{place}" for place in range(len(study.kidneys))]
+    asked = prompts or [""] * len(study.kidneys)
+    keys = [
+        f"{study.scope}-{place}-{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
+        for place, prompt in enumerate(asked)
+    ]
     reports: list[Written] = []
     with counted("reports") as show:
         for start in range(0, len(keys), size):

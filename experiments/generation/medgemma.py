@@ -183,12 +183,15 @@ def load(folder: Path) -> MedGemma:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = resolve_dtype("auto", device)
+    if dtype == torch.float16:  # Gemma 3's activations do not fit into it
+        dtype = torch.float32
     try:
         with quiet():
             processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, padding_side="left")
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
-                dtype=resolve_dtype("auto", device),
+                dtype=dtype,
                 device_map={"": device},
                 use_safetensors=True,
                 local_files_only=True,

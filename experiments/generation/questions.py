@@ -13,14 +13,16 @@ from rich.progress import Progress
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from experiments.console import is_main_rank, progress_bar, say
-from experiments.generation.chat_client import ChatClient, NotAskedError, Pace, Server, StoppedError, UnansweredError
+from experiments.generation.chat_client import ChatClient, NotAskedError, StoppedError, UnansweredError
 from experiments.generation.journal import Journal
+from experiments.generation.server import Pace, Server
 from experiments.generation.spending import Prices, Spending
 from experiments.generation.systems import Study
 from experiments.locks import held
 
 ANSWERS = "answers"
 """Folder beside those of the systems with every answer that was ever given, by the hash of its question."""
+_NOTHING: dict[str, Any] = {"text": "", "tokens": 0, "truncated": None}
 _SHOW_EVERY_S, _TELL_EVERY_S = 1.0, 20.0
 
 Request = Callable[[int], tuple[str, dict[str, Any]]]
@@ -35,11 +37,13 @@ class Terms:
         pace: How fast and patiently.
         prices: What tokens cost.
         give_up: Kidneys without an answer, one after the other, after which the run ends.
+        allowed_failures: Kidneys that may be left without an answer, and get an empty report.
     """
 
     pace: Pace
     prices: Prices
     give_up: int
+    allowed_failures: int = 0
 
 
 def ask_all(study: Study, server: Server, terms: Terms, request: Request) -> list[dict[str, Any]]:
@@ -52,7 +56,7 @@ def ask_all(study: Study, server: Server, terms: Terms, request: Request) -> lis
         request: What.
 
     Raises:
-        DataError: if some have no answer, saying how many and why; the others are kept.
+        DataError: if more than the allowed have no answer, saying how many and why; the others are kept.
     """
     if study.folder is None:
         raise DataError(f"System {study.system} needs a folder that its answers are kept in.")
@@ -102,6 +106,9 @@ class _Asking:
                 while waiting and not self.stopped:
                     waiting = self._finished(waiting)
                     self._show(bar, total - len(waiting))
+            except KeyboardInterrupt:
+                say(f"Waiting for {len(waiting)} answers that are under way, since they are paid for.")
+                raise
             finally:
                 self.client.stop()
 
@@ -175,6 +182,11 @@ class _Asking:
         kept = f"{count} have no report by {self.study.system} yet; the others are kept, and the same command"
         if self.stopped:
             raise DataError(f"{self.stopped} {kept} goes on there.") from self.stopped
+        if missing > self.terms.allowed_failures:
+            raise DataError(
+                f"{kept} asks for those again (the last reason: {self.reasons[-1]}). To go on without them, allow them "
+                f"an empty report: ARGS=\"--arguments='{{{self.study.system}.allowed_failures: {missing}}}'\"."
+            )
         if missing:
-            raise DataError(f"{kept} asks for those again (the last reason: {self.reasons[-1]}).")
-        return [found[key] for key in self.keys]
+            say(f"{missing} kidneys without an answer have an empty report (the last reason: {self.reasons[-1]}).")
+        return [found.get(key, _NOTHING) for key in self.keys]

@@ -47,7 +47,7 @@ def answered(study: Study, prompts: Sequence[str]) -> pd.DataFrame:
         nothing = torch.zeros(len(places), 0, writer.hidden_dim, device=writer.device)
         return writer.write(nothing, asked[places.start : places.stop], study.options.decoding)
 
-    return as_frame(in_batches(study, written))
+    return as_frame(in_batches(study, written, prompts=asked))
 
 
 def language_model(name: str) -> ReportWriter:

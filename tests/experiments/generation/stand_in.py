@@ -58,6 +58,7 @@ class StandIn(ThreadingHTTPServer):
         self.behave: Callable[[Seen], Reply] = report
         self.seen: list[Seen] = []
         self.paid: Counter[str] = Counter()
+        self.active = self.most = 0
         self._lock = Lock()
 
     @property
@@ -67,12 +68,18 @@ class StandIn(ThreadingHTTPServer):
     def take(self, headers: dict[str, str], body: dict[str, Any]) -> Reply:
         kidney = headers["Idempotency-Key"].partition("-")[0]
         with self._lock:
+            self.active += 1
+            self.most = max(self.most, self.active)
             before = sum(seen.kidney == kidney for seen in self.seen)
             seen = Seen(kidney, before, headers, body, time.monotonic())
             self.seen.append(seen)
             reply = self.behave(seen)
             self.paid[kidney] += b"There is a mass" in reply.body
         return reply
+
+    def leave(self) -> None:
+        with self._lock:
+            self.active -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that gave up are no news."""
@@ -86,6 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers["Content-Length"]))
         reply = self.server.take(dict(self.headers), json.loads(content))
         time.sleep(reply.delay_s)
+        self.server.leave()
         if reply.drop:
             self.connection.close()
             return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from datamodules.volumes import VolumeSet
 from experiments.cli import main
 from experiments.console import configure_output
 from experiments.generation import questions
+from experiments.generation.chat_client import _read_answer, _retry_after
 from experiments.generation.endpoint import server_of
 from experiments.generation.generate import _study, generate, reports_of, system_folder
 from experiments.generation.records import read_generated
@@ -29,7 +33,7 @@ from lightning_modules.networks.decoding import Decoding
 from tests.experiments.aligned_tiny import extra_argument, extra_flags, with_reports
 from tests.experiments.generation.stand_in import KEY, Reply, Seen, StandIn, report, stand_in
 
-QUICK = {"model": "m", "slices": 2, "pixels": 16, "wait_s": 0.02, "per_minute": 100_000, "timeout_s": 5}
+QUICK = {"model": "m", "slices": 2, "pixels": 16, "wait_s": 0.02, "per_minute": 100_000, "timeout_s": 30}
 Cohort6 = tuple[Path, list[str], Study]
 
 
@@ -98,7 +102,7 @@ def test_faults_lose_nothing(cohort: Cohort6, server: StandIn, tmp_path: Path) -
         return FAULTS[kinds[seen.kidney]]
 
     server.behave = once_each
-    table = ask(cohort, tmp_path / "endpoint", timeout_s=1.5, price_in=2.0, price_out=10.0)
+    table = ask(cohort, tmp_path / "endpoint", price_in=2.0, price_out=10.0)
     assert len(table) >= len(FAULTS)
     assert set(kinds.values()) == set(FAULTS)
     assert set(server.paid.values()) == {1}
@@ -122,11 +126,11 @@ def test_a_server_is_obeyed_and_outwaited(cohort: Cohort6, server: StandIn, tmp_
         if len(server.seen) == 1:
             return Reply(b"", 429, {"Retry-After": "1"})
         if len(server.seen) == 5:
-            return Reply(b" " * 8, drip_s=0.2)
-        return Reply(report(seen).body, delay_s=0.8 if len(server.seen) == 3 else 0.0)
+            return Reply(b" " * 8, drip_s=0.4)
+        return Reply(report(seen).body, delay_s=2.5 if len(server.seen) == 3 else 0.0)
 
     server.behave = busy
-    kidneys = len(ask(cohort, tmp_path / "endpoint", concurrency=1, timeout_s=0.4))
+    kidneys = len(ask(cohort, tmp_path / "endpoint", concurrency=1, timeout_s=1.5))
     assert server.seen[1].at_s - server.seen[0].at_s > 0.95
     assert len(server.seen) == kidneys + 3
     late = server.seen[2].kidney
@@ -173,6 +177,14 @@ def test_answers_are_kept_and_asked_once(
     assert len(server.seen) == asked + len(table)
 
 
+def test_a_refusal_is_an_answer_and_a_date_a_time() -> None:
+    content = {"choices": [{"message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}]}
+    assert _read_answer(json.dumps(content).encode()).text == "I cannot."
+    wait_s = _retry_after({"Retry-After": formatdate(time.time() + 90, usegmt=True)})
+    assert 80 < wait_s <= 90
+    assert _retry_after({"Retry-After": "soon"}) == 0
+
+
 def test_who_cannot_be_answered_is_counted(cohort: Cohort6, server: StandIn, tmp_path: Path) -> None:
     first: list[str] = []
 
@@ -185,9 +197,11 @@ def test_who_cannot_be_answered_is_counted(cohort: Cohort6, server: StandIn, tmp
         DataError, match=r"^1 of \d+ kidneys have no report by endpoint yet.*the answer held no choice, 2"
     ):
         ask(cohort, tmp_path / "endpoint", attempts=2)
+    table = ask(cohort, tmp_path / "endpoint", attempts=2, allowed_failures=1)
+    assert (table["text"] == "").sum() == 1
     server.behave = report
     asked = len(server.seen)
-    ask(cohort, tmp_path / "endpoint", attempts=2)
+    assert (ask(cohort, tmp_path / "endpoint", attempts=2)["text"] != "").all()
     assert [seen.kidney for seen in server.seen[asked:]] == first[:1]
 
 
@@ -213,6 +227,7 @@ def test_an_interrupted_run_keeps_what_was_under_way(
     with journal.open("a") as file:
         file.write('{"key": "torn')  # as a kill leaves it
     table = ask(cohort, folder)
+    assert 1 < server.most <= 4
     assert set(server.paid.values()) == {1}
     assert len(server.paid) == len(table)
 
