@@ -15,6 +15,7 @@ import pandas as pd
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.side_reports import KIDNEY
+from experiments.console import say
 from experiments.generation.generate import SETTINGS, system_folder
 from experiments.generation.records import GENERATED, read_generated
 from experiments.generation.systems import SYSTEMS, references
@@ -60,7 +61,8 @@ def read_cases(
         draw: Seed of that draw.
 
     Raises:
-        DataError: if there are no reports, no kidney has one by every system, or there are more systems than letters.
+        DataError: if there are no reports, no kidney has one by every system, a reference is gone, or there are more
+            systems than letters.
     """
     names = [choose("SYSTEM", name, dict(SYSTEMS)) for name in systems or ()]
     if not names:
@@ -71,16 +73,26 @@ def read_cases(
         raise DataError(f"SYSTEMS={','.join(names)} was asked for; expected each system once, and 26 at most.")
     folders = [system_folder(runs, cohort, name, seed, tag) for name in names]
     table = pd.concat([read_generated(folder / GENERATED) for folder in folders], ignore_index=True)
-    wide = table.set_index([*KIDNEY, "system"])["text"].unstack().dropna()  # noqa: PD010
+    wide = table.set_index([*KIDNEY, "system"])["text"].unstack()  # noqa: PD010
+    absent = int(wide.isna().any(axis=1).sum())
+    wide = wide.dropna()
     if wide.empty:
         raise DataError(f"No kidney has a report by each of {', '.join(names)}; generate them of the same kidneys.")
+    if absent:
+        say(f"{absent} kidneys are left out, of which not every system wrote a report.")
     wide = wide.loc[_drawn(wide.index.get_level_values("patient_id"), patients, draw)]
-    real = references(cohort, wide.reset_index()).set_index(KIDNEY)["text"]
-    return [
-        Case(*map(str, key), reference=str(real[key]), reports={name: str(row[name]) for name in names})
-        for key, row in wide.sort_index().iterrows()
-        if key in real.index
-    ]
+    real = references(cohort, wide.reset_index()).set_index(KIDNEY)["text"].to_dict()
+    cases = []
+    for row in wide.sort_index().reset_index().to_dict("records"):
+        patient, study, side = (str(row[name]) for name in KIDNEY)
+        if (patient, study, side) not in real:
+            raise DataError(
+                f"Patient {patient}, {side}: the cohort has no report of this kidney any more; run `make generate` "
+                "again."
+            )
+        reports = {name: str(row[name]) for name in names}
+        cases.append(Case(patient, study, side, str(real[patient, study, side]), reports))
+    return cases
 
 
 def _drawn(owners: pd.Index, patients: int | None, draw: int) -> np.ndarray:

@@ -137,5 +137,5 @@ def _png(view: np.ndarray, lesion: np.ndarray | None, size: tuple[int, int]) -> 
         inside = ndimage.zoom(turned, zoom, order=1, grid_mode=True, mode="nearest") > 0.5
         shown[inside & ~ndimage.binary_erosion(inside, iterations=2)] = _OUTLINE
     buffer = io.BytesIO()
-    imsave(buffer, shown, format="png", metadata={"Software": None})
+    imsave(buffer, shown, format="png")
     return buffer.getvalue()

@@ -207,7 +207,7 @@ def _guarded(response: Response) -> Response:
 def _refused(error: HTTPException) -> AnyResponse:
     if error.code is not None and error.code >= 400:
         return _told(str(error.description), error.code)
-    return error.get_response()  # type: ignore[return-value]
+    return error.get_response()
 
 
 def _told(text: str, code: int) -> Response:

@@ -13,7 +13,7 @@ from datamodules.side_reports import KIDNEY
 from experiments.evaluation import with_interval
 from experiments.review.ratings import ERRORS, QUALITIES, Rating
 from experiments.statistics.agreement import quadratic_kappa
-from experiments.statistics.bootstrap import bootstrap, weighted_means
+from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_means
 from experiments.statistics.estimate import Estimate
 
 MEASURES = {
@@ -60,17 +60,18 @@ def summary_table(ratings: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame
         owner, people = pd.factorize(kidneys["patient_id"])
         for measure in MEASURES:
             values = kidneys[measure].to_numpy(dtype=float)
-            found, _ = bootstrap(
-                lambda weights, values=values, owner=owner: weighted_means(values, weights[:, owner]),
-                len(people),
-                replicates,
-            )
+            found, _ = bootstrap(_mean(values, owner), len(people), replicates)
             rows.append(
                 {"system": system, "measure": measure, "value": found.value, "low": found.low, "high": found.high}
                 | {"n": len(people), "kidneys": len(kidneys), "reviewers": own["reviewer"].nunique()}
                 | {"ratings": len(own), "marks_visible": float(own["marks_visible"].mean())}
             )
     return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray, owner: np.ndarray) -> Statistic:
+    """The mean over kidneys as a statistic of weighted patients."""
+    return lambda weights: weighted_means(values, weights[:, owner])
 
 
 def agreement_table(ratings: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame:
@@ -98,8 +99,8 @@ def _kappa(both: pd.DataFrame, scale: str, lowest: int, classes: int, replicates
     if both.empty:
         return Estimate(np.nan, np.nan, np.nan, 0)
     owner, people = pd.factorize(both["patient_id"])
-    grades = [both[name].to_numpy(dtype=int) - lowest for name in (scale, f"{scale}_other")]
-    kappa = quadratic_kappa(*grades, classes)
+    first, second = (both[name].to_numpy(dtype=int) - lowest for name in (scale, f"{scale}_other"))
+    kappa = quadratic_kappa(first, second, classes)
     return bootstrap(lambda weights: kappa(weights[:, owner]), len(people), replicates)[0]
 
 
