@@ -26,7 +26,7 @@ from experiments.console import configure_output
 from experiments.generation import questions
 from experiments.generation.chat_client import _read_answer, _retry_after
 from experiments.generation.endpoint import server_of
-from experiments.generation.generate import _study, generate, reports_of, system_folder
+from experiments.generation.generate import _allowed, _study, generate, reports_of, system_folder
 from experiments.generation.records import read_generated
 from experiments.generation.systems import Options, Study
 from lightning_modules.networks.decoding import Decoding
@@ -268,7 +268,10 @@ def test_a_wrong_key_stops_at_once_and_is_written_nowhere(
     assert KEY not in repr(server_of("endpoint"))
 
 
-def test_requests_hold_no_identifier(cohort: Cohort6, server: StandIn, tmp_path: Path) -> None:
+def test_requests_hold_no_identifier(
+    cohort: Cohort6, server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # no proxy takes images of a local server elsewhere
     table = ask(cohort, tmp_path / "endpoint")
     texts, names = set(), set()
     for seen in server.seen:
@@ -310,7 +313,12 @@ def test_no_image_leaves_without_the_flag(
     assert "up to 2 axial slices" in str(error.value)
     assert "unencrypted" in str(error.value)
     assert "--send_images=true" in str(error.value)
+    options = replace(cohort[2].options, arguments=arguments())
+    assert _allowed(["normal", "endpoint"], [replace(cohort[2], options=options)], False, named=False) == ["normal"]
     assert not server.seen
     assert not (tmp_path / "renal/tiny/reports").exists()
+    (tmp_path / "netrc").write_text("machine reports.example.org login someone password else")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("NO_PROXY", "reports.example.org")
     whole(cohort, tmp_path, send_images=True)
-    assert server.seen
+    assert {seen.headers["Authorization"] for seen in server.seen} == {f"Bearer {KEY}"}
