@@ -42,7 +42,8 @@ def review(
 
     Each kidney is shown with its scan, its real report and the generated ones under letters that are drawn anew for
     every kidney and reviewer. Every answer is on the disk at once, in `ratings.csv`, and a review goes on at the first
-    kidney that is not finished. Stop it with Ctrl-C; the means of every system are then printed.
+    kidney that is not finished. Stop it with Ctrl-C; the means of every system are printed when all reviewers are
+    through.
 
     Args:
         systems: Systems to rate; all that have reports by default.
@@ -70,21 +71,31 @@ def review(
     try:
         work = Review(cases, order_seed, folder, caption(cohort.info))
         server = serve(create_app(work, scans), port)
-        say(
-            f"{len(cases)} kidneys, {len(work.systems)} systems. {work.note}\nOpen http://{HOST}:{server.port}/ in the "
-            f"browser of this machine; stop with Ctrl-C. Folder: {folder.as_posix()}"
-        )
         try:
+            say(
+                f"{len(cases)} kidneys, {len(work.systems)} systems. {work.note}\nOpen http://{HOST}:{server.port}/ in the "
+                f"browser of this machine; stop with Ctrl-C. Folder: {folder.as_posix()}"
+            )
             server.serve_forever()
+        except KeyboardInterrupt:
+            pass  # how a review ends
         finally:
             server.server_close()
-    except KeyboardInterrupt:
-        pass  # how a review ends
     finally:
         claim.release()
-    if work.ratings and not finished_ratings(work.ratings.rows(), work.systems).empty:
-        _summarise(cohort, folder)
+    _end(work, cohort)
     return 0
+
+
+def _end(work: Review, cohort: Cohort) -> None:
+    """Say how far everyone is; the means only where nobody is left who should not know them."""
+    done = {name: sum(work.progress(name)) for name in sorted({row.reviewer for row in work.ratings.rows()})}
+    for name, count in done.items():
+        say(f"Reviewer {name}: {count} of {len(work.cases)} kidneys rated.")
+    if done and min(done.values()) == len(work.cases):
+        _summarise(cohort, work.folder)
+    elif done:
+        say("The means of the systems, not for who still rates: ARGS=--export=summary.")
 
 
 def _summarise(cohort: Cohort, folder: Path) -> None:

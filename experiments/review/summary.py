@@ -61,6 +61,8 @@ def summary_table(ratings: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame
         for measure in MEASURES:
             values = kidneys[measure].to_numpy(dtype=float)
             found, _ = bootstrap(_mean(values, owner), len(people), replicates)
+            if len(people) < 2:  # drawn again and again, one patient would seem to be known exactly
+                found = found._replace(low=np.nan, high=np.nan)
             rows.append(
                 {"system": system, "measure": measure, "value": found.value, "low": found.low, "high": found.high}
                 | {"n": len(people), "kidneys": len(kidneys), "reviewers": own["reviewer"].nunique()}
