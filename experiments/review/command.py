@@ -73,8 +73,8 @@ def review(
         server = serve(create_app(work, scans), port)
         try:
             say(
-                f"{len(cases)} kidneys, {len(work.systems)} systems. {work.note}\nOpen http://{HOST}:{server.port}/ in the "
-                f"browser of this machine; stop with Ctrl-C. Folder: {folder.as_posix()}"
+                f"{len(cases)} kidneys, {len(work.systems)} systems. {work.note}\nOpen http://{HOST}:{server.port}/ in "
+                f"the browser of this machine; stop with Ctrl-C. Folder: {folder.as_posix()}"
             )
             server.serve_forever()
         except KeyboardInterrupt:
