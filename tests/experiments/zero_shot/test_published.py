@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from experiments import features as features_module
 from experiments import shared_space
 from experiments.cli import main
 from experiments.published import inputs
-from experiments.zero_shot.prompt_sets import load_prompts
+from experiments.zero_shot import classify
+from experiments.zero_shot.prompt_sets import PromptSet, load_prompts
 from lightning_modules.networks import encoders
 from lightning_modules.networks.published import build_published
 from lightning_modules.networks.published.pair import load_pair
@@ -64,6 +65,12 @@ class Place:
         return main([name, f"--data={self.root}", f"--runs={self.runs}", f"--encoder={encoder}", *arguments])
 
 
+def few_prompts(task: str) -> PromptSet:
+    """The templates that begin with the description: the tiny Longformer's first token sees no further."""
+    whole = load_prompts(task)
+    return replace(whole, templates=tuple(text for text in whole.templates if text.startswith("{}")))
+
+
 @pytest.fixture(scope="module")
 def place(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("published")
@@ -77,6 +84,7 @@ def place(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setattr(encoders, "build_published", partial(build_published, small=True))
         for module in (inputs, shared_space):
             patch.setattr(module, "encoder_contract", lambda name, *_: CONTRACTS[name])
+        patch.setattr(classify, "load_prompts", few_prompts)
         yield Place(root, folder / "weights", folder / "runs")
 
 
@@ -94,7 +102,7 @@ def test_the_command_scores_as_a_loop_over_volumes_and_prompts(
     model = load_pair(name, weights / "weights.pt", weights / "text", contract)
     volumes = VolumeSet.find(place.root, CONTRACTS[name].region, CONTRACTS[name].hash)
     turned = VolumeAugmentation(CONTRACTS[name], AugmentationConfig(crop=CONTRACTS[name].grid))
-    texts, code = load_prompts("malignancy").prompts()
+    texts, code = few_prompts("malignancy").prompts()
     with torch.no_grad():
         prompts = model.embed_text(torch.from_numpy(encode_texts(model.text, texts))).double().numpy()
         means = np.stack([prompts[code == number].mean(axis=0) for number in (0, 1)])
