@@ -8,13 +8,13 @@ replicate draws twice are never compared with each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import Statistic, bootstrap
+from experiments.statistics.bootstrap import Statistic, bootstrap, strata_members
 from experiments.statistics.estimate import Estimate, survival_arrays, undefined
 from experiments.statistics.weighted_survival import (
     FollowUp,
@@ -34,11 +34,28 @@ Scores = Callable[[np.ndarray, slice], np.ndarray]
 EventWeights = Callable[[np.ndarray], np.ndarray]
 
 
-def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights: EventWeights | None) -> Statistic:
-    """The statistic: weight of concordant pairs over weight of comparable pairs.
+Pairs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Maps weights [R, N] to the weight of concordant pairs and of comparable pairs, each [R]."""
+
+
+def _ratio(parts: Sequence[Pairs]) -> Statistic:
+    """The statistic: weight of concordant pairs over weight of comparable pairs, of all parts together."""
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        weights = np.asarray(weights)
+        found = [part(weights) for part in parts]
+        concordant, pairs = (np.sum([part[place] for part in found], axis=0) for place in (0, 1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(pairs > 0, concordant / pairs, np.nan)
+
+    return statistic
+
+
+def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights: EventWeights | None) -> Pairs:
+    """Weight of concordant and of comparable pairs of the patients in an ordering.
 
     Args:
-        order: The patients, sorted.
+        order: The patients, sorted; those who are not in it, as of another stratum, are compared with nobody.
         scores: Maps positions of events [B] and a slice of positions to the concordance of every pair [B, M]: 1, 0.5
             or 0, with what pairs at equal times contribute where `adjusted`.
         adjusted: Pairs at equal times count as in pycox's `adj_antolini`.
@@ -46,8 +63,7 @@ def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights:
     """
     first = order.start if adjusted else order.censored
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        weights = np.asarray(weights)
+    def counted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ordered = np.take(weights, order.patients, axis=1).astype(np.result_type(weights.dtype, np.float32), copy=False)
         own = np.take(ordered, order.events, axis=1)
         if event_weights is not None:
@@ -68,8 +84,7 @@ def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights:
                 rows = slice(start, start + _ROWS_AT_ONCE)
                 below = ordered[rows, columns] @ matrix
                 concordant[rows] += (own[rows, block] * below).sum(axis=1, dtype=np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(pairs > 0, concordant / pairs, np.nan)
+        return concordant, pairs
 
     def comparable(ordered: np.ndarray) -> np.ndarray:
         suffix = suffix_sums(ordered, ordered.dtype)
@@ -79,7 +94,16 @@ def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights:
         taken = [np.take(suffix, position, axis=1) for position in (order.censored, order.start, order.later)]
         return taken[0] + taken[1] - taken[2] - own
 
-    return statistic
+    return counted
+
+
+def _orderings(time: np.ndarray, event: np.ndarray, strata: np.ndarray | None) -> list[Ordering]:
+    """The patients of every stratum, sorted, by their place among all."""
+    found = []
+    for members in strata_members(strata, len(time)):
+        order = sort_by_time(FollowUp(time[members], event[members]))
+        found.append(order._replace(patients=members[order.patients]))
+    return found
 
 
 def _risk_scores(risk: np.ndarray) -> Scores:
@@ -90,7 +114,9 @@ def _risk_scores(risk: np.ndarray) -> Scores:
     return scores
 
 
-def harrell(time_months: np.ndarray, event: np.ndarray, risk: np.ndarray) -> Statistic:
+def harrell(
+    time_months: np.ndarray, event: np.ndarray, risk: np.ndarray, strata: np.ndarray | None = None
+) -> Statistic:
     """Harrell's C-index as a statistic of weighted patients (Harrell et al., Statistics in Medicine 1996).
 
     A pair is compared when the earlier time is an event; an event comes before a censoring at the same time, two events
@@ -100,6 +126,7 @@ def harrell(time_months: np.ndarray, event: np.ndarray, risk: np.ndarray) -> Sta
         time_months: Time to event or censoring [N].
         event: Whether the event was observed [N].
         risk: Higher means earlier [N].
+        strata: Stratum of each patient [N], such as the fold whose model scored it; only pairs within one are compared.
 
     Returns:
         Maps weights [R, N] to float64 [R]; NaN where no pair can be compared.
@@ -108,8 +135,8 @@ def harrell(time_months: np.ndarray, event: np.ndarray, risk: np.ndarray) -> Sta
         DataError: as of `survival_arrays`.
     """
     time, event, risk = survival_arrays(time_months, event, risk)
-    order = sort_by_time(FollowUp(time, event))
-    return _concordance(order, _risk_scores(risk[order.patients]), False, None)
+    orders = _orderings(time, event, strata)
+    return _ratio([_concordance(order, _risk_scores(risk[order.patients]), False, None) for order in orders])
 
 
 def uno(
@@ -118,6 +145,7 @@ def uno(
     risk: np.ndarray,
     tau_months: float | None = None,
     reference: FollowUp | None = None,
+    strata: np.ndarray | None = None,
 ) -> Statistic:
     r"""Uno's C-index as a statistic of weighted patients (Uno et al., Statistics in Medicine 2011).
 
@@ -129,7 +157,9 @@ def uno(
         event: Whether the event was observed [N].
         risk: Higher means earlier [N].
         tau_months: Events at this time or later are not compared with later patients; left out, all are.
-        reference: Patients whose censoring is used; left out, the evaluated patients', anew in every replicate.
+        reference: Patients whose censoring is used; left out, the evaluated patients' of all strata together, anew in
+            every replicate.
+        strata: As of `harrell`.
 
     Returns:
         Maps weights [R, N] to float64 [R]; NaN where no pair can be compared, or where G is 0 at an event.
@@ -138,25 +168,37 @@ def uno(
         DataError: as of `survival_arrays`; if an event before tau lies beyond the follow-up of the reference.
     """
     time, event, risk = survival_arrays(time_months, event, risk)
-    group = FollowUp(time, event)
-    order = sort_by_time(group)
-    event_times = time[order.patients][order.events]
-    used = event_times < (np.inf if tau_months is None else tau_months)
-    if used.any():  # refused now rather than at the first replicate
-        censoring_survival(group, event_times[used], np.ones((1, len(time))), reference)
+    group, tau = FollowUp(time, event), np.inf if tau_months is None else tau_months
+    early = event & (time < tau)
+    if early.any():  # refused now rather than at the first replicate
+        censoring_survival(group, time[early], np.ones((1, len(time))), reference)
+
+    def pairs(order: Ordering) -> Pairs:
+        return _concordance(
+            order, _risk_scores(risk[order.patients]), False, _inverse_square(order, group, tau, reference)
+        )
+
+    return _ratio([pairs(order) for order in _orderings(time, event, strata)])
+
+
+def _inverse_square(order: Ordering, group: FollowUp, tau: float, reference: FollowUp | None) -> EventWeights:
+    """1 / G(t)^2 of every event of an ordering before tau, 0 of later ones."""
+    patients = order.patients[order.events]
+    event_times = group.time_months[patients]
+    used = event_times < tau
 
     def event_weights(weights: np.ndarray) -> np.ndarray:
         result = np.zeros((len(weights) if reference is None else 1, len(used)))
         if used.any():
             survival = censoring_survival(group, event_times[used], weights, reference)
-            drawn = np.take(weights, order.patients[order.events[used]], axis=1) > 0
+            drawn = np.take(weights, patients[used], axis=1) > 0
             with np.errstate(divide="ignore"):
                 inverse = np.where(survival > 0, 1.0 / np.square(survival), np.nan)
             # An event that was not drawn has no pairs, whatever the censoring at its time.
             result[:, used] = np.where(drawn, inverse, 0.0) if reference is None else inverse
         return result
 
-    return _concordance(order, _risk_scores(risk[order.patients]), False, event_weights)
+    return event_weights
 
 
 AntoliniTies = Literal["adj_antolini", "antolini"]
@@ -215,10 +257,16 @@ def antolini(
         concordant[events[:, None] == np.arange(columns.start, columns.stop)] = 0
         return concordant
 
-    return _concordance(order, scores, adjusted, None)
+    return _ratio([_concordance(order, scores, adjusted, None)])
 
 
-def c_index(statistic: Statistic, event: np.ndarray, replicates: int = 2000, seed: int = 0) -> Estimate:
+def c_index(
+    statistic: Statistic,
+    event: np.ndarray,
+    replicates: int = 2000,
+    seed: int = 0,
+    strata: np.ndarray | None = None,
+) -> Estimate:
     """A C-index with its percentile interval by patient.
 
     Args:
@@ -226,6 +274,7 @@ def c_index(statistic: Statistic, event: np.ndarray, replicates: int = 2000, see
         event: Whether the event was observed [N].
         replicates: Number of replicates.
         seed: Seed.
+        strata: Stratum of each patient, within which patients are resampled; left out, among all.
 
     Returns:
         The estimate with n and events; undefined without events or comparable pairs.
@@ -233,4 +282,4 @@ def c_index(statistic: Statistic, event: np.ndarray, replicates: int = 2000, see
     events = int(np.asarray(event).sum())
     if not events:
         return undefined(len(event), 0)
-    return bootstrap(statistic, len(event), replicates, seed, events)[0]
+    return bootstrap(statistic, len(event), replicates, seed, events, strata)[0]

@@ -54,6 +54,7 @@ def dynamic_auc(
     risk: np.ndarray,
     horizon_months: float,
     reference: FollowUp | None = None,
+    strata: np.ndarray | None = None,
 ) -> Statistic:
     r"""Cumulative/dynamic AUC at a time as a statistic of weighted patients (Uno et al., JASA 2007).
 
@@ -66,6 +67,7 @@ def dynamic_auc(
         risk: Higher means earlier [N].
         horizon_months: The time.
         reference: Patients whose censoring is used; left out, the evaluated patients', anew in every replicate.
+        strata: Stratum of each patient [N], such as the fold whose model scored it; only pairs within one are compared.
 
     Returns:
         Maps weights [R, N] to float64 [R]; NaN where nobody has the event by then or nobody outlives it.
@@ -78,13 +80,14 @@ def dynamic_auc(
     cases, controls = np.flatnonzero(event & (time <= horizon_months)), np.flatnonzero(time > horizon_months)
     used = np.concatenate([cases, controls])
     target = np.arange(len(used)) < len(cases)
+    places = None if strata is None else np.asarray(strata)[used]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         if not len(cases) or not len(controls):
             return np.full(len(weights), np.nan)
         part = np.take(weights, used, axis=1).astype(np.float64)
         part[:, : len(cases)] *= _inverse(censoring_survival(group, time[cases], weights, reference))
-        return weighted_auroc(target, risk[used], part)
+        return weighted_auroc(target, risk[used], part, places)
 
     return statistic
 
@@ -139,6 +142,7 @@ def mean_dynamic_auc(
     risk: np.ndarray,
     times_months: Sequence[float] | np.ndarray,
     reference: FollowUp | None = None,
+    strata: np.ndarray | None = None,
 ) -> Statistic:
     """Mean of the dynamic AUC over times, weighted by the fall of survival (Lambert and Chevret, 2016).
 
@@ -150,6 +154,7 @@ def mean_dynamic_auc(
         risk: Higher means earlier, the same at all times [N] or for each [N, T].
         times_months: Increasing times [T].
         reference: As of `dynamic_auc`.
+        strata: As of `dynamic_auc`.
 
     Raises:
         DataError: as of `dynamic_auc`; if the times do not increase.
@@ -157,7 +162,7 @@ def mean_dynamic_auc(
     times = _increasing(times_months)
     time, happened, _ = survival_arrays(time_months, event)
     risks = np.broadcast_to(np.reshape(risk, (len(time), -1)), (len(time), len(times)))
-    parts = [dynamic_auc(time, happened, risks[:, number], at, reference) for number, at in enumerate(times)]
+    parts = [dynamic_auc(time, happened, risks[:, number], at, reference, strata) for number, at in enumerate(times)]
     group = FollowUp(time, happened)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
@@ -213,6 +218,7 @@ def at_horizon(
     reference: FollowUp | None = None,
     replicates: int = 2000,
     seed: int = 0,
+    strata: np.ndarray | None = None,
 ) -> Estimate:
     """A dynamic AUC or Brier score with its percentile interval by patient.
 
@@ -224,6 +230,7 @@ def at_horizon(
         reference: The one that the statistic was made with.
         replicates: Number of replicates.
         seed: Seed.
+        strata: Stratum of each patient, within which patients are resampled; left out, among all.
 
     Returns:
         The estimate, with patients of known state and events by the time; undefined where `usable_times` says so.
@@ -235,7 +242,7 @@ def at_horizon(
     n, events = known_by(time, event, horizon_months)
     if not usable_times([horizon_months], FollowUp(time, event), reference)[0]:
         return undefined(n, events)
-    return bootstrap(statistic, len(time), replicates, seed)[0]._replace(n=n, events=events)
+    return bootstrap(statistic, len(time), replicates, seed, strata=strata)[0]._replace(n=n, events=events)
 
 
 def kaplan_meier_brier(
