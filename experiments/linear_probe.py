@@ -199,7 +199,24 @@ def _logistic(module: RoiDataModule, train: Part, val: Part, predicted: Sequence
     return Fit(_scores(module, model, predicted), {"penalty": strength}, value)
 
 
+def _within_span(train: Part, others: Sequence[Part]) -> tuple[Part, list[Part]]:
+    """The same patients in coordinates of the directions in which the training patients differ, where those are fewer.
+
+    A ridge model has no weight along any other direction, and an orthonormal change of coordinates leaves its penalty
+    as it is: the same scores from matrices of the number of patients instead of the number of features.
+    """
+    if train.feature.shape[1] <= len(train.feature):
+        return train, list(others)
+    centred = train.feature - train.feature.mean(axis=0)
+    _, length, axes = np.linalg.svd(centred, full_matrices=False)
+    kept = axes[length > length[0] * max(centred.shape) * np.finfo(centred.dtype).eps].T
+    turned = [part._replace(feature=part.feature @ kept) if len(part.patient) else part for part in (train, *others)]
+    return turned[0], turned[1:]
+
+
 def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
+    train, (val, *predicted) = _within_span(train, [val, *predicted])
+
     def fitted(strength: float) -> CoxPHSurvivalAnalysis:
         try:
             return CoxPHSurvivalAnalysis(alpha=strength, ties="efron", n_iter=200).fit(train.feature, train.outcome)
