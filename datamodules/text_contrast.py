@@ -11,6 +11,7 @@ import torch
 
 from datamodules.attributes.matching import PRESENCE
 from datamodules.attributes.schema import AttributeSchema
+from datamodules.errors import DataError
 from datamodules.side_reports import shuffle_sentences
 from datamodules.text_flips import other_side
 from datamodules.text_rewriting import SIZE_CLASS, Rewriter, Rewritten
@@ -23,17 +24,24 @@ class Rewriting:
 
     Args:
         negatives: Most texts with a changed fact of every report.
-        sentences: Most sentences of a report that are taken, drawn at random: short texts are cheap, and every one of
-            their facts weighs more. All when left out.
+        sentences: Most sentences of a report that are taken for a training text, drawn at random: short texts are
+            cheap, and what tells facts from words is learned from many of them. All when left out.
+        validation_sentences: The same for a validation text.
         normal_share: Kidneys without a lesion, as a share of those with one, that are kept: they repeat themselves.
         phrasings: Whether the other words come from the banks of phrasings as well as from other reports; see
             `datamodules.attributes.phrasings`. Validation texts then take theirs from the bank that is held back.
     """
 
     negatives: int = 3
-    sentences: int | None = 6
+    sentences: int | None = 2
+    validation_sentences: int | None = 6
     normal_share: float = 0.1
     phrasings: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("sentences", "validation_sentences"):
+            if (getattr(self, name) or 1) < 1:
+                raise DataError(f"rewriting: {name}={getattr(self, name)} was found; expected at least 1, or nothing.")
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,15 @@ class RewritingCollate:
         tokenizer: The tokens.
         rewriter: Writes the kidneys of this part anew.
         schema: Attributes and classes.
-        how: How reports are written anew.
+        negatives: Most texts with a changed fact of every report.
+        sentences: Most sentences of a report that are taken; all when left out.
     """
 
     tokenizer: ReportTokenizer
     rewriter: Rewriter
     schema: AttributeSchema
-    how: Rewriting
+    negatives: int
+    sentences: int | None
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Tokens of B kidneys and N changed texts.
@@ -72,7 +82,7 @@ class RewritingCollate:
 
     def _made(self, sample: dict[str, Any]) -> tuple[Rewritten, np.ndarray]:
         seed, text, stated = int(sample["seed"]), str(sample["text"]), sample["attributes"]
-        made = self.rewriter(int(sample["sample"]), seed, self.how.negatives, self.how.sentences)
+        made = self.rewriter(int(sample["sample"]), seed, self.negatives, self.sentences)
         if made is None:
             # The rules read nothing here, so the text is only put in another order.
             return Rewritten(text, shuffle_sentences(text, seed % (1 << 31)), (), frozenset(), sized=False), stated

@@ -230,13 +230,16 @@ class ReportDataModule(lightning.LightningDataModule):
     @cached_property
     def _collates(self) -> dict[str, RewritingCollate]:
         """How each part is written anew, from words of its own; the rules read every sentence once."""
+        how = self.rewriting
         banks = {"train": LEARNED, "val": HELD_BACK}
+        sentences = {"train": how.sentences, "val": how.validation_sentences}
         return {
             name: RewritingCollate(
                 self.tokenizer,
-                Rewriter(part.sides or [], part.texts, phrasings(banks[name]) if self.rewriting.phrasings else []),
+                Rewriter(part.sides or [], part.texts, phrasings(banks[name]) if how.phrasings else []),
                 load_schema(),
-                self.rewriting,
+                how.negatives,
+                sentences[name],
             )
             for name, part in self.parts.items()
         }

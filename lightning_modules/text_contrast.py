@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,7 +41,8 @@ class AttributeContrast(TextContrast):
         temperature: Of the cosine similarities.
         attribute_weight: Weight of the heads' mean cross-entropy beside the contrastive loss; 0 leaves it out.
         projection_batches: Training batches from which the projection, where `text.projection` asks for one, is found
-            before the first step; all when left out. See `lightning_modules.networks.text_projection`.
+            before the first step, over as many epochs as that takes; those of one when left out. See
+            `lightning_modules.networks.text_projection`.
 
     Raises:
         ModelError: if the weight is negative or no attribute is known.
@@ -99,16 +100,23 @@ class AttributeContrast(TextContrast):
             return
         self.encoder.projection = None
         super().on_train_start()
-        scatter = Scatter(self.encoder.hidden_dim, self.device)
+        scatter = Scatter(self.encoder.pooled_dim, self.device)
         self.eval()
         with torch.no_grad(), self.trainer.precision_plugin.val_step_context():
-            batches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
-            for batch in islice(batches, self.projection_batches):
+            for batch in self._projection_batches():
                 moved = self.trainer.strategy.batch_to_device(batch)
                 scatter.add(*self._embedded(moved), moved["negative_of"])
             projection.weight.copy_(scatter.projection(projection.out_features))
         self.encoder.projection = projection
         self.train()
+
+    def _projection_batches(self) -> Iterator[Mapping[str, Any]]:
+        """Training batches, written anew in every epoch."""
+        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        count = self.projection_batches or len(loader)
+        for epoch in range(-(-count // len(loader))):
+            loader.batch_sampler.sampler.set_epoch(epoch)
+            yield from islice(loader, min(len(loader), count - epoch * len(loader)))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Embeddings float32 [B, feature_dim] of tokens int64 [B, T], computed in parts of like length."""

@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.lora import low_rank_adapted, misfits
@@ -24,7 +25,8 @@ from lightning_modules.networks.text_base import (
 )
 from lightning_modules.networks.text_tokens import load_tokenizer, prefix_ids, tokenize
 
-Pooling = Literal["mean", "weighted_mean", "last"]
+Pooling = Literal["mean", "weighted_mean", "last", "first_last"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
 _NOT_HASHED = (
     "base",  # its weights are hashed instead
     "base_name",
@@ -48,8 +50,9 @@ class TextEncoderConfig:
             2023); `none` keeps it in the compute precision.
         compute_dtype: Precision of the computation; `auto` looks at the device.
         bidirectional: Whether every token sees every other one; false is the base's own causal attention.
-        pooling: Mean over the tokens; mean weighted by position, for causal attention (SGPT, Muennighoff, 2022); or
-            the last token.
+        pooling: `mean` over the tokens; `weighted_mean` by position, for causal attention (SGPT, Muennighoff, 2022);
+            the `last` token; or `first_last`, the means of token embeddings and of last hidden states side by side,
+            which keep words and context (after first-last averages, Su et al., arXiv 2103.15316).
         projection: Dimensions of a learned linear projection of the pooled state; none when left out.
         lora_rank: Rank of the adapters on all linear layers (Hu et al., ICLR 2022).
         lora_alpha: Scale of the adapters, divided by the rank.
@@ -85,8 +88,8 @@ class TextEncoderConfig:
                 f"text.base_name={self.base_name.rsplit('/', 1)[-1]} is a path, which would be recorded; name the "
                 "folder with text.base."
             )
-        if self.pooling not in ("mean", "weighted_mean", "last"):
-            raise ModelError(f"text.pooling={self.pooling!r} was found; choose one of mean, weighted_mean, last.")
+        if self.pooling not in POOLINGS:
+            raise ModelError(f"text.pooling={self.pooling!r} was found; choose one of {', '.join(POOLINGS)}.")
         if self.quantization not in ("nf4", "none"):
             raise ModelError(f"text.quantization={self.quantization!r} was found; choose one of nf4, none.")
         if self.lora_rank < 1 or self.max_length < 2 or (self.projection is not None and self.projection < 1):
@@ -157,7 +160,7 @@ class TextEncoder(nn.Module):
         if config.adapter:
             self.backbone = self._adapted(self.backbone)
         self.projection = (
-            nn.Linear(self.hidden_dim, config.projection, bias=False, device=place) if config.projection else None
+            nn.Linear(self.pooled_dim, config.projection, bias=False, device=place) if config.projection else None
         )
         self.eval()
 
@@ -173,9 +176,14 @@ class TextEncoder(nn.Module):
         )
 
     @property
+    def pooled_dim(self) -> int:
+        """Dimensions of a pooled state, before the projection."""
+        return self.hidden_dim * (2 if self.config.pooling == "first_last" else 1)
+
+    @property
     def feature_dim(self) -> int:
         """Dimensions of an embedding."""
-        return self.config.projection or self.hidden_dim
+        return self.config.projection or self.pooled_dim
 
     @property
     def device(self) -> torch.device:
@@ -208,7 +216,12 @@ class TextEncoder(nn.Module):
         Returns:
             float32 [B, feature_dim].
         """
-        pooled = pool(self.hidden(input_ids, attention_mask), self._pooled(attention_mask), self.config.pooling)
+        states = self.hidden(input_ids, attention_mask)
+        if self.config.pooling == "first_last":
+            # Token embeddings are far smaller than hidden states; each token of both has the same length here.
+            both = (self.backbone.get_input_embeddings()(input_ids), states)
+            states = torch.cat([functional.rms_norm(part.float(), part.shape[-1:]) for part in both], dim=-1)
+        pooled = pool(states, self._pooled(attention_mask), self.config.pooling)
         return pooled if self.projection is None else self.projection(pooled)
 
     def _pooled(self, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -276,7 +289,8 @@ def pool(states: torch.Tensor, mask: torch.Tensor, kind: Pooling) -> torch.Tenso
     Args:
         states: [B, T, H].
         mask: bool [B, T], the tokens that count.
-        kind: `mean`; `weighted_mean`, by position among them from 1 (SGPT); `last`.
+        kind: `mean`, also of states side by side for `first_last`; `weighted_mean`, by position among them from 1
+            (SGPT); `last`.
 
     Returns:
         float32 [B, H]; 0 where no token counts.

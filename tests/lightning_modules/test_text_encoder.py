@@ -118,6 +118,24 @@ def test_pooling_is_over_the_tokens_that_count() -> None:
     assert pool(states, torch.zeros_like(mask), "mean").flatten().tolist() == [0.0, 0.0]
 
 
+def test_words_and_context_stand_side_by_side(base: Path) -> None:
+    encoder = make(base, pooling="first_last", layers=2, projection=None)
+    check_both_ways_and_padding(encoder)
+    tokens = encoder.tokenize(TEXTS[:1])
+    words = encoder.backbone.get_input_embeddings()(tokens["input_ids"])[0]
+    states = encoder.hidden(**tokens)[0]
+    parts = [part / part.square().mean(dim=1, keepdim=True).sqrt() for part in (words, states)]
+    expected = torch.cat([part.mean(dim=0) for part in parts])
+    assert encoder.feature_dim == len(expected) == 2 * encoder.hidden_dim
+    torch.testing.assert_close(encoder(**tokens)[0], expected, rtol=1e-4, atol=1e-4)
+    # The words are a bag, so that an order shows in the context alone.
+    turned = {**tokens, "input_ids": tokens["input_ids"].flip(1)}
+    half = encoder.hidden_dim
+    torch.testing.assert_close(encoder(**turned)[0, :half], expected[:half], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(encoder(**turned)[0, half:], expected[half:], atol=1e-3)
+    assert make(base, pooling="first_last", projection=4).projection.in_features == 2 * half  # type: ignore[union-attr]
+
+
 def test_a_prompt_steers_and_is_not_pooled(base: Path) -> None:
     encoder = make(base, prompt="a mass in the kidney :")
     tokens = encoder.tokenize(TEXTS[:1])
@@ -146,7 +164,7 @@ def test_the_fingerprint_changes_with_what_an_embedding_depends_on(base: Path, t
         assert make(base, **changed).fingerprint() == found
     other = make_base(tmp_path / "other", seed=5)
     fingerprints = [found, make(other).fingerprint()]
-    for change in ({"pooling": "last"}, {"max_length": 31}, {"prompt": "a mass"}, {"layers": 2}, {"projection": 4}):
+    for change in ({"pooling": "first_last"}, {"max_length": 31}, {"prompt": "a mass"}, {"layers": 2}, {"projection": 4}):
         fingerprints.append(make(base, **change).fingerprint())
     fingerprints += [make(base, bidirectional=False).fingerprint(), make(base, quantization="nf4").fingerprint()]
     with torch.no_grad():
