@@ -20,10 +20,13 @@ from lightning_modules.losses.text import (
     simcse_loss,
 )
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
+from lightning_modules.networks.text_projection import Scatter
 from tests.tiny_text import TEXTS, make_base, stir
 
 FACTS = torch.tensor([[0, 1], [1, -100], [0, 1], [0, -100], [1, 0]])
 SHARES = (slice(0, 3), slice(3, 5))
+NEGATIVE_OF = torch.tensor([0, 2, 2, 4])
+"""Which of the texts each text with one fact changed belongs to."""
 
 
 class Objective(torch.nn.Module):
@@ -45,15 +48,36 @@ class Objective(torch.nn.Module):
             return masked_token_loss(self.encoder.logits(chosen), target).loss
         first = self.encoder(**tokens)
         second = self.encoder(**self.encoder.tokenize([f"{text} No cyst ." for text in texts[share]]))
-        terms: Terms = (
-            simcse_loss(first, second)
-            if self.name == "simcse"
-            else attribute_contrast_loss(first, second, FACTS[share])
-        )
+        if self.name == "simcse":
+            terms: Terms = simcse_loss(first, second)
+        elif self.name == "attributes":
+            terms = attribute_contrast_loss(first, second, FACTS[share])
+        else:
+            negatives, owners = self.negatives(share)
+            terms = attribute_contrast_loss(first, second, FACTS[share], 0.05, negatives, owners)
         return terms.loss
 
+    def negatives(self, share: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """The texts of a share with one fact changed, more on one rank than on the other, and of which they are."""
+        owners = NEGATIVE_OF[(share.start <= NEGATIVE_OF) & (share.stop > NEGATIVE_OF)]
+        texts = [f"{TEXTS[owner % len(TEXTS)]} There is thrombus ." for owner in owners]
+        return self.encoder(**self.encoder.tokenize(texts)), owners - share.start
 
-NAMES = ("mntp", "simcse", "attributes")
+    def projection(self, share: slice) -> torch.Tensor:
+        """The projection that all ranks find together, as the quadratic form that its signs do not change."""
+        scatter = Scatter(self.encoder.hidden_dim, torch.device("cpu"))
+        self.eval()
+        with torch.no_grad():
+            texts = [*TEXTS, "Normal left kidney . No stone ."][share]
+            first, second = (
+                self.encoder(**self.encoder.tokenize([f"{t}{end}" for t in texts])) for end in ("", " No .")
+            )
+            scatter.add(first, second, *self.negatives(share))
+            found = scatter.projection(3)
+        return found.T @ found
+
+
+NAMES = ("mntp", "simcse", "attributes", "negatives")
 
 
 def gradient(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -70,6 +94,7 @@ def _rank(rank: int, port: int, folder: str) -> None:
         loss = wrapped(SHARES[rank])
         loss.backward()
         torch.save({"loss": loss.detach(), "gradient": gradient(module)}, f"{folder}/{name}-{rank}.pt")
+    torch.save(module.projection(SHARES[rank]), f"{folder}/projection-{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -92,3 +117,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
             assert part["gradient"].keys() == expected.keys()
             for key, value in expected.items():
                 torch.testing.assert_close(part["gradient"][key], value, rtol=1e-4, atol=1e-5)
+    expected_form = module.projection(slice(0, 5))
+    for rank in range(2):
+        form = torch.load(tmp_path / f"projection-{rank}.pt", weights_only=True)
+        torch.testing.assert_close(form, expected_form, rtol=1e-3, atol=1e-4 * float(expected_form.abs().max()))
