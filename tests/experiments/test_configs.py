@@ -80,7 +80,8 @@ def test_every_stage_has_a_schedule_for_every_profile() -> None:
     assert found == {f"{stage}-{profile}" for stage in ("finetune", *PARTS) for profile in PROFILES}
     for name in found:
         content = yaml.safe_load((CONFIGS / "schedule" / f"{name}.yaml").read_text())
-        assert set(content) - {"model"} == {"trainer", "optimizer", "data"}
+        assert set(content) - {"model", "text"} == {"trainer", "optimizer", "data"}
+        assert set(content.get("text", {})) <= {"projection"}
         assert set(content["data"]["init_args"]) <= {"batch_size", "samples_per_epoch", "variants"}
         assert set(content.get("model", {}).get("init_args", {})) <= {"micro_batch", "projection_batches"}
 
