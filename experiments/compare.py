@@ -14,9 +14,9 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, replacing
 from experiments.console import say
-from experiments.evaluation import caption, groups, row_name, with_interval
+from experiments.evaluation import groups, row_name, scored_caption, width_of, with_interval
 from experiments.launch import DONE, RUN_COMMAND
-from experiments.outcomes import C_INDEX, Metric, metric_of, outcomes_of
+from experiments.outcomes import ACROSS_FOLDS, FOLD, Metric, across_columns, metric_of, outcomes_of
 from experiments.point import mode_suffix
 from experiments.registry import ENCODERS, MODES, TASKS, choose
 from experiments.statistics.bootstrap import bootstrap, percentile_interval, seed_mean, two_sided_p
@@ -47,6 +47,9 @@ def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "", mode: 
         task: Downstream task.
         tag: Only runs with this TAG.
         mode: Only fine-tuned points, or only linear probes.
+
+    Raises:
+        DataError: if a point was tested in other folds than the cohort has now.
     """
     points = []
     for done in sorted((runs / f"renal/{cohort.info.name}/{task}").glob(f"*/{DONE}")):
@@ -54,8 +57,23 @@ def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "", mode: 
         # Runs of before there were modes are fine-tuned ones.
         if (point["tag"], point.get("mode", "finetune")) == (tag, mode) and point["encoder"] in ENCODERS:
             predictions = read_parquet(done.parent / PREDICTIONS)[0]
+            _check_folds(predictions, cohort, done.parent.name)
             points.append(Finished(point["encoder"], point["fraction"], point["seed"], predictions))
     return points
+
+
+def _check_folds(predictions: pd.DataFrame, cohort: Cohort, name: str) -> None:
+    """Refuse a point of an older split: its folds would be compared with others, and their replicates not paired."""
+    if FOLD not in predictions:
+        return
+    tested = _tested(predictions)[FOLD]
+    now = cohort.patients().set_index("patient_id")["fold"].reindex(tested.index)
+    moved = int((now.notna() & (now.astype("Int64") != tested.astype("Int64"))).sum())
+    if moved:
+        raise DataError(
+            f"{moved} of {len(tested)} patients of {name} were tested in another fold than the one that cohort "
+            f"{cohort.info.name} has them in now; move the run away, and run it again on this split."
+        )
 
 
 def compare(
@@ -72,7 +90,9 @@ def compare(
 
     The metric of the task (AUC, or C-index of every endpoint) is averaged over the seeds that all encoders of a
     fraction have; its interval and that of the difference to the reference are percentiles of a bootstrap over
-    patients, the same patients for every encoder and seed. The p values are corrected for all comparisons of the table.
+    patients, the same patients for every encoder and seed. In a cohort with folds patients are compared and resampled
+    within their fold, and the metric of the pooled folds stands beside. The p values are corrected for all comparisons
+    of the table.
 
     Args:
         task: Downstream task.
@@ -100,11 +120,12 @@ def compare(
     path = runs / f"renal/{cohort.info.name}/{task}" / f"comparison{mode_suffix(mode, tag)}.csv"
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
-    text = format_comparison(table, reference, metric_of(points[0].predictions))
+    metric = metric_of(points[0].predictions)
+    text = format_comparison(table, reference, metric)
     compared = int(table["p"].notna().sum())
     if compared:
         text += f"\np corrected for {compared} comparisons by {CORRECTIONS[correction][0]}; uncorrected in the table."
-    say(f"{text}\n{caption(cohort.info)}\nTable: {path.as_posix()}")
+    say(f"{text}\n{scored_caption(cohort.info, metric)}\nTable: {path.as_posix()}")
     return 0
 
 
@@ -121,8 +142,9 @@ def comparison_table(
 
     Returns:
         Columns fraction, group, endpoint (survival only), encoder, seeds, n, what is counted (positives, minority or
-        events), the metric (auroc or c_index), low, high, difference, difference_low, difference_high, p,
-        p_corrected; the difference is NaN for the reference itself and where it was not run.
+        events), the metric (auroc or c_index), low, high, across_folds, across_folds_low, across_folds_high (pooled
+        folds; only where there are folds), difference, difference_low, difference_high, p, p_corrected; the difference
+        is NaN for the reference itself and where it was not run.
     """
     rows: list[dict[str, object]] = []
     for fraction in sorted({point.fraction for point in points}):
@@ -142,20 +164,38 @@ def comparison_table(
                     found = {name: pooled_seeds(tables[name], kept, outcome.endpoint, replicates) for name in names}
                     rows += [shared | row for row in _compared(found, reference, len(seeds))]
     metric = metric_of(points[0].predictions)
-    columns = ["fraction", "group", *(["endpoint"] if metric is C_INDEX else []), "encoder", "seeds", "n", metric.count]
-    columns += [metric.name, "low", "high", "difference", "difference_low", "difference_high", "p"]
+    columns = ["fraction", "group", *(["endpoint"] if metric.survival else []), "encoder", "seeds", "n", metric.count]
+    columns += [
+        metric.name,
+        "low",
+        "high",
+        *(ACROSS_FOLDS if metric.within_folds else ()),
+        "difference",
+        "difference_low",
+        "difference_high",
+        "p",
+    ]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_corrected=CORRECTIONS[correction][1](table["p"].to_numpy(dtype=float)))
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """The metric of one encoder, averaged over seeds, and its replicates."""
+    """The metric of one encoder, averaged over seeds, and its replicates.
+
+    Args:
+        metric: The metric.
+        estimate: Its mean over seeds with the interval over patients.
+        values: Its replicates.
+        by_seed: The metric of every seed.
+        across_folds: The metric of the pooled folds; None where there are no folds.
+    """
 
     metric: Metric
     estimate: Estimate
     values: np.ndarray
     by_seed: tuple[float, ...]
+    across_folds: Estimate | None = None
 
 
 def pooled_seeds(tables: list[pd.DataFrame], patients: list[str], endpoint: str, replicates: int = 2000) -> Pooled:
@@ -166,13 +206,19 @@ def pooled_seeds(tables: list[pd.DataFrame], patients: list[str], endpoint: str,
         patients: The patients tested, in the order in which they are resampled.
         endpoint: Endpoint of a survival task; empty for others.
         replicates: Bootstrap replicates.
+
+    Returns:
+        Where there are folds, the metric within them, of patients who are resampled within them.
     """
     parts = [_tested(table).loc[patients].reset_index() for table in tables]
     outcomes = [next(found for found in outcomes_of(part) if found.endpoint == endpoint) for part in parts]
     statistics, ones = [outcome.statistic() for outcome in outcomes], np.ones((1, len(patients)), dtype=np.float32)
-    estimate, values = bootstrap(seed_mean(statistics), len(patients), replicates, events=outcomes[0].count)
+    sampled = {"patients": len(patients), "replicates": replicates, "events": outcomes[0].count}
+    estimate, values = bootstrap(seed_mean(statistics), **sampled, strata=outcomes[0].folds)
     by_seed = tuple(float(statistic(ones)[0]) for statistic in statistics)
-    return Pooled(metric_of(tables[0]), estimate, values, by_seed)
+    pooled = [statistic for outcome in outcomes if (statistic := outcome.across_folds()) is not None]
+    across = bootstrap(seed_mean(pooled), **sampled, strata=outcomes[0].folds)[0] if pooled else None
+    return Pooled(metric_of(tables[0]), estimate, values, by_seed, across)
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:
@@ -185,6 +231,7 @@ def _compared(found: dict[str, Pooled], reference: str, seeds: int) -> Iterator[
         estimate, metric = pooled.estimate, pooled.metric
         row: dict[str, object] = {"encoder": name, "seeds": seeds, "n": estimate.n, metric.count: estimate.events}
         row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+        row |= across_columns(pooled.across_folds)
         if name != reference and reference in found:
             base = found[reference]
             differences = pooled.values - base.values
@@ -196,17 +243,19 @@ def _compared(found: dict[str, Pooled], reference: str, seeds: int) -> Iterator[
 
 def format_comparison(table: pd.DataFrame, reference: str, metric: Metric) -> str:
     """The comparison as fixed-width text."""
-    title = f"{metric.title} (95 % interval)"
+    title = f"{f'{metric.title} (95 % interval)':{width_of(metric)}s}"
+    title += f"{'across folds':14s}" if metric.within_folds else ""
     counted = f"{'seeds':>6s}{'n':>5s}{metric.count_title:>10s}"
-    lines = [f"{'labels':>7s}  {'group':24s}{'encoder':12s}{counted}   {title:26s}minus {reference} (95 % interval)"]
+    lines = [f"{'labels':>7s}  {'group':24s}{'encoder':12s}{counted}   {title}minus {reference} (95 % interval)"]
     for row in table.to_dict("records"):
         gain = ""
         if np.isfinite(row["difference"]):
             interval = f"({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
             gain = f"{row['difference']:+.3f} {interval}, p {row['p_corrected']:.3f}"
-        value = with_interval(row[metric.name], row["low"], row["high"])
+        value = f"{with_interval(row[metric.name], row['low'], row['high']):{width_of(metric)}s}"
+        value += f"{row[ACROSS_FOLDS[0]]:<14.3f}" if metric.within_folds else ""
         lines.append(
             f"{row['fraction']:7.0%}  {row_name(row):24s}{row['encoder']:12s}{row['seeds']:6d}{row['n']:5d}"
-            f"{row[metric.count]:10d}   {value:26s}{gain}".rstrip()
+            f"{row[metric.count]:10d}   {value}{gain}".rstrip()
         )
     return "\n".join(lines)

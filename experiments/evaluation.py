@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.cohort import CohortInfo
-from experiments.outcomes import Metric, metric_of, outcomes_of
+from experiments.outcomes import ACROSS_FOLDS, Metric, across_columns, metric_of, outcomes_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Group:
 def groups(predictions: pd.DataFrame) -> Iterator[Group]:
     """The groups that are reported: the internal test, every external centre, all external centres together.
 
-    Predictions of folds (role internal, one row per patient from the fold that tested it) form one group.
+    Predictions of folds (role internal, one row per patient from the fold that tested it) form one group, whose metric
+    is within folds.
 
     Args:
         predictions: Columns role, center, part, target and the scores; only part `test` is used.
@@ -33,7 +34,7 @@ def groups(predictions: pd.DataFrame) -> Iterator[Group]:
     folds = "fold" in tested
     internal = tested[tested["role"] == "internal"]
     if not internal.empty:
-        yield Group("pooled out-of-fold" if folds else "internal test", "folds" if folds else "internal", internal)
+        yield Group("out-of-fold" if folds else "internal test", "folds" if folds else "internal", internal)
     external = tested[tested["role"] == "external"]
     for center, rows in external.groupby("center", sort=True):
         yield Group(f"external {center}", "external", rows)
@@ -48,7 +49,8 @@ def results_table(predictions: pd.DataFrame) -> pd.DataFrame:
         Columns group, kind, n, then of two classes positives, auroc; of more minority (patients outside the largest
         class), auroc (macro one-vs-rest), kappa (quadratic), kappa_low, kappa_high; of a survival task endpoint,
         events, c_index (Harrell), one row per group and endpoint, that which was trained on first. low and high are
-        the 95 % interval of the metric. NaN where a metric is not defined.
+        the 95 % interval of the metric. NaN where a metric is not defined. Where there are folds the metric is within
+        them, and across_folds, across_folds_low, across_folds_high are that of the pooled folds.
     """
     metric = metric_of(predictions)
     rows = []
@@ -59,6 +61,7 @@ def results_table(predictions: pd.DataFrame) -> pd.DataFrame:
             row |= {"endpoint": outcome.endpoint} if outcome.endpoint else {}
             row |= {"n": len(outcome.rows), metric.count: outcome.count}
             row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+            row |= across_columns(outcome.across_estimate())
             kappa = outcome.kappa()
             if kappa is not None:
                 row |= {"kappa": kappa.value, "kappa_low": kappa.low, "kappa_high": kappa.high}
@@ -76,12 +79,22 @@ def caption(info: CohortInfo) -> str:
     return " ".join(parts)
 
 
+def scored_caption(info: CohortInfo, metric: Metric) -> str:
+    """What must be said beside a metric: the caption of the cohort, and how folds were scored."""
+    return " ".join(part for part in (caption(info), metric.remark) if part)
+
+
 def with_interval(value: float, low: float, high: float) -> str:
     """A number with its 95 % interval as text."""
     if np.isnan(value):
         return "not defined"
     interval = "interval not defined" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
     return f"{value:.3f} ({interval})"
+
+
+def width_of(metric: Metric) -> int:
+    """Width of the column of a metric in fixed-width text."""
+    return max(26, len(metric.title) + 17)
 
 
 def row_name(row: Mapping[Hashable, object]) -> str:
@@ -91,11 +104,14 @@ def row_name(row: Mapping[Hashable, object]) -> str:
 
 def format_table(table: pd.DataFrame, metric: Metric) -> str:
     """The results as fixed-width text."""
-    kappa = "   kappa (95 % interval)" if "kappa" in table else ""
+    more = {"kappa": ("kappa", "kappa_low", "kappa_high"), "across folds, pooled": ACROSS_FOLDS}
+    more = {name: columns for name, columns in more.items() if columns[0] in table}
     title = f"{metric.title} (95 % interval)"
-    lines = [f"{'':24s}{'n':>6s}{metric.count_title:>11s}   {title:26s}{kappa}"]
+    lines = [f"{'':24s}{'n':>6s}{metric.count_title:>11s}   {title:{width_of(metric)}s}"]
+    lines[0] = (lines[0] + "".join(f"   {name:26s}" for name in more)).rstrip()
     for row in table.to_dict("records"):
         value = with_interval(row[metric.name], row["low"], row["high"])
-        extra = f"   {with_interval(row['kappa'], row['kappa_low'], row['kappa_high'])}" if kappa else ""
-        lines.append(f"{row_name(row):24s}{row['n']:6d}{row[metric.count]:11d}   {value:26s}{extra}".rstrip())
+        extra = "".join(f"   {with_interval(*(row[name] for name in columns)):26s}" for columns in more.values())
+        counted = f"{row['n']:6d}{row[metric.count]:11d}"
+        lines.append(f"{row_name(row):24s}{counted}   {value:{width_of(metric)}s}{extra}".rstrip())
     return "\n".join(lines)

@@ -17,9 +17,9 @@ from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
 from experiments.console import is_main_rank, say
 from experiments.encoders import folds_of
-from experiments.evaluation import caption, format_table, with_interval
+from experiments.evaluation import format_table, results_table, scored_caption, with_interval
 from experiments.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
-from experiments.outcomes import RISK, metric_of
+from experiments.outcomes import ACROSS_FOLDS, RISK, metric_of
 from experiments.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.result_figures import write_results
@@ -32,7 +32,7 @@ Runner = Callable[[Launch], MLFlowLogger]
 
 
 def finetune(point: Point, report: bool = True) -> pd.DataFrame:
-    """Train and test one point; on a cohort with folds, one run per fold and the pooled predictions.
+    """Train and test one point; on a cohort with folds, one run per fold, and a metric within folds.
 
     A finished point is reported and not run again; an interrupted one goes on from its last checkpoint.
 
@@ -58,7 +58,7 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
     folder, folds = point.folder(cohort), folds_of(cohort)
     launches = [point.launch(cohort, fold) for fold in folds]
     if (folder / DONE).is_file() and all(check_finished(launch) for launch in launches):
-        table = pd.read_csv(folder / "results.csv")
+        table = results_table(_predictions(folder))
         if report:
             say(f"{point.name} is finished already; its results:")
             _report(table, cohort, folder)
@@ -161,7 +161,8 @@ def _run_folds(
 def centred(predictions: pd.DataFrame) -> pd.DataFrame:
     """Predictions of one fold with risks relative to the mean of its validation patients.
 
-    The partial likelihood leaves the level of a log-risk open, so risks of two models cannot be pooled as they are.
+    The partial likelihood leaves the level of a log-risk open, so risks of two models cannot be pooled as they are; nor
+    are they fully comparable afterwards, since their spread differs too, so that the metric is within folds.
     """
     validated = predictions["part"] == "val"
     if RISK not in predictions or not validated.any():
@@ -185,11 +186,12 @@ def _finish(
         # The endpoint that was trained on is the task's own metric; the others carry their name.
         other = f"_{row['endpoint']}" if row.get("endpoint", "") != trained else ""
         group = str(row["group"]).replace(" ", "_")
-        for name in (metric.name, "low", "high", "n", metric.count, *(["kappa"] if "kappa" in row else [])):
+        more = [name for name in ("kappa", ACROSS_FOLDS[0]) if name in row]
+        for name in (metric.name, "low", "high", "n", metric.count, *more):
             if np.isfinite(row[name]):
                 metrics[f"{name}{other}/{group}"] = float(row[name])
     log_metrics(client, str(run_id), metrics)
-    client.set_tag(run_id, "note", caption(cohort.info))
+    client.set_tag(run_id, "note", scored_caption(cohort.info, metric))
     for path in (folder / "results.csv", *figures, folder / PREDICTIONS):
         client.log_artifact(run_id, str(path))
     client.set_terminated(run_id)
@@ -200,4 +202,4 @@ def _finish(
 @rank_zero_only
 def _report(table: pd.DataFrame, cohort: Cohort, folder: Path) -> None:
     metric = metric_of(_predictions(folder))
-    say(f"{format_table(table, metric)}\n{caption(cohort.info)}\nFolder: {folder.as_posix()}")
+    say(f"{format_table(table, metric)}\n{scored_caption(cohort.info, metric)}\nFolder: {folder.as_posix()}")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from experiments.statistics.agreement import quadratic_kappa
-from experiments.statistics.bootstrap import Statistic, bootstrap, macro_auroc, macro_auroc_bootstrap
+from experiments.statistics.bootstrap import Statistic, auroc_of, bootstrap, macro_auroc, macro_auroc_bootstrap
 from experiments.statistics.concordance import c_index, harrell
-from experiments.statistics.discrimination import auroc_delong
 from experiments.statistics.estimate import Estimate
 
 RISK = "risk"
+FOLD = "fold"
+"""Column of the fold that tested a patient, where a cohort is evaluated in folds."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,35 @@ class Metric:
         title: What it is called in text.
         count: Column of what is counted beside n.
         count_title: What that is called in text.
+        within_folds: Only patients of the same fold are compared with each other.
     """
 
     name: str
     title: str
     count: str
     count_title: str
+    within_folds: bool = False
+
+    @property
+    def survival(self) -> bool:
+        """Whether it is the metric of a survival task."""
+        return self.name == "c_index"
+
+    @property
+    def remark(self) -> str:
+        """What must be said beside a metric of folds; empty for others."""
+        return WITHIN_FOLDS if self.within_folds else ""
 
 
 AUROC = Metric("auroc", "AUC", "positives", "positives")
 MACRO_AUROC = Metric("auroc", "macro AUC", "minority", "minority")
 C_INDEX = Metric("c_index", "C-index", "events", "events")
+WITHIN_FOLDS = (
+    "AUC and C-index compare patients of the same fold, weighted by pairs; across folds, pooled, scores of different "
+    "models are compared, which biases both downwards."
+)
+ACROSS_FOLDS = ("across_folds", "across_folds_low", "across_folds_high")
+"""Columns of the pooled metric of folds, with its interval, beside that within folds."""
 
 
 def score_columns(predictions: pd.DataFrame) -> list[str]:
@@ -51,10 +70,21 @@ def endpoints_of(predictions: pd.DataFrame) -> list[str]:
 
 def metric_of(predictions: pd.DataFrame) -> Metric:
     """The metric of the task that was predicted: Harrell's C-index of a survival task; the AUC of two classes, counting
-    the positive ones; the macro one-vs-rest AUC of more, counting the patients outside the largest class."""
-    if RISK in predictions:
-        return C_INDEX
-    return AUROC if len(score_columns(predictions)) == 2 else MACRO_AUROC
+    the positive ones; the macro one-vs-rest AUC of more, counting the patients outside the largest class.
+
+    Out-of-fold predictions are scored within folds: those of different folds come from different models, which are not
+    on one scale. Pooling them is a test of models that nobody has (Forman and Scholz, SIGKDD Explorations 2010) and
+    biased downwards, the more so the fewer patients a class has (Airola et al., Computational Statistics and Data
+    Analysis 2011), so that it stands beside the metric and is not the metric.
+    """
+    classes = AUROC if len(score_columns(predictions)) == 2 else MACRO_AUROC
+    metric = C_INDEX if RISK in predictions else classes
+    return replace(metric, title=f"{metric.title} within folds", within_folds=True) if FOLD in predictions else metric
+
+
+def across_columns(estimate: Estimate | None) -> dict[str, float]:
+    """The pooled metric of folds as columns of a table; none where there are no folds."""
+    return {} if estimate is None else dict(zip(ACROSS_FOLDS, estimate[:3], strict=True))
 
 
 @dataclass(frozen=True)
@@ -90,27 +120,49 @@ class Outcome:
             return int((self.target == 1).sum())
         return int(len(self.target) - np.bincount(self.target, minlength=1).max())
 
+    @property
+    def folds(self) -> np.ndarray | None:
+        """Fold that tested each patient [N]; None where there are no folds."""
+        return self.rows[FOLD].to_numpy(dtype=int) if FOLD in self.rows else None
+
     def statistic(self) -> Statistic:
-        """The metric as a statistic of weighted patients, for a bootstrap."""
+        """The metric as a statistic of weighted patients, for a bootstrap; within folds where there are some."""
+        return self._statistic(self.folds)
+
+    def across_folds(self) -> Statistic | None:
+        """The metric of the pooled folds as a statistic; None where there are no folds."""
+        return None if self.folds is None else self._statistic(None)
+
+    def _statistic(self, folds: np.ndarray | None) -> Statistic:
         target, scores = self.target, self.scores
         if self.endpoint:
-            return harrell(self.months, target, scores)
-        return lambda weights: macro_auroc(target, scores, weights)
+            return harrell(self.months, target, scores, folds)
+        return lambda weights: macro_auroc(target, scores, weights, folds)
 
     def estimate(self) -> Estimate:
-        """The metric with its 95 % interval: DeLong's for two classes, else by bootstrap over patients."""
+        """The metric with its 95 % interval: DeLong's for two classes, else by bootstrap over patients.
+
+        Where there are folds the metric is within them, and the bootstrap too.
+        """
         if self.endpoint:
-            return c_index(self.statistic(), self.target)
-        if self.scores.shape[1] == 2:
-            return auroc_delong(self.target, self.scores[:, 1])
-        return macro_auroc_bootstrap(self.target, self.scores)
+            return c_index(self.statistic(), self.target, strata=self.folds)
+        if self.scores.shape[1] > 2:
+            return macro_auroc_bootstrap(self.target, self.scores, strata=self.folds)
+        return auroc_of(self.target, self.scores[:, 1], self.folds)
+
+    def across_estimate(self) -> Estimate | None:
+        """The metric of the pooled folds with its 95 % interval; None where there are no folds."""
+        statistic = self.across_folds()
+        if statistic is None:
+            return None
+        return bootstrap(statistic, len(self.target), events=self.count, strata=self.folds)[0]
 
     def kappa(self) -> Estimate | None:
         """Quadratic kappa of three or more classes with its interval; None for other tasks."""
         if self.endpoint or self.scores.shape[1] < 3:
             return None
         statistic = quadratic_kappa(self.target, self.scores.argmax(axis=1), self.scores.shape[1])
-        return bootstrap(statistic, len(self.target))[0]
+        return bootstrap(statistic, len(self.target), strata=self.folds)[0]
 
 
 def outcomes_of(rows: pd.DataFrame) -> Iterator[Outcome]:

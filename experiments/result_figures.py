@@ -10,8 +10,8 @@ import pandas as pd
 from datamodules.cohort import CohortInfo
 from datamodules.files import replacing
 from experiments.console import say
-from experiments.evaluation import Group, caption, groups, results_table
-from experiments.outcomes import C_INDEX, RISK, metric_of, outcomes_of, score_columns
+from experiments.evaluation import Group, groups, results_table, scored_caption
+from experiments.outcomes import FOLD, RISK, metric_of, outcomes_of, score_columns
 from experiments.plots.classification import roc_plot
 from experiments.plots.style import save, words
 from experiments.plots.survival import kaplan_meier_plot
@@ -37,15 +37,17 @@ def write_results(
     table = results_table(predictions)
     with replacing(folder / "results.csv") as temporary:
         table.to_csv(temporary, index=False)
-    draw = _draw_survival if metric_of(predictions) is C_INDEX else _draw_classes
-    return table, draw(folder, predictions, title, caption(info))
+    metric = metric_of(predictions)
+    draw = _draw_survival if metric.survival else _draw_classes
+    return table, draw(folder, predictions, title, scored_caption(info, metric))
 
 
 def _draw_classes(folder: Path, predictions: pd.DataFrame, title: str, note: str) -> list[Path]:
     """One curve per group; of three or more classes each against the rest, in the pooled groups alone."""
     columns = score_columns(predictions)
-    curves = {}
+    curves, folds = {}, {}
     for group in groups(predictions):
+        own = group.rows[FOLD].to_numpy(dtype=int) if FOLD in group.rows else None
         target = group.rows["target"].to_numpy(dtype=int)
         if len(columns) == 2:
             curves[group.name] = (target == 1, group.rows[columns[1]].to_numpy(dtype=float))
@@ -53,7 +55,8 @@ def _draw_classes(folder: Path, predictions: pd.DataFrame, title: str, note: str
             for number, column in enumerate(columns):
                 name = f"{group.name}, {column.removeprefix('score_')} against the rest"
                 curves[name] = (target == number, group.rows[column].to_numpy(dtype=float))
-    save(roc_plot(curves, title, note), folder / "roc.png")
+        folds |= dict.fromkeys(curves, own) if own is not None else {}
+    save(roc_plot(curves, title, note, folds=folds), folder / "roc.png")
     return [folder / "roc.png"]
 
 

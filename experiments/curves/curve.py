@@ -20,7 +20,7 @@ from experiments.curves.figure import curve_figure
 from experiments.curves.points import run_points
 from experiments.curves.results import Curve, Skipped, collect, curve_table, format_curve, reached_table, zero_shot_rows
 from experiments.encoders import exported_encoder, folds_of
-from experiments.evaluation import caption
+from experiments.evaluation import scored_caption
 from experiments.finetune import curve_run
 from experiments.launcher import check_launcher
 from experiments.locks import held
@@ -201,7 +201,7 @@ def _publish(plan: Curve, cohort: Cohort) -> None:
     for path, frame in zip(paths, (table, reached), strict=False):
         with replacing(path) as temporary:
             frame.to_csv(temporary, index=False)
-    note = " ".join([caption(cohort.info), *(f"Skipped: {skipped.short}" for skipped in plan.skipped)])
+    note = " ".join([scored_caption(cohort.info, metric), *(f"Skipped: {skipped.short}" for skipped in plan.skipped)])
     note += f" {len(plan.failed)} points failed and are left out." if plan.failed else ""
     how = "linear probe" if first.mode == "probe" else "fine-tuned"
     save(curve_figure(table, metric, plan.labels, f"{TASKS[first.task].title}, {how}", note), paths[2])

@@ -12,8 +12,8 @@ from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.files import read_parquet
 from experiments.compare import REPORTED, Pooled, pooled_seeds
-from experiments.evaluation import groups, row_name, with_interval
-from experiments.outcomes import C_INDEX, Metric, outcomes_of
+from experiments.evaluation import groups, row_name, width_of, with_interval
+from experiments.outcomes import ACROSS_FOLDS, Metric, across_columns, outcomes_of
 from experiments.point import Point
 from experiments.registry import ENCODERS
 from experiments.statistics.data_efficiency import smallest_fraction
@@ -142,8 +142,9 @@ def curve_table(plan: Curve, cells: list[Cell], zero_shot: list[dict[str, object
     Returns:
         Columns encoder, fraction, labels (training patients), group, kind, endpoint (survival only), seeds, n, what is
         counted (positives, minority or events), metric, value (mean over seeds), spread (standard deviation over seeds,
-        NaN of one), low, high (95 % interval over patients), note. What was skipped has a row with the reason in note
-        and no value.
+        NaN of one), low, high (95 % interval over patients), across_folds, across_folds_low, across_folds_high (pooled
+        folds; only where there are folds, value being within them), note. What was skipped has a row with the reason in
+        note and no value.
     """
     metric = cells[0].pooled.metric
     rows: list[dict[str, object]] = []
@@ -153,6 +154,7 @@ def curve_table(plan: Curve, cells: list[Cell], zero_shot: list[dict[str, object
         row |= {"labels": plan.labels[cell.fraction], "group": cell.group, "kind": cell.kind, "endpoint": cell.endpoint}
         row |= {"seeds": len(seeds), "n": estimate.n, metric.count: estimate.events, "metric": metric.name}
         row |= {"value": estimate.value, "spread": np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan}
+        row |= across_columns(cell.pooled.across_folds)
         rows.append(row | {"low": estimate.low, "high": estimate.high, "note": ""})
     rows += zero_shot
     rows += [{"encoder": entry.encoder, "fraction": entry.fraction, "note": entry.words} for entry in plan.skipped]
@@ -160,8 +162,9 @@ def curve_table(plan: Curve, cells: list[Cell], zero_shot: list[dict[str, object
         if point.name in plan.failed:
             note = f"{point.name} failed: {plan.failed[point.name]}"
             rows.append({"encoder": point.encoder, "fraction": point.fraction, "note": note})
-    columns = ["encoder", "fraction", "labels", "group", "kind", *(["endpoint"] if metric is C_INDEX else []), "seeds"]
-    columns += ["n", metric.count, "metric", "value", "spread", "low", "high", "note"]
+    columns = ["encoder", "fraction", "labels", "group", "kind", *(["endpoint"] if metric.survival else []), "seeds"]
+    columns += ["n", metric.count, "metric", "value", "spread", "low", "high"]
+    columns += [*(ACROSS_FOLDS if metric.within_folds else ()), "note"]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype({"seeds": "Int64", "n": "Int64", metric.count: "Int64"})
 
@@ -209,9 +212,10 @@ def _value(pooled: Pooled | None) -> float:
 
 def format_curve(table: pd.DataFrame, metric: Metric) -> str:
     """The pooled groups of the curve as fixed-width text."""
-    title = f"{metric.title} (95 % interval)"
+    title = f"{f'{metric.title} (95 % interval)':{width_of(metric)}s}"
+    title += f"{'across folds':14s}" if metric.within_folds else ""
     counted = f"{'seeds':>6s}{'n':>5s}{metric.count_title:>10s}"
-    lines = [f"{'encoder':12s}{'labels':>14s}  {'group':24s}{counted}   {title:26s}SD over seeds"]
+    lines = [f"{'encoder':12s}{'labels':>14s}  {'group':24s}{counted}   {title}SD over seeds"]
     shown = table[table["kind"].isin(REPORTED)]
     for row in shown.to_dict("records"):
         lines.append(_line(row, metric))
@@ -220,11 +224,15 @@ def format_curve(table: pd.DataFrame, metric: Metric) -> str:
 
 def _line(row: Mapping[Hashable, object], metric: Metric) -> str:
     value = with_interval(float(row["value"]), float(row["low"]), float(row["high"]))  # type: ignore[arg-type]
+    value = f"{value:{width_of(metric)}s}"
+    if metric.within_folds:
+        pooled = float(row[ACROSS_FOLDS[0]])  # type: ignore[arg-type]
+        value += f"{'-' if np.isnan(pooled) else f'{pooled:.3f}':14s}"
     spread = "" if pd.isna(row["spread"]) else f"{row['spread']:.3f}"  # type: ignore[call-overload]
     count = "-" if pd.isna(row[metric.count]) else row[metric.count]  # type: ignore[call-overload]
     labels = f"{row['fraction']:.3g} ({row['labels']:.0f})"
     named = {key: found for key, found in row.items() if key != "endpoint" or isinstance(found, str)}
     return (
         f"{row['encoder']:12s}{labels:>14s}  {row_name(named):24s}{row['seeds']:6d}{row['n']:5d}{count:>10}   "
-        f"{value:26s}{spread}"
+        f"{value}{spread}"
     ).rstrip()

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
 from experiments.plots.style import color, counts, legend, new_figure, words
+from experiments.statistics.bootstrap import auroc_of
 from experiments.statistics.calibration import calibration_curve, calibration_intercept, calibration_slope
-from experiments.statistics.discrimination import auroc_delong
+from experiments.statistics.discrimination import mean_roc
 from experiments.statistics.operating_point import OperatingPoint
 
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -25,8 +25,12 @@ def roc_plot(
     note: str = "",
     points: Mapping[str, OperatingPoint] | None = None,
     styles: Sequence[Mapping[str, Any]] | None = None,
+    folds: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
     """ROC curves with AUC and DeLong's interval; what lacks a class is named and not drawn.
+
+    Of patients of several folds the curve is the mean of those of the folds, and the area that within folds with its
+    bootstrap interval.
 
     Args:
         predictions: Targets and scores by name.
@@ -34,15 +38,17 @@ def roc_plot(
         note: What must be said beside the result.
         points: Operating points by the same names, marked on their curves.
         styles: Colour, stroke and width of the lines in the order of the names; colours by place where left out.
+        folds: Fold of each patient [N] by the same names, where scores of different folds are of different models.
     """
     lines = styles or [{"color": color(number), "linewidth": 1.8} for number in range(len(predictions))]
     figure = new_figure(5.2, 5.9, title, note)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for number, (name, (target, score)) in enumerate(predictions.items()):
-        area = auroc_delong(target, score)
+        own = (folds or {}).get(name)
+        area = auroc_of(target, score, own)
         label = f"{name}: {words(area)}, {counts(area, 'positive')}"
-        rate, sensitivity, _ = ([], [], []) if np.isnan(area.value) else roc_curve(target, score)
+        rate, sensitivity = ([], []) if np.isnan(area.value) else mean_roc(target, score, own)
         axes.plot(rate, sensitivity, label=label, **lines[number])
         if points and name in points:
             reached = points[name].estimates
@@ -50,7 +56,7 @@ def roc_plot(
             axes.plot(*place, "o", color=lines[number]["color"], markeredgecolor="white", markersize=8)
     axes.set(xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal", xlim=(-0.005, 1.005), ylim=(-0.005, 1.005))
     mark = "; dots: threshold chosen on validation" if points else ""
-    legend(axes, f"AUC [95 % interval]{mark}")
+    legend(axes, f"AUC{' within folds' if folds else ''} [95 % interval]{mark}")
     return figure
 
 

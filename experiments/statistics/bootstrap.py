@@ -1,10 +1,4 @@
-"""Bootstrap over patients, vectorised: every replicate is a row of weights, nothing is resorted.
-
-Patients of a cohort in folds are scored by different models, whose scores have no common level, so that comparing them
-across folds biases an AUC or C-index downwards (Forman and Scholz, SIGKDD Explorations 2010; Airola et al.,
-Computational Statistics and Data Analysis 2011). Given the folds as `strata`, pairs are compared within a fold alone,
-which weighs the folds by their comparable pairs, and patients are resampled within their fold.
-"""
+"""Bootstrap over patients, vectorised: every replicate is a row of weights, nothing is resorted."""
 
 from __future__ import annotations
 
@@ -14,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 
 from datamodules.errors import DataError
-from experiments.statistics.discrimination import Difference
+from experiments.statistics.discrimination import Difference, auroc_delong
 from experiments.statistics.estimate import Estimate, binary_arrays
+from experiments.statistics.strata import strata_key, strata_members
 
 _AT_ONCE = 1 << 24  # weights that a statistic is given at a time; bounds its working memory to some 0.5 GB
 _CACHED = 1 << 18  # weights of a block of replicates; what is worked on at a time stays in the processor's cache
@@ -45,25 +40,6 @@ def patient_weights(
         weights[:, members] = drawn
     weights.flags.writeable = False
     return weights
-
-
-def strata_members(strata: np.ndarray | None, patients: int) -> list[np.ndarray]:
-    """Positions of the patients of every stratum, in rising order of the strata; of all where there are none.
-
-    Raises:
-        DataError: if there is not one stratum a patient.
-    """
-    if strata is None:
-        return [np.arange(patients)]
-    strata = np.asarray(strata)
-    if strata.shape != (patients,):
-        raise DataError(f"Strata {strata.shape} of {patients} patients were found; expected one each a patient.")
-    return [np.flatnonzero(strata == name) for name in np.unique(strata)]
-
-
-def strata_key(strata: np.ndarray | None) -> tuple[int, ...] | None:
-    """The strata in the form that `patient_weights` keeps its last draw by."""
-    return None if strata is None else tuple(np.unique(strata, return_inverse=True)[1].tolist())
 
 
 def weighted_auroc(
@@ -275,6 +251,15 @@ def auroc_bootstrap(
     labels, score = binary_arrays(target, score)
     statistic = lambda weights: weighted_auroc(labels, score, weights, strata)  # noqa: E731
     return bootstrap(statistic, len(labels), replicates, seed, int(labels.sum()), strata)[0]
+
+
+def auroc_of(target: np.ndarray, score: np.ndarray, strata: np.ndarray | None = None) -> Estimate:
+    """AUC with DeLong's interval; within strata, where they are given, with that of a bootstrap within them.
+
+    Raises:
+        DataError: as of `auroc_bootstrap`.
+    """
+    return auroc_delong(target, score) if strata is None else auroc_bootstrap(target, score, strata=strata)
 
 
 def macro_auroc_bootstrap(

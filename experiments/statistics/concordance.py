@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import Statistic, bootstrap, strata_members
+from experiments.statistics.bootstrap import Statistic, bootstrap
 from experiments.statistics.estimate import Estimate, survival_arrays, undefined
+from experiments.statistics.strata import strata_members
 from experiments.statistics.weighted_survival import (
     FollowUp,
     Ordering,

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm, rankdata
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
+from datamodules.errors import DataError
 from experiments.statistics.estimate import Estimate, binary_arrays, undefined
+from experiments.statistics.strata import strata_members
 
 
 class Difference(NamedTuple):
@@ -66,6 +68,52 @@ def auroc_delong(target: np.ndarray, score: np.ndarray, level: float = 0.95) -> 
     above, below = delong_components(target, score)
     spread = norm.ppf(0.5 + level / 2) * np.sqrt(above.var(ddof=1) / positives + below.var(ddof=1) / (n - positives))
     return Estimate(value, max(0.0, value - float(spread)), min(1.0, value + float(spread)), n, positives)
+
+
+def mean_roc(target: np.ndarray, score: np.ndarray, strata: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """ROC curve; of several strata the vertical mean of theirs, weighted by pairs (Fawcett, 2006, section 8.2).
+
+    The area under it is `weighted_auroc` of the same strata. A stratum without patients of both classes has no curve
+    and no pairs.
+
+    Args:
+        target: 0 or 1, or bool [N].
+        score: Higher means positive [N].
+        strata: Stratum of each patient [N], such as the fold whose model scored it.
+
+    Returns:
+        1 - specificity and sensitivity [T], both rising from 0 to 1.
+
+    Raises:
+        DataError: as of `binary_arrays`; if no stratum has both classes.
+    """
+    target, score = binary_arrays(target, score)
+    curves, pairs = [], []
+    for members in strata_members(strata, len(target)):
+        ups = int(target[members].sum())
+        if 0 < ups < len(members):
+            curves.append(roc_curve(target[members], score[members], drop_intermediate=False)[:2])
+            pairs.append(ups * (len(members) - ups))
+    if not curves:
+        raise DataError(f"No ROC curve of {len(target)} patients: no stratum has both classes; expected one at least.")
+    grid = np.unique(np.concatenate([rate for rate, _ in curves]))
+    # Curves rise in steps: each point of the grid has what is reached before and after its step.
+    ends = np.array([_ends_at(grid, *curve) for curve in curves])
+    mean = np.average(ends, axis=0, weights=pairs)
+    return np.repeat(grid, 2), mean.T.ravel()
+
+
+def _ends_at(grid: np.ndarray, rate: np.ndarray, sensitivity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sensitivity of one curve before and after its step at each point of a grid that holds all of its rates."""
+    known, first = np.unique(rate, return_index=True)
+    last = np.append(first[1:], len(rate)) - 1
+    low, high = sensitivity[first], sensitivity[last]
+    left = np.searchsorted(known, grid, side="right") - 1
+    right = np.minimum(left + 1, len(known) - 1)
+    width = np.where(right > left, known[right] - known[left], 1.0)
+    between = high[left] + (grid - known[left]) / width * (low[right] - high[left])
+    on = known[left] == grid
+    return np.where(on, low[left], between), np.where(on, high[left], between)
 
 
 def delong_test(target: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Difference:

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluation import Group
-from experiments.outcomes import outcomes_of, score_columns
+from experiments.outcomes import FOLD, outcomes_of, score_columns
 from experiments.plots.classification import calibration_plot, decision_plot, roc_plot
 from experiments.plots.encoders import encoder_line
 from experiments.registry import ENCODERS, TASKS
+from experiments.statistics.bootstrap import auroc_of
 from experiments.statistics.calibration import calibration_summary
 from experiments.statistics.decision import decision_curve
-from experiments.statistics.discrimination import auroc_delong
 from experiments.statistics.estimate import Estimate, estimates_table
 from experiments.statistics.operating_point import OperatingPoint, operating_point, youden_threshold
 from experiments.study.page import Block, Gallery, Picture, Row, Section, Table, Text
@@ -62,13 +62,16 @@ def _roc_blocks(series: Series, note: str) -> list[Block]:
             marks = {ENCODERS[name].title: found[group.name] for name, found in reached.items() if group.name in found}
             lines = [encoder_line(name) for name in scores]
             title = f"{TASKS[series.task].title}: {group.name}{against}"
-            figure = roc_plot(titled, title, note, marks or None, lines)
-            areas = "; ".join(f"{name} {interval(auroc_delong(*value))}" for name, value in titled.items())
+            own = group.rows[FOLD].to_numpy(dtype=int) if FOLD in group.rows else None
+            folds = None if own is None else dict.fromkeys(titled, own)
+            figure = roc_plot(titled, title, note, marks or None, lines, folds)
+            found = {name: auroc_of(*value, own) for name, value in titled.items()}
+            areas = "; ".join(f"{name} {interval(area)}" for name, area in found.items())
             pictures.append(
                 Picture(
                     f"roc-{series.key}-{group.name}-{place}",
                     figure,
-                    f"ROC curves, {group.name}{against}. AUC with DeLong's interval. {seed_words(series)}",
+                    f"ROC curves, {group.name}{against}. {_AREA[own is not None]} {seed_words(series)}",
                     f"ROC curves of {len(scores)} encoders. AUC (95 % CI): {areas}.",
                 )
             )
@@ -78,6 +81,11 @@ def _roc_blocks(series: Series, note: str) -> list[Block]:
     return blocks
 
 
+_AREA = {
+    False: "AUC with DeLong's interval.",
+    True: "Mean of the curves of the folds, weighted by pairs, and AUC within folds with its bootstrap interval; the "
+    "dots are of all folds together, each at its own threshold.",
+}
 _NO_VALIDATION = (
     "Sensitivity and specificity are not given: the predictions hold no validation patients of both classes, on whom a "
     "threshold could be chosen."

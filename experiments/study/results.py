@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.compare import REPORTED
 from experiments.curves.results import Cell
-from experiments.outcomes import C_INDEX, Metric
+from experiments.outcomes import ACROSS_FOLDS, Metric, across_columns
 from experiments.registry import ENCODERS
 from experiments.statistics.bootstrap import percentile_interval, two_sided_p
 from experiments.statistics.estimate import Estimate
@@ -30,8 +30,9 @@ def results_frame(cells: Sequence[Cell], fraction: float) -> pd.DataFrame:
         fraction: The share of the labels.
 
     Returns:
-        Columns group, kind, endpoint, encoder, seeds, n, what is counted, the metric, low, high, baseline (the best),
-        difference, difference_low, difference_high, p, p_holm, gain (relative), gain_low, gain_high.
+        Columns group, kind, endpoint, encoder, seeds, n, what is counted, the metric, low, high, across_folds,
+        across_folds_low, across_folds_high (pooled folds; only where there are folds), baseline (the best), difference,
+        difference_low, difference_high, p, p_holm, gain (relative), gain_low, gain_high.
     """
     shown = [cell for cell in cells if cell.fraction == fraction]
     rows = []
@@ -55,6 +56,7 @@ def _row(cell: Cell, best: Cell | None) -> dict[str, object]:
     }
     row |= {"seeds": len(cell.pooled.by_seed), "n": estimate.n, metric.count: estimate.events}
     row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+    row |= across_columns(cell.pooled.across_folds)
     row["baseline"] = "" if best is None else best.encoder
     row |= dict.fromkeys(("difference", "difference_low", "difference_high", "p"), np.nan)
     row |= dict.fromkeys(("gain", "gain_low", "gain_high"), np.nan)
@@ -76,8 +78,9 @@ def _row(cell: Cell, best: Cell | None) -> dict[str, object]:
 def results_table_of(series: Series, frame: pd.DataFrame) -> Table:
     """The results as a table of the report."""
     metric = series.metric
-    title = f"{'Harrell C-index' if metric is C_INDEX else capital(metric.title)} (95 % CI)"
-    header = ("Encoder", "n", capital(metric.count_title), title, "Minus best baseline (95 % CI)", "p", "p, Holm")
+    title = f"{'Harrell ' if metric.survival else ''}{metric.title} (95 % CI)"
+    pooled = ("Across folds, pooled (95 % CI)",) if metric.within_folds else ()
+    header = ("Encoder", "n", capital(metric.count_title), capital(title), *pooled, "Minus best baseline (95 % CI)")
     rows = []
     for _, own in frame.groupby(["group", "endpoint"], sort=False):
         first = own.iloc[0]
@@ -93,12 +96,14 @@ def results_table_of(series: Series, frame: pd.DataFrame) -> Table:
         "the same for all encoders. Relative gain: metric over that of the best baseline, minus 1. "
         + (f"Holm's correction is over the {plural(tests, 'test')} of this table." if tests else "Nothing was tested.")
     )
+    if metric.within_folds:
+        note += f" {metric.remark} Differences and gains are within folds, and patients are resampled within them."
     if metric.count == "minority":
         note += " Minority: patients outside the largest class."
     return Table(
         f"results-{series.key}",
         f"{capital(metric.title)} of every encoder in every group.",
-        (*header, "Relative gain (95 % CI)"),
+        (*header, "p", "p, Holm", "Relative gain (95 % CI)"),
         tuple(rows),
         frame.assign(fraction=series.fraction, mode=series.mode, tag=series.tag),
         note,
@@ -116,6 +121,7 @@ def _cells(row: dict[Hashable, object], metric: Metric) -> Row:
             str(row["n"]),
             str(row[metric.count]),
             interval(estimate_of(row, metric.name)),
+            *([interval(estimate_of(row, ACROSS_FOLDS[0]))] if metric.within_folds else []),
             ("best baseline" if best else "\N{EN DASH}") if nothing else signed(gap),
             p_value(float(row["p"])) if tested else "\N{EN DASH}",  # type: ignore[arg-type]
             p_value(float(row["p_holm"])) if tested else "\N{EN DASH}",  # type: ignore[arg-type]

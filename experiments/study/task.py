@@ -10,7 +10,6 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from experiments.curves.results import ZERO_SHOT, Cell
-from experiments.outcomes import C_INDEX
 from experiments.registry import ENCODERS, TASKS
 from experiments.statistics.estimate import Estimate
 from experiments.study.classes import class_sections
@@ -76,7 +75,7 @@ def task_section(analyses: list[Analysis], note: str, missing: Text) -> Section:
         )
         part = Section(f"results-{series.key}", heading, blocks, [curve])
         if not number:
-            survival = series.metric is C_INDEX
+            survival = series.metric.survival
             part.sections.extend(
                 survival_sections(series, analysis.results, note) if survival else class_sections(series, note)
             )
@@ -92,7 +91,7 @@ def missing_words(runs: Path, cohort: Cohort, task: str, analyses: list[Analysis
     lines = [f"Not run: {', '.join(absent)}."] if absent else ["All encoders were run."]
     if started:
         lines.append(f"{plural(started, 'point')} started and not finished, left out.")
-    lines.append(zero_shot_words(runs, cohort, task, analyses[0].series.metric is C_INDEX))
+    lines.append(zero_shot_words(runs, cohort, task, analyses[0].series.metric.survival))
     return Text(items=tuple(lines))
 
 

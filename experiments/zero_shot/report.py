@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from experiments.evaluation import Group, groups
+from experiments.outcomes import FOLD
 from experiments.statistics.bootstrap import bootstrap, macro_auroc
 from experiments.statistics.estimate import Estimate
 from experiments.zero_shot.scores import auroc_of_draws, draw_prompts
@@ -53,6 +54,9 @@ class ZeroShot:
 def zero_shot_table(found: ZeroShot, draws: int, seed: int, replicates: int = 2000) -> pd.DataFrame:
     """AUC of every strategy in every group; for more than two classes the mean one-vs-rest AUC.
 
+    Where there are folds, each with a model of its own, the AUC is within them; that of single random prompts, whose
+    spread alone matters, is of all folds together.
+
     Args:
         found: The predictions.
         draws: Random choices of one prompt per class.
@@ -68,8 +72,9 @@ def zero_shot_table(found: ZeroShot, draws: int, seed: int, replicates: int = 20
     rows = []
     for group in groups(found.predictions):
         target = group.rows["target"].to_numpy(dtype=int)
+        folds = group.rows[FOLD].to_numpy(dtype=int) if FOLD in group.rows else None
         for strategy in (MEAN, NEAREST):
-            estimate = _estimate(target, found.scores(group.rows, strategy), replicates)
+            estimate = _estimate(target, found.scores(group.rows, strategy), replicates, folds)
             rows.append(_row(found, group, strategy, target, estimate, BOOTSTRAP))
         values = auroc_of_draws(target, found.logits[group.rows.index.to_numpy()], chosen, 1.0)
         middle, low, high = np.percentile(values, [50, 5, 95]) if np.isfinite(values).all() else [np.nan] * 3
@@ -78,13 +83,14 @@ def zero_shot_table(found: ZeroShot, draws: int, seed: int, replicates: int = 20
         score = found.scores(group.rows, REPORTS)
         known = np.isfinite(score).all(axis=1)
         if known.any():
-            estimate = _estimate(target[known], score[known], replicates)
+            estimate = _estimate(target[known], score[known], replicates, None if folds is None else folds[known])
             rows.append(_row(found, group, REPORTS, target[known], estimate, BOOTSTRAP))
     return pd.DataFrame(rows)
 
 
-def _estimate(target: np.ndarray, score: np.ndarray, replicates: int) -> Estimate:
-    return bootstrap(lambda weights: macro_auroc(target, score, weights), len(target), replicates)[0]
+def _estimate(target: np.ndarray, score: np.ndarray, replicates: int, folds: np.ndarray | None) -> Estimate:
+    statistic = lambda weights: macro_auroc(target, score, weights, folds)  # noqa: E731
+    return bootstrap(statistic, len(target), replicates, strata=folds)[0]
 
 
 def _row(

@@ -170,7 +170,7 @@ def test_folds_test_everyone_once_and_pool(tiny_folds_root: Path, tmp_path: Path
     pooled = pd.read_parquet(folder / "predictions.parquet")
     tested = pooled.loc[pooled["part"] == "test", "patient_id"]
     assert sorted(tested) == sorted(Cohort.load(tiny_folds_root)["patients"]["patient_id"])
-    assert pd.read_csv(folder / "results.csv")["group"].tolist() == ["pooled out-of-fold"]
+    assert pd.read_csv(folder / "results.csv")["group"].tolist() == ["out-of-fold"]
     assert all((folder / f"fold{fold}" / "DONE").is_file() for fold in range(5))
 
 

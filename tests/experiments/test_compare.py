@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control
+from sklearn.metrics import roc_auc_score
 
+from datamodules.cohort import CohortInfo
 from experiments.compare import Finished, comparison_table, format_comparison
-from experiments.outcomes import AUROC
+from experiments.evaluation import format_table, results_table, scored_caption
+from experiments.outcomes import AUROC, metric_of
 
 
 def _points() -> list[Finished]:
@@ -49,3 +52,48 @@ def test_p_values_are_corrected_over_the_whole_table(
     assert (table.loc[tested, "p_corrected"] > table.loc[tested, "p"]).any()
     row = table[tested].iloc[0]
     assert f"p {row['p_corrected']:.3f}" in format_comparison(table, "scratch", AUROC)
+
+
+def _within(target: np.ndarray, score: np.ndarray, folds: np.ndarray) -> float:
+    """scikit-learn's AUC of every fold, weighted by its pairs."""
+    values, pairs = [], []
+    for fold in np.unique(folds):
+        own = folds == fold
+        values.append(roc_auc_score(target[own], score[own]))
+        pairs.append(target[own].sum() * (1 - target[own]).sum())
+    return float(np.average(values, weights=pairs))
+
+
+def test_folds_are_compared_within_and_stand_beside_their_pool() -> None:
+    folds = np.arange(120) // 2 % 3
+    level = np.array([0.0, 2.0, -2.0])[folds]  # models of different folds that share no level
+    points = []
+    for point in _points():
+        score = point.predictions["score_malignant"] + (level if point.encoder == "stage1" else 0)
+        frame = point.predictions.assign(score_malignant=score, role="internal", fold=folds)
+        points.append(Finished(point.encoder, point.fraction, point.seed, frame))
+    table = comparison_table(points, "scratch", 200)
+    assert set(table["group"]) == {"out-of-fold"}
+    rows = table[table["fraction"] == 1.0].set_index("encoder")
+    for point in points[3:]:
+        target, score = (point.predictions[name].to_numpy() for name in ("target", "score_malignant"))
+        row = rows.loc[point.encoder]
+        assert row["auroc"] == pytest.approx(_within(target, score, folds))
+        assert row["across_folds"] == pytest.approx(roc_auc_score(target, score))
+        assert row["low"] < row["auroc"] < row["high"]
+    assert rows.loc["stage1", "across_folds"] < rows.loc["stage1", "auroc"] - 0.05
+    gap = rows.loc["stage1", "auroc"] - rows.loc["scratch", "auroc"]
+    assert rows.loc["stage1", "difference"] == pytest.approx(gap)
+    assert rows.loc["stage1", "difference_low"] < gap < rows.loc["stage1", "difference_high"]
+    # The table and the words of a single point say the same.
+    frame = points[4].predictions
+    metric, own = metric_of(frame), results_table(frame)
+    assert own["auroc"].item() == pytest.approx(rows.loc["stage1", "auroc"])
+    assert own["across_folds"].item() == pytest.approx(rows.loc["stage1", "across_folds"])
+    for text in (format_table(own, metric), format_comparison(table, "scratch", metric)):
+        assert "AUC within folds" in text.splitlines()[0]
+        assert "across folds" in text.splitlines()[0]
+        assert f"{rows.loc['stage1', 'across_folds']:.3f}" in text
+    info = CohortInfo("made", "folds", "rendered", "Drawn by a test.", phantom=True)
+    assert "different models" in scored_caption(info, metric)
+    assert "different models" not in scored_caption(info, AUROC)

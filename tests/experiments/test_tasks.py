@@ -174,7 +174,7 @@ def test_folds_are_probed_and_pooled_on_one_level(tiny_folds_root: Path, tmp_pat
     validated = pooled[pooled["part"] == "val"].groupby("fold")["risk"].mean()
     np.testing.assert_allclose(validated, 0.0, atol=1e-9)
     assert pooled.loc[pooled["part"] == "test", "patient_id"].is_unique
-    assert pd.read_csv(folder / "results.csv")["group"].unique().tolist() == ["pooled out-of-fold"]
+    assert pd.read_csv(folder / "results.csv")["group"].unique().tolist() == ["out-of-fold"]
     plain = pd.DataFrame({"part": ["val", "test"], "score_a": [0.1, 0.2]})
     assert centred(plain) is plain
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from lifelines.utils import concordance_index
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 from sksurv.metrics import concordance_index_censored, concordance_index_ipcw, cumulative_dynamic_auc
 from sksurv.nonparametric import CensoringDistributionEstimator
 from sksurv.util import Surv
@@ -20,11 +20,12 @@ from experiments.statistics.bootstrap import (
     macro_auroc,
     paired_difference,
     patient_weights,
-    strata_key,
     weighted_auroc,
 )
 from experiments.statistics.concordance import c_index, harrell, uno
+from experiments.statistics.discrimination import mean_roc
 from experiments.statistics.horizons import at_horizon, dynamic_auc
+from experiments.statistics.strata import strata_key
 from tests.experiments.statistics.cohort import censored, resamples
 
 FOLDS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [50, 30, 25, 15]))
@@ -120,6 +121,21 @@ def test_uno_and_dynamic_auc_weigh_censoring_over_all_folds() -> None:
     assert statistic(ONES)[0] == pytest.approx(_weighted(measure))
     estimate = at_horizon(statistic, time, event, late, replicates=200, strata=FOLDS)
     assert estimate.low < estimate.value < estimate.high
+
+
+def test_the_mean_roc_has_the_area_within_folds() -> None:
+    target, score = _binary()
+    rate, sensitivity = mean_roc(target, score, FOLDS)
+    assert np.trapezoid(sensitivity, rate) == pytest.approx(weighted_auroc(target, score, ONES, FOLDS)[0], abs=1e-12)
+    assert (np.diff(rate) >= 0).all()
+    assert (np.diff(sensitivity) >= -1e-12).all()
+    assert (rate[0], sensitivity[0], rate[-1], sensitivity[-1]) == (0, 0, 1, 1)
+    whole = mean_roc(target, score)
+    known = roc_curve(target, score)
+    assert np.trapezoid(whole[1], whole[0]) == pytest.approx(roc_auc_score(target, score), abs=1e-12)
+    assert set(zip(*known[:2], strict=True)) <= set(zip(*whole, strict=True))
+    with pytest.raises(DataError, match="no stratum has both classes"):
+        mean_roc(target & False, score, FOLDS)
 
 
 def test_patients_are_resampled_within_their_fold() -> None:

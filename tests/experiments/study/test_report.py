@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from experiments.cli import main
 from experiments.compare import comparison_table, finished_points
+from experiments.curves.results import format_curve
 from experiments.evaluation import caption, groups
-from experiments.outcomes import outcomes_of
+from experiments.outcomes import metric_of, outcomes_of
 from experiments.point import Point
 from experiments.result_figures import risk_group_of
 from experiments.statistics.calibration import calibration_summary
@@ -279,9 +281,34 @@ def test_a_cohort_of_folds_is_reported_out_of_fold(tiny_folds_root: Path, tmp_pa
     text = (folder / REPORT).read_text(encoding="utf-8")
     table = pd.read_csv(folder / "tables/results-malignancy-probe.csv")
     tested = frame[frame["part"] == "test"]
-    assert table["group"].tolist() == ["pooled out-of-fold"]
+    assert table["group"].tolist() == ["out-of-fold"]
     assert table["n"].tolist() == [len(tested)] == [len(cohort["patients"])]
     assert "Fold 1" in text
+    assert "Airola" in text
+    values, pairs, score = [], [], tested["score_malignant"].to_numpy(float)
+    target = tested["target"].to_numpy(int)
+    for fold in sorted(set(tested["fold"])):
+        own = (tested["fold"] == fold).to_numpy()
+        values.append(roc_auc_score(target[own], score[own]))
+        pairs.append(target[own].sum() * (1 - target[own]).sum())
+    assert table["auroc"].item() == pytest.approx(np.average(values, weights=pairs))
+    assert table["across_folds"].item() == pytest.approx(roc_auc_score(target, score))
+    for prefix in ("", "across_folds_"):
+        assert table[f"{prefix}low"].item() < table["across_folds" if prefix else "auroc"].item()
+        shown = Estimate(
+            *(table[name].item() for name in ("across_folds" if prefix else "auroc", f"{prefix}low", f"{prefix}high"))
+        )
+        assert interval(shown) in text
+    curve = pd.read_csv(folder / "tables/curve-malignancy-probe.csv")
+    assert curve["value"].item() == pytest.approx(table["auroc"].item())
+    assert curve["across_folds"].item() == pytest.approx(table["across_folds"].item())
+    line = format_curve(curve, metric_of(frame)).splitlines()[1]
+    assert f"{curve['value'].item():.3f} (" in line
+    assert f" {curve['across_folds'].item():.3f}" in line
+    moved = frame.assign(fold=(frame["fold"] + 1) % 5)
+    moved.to_parquet(point.folder(cohort) / "predictions.parquet")
+    with pytest.raises(DataError, match="were tested in another fold"):
+        series_of(tmp_path, cohort, "malignancy")
     assert "by fold" in text
     point_found = at_validation_threshold(frame, tested)
     assert point_found is not None

@@ -136,7 +136,7 @@ def test_folds_are_pooled(tiny_folds_root: Path, folder: Path) -> None:
     assert sorted(predictions["patient_id"]) == sorted(Cohort.load(tiny_folds_root).patients()["patient_id"])
     assert len(set(predictions["fold"])) > 1
     table = pd.read_csv(made / "results.csv")
-    assert set(table["group"]) == {"pooled out-of-fold"}
+    assert set(table["group"]) == {"out-of-fold"}
     assert REPORTS not in set(table["strategy"])  # this cohort has no reports
 
 
