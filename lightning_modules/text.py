@@ -96,7 +96,9 @@ class TextAdaptation(SuiteModule):
                 )
             check_base(found, encoder, Path(self.pretrained).name)
             fresh = {name: value for name, value in encoder.adapter_state().items() if name == "projection.weight"}
-            state = {name: value for name, value in found.state.items() if name != "projection.weight" or fresh}
+            # A projection belongs to the pooling that it was learned on.
+            kept = bool(fresh) and found.config.pooling == config.pooling
+            state = {name: value for name, value in found.state.items() if name != "projection.weight" or kept}
             encoder.load_adapter_state({**fresh, **state})
         self.encoder = encoder.train()  # the Trainer keeps the mode that it finds
 
