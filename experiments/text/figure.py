@@ -71,6 +71,6 @@ def _geometry(axes: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
     for system, colour in colours.items():
         places = rows[rows["system"] == system].set_index("metric")["value"]
         axes.scatter(places[UNIFORMITY], places[ALIGNMENT], color=colour, s=40)
-    axes.set(xlabel="Uniformity (lower: spread out)", ylabel="Alignment (lower: paraphrases together)")
+    axes.set(xlabel="Uniformity (lower: spread out)", ylabel="Alignment (lower: nearer)")
     axes.set_title("Geometry of the embeddings", fontsize=9)
     axes.grid(color="0.93")
