@@ -72,7 +72,7 @@ class Size:
     steps: int
 
 
-FULL, QUICK = Size(6, 8, 96, 2), Size(2, 2, 32, 1)
+FULL, QUICK = Size(6, 8, 96, 4), Size(2, 2, 32, 1)
 
 
 def run(quick: bool = False, out: Path | None = None) -> dict[str, Any]:
