@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plots.style import color, new_figure, words
+from experiments.plots.style import color, legend, new_figure, words
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.kaplan_meier import kaplan_meier, log_rank, numbers_at_risk
 from experiments.statistics.risk_groups import hazard_ratios
@@ -54,6 +55,37 @@ def kaplan_meier_plot(
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     axes.set_title(_comparison(time, event, group, names), fontsize=8, loc="left")
     _draw_table(table, time, group, [(number, names[number]) for number in present], at)
+    return figure
+
+
+def survival_calibration_plot(
+    curves: Mapping[str, pd.DataFrame], title: str, horizon_months: float, note: str = ""
+) -> Figure:
+    """Event rate by a horizon, by Kaplan-Meier, against the predicted one, in groups by predicted risk.
+
+    Args:
+        curves: Tables of `survival_calibration_curve`, by name.
+        title: Title.
+        horizon_months: The horizon.
+        note: What must be said beside the result.
+    """
+    figure = new_figure(5.2, 5.6, title, note)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    top = 0.05
+    for place, (name, curve) in enumerate(curves.items()):
+        defined = curve.dropna(subset=["observed"])
+        middle = defined["observed"].to_numpy()
+        # An interval that is not defined is not drawn.
+        ends = [np.nan_to_num(middle - defined["low"]), np.nan_to_num(defined["high"] - middle)]
+        label = f"{name}: n {int(curve['n'].sum())}, {int(curve['events'].sum())} events"
+        style = {"color": color(place), "linewidth": 1.4, "markersize": 4, "capsize": 2}
+        axes.errorbar(defined["predicted"], middle, yerr=np.maximum(ends, 0), fmt="o-", label=label, **style)
+        top = max(top, float(defined[["predicted", "observed", "high"]].max().max()))
+    ends_at = min(1.0, 1.05 * top)
+    axes.set(xlabel=f"Predicted event rate by {horizon_months:.0f} months", aspect="equal")
+    axes.set(ylabel="Observed event rate [95 % interval]", xlim=(0, ends_at), ylim=(0, ends_at))
+    legend(axes, "events up to the horizon")
     return figure
 
 

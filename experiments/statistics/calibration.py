@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_means
+from experiments.statistics.cox import NoMaximumError, cox_regression
 from experiments.statistics.estimate import Estimate, probabilities, survival_arrays, undefined
 from experiments.statistics.kaplan_meier import survival_at
 from experiments.statistics.operating_point import wilson
@@ -182,6 +183,67 @@ def survival_calibration_curve(
         rate = Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low, kept.n, kept.events)
         rows.append({"predicted": float(1 - survival[members].mean()), **_observed(rate)})
     return pd.DataFrame(rows)
+
+
+def survival_calibration_slope(
+    time_months: np.ndarray, event: np.ndarray, survival: np.ndarray, horizon_months: float
+) -> Estimate:
+    r"""Slope of recalibration of predicted survival at a horizon; below 1, predictions are too extreme.
+
+    Cox regression of what happens up to the horizon on the complementary log-log of the predicted survival, after
+    McLernon et al., Annals of Internal Medicine 2023:
+
+    .. math:: h(t) = h_0(t) \exp(b \log(-\log \hat S)), \quad b = 1 \text{ when calibrated}
+
+    Args:
+        time_months: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        survival: Predicted probability of surviving the horizon [N].
+        horizon_months: The horizon; later follow-up is not used.
+
+    Returns:
+        The maximum-likelihood slope with Wald's interval, n and events up to the horizon; undefined without events,
+        where all predictions are equal, or where the likelihood has no maximum.
+
+    Raises:
+        DataError: as of `survival_calibration_curve`.
+    """
+    time, event, survival = survival_arrays(time_months, event, survival)
+    probabilities(event, survival)
+    kept = np.clip(survival, CLIP, 1 - CLIP)
+    early = event & (time <= horizon_months)
+    n, events = len(time), int(early.sum())
+    slope = pd.DataFrame({"slope": np.log(-np.log(kept))})
+    if not events or np.ptp(slope["slope"].to_numpy()) == 0:
+        return undefined(n, events)
+    try:
+        fitted = cox_regression(slope, np.minimum(time, horizon_months), early, ["slope"])
+    except NoMaximumError:
+        return undefined(n, events)
+    model = fitted.fitted
+    return _wald(float(model.params_.iloc[0]), float(model.standard_errors_.iloc[0]), n, events)
+
+
+def observed_over_expected(
+    time_months: np.ndarray, event: np.ndarray, survival: np.ndarray, horizon_months: float
+) -> Estimate:
+    """Observed event rate by a horizon, by Kaplan-Meier, over the mean predicted one: 1 when calibrated in the large.
+
+    Args as of `survival_calibration_slope`.
+
+    Returns:
+        The ratio with the log-log Greenwood interval of the observed rate; undefined where nobody is followed up to
+        the horizon, or no event is predicted.
+
+    Raises:
+        DataError: as of `survival_calibration_curve`.
+    """
+    time, event, survival = survival_arrays(time_months, event, survival)
+    probabilities(event, survival)
+    kept, expected = survival_at(time, event, horizon_months), float(1 - survival.mean())
+    if expected <= 0:
+        return undefined(kept.n, kept.events)
+    return Estimate(*((1 - end) / expected for end in (kept.value, kept.high, kept.low)), kept.n, kept.events)
 
 
 def _observed(share: Estimate) -> dict[str, float | int | None]:

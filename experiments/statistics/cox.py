@@ -66,9 +66,8 @@ def cox_regression(
         The regression of the patients whose covariates are all known.
 
     Raises:
-        DataError: if there is no event, a covariate is missing, constant, or follows from the others, a level has no
-            event (or nothing but the others have).
-        NoMaximumError: if the likelihood has no maximum.
+        DataError: if there is no event, a covariate is missing, constant, or follows from the others.
+        NoMaximumError: if the likelihood has no maximum, as where a level has no event, or nothing but events.
     """
     time, event, _ = survival_arrays(time_months, event)
     absent = [name for name in covariates if name not in patients]
@@ -161,7 +160,7 @@ def _check_design(design: pd.DataFrame, event: np.ndarray) -> None:
             continue
         for level, other in (levels, levels[::-1]):
             if not event[values == level].any():
-                raise DataError(
+                raise NoMaximumError(
                     f"No event among the {int((values == level).sum())} patients with {name} = {level:g}, "
                     f"{int(event.sum())} with {other:g}: its hazard ratio is not finite; merge levels or leave it out."
                 )

@@ -170,7 +170,9 @@ def mean_dynamic_auc(
         fall = -np.diff(np.concatenate([np.ones((len(survival), 1)), survival], axis=1), axis=1)
         values = np.column_stack([part(weights) for part in parts])
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((values * fall).sum(axis=1) / fall.sum(axis=1))
+            # A time before the first event of a resample has no AUC and no weight.
+            weighed = np.where(fall > 0, values * fall, 0.0)
+            return np.asarray(weighed.sum(axis=1) / fall.sum(axis=1))
 
     return statistic
 

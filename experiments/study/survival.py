@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
 from experiments.evaluation import Group
-from experiments.outcomes import Outcome, outcomes_of
+from experiments.outcomes import Outcome
 from experiments.plots.survival import kaplan_meier_plot
 from experiments.registry import ENCODERS, TASKS
 from experiments.result_figures import risk_group_of
-from experiments.statistics.concordance import c_index, uno
 from experiments.statistics.cox import cox_regression, proportional_hazards
 from experiments.statistics.estimate import Estimate
-from experiments.statistics.horizons import at_horizon, dynamic_auc
 from experiments.statistics.kaplan_meier import log_rank, survival_at
 from experiments.statistics.risk_groups import hazard_ratios
 from experiments.study.page import Block, Gallery, Picture, Row, Section, Table, Text
-from experiments.study.pictures import of_group, pooled_groups, seed_words
+from experiments.study.pictures import pooled_groups, seed_words
 from experiments.study.points import Series
+from experiments.study.survival_accuracy import horizon_table, own_outcome, probability_blocks
 from experiments.study.words import capital, interval, p_value, plural
 
-HORIZONS_MONTHS = (12.0, 36.0, 60.0)
-_NAMES = {0: "low risk", 1: "high risk"}
+NAMES = {0: "low risk", 1: "high risk"}
+RISK_HEADER = ("Encoder", "Low risk: n (events)", "High risk: n (events)", "Log-rank p", "Hazard ratio (95 % CI)")
 _CUT = "Groups are cut at the median risk of validation patients, never of tested ones."
 
 
@@ -37,23 +36,13 @@ def survival_sections(series: Series, frame: pd.DataFrame, note: str) -> list[Se
         frame: From `results_frame`, for the best baseline.
         note: What must be said beside every figure.
     """
-    time: list[Block] = [_horizon_table(series), Text(_NO_PROBABILITIES, kind="missing")]
+    time: list[Block] = [horizon_table(series)]
     return [
         Section(f"{series.key}-risk", "Risk groups", _risk_blocks(series, frame, note)),
         Section(f"{series.key}-adjusted", "Adjusted hazard ratio", _adjusted_blocks(series)),
         Section(f"{series.key}-time", "Accuracy at fixed times", time),
+        Section(f"{series.key}-calibration", "Predicted probabilities of survival", probability_blocks(series, note)),
     ]
-
-
-_NO_PROBABILITIES = (
-    "Calibration, Brier scores and decision curves of survival are not given: the predictions hold risks, which rank "
-    "patients, and no probabilities of survival."
-)
-
-
-def _own(predictions: pd.DataFrame, group: Group) -> Outcome | None:
-    """The endpoint that was trained on, of one encoder in a group; None where nobody's is known."""
-    return next(outcomes_of(of_group(predictions, group)), None)
 
 
 def _risk_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Block]:
@@ -63,22 +52,21 @@ def _risk_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Block]:
         best = frame.loc[(frame["group"] == group.name) & (frame["endpoint"] == series.label.endpoint), "baseline"]
         drawn = list(dict.fromkeys([series.index, *(name for name in best.head(1) if name)]))
         for name, predictions in series.first_seed().items():
-            outcome = _own(predictions, group)
+            outcome = own_outcome(predictions, group)
             groups = None if outcome is None else risk_group_of(predictions, outcome.rows)
             if outcome is None or groups is None:
                 undivided.append(f"{ENCODERS[name].title}, {group.name}")
                 continue
             record = risk_record(outcome, groups)
             records.append({"group": group.name, "encoder": name, "endpoint": outcome.endpoint, **record})
-            rows.append(Row((ENCODERS[name].title, *_risk_cells(record))))
+            rows.append(Row((ENCODERS[name].title, *risk_cells(record))))
             if name in drawn:
                 pictures.append(_curves(series, group, name, outcome, groups, record, note))
     blocks: list[Block] = [Gallery(tuple(pictures))] if pictures else []
     if records:
-        header = ("Encoder", "Low risk: n (events)", "High risk: n (events)", "Log-rank p", "Hazard ratio (95 % CI)")
         title = f"Risk groups, {series.label.endpoint.upper()}: high against low risk."
         caution = f"{_CUT} A hazard ratio without events in one group is not defined. {seed_words(series)}"
-        table = Table(f"risk-groups-{series.key}", title, header, tuple(rows), pd.DataFrame(records), caution)
+        table = Table(f"risk-groups-{series.key}", title, RISK_HEADER, tuple(rows), pd.DataFrame(records), caution)
         blocks.append(table)
     if undivided:
         blocks.append(
@@ -102,7 +90,8 @@ def _ratio(record: dict[str, float]) -> Estimate:
     return Estimate(record["hazard_ratio"], record["hazard_ratio_low"], record["hazard_ratio_high"])
 
 
-def _risk_cells(record: dict[str, float]) -> tuple[str, ...]:
+def risk_cells(record: dict[str, float]) -> tuple[str, ...]:
+    """What stands beneath `RISK_HEADER` behind the encoder."""
     counts = (f"{record[f'{name}_n']} ({record[f'{name}_events']})" for name in ("low", "high"))
     return (*counts, p_value(record["p"]), interval(_ratio(record)))
 
@@ -112,17 +101,44 @@ def _curves(
 ) -> Picture:
     heading = f"{TASKS[series.task].title}: {ENCODERS[name].title}, {group.name}"
     endpoint = outcome.endpoint.upper()
-    figure = kaplan_meier_plot(outcome.months, outcome.target, groups, _NAMES, heading, note, endpoint)
+    caption = f"{endpoint} by risk group, {ENCODERS[name].title}, {group.name}. {_CUT} {seed_words(series)}"
+    key = f"km-{series.key}-{group.name}-{name}"
+    return curves_picture(key, heading, caption, outcome, groups, NAMES, record, note)
+
+
+def curves_picture(
+    key: str,
+    heading: str,
+    caption: str,
+    outcome: Outcome,
+    groups: np.ndarray,
+    names: Mapping[int, str],
+    record: dict[str, float],
+    note: str,
+) -> Picture:
+    """Kaplan-Meier curves of two groups with numbers at risk, and in words.
+
+    Args:
+        key: Name of the picture.
+        heading: Title on it.
+        caption: What stands beneath it.
+        outcome: The endpoint.
+        groups: Group of each patient.
+        names: Names of the groups, the reference first.
+        record: From `risk_record`.
+        note: What must be said beside the result.
+    """
+    endpoint = outcome.endpoint.upper()
+    figure = kaplan_meier_plot(outcome.months, outcome.target, groups, names, heading, note, endpoint)
     kept = "; ".join(
         f"{title} {interval(survival_at(outcome.months[groups == number], outcome.target[groups == number], 36.0))}"
-        for number, title in _NAMES.items()
+        for number, title in names.items()
     )
     alt = (
         f"Kaplan-Meier curves of {endpoint} with numbers at risk. At 36 months: {kept}. Log-rank p "
         f"{p_value(record['p'])}, hazard ratio {interval(_ratio(record))}."
     )
-    caption = f"{endpoint} by risk group, {ENCODERS[name].title}, {group.name}. {_CUT} {seed_words(series)}"
-    return Picture(f"km-{series.key}-{group.name}-{name}", figure, caption, alt)
+    return Picture(key, figure, caption, alt)
 
 
 def covariates_of(series: Series, rows: pd.DataFrame) -> pd.DataFrame:
@@ -151,7 +167,7 @@ def _adjusted_blocks(series: Series) -> list[Block]:
     blocks: list[Block] = []
     predictions = series.first_seed()[series.index]
     for group in pooled_groups(series):
-        outcome = _own(predictions, group)
+        outcome = own_outcome(predictions, group)
         groups = None if outcome is None else risk_group_of(predictions, outcome.rows)
         if outcome is None or groups is None:
             blocks.append(
@@ -220,28 +236,3 @@ def _cox_row(row: dict[Hashable, object]) -> Row:
     ratio = Estimate(*(float(row[key]) for key in ("hazard_ratio", "low", "high")))  # type: ignore[arg-type]
     ends = (p_value(float(row[key])) for key in ("p", "p_proportional"))  # type: ignore[arg-type]
     return Row((capital(str(row["covariate"])), interval(ratio), *ends))
-
-
-def _horizon_table(series: Series) -> Table:
-    rows, records = [], []
-    for group in pooled_groups(series):
-        rows.append(Row((capital(group.name),), heading=True))
-        for name, predictions in series.first_seed().items():
-            outcome = _own(predictions, group)
-            if outcome is None:
-                continue
-            time, event, risk = outcome.months, outcome.target, outcome.scores
-            found = {"Uno C": c_index(uno(time, event, risk), event)}
-            for months in HORIZONS_MONTHS:
-                found[f"AUC {months:.0f}"] = at_horizon(dynamic_auc(time, event, risk, months), time, event, months)
-            rows.append(Row((ENCODERS[name].title, *(interval(estimate) for estimate in found.values()))))
-            shared = {"group": group.name, "encoder": name, "endpoint": outcome.endpoint}
-            records += [shared | {"statistic": key, **estimate._asdict()} for key, estimate in found.items()]
-    return Table(
-        f"horizons-{series.key}",
-        f"Uno's C-index and the cumulative/dynamic AUC at fixed times, {series.label.endpoint.upper()} (95 % CI).",
-        ("Encoder", "Uno C-index", *(f"AUC at {months:.0f} months" for months in HORIZONS_MONTHS)),
-        tuple(rows),
-        pd.DataFrame(records),
-        f"Censoring is weighted away; intervals by bootstrap of patients. {seed_words(series)}",
-    )

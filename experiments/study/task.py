@@ -12,6 +12,8 @@ from datamodules.cohort import Cohort
 from experiments.curves.results import ZERO_SHOT, Cell
 from experiments.registry import ENCODERS, TASKS
 from experiments.statistics.estimate import Estimate
+from experiments.study.aggressiveness_risk import TASK as AGGRESSIVENESS
+from experiments.study.aggressiveness_risk import aggressiveness_section
 from experiments.study.classes import class_sections
 from experiments.study.page import Block, Section, Text
 from experiments.study.pictures import curve_blocks, encoder_forest, subgroup_blocks
@@ -76,6 +78,8 @@ def task_section(analyses: list[Analysis], note: str, missing: Text) -> Section:
         part = Section(f"results-{series.key}", heading, blocks, [curve])
         if not number:
             survival = series.metric.survival
+            if series.task == AGGRESSIVENESS:
+                part.sections.append(aggressiveness_section(series, note))
             part.sections.extend(
                 survival_sections(series, analysis.results, note) if survival else class_sections(series, note)
             )

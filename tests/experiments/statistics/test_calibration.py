@@ -8,6 +8,8 @@ from lifelines import KaplanMeierFitter
 from scipy.special import expit
 from sklearn.calibration import calibration_curve as sklearn_curve
 from sklearn.metrics import brier_score_loss
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.util import Surv
 
 from datamodules.errors import DataError
 from experiments.statistics.calibration import (
@@ -16,8 +18,10 @@ from experiments.statistics.calibration import (
     calibration_intercept,
     calibration_slope,
     calibration_summary,
+    observed_over_expected,
     scaled_brier,
     survival_calibration_curve,
+    survival_calibration_slope,
 )
 from tests.experiments.statistics.cohort import censored, resamples
 
@@ -108,3 +112,54 @@ def test_logits_are_refused() -> None:
         calibration_slope(np.array([0, 1, 1]), np.array([-2.0, 0.5, 3.0]))
     with pytest.raises(DataError, match="at least one of each"):
         calibration_curve(np.array([]), np.array([]))
+
+
+def _predicted(strength: float, n: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Times, events and predicted survival of 10 months, whose log hazards are spread `strength` times too far."""
+    rng = np.random.default_rng(0)
+    hazard = 0.05 * np.exp(rng.normal(0, 0.5, n))
+    happened, censored_at = rng.exponential(1 / hazard), rng.uniform(5, 40, n)
+    kept = np.exp(-10 * 0.05 * (hazard / 0.05) ** strength)
+    return np.minimum(happened, censored_at), happened <= censored_at, kept
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.0, 0.5])
+def test_survival_slope_is_that_of_scikit_survival(strength: float) -> None:
+    time, event, kept = _predicted(strength)
+    early = event & (time <= 10)
+    slope = survival_calibration_slope(time, event, kept, 10.0)
+    outcome = Surv.from_arrays(early, np.minimum(time, 10.0))
+    fitted = CoxPHSurvivalAnalysis(ties="efron", tol=1e-12).fit(np.log(-np.log(kept))[:, None], outcome)
+    assert slope.value == pytest.approx(fitted.coef_[0], rel=1e-5)
+    assert slope.low < 1 / strength < slope.high
+    assert (slope.n, slope.events) == (400, early.sum())
+    order = np.random.default_rng(1).permutation(400)
+    assert survival_calibration_slope(time[order], event[order], kept[order], 10.0).value == pytest.approx(slope.value)
+
+
+def test_observed_over_expected_is_lifelines() -> None:
+    time, event, kept = _predicted(1.0)
+    fitted = KaplanMeierFitter().fit(time, event)
+    ratio = observed_over_expected(time, event, kept, 10.0)
+    assert ratio.value == pytest.approx((1 - fitted.predict(10.0)) / (1 - kept).mean())
+    assert ratio.low < 1 < ratio.high
+    halved = observed_over_expected(time, event, 1 - (1 - kept) / 2, 10.0)
+    assert halved.value == pytest.approx(2 * ratio.value)
+    assert halved.low > 1
+
+
+def test_survival_calibration_that_is_not_defined() -> None:
+    time, event, kept = _predicted(1.0, 40)
+    assert np.isnan(survival_calibration_slope(time, event & False, kept, 10.0).value)
+    assert np.isnan(survival_calibration_slope(time, event, np.full(40, 0.5), 10.0).value)
+    first = np.arange(1.0, 41)
+    apart = survival_calibration_slope(first, first < 21, np.where(first < 21, 0.1, 0.9), 60.0)
+    assert np.isnan(apart.value)
+    assert apart.events == 20
+    assert np.isnan(observed_over_expected(time, event, np.ones(40), 10.0).value)
+    assert np.isnan(observed_over_expected(time, event & False, kept, 1000.0).value)
+    for function in (survival_calibration_slope, observed_over_expected):
+        with pytest.raises(DataError, match=r"lie outside \[0, 1\]"):
+            function(time, event, kept + 1, 10.0)
+        with pytest.raises(DataError, match="must match"):
+            function(time, event, kept[1:], 10.0)

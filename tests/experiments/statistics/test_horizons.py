@@ -143,3 +143,12 @@ def test_degenerate_and_bad_input() -> None:
         integrated_brier(time, event, curves[:, :1], [8.0])
     with pytest.raises(DataError, match="reference for censoring"):
         brier_at(time, event, curves[:, 0], 8.0, follow_up([1.0, 2.0], [True, True]))(np.ones((1, len(time))))
+
+
+def test_a_time_before_the_first_event_of_a_resample_has_no_weight() -> None:
+    time, event = np.array([2.0, 5.0, 6.0, 9.0, 9.0]), np.array([True, True, True, False, False])
+    risk = np.array([0.0, 2.0, 0.5, 1.0, 0.1])
+    without_first = np.array([[0.0, 1, 1, 1, 1]])
+    found = mean_dynamic_auc(time, event, risk, [3.0, 7.0])(without_first)
+    assert found == pytest.approx(dynamic_auc(time, event, risk, 7.0)(without_first))
+    assert np.isnan(mean_dynamic_auc(time, event & False, risk, [3.0, 7.0])(without_first)).all()

@@ -55,6 +55,9 @@ def finished(point: Point, cohort: Cohort, strength: float) -> pd.DataFrame:
             frame[f"{name}_months"] = rows[f"{name}_months"].astype("Float64").where(rows[f"{name}_known"])
             frame[f"{name}_event"] = rows[f"{name}_event"].astype("boolean").where(rows[f"{name}_known"])
         frame["risk"] = signal
+        if point.encoder == "stage1":  # the others predict risks alone
+            for months in (0.0, 6.5, 20.25, 48.0):
+                frame[f"survival_{months:.2f}"] = np.exp(-0.01 * months * np.exp(signal))
     else:
         frame["target"] = rows["target"].to_numpy(dtype=int)
         probability = 1 / (1 + np.exp(-signal))
@@ -78,7 +81,8 @@ def make_study(root: Path, runs: Path) -> Cohort:
             for seed in (42, 2024):
                 finished(replace(first, encoder=encoder, fraction=fraction, seed=seed), cohort, strength * fraction)
     for encoder, strength in (("stage1", 1.0), ("size", 0.5)):
-        finished(replace(first, task="rfs", encoder=encoder), cohort, strength)
+        for task in ("rfs", "aggressiveness"):
+            finished(replace(first, task=task, encoder=encoder), cohort, strength)
     started = replace(first, encoder="clinical").folder(cohort)
     write_json(started / RUN_COMMAND, replace(first, encoder="clinical").command())
     card = runs / f"renal/{cohort.info.name}/pretrain/image-s42/encoder/README.md"

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from lifelines import CoxPHFitter
+from lifelines.statistics import logrank_test
 from sklearn.metrics import roc_auc_score
+from sksurv.metrics import concordance_index_censored
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
@@ -26,6 +29,7 @@ from experiments.statistics.calibration import calibration_summary
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.operating_point import operating_point, youden_threshold
 from experiments.statistics.risk_groups import hazard_ratios
+from experiments.study.aggressiveness_risk import endpoint_frames
 from experiments.study.classes import at_validation_threshold
 from experiments.study.page import Page
 from experiments.study.points import series_of
@@ -172,8 +176,57 @@ def test_risk_groups_are_cut_on_validation(study: tuple[Cohort, Path, Path], htm
         assert "No adjusted hazard ratio of" in html
 
 
+def test_survival_by_predicted_aggressiveness_is_cut_on_validation(study: tuple[Cohort, Path, Path], html: str) -> None:
+    cohort, runs, folder = study
+    predictions = pd.read_parquet(runs / "renal/tiny/aggressiveness/stage1-probe-f1-s42/predictions.parquet")
+    patients = cohort.patients().set_index("patient_id")
+    malignant = predictions[predictions["patient_id"].map(patients["malignancy"]).eq(1).to_numpy(dtype=bool)]
+    for endpoint in ("os",):
+        table = pd.read_csv(folder / f"tables/survival-by-aggressiveness-probe-{endpoint}.csv")
+        table = table[table["encoder"] == "stage1"].set_index("group")
+        own = patients.loc[malignant["patient_id"], [f"{endpoint}_months", f"{endpoint}_event"]]
+        known = own.notna().all(axis=1).to_numpy()
+        rows, own = malignant[known], own[known]
+        cut = rows.loc[rows["part"] == "val", "score_aggressive"].median()
+        external = ((rows["part"] == "test") & (rows["role"] == "external")).to_numpy()
+        high = (rows["score_aggressive"] > cut).to_numpy()[external]
+        time = own[f"{endpoint}_months"].to_numpy(dtype=float)[external]
+        event = own[f"{endpoint}_event"].to_numpy(dtype=bool)[external]
+        row = table.loc["pooled external"]
+        assert (row["high_n"], row["high_events"]) == (high.sum(), event[high].sum())
+        test = logrank_test(time[high], time[~high], event[high], event[~high])
+        assert row["p"] == pytest.approx(test.p_value)
+        score = rows["score_aggressive"].to_numpy()[external]
+        assert row["c_index"] == pytest.approx(concordance_index_censored(event, time, score)[0])
+        frame = pd.DataFrame({"high": high.astype(float), "time": time, "event": event})
+        fitted = CoxPHFitter().fit(frame, "time", "event")
+        assert row["hazard_ratio"] == pytest.approx(fitted.hazard_ratios_["high"], rel=1e-3)
+        assert f"{endpoint.upper()} by predicted aggressiveness" in html
+    assert "DSS: not divided by the cut of their validation patients" in html
+    assert "numbers at risk. At 36 months: low aggressiveness" in html
+
+
+def test_an_endpoint_that_nobody_has_is_named(
+    study: tuple[Cohort, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort, runs, _ = study
+    (series,) = series_of(runs, cohort, "aggressiveness")
+    bare = cohort["patients"].assign(os_months=pd.NA, os_event=pd.NA)
+    monkeypatch.setitem(cohort.tables, "patients", bare.astype(cohort["patients"].dtypes))
+    assert endpoint_frames(series, "os") == {}
+    assert set(endpoint_frames(series, "dss")) == {"stage1", "size"}
+
+
+def test_nothing_is_invented_where_predictions_or_follow_up_end(study: tuple[Cohort, Path, Path], html: str) -> None:
+    table = pd.read_csv(study[2] / "tables/brier-rfs-probe.csv")
+    assert set(table["encoder"]) == {"stage1"}  # size predicts risks alone, and is named
+    assert "No Brier score and no calibration of Tumour size" in html
+    assert table["value"].isna().all()  # nobody of this cohort is followed for a year
+    assert pd.read_csv(study[2] / "tables/survival-calibration-rfs-probe.csv")["value"].isna().all()
+
+
 def test_what_was_not_run_is_named(html: str) -> None:
-    assert re.search(r"No finished run: .*Aggressiveness.*Overall survival", html)
+    assert re.search(r"No finished run: .*Disease-specific survival.*Overall survival", html)
     assert re.search(r"Not run: .*aligned.*clinical", html)
     assert "1 point started and not finished, left out." in html
     assert "Zero-shot: not run" in html
