@@ -164,7 +164,8 @@ def test_the_fingerprint_changes_with_what_an_embedding_depends_on(base: Path, t
         assert make(base, **changed).fingerprint() == found
     other = make_base(tmp_path / "other", seed=5)
     fingerprints = [found, make(other).fingerprint()]
-    for change in ({"pooling": "first_last"}, {"max_length": 31}, {"prompt": "a mass"}, {"layers": 2}, {"projection": 4}):
+    changes = ({"pooling": "first_last"}, {"max_length": 31}, {"prompt": "a mass"}, {"layers": 2}, {"projection": 4})
+    for change in changes:
         fingerprints.append(make(base, **change).fingerprint())
     fingerprints += [make(base, bidirectional=False).fingerprint(), make(base, quantization="nf4").fingerprint()]
     with torch.no_grad():
