@@ -45,7 +45,8 @@ def write_results(
 def _draw_classes(folder: Path, predictions: pd.DataFrame, title: str, note: str) -> list[Path]:
     """One curve per group; of three or more classes each against the rest, in the pooled groups alone."""
     columns = score_columns(predictions)
-    curves, folds = {}, {}
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    folds: dict[str, np.ndarray] = {}
     for group in groups(predictions):
         own = group.rows[FOLD].to_numpy(dtype=int) if FOLD in group.rows else None
         target = group.rows["target"].to_numpy(dtype=int)

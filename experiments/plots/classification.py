@@ -48,7 +48,8 @@ def roc_plot(
         own = (folds or {}).get(name)
         area = auroc_of(target, score, own)
         label = f"{name}: {words(area)}, {counts(area, 'positive')}"
-        rate, sensitivity = ([], []) if np.isnan(area.value) else mean_roc(target, score, own)
+        nothing = np.empty(0)
+        rate, sensitivity = (nothing, nothing) if np.isnan(area.value) else mean_roc(target, score, own)
         axes.plot(rate, sensitivity, label=label, **lines[number])
         if points and name in points:
             reached = points[name].estimates

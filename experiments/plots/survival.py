@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def survival_calibration_plot(
         # An interval that is not defined is not drawn.
         ends = [np.nan_to_num(middle - defined["low"]), np.nan_to_num(defined["high"] - middle)]
         label = f"{name}: n {int(curve['n'].sum())}, {int(curve['events'].sum())} events"
-        style = {"color": color(place), "linewidth": 1.4, "markersize": 4, "capsize": 2}
+        style: dict[str, Any] = {"color": color(place), "linewidth": 1.4, "markersize": 4, "capsize": 2}
         axes.errorbar(defined["predicted"], middle, yerr=np.maximum(ends, 0), fmt="o-", label=label, **style)
         top = max(top, float(defined[["predicted", "observed", "high"]].max().max()))
     ends_at = min(1.0, 1.05 * top)

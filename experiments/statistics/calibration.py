@@ -243,7 +243,8 @@ def observed_over_expected(
     kept, expected = survival_at(time, event, horizon_months), float(1 - survival.mean())
     if expected <= 0:
         return undefined(kept.n, kept.events)
-    return Estimate(*((1 - end) / expected for end in (kept.value, kept.high, kept.low)), kept.n, kept.events)
+    value, low, high = ((1 - end) / expected for end in (kept.value, kept.high, kept.low))
+    return Estimate(value, low, high, kept.n, kept.events)
 
 
 def _observed(share: Estimate) -> dict[str, float | int | None]:
