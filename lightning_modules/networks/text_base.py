@@ -164,6 +164,7 @@ def load_base(
             f"{absent[0]}; copy it again, or name the text model on its own where it is part of a larger one."
         )
     model = model.eval().requires_grad_(False)
+    _keep_differentiable(model)
     if bidirectional:
         _prove_bidirectional(model, folder.name, device)
     return model
@@ -177,6 +178,17 @@ def _cut(config: Any, layers: int | None, name: str) -> None:
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = list(config.layer_types)[:layers]
+
+
+def _keep_differentiable(model: nn.Module) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for its inference kernel.
+
+    On a CPU with bfloat16 units it does so, for good, at the first evaluation without gradient (0.50.2). Nothing flows
+    back through that kernel: training afterwards takes half the time and follows a gradient that lacks the base's part.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig, pool
@@ -94,6 +95,32 @@ def test_checkpointing_gives_the_same_gradient(base: Path, quantization: str) ->
         assert value is not None
         assert float(value.abs().max()) > 0
         torch.testing.assert_close(value, gradients[1][name])
+
+
+def test_the_gradient_flows_through_a_base_in_4_bits_after_an_evaluation(base: Path) -> None:
+    packed = make(base, quantization="nf4")
+    tokens = packed.tokenize(TEXTS)
+    with torch.no_grad():
+        packed(**tokens)  # what bitsandbytes would pack the weights for
+    plain = make(base, quantization="none")
+    modules = dict(plain.named_modules())
+    quantised = [
+        (name, module)
+        for name, module in packed.named_modules()
+        if hasattr(getattr(module, "weight", None), "quant_state")
+    ]
+    assert quantised
+    with torch.no_grad():
+        for name, module in quantised:
+            weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+            modules[name].weight.copy_(weight)  # type: ignore[union-attr, operator]
+    gradients = []
+    for encoder in (packed, plain):
+        encoder.train()(**tokens).square().sum().backward()
+        gradients.append({name: value.grad for name, value in encoder.named_parameters() if value.requires_grad})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(value, gradients[1][name], rtol=1e-3, atol=1e-5)
 
 
 def test_the_first_layers_are_those_of_the_base(base: Path) -> None:
