@@ -56,7 +56,8 @@ class FactScores:
         wrong: bool [N, A], stated with another value.
         invented: bool [N, A], stated where the reference is silent.
         missed: bool [N, A], not stated where the reference states it.
-        other_side: bool [N], whether something is said of the other kidney, or of none by its side's name.
+        other_side: bool [N], whether something is said of the other kidney alone; what counts for both sides, as of
+            lymph nodes without a side, is not.
         size_error_mm: float [N], absolute difference of the largest diameters; NaN where either gives none.
     """
 
@@ -116,10 +117,16 @@ def fact_scores(
     for row, (first, second, side) in enumerate(zip(said, meant, sides, strict=True)):
         for fact in _facts(first, second, side, schema):
             verdicts[fact.verdict][row, place[fact.attribute]] = True
-    other = [any(entry.side == opposite(side) for entry in found) for found, side in zip(said, sides, strict=True)]
+    other = [_speaks_of_other(found, side) for found, side in zip(said, sides, strict=True)]
     sizes = [[_largest_mm(text) for text in texts] for texts in (generated, references)]
     error = np.abs(np.array(sizes[0], dtype=float) - np.array(sizes[1], dtype=float))
     return FactScores(attributes=names, other_side=np.array(other, dtype=bool), size_error_mm=error, **verdicts)
+
+
+def _speaks_of_other(said: list[Statement], side: str) -> bool:
+    own = {(entry.attribute, entry.value, entry.start, entry.end) for entry in said if entry.side == side}
+    others = (entry for entry in said if entry.side == opposite(side))
+    return any((entry.attribute, entry.value, entry.start, entry.end) not in own for entry in others)
 
 
 def _both(

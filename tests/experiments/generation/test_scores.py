@@ -11,7 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from datamodules.attributes.rules import RuleExtractor
 from datamodules.errors import DataError
-from experiments.generation.facts import fact_lists, named_side
+from experiments.generation.facts import fact_lists, fact_scores, named_side
 from experiments.generation.records import read_generated, write_generated
 from experiments.generation.scores import (
     Scored,
@@ -194,3 +194,14 @@ def test_a_table_is_written_and_read_and_a_second_report_refused(tmp_path: Path)
         write_generated(tmp_path / "generated.parquet", pd.concat([rows, rows]))
     with pytest.raises(DataError, match="make generate"):
         read_generated(tmp_path / "nothing.parquet")
+
+
+def test_what_counts_for_both_sides_speaks_of_neither_alone(rules: RuleExtractor) -> None:
+    texts = [
+        "The left kidney is normal. No enlarged retroperitoneal lymph nodes.",
+        "The left kidney is normal. The right kidney is normal.",
+        "The right kidney has a mass of 4 cm.",
+        "A mass of 4 cm in the upper pole.",
+    ]
+    found = fact_scores(texts, ["The left kidney is normal."] * 4, ["left"] * 4, rules, rules.schema)
+    assert found.other_side.tolist() == [False, True, True, False]
