@@ -11,6 +11,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.alignment import ClipAlignment, paired
@@ -49,12 +50,13 @@ def make_batch() -> dict[str, torch.Tensor]:
 class Data(lightning.LightningDataModule):
     """One batch, or the rows of it that a rank has."""
 
-    def __init__(self, rows: slice = slice(None)) -> None:
+    def __init__(self, rows: slice = slice(None), scale: int = 1) -> None:
         super().__init__()
-        self.rows = rows
+        self.rows, self.scale = rows, scale
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         batch = {name: value[self.rows] for name, value in make_batch().items()}
+        batch["image"] = nn.functional.interpolate(batch["image"], scale_factor=self.scale)
         return DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
 
     val_dataloader = train_dataloader
@@ -70,12 +72,14 @@ class Gradients(Callback):
         self.found = {name: value.grad.clone() for name, value in pl_module.named_parameters()}  # type: ignore[union-attr]
 
 
-def fit(module: ClipAlignment, folder: Path, rows: slice = slice(None), **options: Any) -> lightning.Trainer:
+def fit(
+    module: ClipAlignment, folder: Path, rows: slice = slice(None), scale: int = 1, **options: Any
+) -> lightning.Trainer:
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, gradient_clip_val=CLIP, default_root_dir=folder, **options,
     )  # fmt: skip
-    trainer.fit(module, datamodule=Data(rows))
+    trainer.fit(module, datamodule=Data(rows, scale))
     return trainer
 
 
@@ -98,7 +102,9 @@ def test_a_step_in_micro_batches_is_the_step_at_once(loss: str, tmp_path: Path) 
 
 def test_mixed_precision_trains_in_micro_batches(tmp_path: Path) -> None:
     module = make_module(micro_batch=3)
-    trainer = fit(module, tmp_path, precision="bf16-mixed")
+    # On a CPU with bfloat16 units torch 2.13 gives NaN as the gradient of a kernel of 7 voxels that is longer than its
+    # volume of 4, as no volume but a test's is.
+    trainer = fit(module, tmp_path, scale=2, precision="bf16-mixed")
     assert torch.isfinite(trainer.callback_metrics["val/loss"])
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
 
