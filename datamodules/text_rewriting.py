@@ -18,44 +18,28 @@ import numpy as np
 
 from datamodules.attributes.anatomy import opposite
 from datamodules.attributes.matching import PRESENCE
-from datamodules.attributes.measurements import Measurement, diameters
 from datamodules.attributes.phrasings import Phrasing
-from datamodules.attributes.report import Report, read_report
+from datamodules.attributes.report import read_report
 from datamodules.attributes.rules import RuleExtractor
 from datamodules.text_flips import SIDE, SIZE, other_side
+from datamodules.text_phrases import (
+    SLOT,
+    WRITTEN_SIDE,
+    Fact,
+    Phrase,
+    joined,
+    lesion_diameters,
+    other_size,
+    with_slot,
+)
 
-_SLOT = "\0"
-_WRITTEN_SIDE = "left"
 SIZE_CLASS = "size_class"
-_LESION = f"There is a mass in the {_WRITTEN_SIDE} kidney. "
+_LESION = f"There is a mass in the {WRITTEN_SIDE} kidney. "
 """Stands before a sentence about a lesion that is read alone."""
 _TELLS_SIZE = re.compile(r"\b(?:small|large|tiny|huge|giant|bulky|sub\w+)\b", re.IGNORECASE)
 """Words by which a sentence of a bank would contradict another size in its slot."""
 _OPENING, _SIDE_OR_SIZE = 0.9, 0.7
 """How often the sentence with the size is taken, and side and size are changed where they are stated."""
-
-
-class Fact(NamedTuple):
-    """What a sentence states."""
-
-    attribute: str
-    value: str
-    uncertain: bool
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """A sentence that may stand in other reports.
-
-    Args:
-        text: The sentence about a left kidney, with a slot for the size of the lesion.
-        facts: What it states, without side and size.
-        sized: Whether it has the slot.
-    """
-
-    text: str
-    facts: frozenset[Fact]
-    sized: bool
 
 
 @dataclass(frozen=True)
@@ -125,7 +109,9 @@ class Rewriter:
     def _apart(self, side: str, text: str) -> KidneyText:
         report = read_report(text)
         texts = [report.plain[start:end].replace("\n", " ") for start, end in report.sentences]
-        main = max((entry.largest for part in texts for _, _, entry in _diameters(read_report(part))), default=0.0)
+        main = max(
+            (entry.largest for part in texts for _, _, entry in lesion_diameters(read_report(part))), default=0.0
+        )
         diseased = main > 0 or any(
             entry.attribute == PRESENCE and entry.value == "yes" and entry.side == side
             for entry in self.reader.extract([text])[0]
@@ -134,7 +120,7 @@ class Rewriter:
         size: tuple[float, ...] = ()
         for part in texts:
             whole = part if part[-1] in ".!?" else f"{part}."
-            written, values = _with_slot(other_side(whole) if side != _WRITTEN_SIDE else whole, main)
+            written, values = with_slot(other_side(whole) if side != WRITTEN_SIDE else whole, main)
             if written is None:
                 continue
             size = size or values
@@ -145,10 +131,9 @@ class Rewriter:
 
     def _of_bank(self) -> Iterator[Phrase]:
         for attribute, value, text in self.bank:
-            sizes = [entry.largest for _, _, entry in _diameters(read_report(text))]
-            written, _ = _with_slot(text, max(sizes, default=0.0))
+            written, _ = with_slot(text)
             sized = attribute == SIZE_CLASS
-            if written is None or (_SLOT in written) != sized or (sized and _TELLS_SIZE.search(text)):
+            if written is None or (SLOT in written) != sized or (sized and _TELLS_SIZE.search(text)):
                 continue
             phrase = self._read(written, diseased=attribute != PRESENCE)
             if phrase.sized or any((fact.attribute, fact.value) == (attribute, value) for fact in phrase.facts):
@@ -158,15 +143,15 @@ class Rewriter:
         """The facts of a sentence; of a lesion's only what comes with it."""
         key = written, diseased
         if key not in self._known:
-            text = (_LESION if diseased else "") + written.replace(_SLOT, "5.0 cm")
+            text = (_LESION if diseased else "") + written.replace(SLOT, "5.0 cm")
             facts = frozenset(
                 Fact(entry.attribute, entry.value, entry.uncertain)
                 for entry in self.reader.extract([text])[0]
-                if entry.side == _WRITTEN_SIDE
+                if entry.side == WRITTEN_SIDE
                 and entry.attribute != SIZE_CLASS
                 and not (diseased and entry.attribute == PRESENCE)
             )
-            self._known[key] = Phrase(written, facts, _SLOT in written)
+            self._known[key] = Phrase(written, facts, SLOT in written)
         return self._known[key]
 
     def __call__(self, number: int, seed: int, negatives: int, longest: int | None = None) -> Rewritten | None:
@@ -194,13 +179,13 @@ class Rewriter:
         if other is None:
             return None
         how = int(rng.integers(1 << 31))
-        text = _joined(other, kidney.side, size, how)
+        text = joined(other, kidney.side, size, how)
         changed = tuple(
             (kind, found)
             for kind, found in self._changes(kidney.side, sided, size, facts, other, how, rng, negatives)
             if found != text
         )
-        first = _joined(_shuffled(own, rng), kidney.side, size, int(rng.integers(1 << 31)))
+        first = joined(_shuffled(own, rng), kidney.side, size, int(rng.integers(1 << 31)))
         return Rewritten(first, text, changed[:negatives], facts, sized)
 
     def _drawn(self, kidney: KidneyText, rng: np.random.Generator, longest: int | None) -> list[Phrase]:
@@ -259,9 +244,9 @@ class Rewriter:
             if found >= count:
                 return
             if kind == SIDE:
-                text: str | None = _joined(phrases, opposite(side), size, how)
+                text: str | None = joined(phrases, opposite(side), size, how)
             elif kind == SIZE:
-                text = _joined(phrases, side, _other_size(size, rng), how)
+                text = joined(phrases, side, other_size(size, rng), how)
             else:
                 text = self._with_other_value(kind, side, size, facts, phrases, how, rng)
             if text is not None:
@@ -293,44 +278,7 @@ class Rewriter:
             if part is None:
                 return None
             written += part
-        return _joined(written, side, size, how)
-
-
-def _diameters(report: Report) -> Iterator[tuple[int, int, Measurement]]:
-    for clause in report.clauses:
-        for entry in diameters(clause.text):
-            if not entry.vague and not entry.ranged:
-                yield clause.start + entry.start, clause.start + entry.end, entry
-
-
-def _with_slot(sentence: str, main: float) -> tuple[str | None, tuple[float, ...]]:
-    """The sentence with a slot for the size of the main lesion, and that; None where it gives other sizes."""
-    report = read_report(sentence)
-    found = list(_diameters(report))
-    if not found:
-        return sentence, ()
-    start, end, entry = found[0]
-    if len(found) > 1 or entry.largest != main:
-        return None, ()
-    return report.plain[:start] + _SLOT + report.plain[end:], tuple(sorted(entry.values, reverse=True)[:2])
-
-
-def _other_size(size: tuple[float, ...], rng: np.random.Generator) -> tuple[float, ...]:
-    """A size of at least 1.6 times or at most 0.6 times the given one, within 8 to 160 mm, in proportion."""
-    factors = [*np.linspace(0.2, 0.6, 9), *np.linspace(1.6, 4.0, 9)]
-    usable = [factor for factor in factors if 8 <= size[0] * factor <= 160] or factors
-    factor = usable[int(rng.integers(len(usable)))]
-    return tuple(value * factor for value in size)
-
-
-def _joined(phrases: Sequence[Phrase], side: str, size: tuple[float, ...], how: int) -> str:
-    """The sentences about a side, with the size in centimetres or millimetres."""
-    rng = np.random.default_rng(how)
-    centimetres, both, by = rng.random() < 0.5, rng.random() < 0.7, rng.random() < 0.3
-    values = [f"{value / 10:.1f}" if centimetres else f"{value:.0f}" for value in size[: 2 if both else 1]]
-    written = f"{(' by ' if by else ' x ').join(values)} {'cm' if centimetres else 'mm'}"
-    text = " ".join(phrase.text.replace(_SLOT, written) for phrase in phrases)
-    return text if side == _WRITTEN_SIDE else other_side(text)
+        return joined(written, side, size, how)
 
 
 def _shuffled(phrases: Sequence[Phrase], rng: np.random.Generator) -> list[Phrase]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.cohort import CohortInfo
-from experiments.outcomes import ACROSS_FOLDS, Metric, across_columns, metric_of, outcomes_of
+from experiments.outcomes import ACROSS_FOLDS, FOLD, Metric, across_columns, metric_of, outcomes_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def groups(predictions: pd.DataFrame) -> Iterator[Group]:
         predictions: Columns role, center, part, target and the scores; only part `test` is used.
     """
     tested = predictions[predictions["part"] == "test"]
-    folds = "fold" in tested
+    folds = FOLD in tested
     internal = tested[tested["role"] == "internal"]
     if not internal.empty:
         yield Group("out-of-fold" if folds else "internal test", "folds" if folds else "internal", internal)

@@ -68,6 +68,11 @@ def endpoints_of(predictions: pd.DataFrame) -> list[str]:
     return [str(name).removesuffix("_event") for name in predictions if str(name).endswith("_event")]
 
 
+def fold_of(predictions: pd.DataFrame) -> np.ndarray | None:
+    """Fold that tested each patient [N]; None where there are no folds."""
+    return predictions[FOLD].to_numpy(dtype=int) if FOLD in predictions else None
+
+
 def metric_of(predictions: pd.DataFrame) -> Metric:
     """The metric of the task that was predicted: Harrell's C-index of a survival task; the AUC of two classes, counting
     the positive ones; the macro one-vs-rest AUC of more, counting the patients outside the largest class.
@@ -123,7 +128,7 @@ class Outcome:
     @property
     def folds(self) -> np.ndarray | None:
         """Fold that tested each patient [N]; None where there are no folds."""
-        return self.rows[FOLD].to_numpy(dtype=int) if FOLD in self.rows else None
+        return fold_of(self.rows)
 
     def statistic(self) -> Statistic:
         """The metric as a statistic of weighted patients, for a bootstrap; within folds where there are some."""

@@ -11,7 +11,7 @@ from datamodules.cohort import CohortInfo
 from datamodules.files import replacing
 from experiments.console import say
 from experiments.evaluation import Group, groups, results_table, scored_caption
-from experiments.outcomes import FOLD, RISK, metric_of, outcomes_of, score_columns
+from experiments.outcomes import RISK, fold_of, metric_of, outcomes_of, score_columns
 from experiments.plots.classification import roc_plot
 from experiments.plots.style import save, words
 from experiments.plots.survival import kaplan_meier_plot
@@ -48,7 +48,7 @@ def _draw_classes(folder: Path, predictions: pd.DataFrame, title: str, note: str
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     folds: dict[str, np.ndarray] = {}
     for group in groups(predictions):
-        own = group.rows[FOLD].to_numpy(dtype=int) if FOLD in group.rows else None
+        own = fold_of(group.rows)
         target = group.rows["target"].to_numpy(dtype=int)
         if len(columns) == 2:
             curves[group.name] = (target == 1, group.rows[columns[1]].to_numpy(dtype=float))

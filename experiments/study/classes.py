@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluation import Group
-from experiments.outcomes import FOLD, outcomes_of, score_columns
+from experiments.outcomes import fold_of, outcomes_of, score_columns
 from experiments.plots.classification import calibration_plot, decision_plot, roc_plot
 from experiments.plots.encoders import encoder_line
 from experiments.registry import ENCODERS, TASKS
@@ -62,7 +62,7 @@ def _roc_blocks(series: Series, note: str) -> list[Block]:
             marks = {ENCODERS[name].title: found[group.name] for name, found in reached.items() if group.name in found}
             lines = [encoder_line(name) for name in scores]
             title = f"{TASKS[series.task].title}: {group.name}{against}"
-            own = group.rows[FOLD].to_numpy(dtype=int) if FOLD in group.rows else None
+            own = fold_of(group.rows)
             folds = None if own is None else dict.fromkeys(titled, own)
             figure = roc_plot(titled, title, note, marks or None, lines, folds)
             found = {name: auroc_of(*value, own) for name, value in titled.items()}

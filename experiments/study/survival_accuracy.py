@@ -131,7 +131,9 @@ def probability_blocks(series: Series, note: str) -> list[Block]:
     without = [ENCODERS[name].title for name, predictions in first.items() if not curve_columns(predictions)]
     blocks: list[Block] = []
     if len(without) < len(first):
-        found = list(_scored(series))
+        found = [
+            (group, [one for one in scored if curve_columns(one.outcome.rows)]) for group, scored in _scored(series)
+        ]
         pictures = tuple(picture for name in first for picture in _calibration_pictures(series, found, name, note))
         blocks += [_brier_table(series, found), _calibration_table(series, found)]
         blocks += [Gallery(pictures)] if pictures else []
@@ -147,8 +149,6 @@ def _brier_table(series: Series, found: list[tuple[Group, list[Scored]]]) -> Tab
     for group, scored in found:
         rows.append(Row((capital(group.name),), heading=True))
         for one in scored:
-            if not curve_columns(one.outcome.rows):
-                continue
             shared = {"group": group.name, "encoder": one.encoder, "endpoint": one.outcome.endpoint}
             cells = []
             for months in HORIZONS_MONTHS:
@@ -205,8 +205,6 @@ def _calibration_table(series: Series, found: list[tuple[Group, list[Scored]]]) 
     for group, scored in found:
         rows.append(Row((capital(group.name),), heading=True))
         for one in scored:
-            if not curve_columns(one.outcome.rows):
-                continue
             cells = []
             for months in HORIZONS_MONTHS:
                 values = _calibration(one, months)

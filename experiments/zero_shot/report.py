@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from experiments.evaluation import Group, groups
-from experiments.outcomes import FOLD
+from experiments.outcomes import fold_of
 from experiments.statistics.bootstrap import bootstrap, macro_auroc
 from experiments.statistics.estimate import Estimate
 from experiments.zero_shot.scores import auroc_of_draws, draw_prompts
@@ -72,7 +72,7 @@ def zero_shot_table(found: ZeroShot, draws: int, seed: int, replicates: int = 20
     rows = []
     for group in groups(found.predictions):
         target = group.rows["target"].to_numpy(dtype=int)
-        folds = group.rows[FOLD].to_numpy(dtype=int) if FOLD in group.rows else None
+        folds = fold_of(group.rows)
         for strategy in (MEAN, NEAREST):
             estimate = _estimate(target, found.scores(group.rows, strategy), replicates, folds)
             rows.append(_row(found, group, strategy, target, estimate, BOOTSTRAP))

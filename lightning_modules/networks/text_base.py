@@ -186,7 +186,8 @@ def _keep_differentiable(model: nn.Module) -> None:
     On a CPU with bfloat16 units it does so, for good, at the first evaluation without gradient (0.50.2). Nothing flows
     back through that kernel: training afterwards takes half the time and follows a gradient that lacks the base's part.
     """
-    for module in model.modules():
+    modules: Iterator[Any] = model.modules()
+    for module in modules:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
