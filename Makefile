@@ -37,6 +37,7 @@ PRUNER    ?= median## which trials of a sweep end early: median, hyperband, none
 STORAGE   ?=## database that the workers of a sweep share, as a URL; a SQLite file under RUNS by default
 TAG       ?=## suffix of a run whose configuration you changed
 PATIENTS  ?= 1000## number of patients of the phantom cohort
+PRETRAINING ?= 680## further phantoms at the pretraining centres, with scan and report
 SOURCE    ?=## folder or manifest to import
 OUT       ?=## folder to write: the imported cohort, or what embed finds
 MASK      ?=## mask of the kidneys of one scan
@@ -94,11 +95,11 @@ $(READY): pyproject.toml constraints.txt
 
 # --- cohorts ----------------------------------------------------------------------------------------------------
 cohort: $(READY) ## draw the phantom cohort of multi-centre renal-mass patients
-	$(RUN_SUITE) cohort --out $(or $(OUT),$(DATA)) --patients $(PATIENTS) --seed $(SEED) --profile $(PROFILE) $(ARGS)
+	$(RUN_SUITE) cohort --out $(or $(OUT),$(DATA)) --patients $(PATIENTS) --pretraining $(PRETRAINING) --seed $(SEED) --profile $(PROFILE) $(ARGS)
 
 # The phantom cohort is drawn when a run asks for it and it is not there.
 data/demo/cohort.json: | $(READY)
-	$(RUN_SUITE) cohort --out data/demo --patients $(PATIENTS) --seed 42 --profile $(PROFILE)
+	$(RUN_SUITE) cohort --out data/demo --patients $(PATIENTS) --pretraining $(PRETRAINING) --seed 42 --profile $(PROFILE)
 
 ifeq ($(DATA),data/demo)
   COHORT := data/demo/cohort.json

@@ -40,6 +40,7 @@ def cohort(
     seed: int = 42,
     profile: str = "demo",
     workers: int | None = None,
+    pretraining: int = 0,
 ) -> int:
     """Draw the phantom cohort: multi-centre renal-mass patients with scans, reports, labels and outcomes.
 
@@ -51,8 +52,9 @@ def cohort(
         seed: Seed; the same seed gives the same patients on any number of processes.
         profile: Profile whose preprocessing contract the volumes follow.
         workers: Processes; all cores by default.
+        pretraining: Further patients of the pretraining centres, who have a scan and a report.
     """
-    options = {"patients": patients, "seed": seed}
+    options = {"patients": patients, "seed": seed, "pretraining": pretraining}
     code = _build("demo", None, options, out, profile, workers)
     _print_predictors(write_predictors(out, profile_contract(profile)))
     return code

@@ -128,12 +128,19 @@ def center_of(patient_id: str) -> Center:
     raise DataError(f"Patient {patient_id!r} names no centre of the demo cohort; expected <centre>-<number>, {known}.")
 
 
-def center_sizes(patients: int) -> dict[str, int]:
+def center_sizes(patients: int, pretraining: int = 0) -> dict[str, int]:
     """Number of patients of every centre: in proportion, and never fewer than `SMALLEST_CENTER`.
 
+    Args:
+        patients: Patients over all centres.
+        pretraining: Further patients of the pretraining centres alone, as in real archives, where scans with a report
+            are many and followed patients are few.
+
     Raises:
-        DataError: if the number cannot serve every centre.
+        DataError: if the number cannot serve every centre, or is negative.
     """
+    if pretraining < 0:
+        raise DataError(f"{pretraining} further pretraining patients were asked for; expected 0 or more.")
     least = SMALLEST_CENTER * len(CENTERS)
     if patients < least:
         raise DataError(
@@ -141,10 +148,12 @@ def center_sizes(patients: int) -> dict[str, int]:
             f"{len(CENTERS)} centres."
         )
     weights = np.array([center.patients for center in CENTERS], dtype=float)
+    pretrains = np.array([center.role == "pretrain" for center in CENTERS])
     sizes = np.full(len(CENTERS), SMALLEST_CENTER)
-    for _ in range(patients - least):
+    for number in range(patients - least + pretraining):
         # Each further patient goes where the share is least fulfilled; no rounding has to be mended afterwards.
-        sizes[np.argmax(weights / (sizes + 0.5))] += 1
+        open_to = weights if number < patients - least else weights * pretrains
+        sizes[np.argmax(open_to / (sizes + 0.5))] += 1
     return {center.name: int(size) for center, size in zip(CENTERS, sizes, strict=True)}
 
 

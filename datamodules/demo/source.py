@@ -32,6 +32,7 @@ class DemoSource:
     Args:
         patients: Number of patients, over 12 centres.
         seed: Seed of patients and splits.
+        pretraining: Further patients of the pretraining centres.
 
     Raises:
         DataError: if the number is too small to serve every centre.
@@ -39,9 +40,15 @@ class DemoSource:
 
     patients: int = 1000
     seed: int = 42
+    pretraining: int = 0
 
     def __post_init__(self) -> None:
-        center_sizes(self.patients)
+        _ = self.sizes
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of patients of every centre."""
+        return center_sizes(self.patients, self.pretraining)
 
     @property
     def info(self) -> CohortInfo:
@@ -50,16 +57,16 @@ class DemoSource:
             name="demo",
             evaluation="roles",
             intensity="rendered",
-            source=f"{self.patients} phantoms made by the suite's generator with seed {self.seed}; no real patient.",
+            source=f"{self.patients + self.pretraining} phantoms made by the suite's generator with seed {self.seed}; no real patient.",
             phantom=True,
             seed=self.seed,
-            details={"patients": self.patients, "centers": center_sizes(self.patients)},
+            details={"patients": self.patients, "pretraining": self.pretraining, "centers": self.sizes},
         )
 
     @property
     def fingerprint(self) -> str:
         """Hash of the settings, the generator's code and its phrases."""
-        digest = hashlib.sha256(f"{self.patients}/{self.seed}".encode())
+        digest = hashlib.sha256(f"{self.patients}+{self.pretraining}/{self.seed}".encode())
         here = Path(__file__).parent
         files = [
             *here.rglob("*.py"),
@@ -73,7 +80,7 @@ class DemoSource:
 
     def patient_ids(self) -> list[str]:
         """All patients, centre by centre."""
-        sizes = center_sizes(self.patients)
+        sizes = self.sizes
         return [f"{center.name}-{number:04d}" for center in CENTERS for number in range(1, sizes[center.name] + 1)]
 
     def patient(self, patient_id: str) -> Patient:

@@ -5,6 +5,7 @@ import inspect
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from datamodules.contract import PreprocessingContract
@@ -27,6 +28,27 @@ def test_centres_have_their_sizes() -> None:
     assert roles["internal"] >= 400
     assert roles["external"] >= 250
     assert min(center_sizes(60).values()) == SMALLEST_CENTER
+
+
+def test_further_pretraining_patients_change_no_other_centre_and_no_patient() -> None:
+    few, more = DemoSource(1000, 42), DemoSource(1000, 42, pretraining=680)
+    grown = {name: more.sizes[name] - few.sizes[name] for name in few.sizes if more.sizes[name] != few.sizes[name]}
+    assert sum(grown.values()) == 680
+    assert set(grown) == {center.name for center in CENTERS if center.role == "pretrain"}
+    assert set(few.patient_ids()) < set(more.patient_ids())
+    assert few.fingerprint != more.fingerprint
+
+
+def test_further_pretraining_patients_leave_all_other_splits_as_they_were() -> None:
+    few, more = DemoSource(60, 42).tables()["splits"], DemoSource(60, 42, pretraining=40).tables()["splits"]
+    one, other = (table[~table["patient_id"].str.startswith("P")].reset_index(drop=True) for table in (few, more))
+    assert len(more) == len(few) + 40
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_negative_number_of_further_patients_is_refused() -> None:
+    with pytest.raises(DataError, match="expected 0 or more"):
+        DemoSource(60, pretraining=-1)
 
 
 @pytest.mark.parametrize("number", [0, -5, 47])
