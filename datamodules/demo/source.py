@@ -53,11 +53,12 @@ class DemoSource:
     @property
     def info(self) -> CohortInfo:
         """What `cohort.json` will say."""
+        total = self.patients + self.pretraining
         return CohortInfo(
             name="demo",
             evaluation="roles",
             intensity="rendered",
-            source=f"{self.patients + self.pretraining} phantoms made by the suite's generator with seed {self.seed}; no real patient.",
+            source=f"{total} phantoms made by the suite's generator with seed {self.seed}; no real patient.",
             phantom=True,
             seed=self.seed,
             details={"patients": self.patients, "pretraining": self.pretraining, "centers": self.sizes},
