@@ -20,7 +20,7 @@ from datamodules.embedding_cache import EmbeddingCache
 from datamodules.errors import DataError
 from datamodules.samples import Plan, RoiDataset, Visits
 from datamodules.sampling import Draw
-from datamodules.side_reports import KIDNEY, shuffle_sentences, side_reports
+from datamodules.side_reports import KIDNEY, excerpt, side_reports
 from datamodules.volumes import VolumeSet
 
 _AT_ONCE = 4096
@@ -30,14 +30,15 @@ class ReportedKidneyDataModule(AttributeDataModule):
     """Streams kidneys with what their report says, its number and the attributes that it states.
 
     Who is trained on, selected on and tested on is as in `AttributeDataModule`; a kidney without a text is left out
-    too. Training takes one of several wordings of a report at random, validation and test the report itself. A
-    subclass says in which form a batch holds the text.
+    too. Training takes one of several excerpts of a report at random, validation and test the report itself. Excerpts
+    make an image answer to each finding for itself, and are as short as prompts are (sentences are drawn from reports
+    in ConVIRT, Zhang et al., MLHC 2022). A subclass says in which form a batch holds the text.
 
     Args:
         root: Folder of the cohort.
         text_fingerprint: Fingerprint of the text encoder.
         text_dim: Dimensions of an embedding.
-        variants: Further wordings of a report in training: its sentences in other orders.
+        excerpts: Excerpts of a report that training takes in its place; 0 for the report itself.
         reread: Whether a batch holds no images, but reads and augments them part by part when asked for, twice in
             gradient caching: for batches that do not fit into memory. Loader processes then load no images ahead.
         options: As `AttributeDataModule`.
@@ -48,25 +49,25 @@ class ReportedKidneyDataModule(AttributeDataModule):
         root: Path,
         text_fingerprint: str,
         text_dim: int,
-        variants: int = 3,
+        excerpts: int = 3,
         reread: bool = False,
         **options: Any,
     ) -> None:
-        if variants < 0:
-            raise DataError(f"variants={variants} was found; expected 0 for the report alone, or more.")
-        self.text_fingerprint, self.text_dim, self.variants, self.reread = text_fingerprint, text_dim, variants, reread
+        if excerpts < 0:
+            raise DataError(f"excerpts={excerpts} was found; expected 0 for the report alone, or more.")
+        self.text_fingerprint, self.text_dim, self.excerpts, self.reread = text_fingerprint, text_dim, excerpts, reread
         super().__init__(root, **options)
 
     def described(self) -> dict[str, Any]:
         """What the attributes and the texts are."""
-        return {**super().described(), "text_fingerprint": self.text_fingerprint, "variants": self.variants}
+        return {**super().described(), "text_fingerprint": self.text_fingerprint, "excerpts": self.excerpts}
 
     @abstractmethod
     def drawn(self, wordings: Sequence[Sequence[str]]) -> Callable[[int, int], Any]:
         """What gives the text of a sample.
 
         Args:
-            wordings: The wordings of every kidney's report, the report itself first.
+            wordings: Every kidney's report, and its excerpts behind it.
 
         Returns:
             A function of the row of a kidney and the seed of a sample.
@@ -86,7 +87,7 @@ class ReportedKidneyDataModule(AttributeDataModule):
         if not (kidneys["part"] == "train").any():
             raise DataError(f"No kidney of the training part of cohort {cohort.info.name} has a report; look at roles.")
         wordings = [
-            report_wordings(str(text), self.variants if part == "train" else 0)
+            report_wordings(str(text), self.excerpts if part == "train" else 0)
             for text, part in zip(kidneys["text"], kidneys["part"], strict=True)
         ]
         fields = {name: values[known] for name, values in plan.fields.items()}
@@ -99,7 +100,7 @@ class ReportedKidneyDataModule(AttributeDataModule):
         )
 
     def texts(self, part: str) -> list[str]:
-        """The texts of one part: of train every wording, of others the reports themselves."""
+        """The texts of one part: of train excerpts too, of others the reports alone."""
         rows = np.flatnonzero((self.plan.kidneys["part"] == part).to_numpy())
         return [text for row in rows.tolist() for text in self.wordings[row]]
 
@@ -110,7 +111,7 @@ class ReportedKidneyDataModule(AttributeDataModule):
 
     @property
     def wordings(self) -> Sequence[Sequence[str]]:
-        """The wordings of every kidney's report, the report itself first."""
+        """Every kidney's report, and its excerpts behind it."""
         found: Sequence[Sequence[str]] = self.plan.drawn["text"].wordings  # type: ignore[attr-defined]
         return found
 
@@ -175,26 +176,35 @@ class AlignmentDataModule(ReportedKidneyDataModule):
         return torch.from_numpy((total / len(texts)).astype(np.float32))
 
 
-def report_wordings(text: str, variants: int) -> list[str]:
-    """A report and further wordings of it, each with its sentences in another order.
+def report_wordings(text: str, excerpts: int) -> list[str]:
+    """A report and excerpts of it.
 
     Args:
         text: The text of a kidney.
-        variants: Number of further wordings; those that come out equal are kept once.
+        excerpts: Number of excerpts; those that come out equal are kept once.
     """
-    return list(dict.fromkeys([text, *(shuffle_sentences(text, seed) for seed in range(1, variants + 1))]))
+    return list(dict.fromkeys([text, *(excerpt(text, seed) for seed in range(1, excerpts + 1))]))
+
+
+def drawn_wording(wordings: Sequence[str], seed: int) -> str:
+    """One of the excerpts behind a report, or the report itself where there are none.
+
+    Args:
+        wordings: As `report_wordings` gives them.
+        seed: Of the sample.
+    """
+    return wordings[1 + seed % (len(wordings) - 1)] if len(wordings) > 1 else wordings[0]
 
 
 @dataclass(frozen=True)
 class _Embedded:
-    """The embedding of a kidney's report: the report itself with seed 0, else one of its wordings."""
+    """The embedding of what `drawn_wording` takes of a kidney's report."""
 
     cache: EmbeddingCache
     wordings: Sequence[Sequence[str]]
 
     def __call__(self, kidney: int, seed: int) -> torch.Tensor:
-        texts = self.wordings[kidney]
-        return torch.from_numpy(self.cache.rows([texts[seed % len(texts)]])[0])
+        return torch.from_numpy(self.cache.rows([drawn_wording(self.wordings[kidney], seed)])[0])
 
 
 class _WithoutImages(RoiDataset):

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.alignment_data import ReportedKidneyDataModule
+from datamodules.alignment_data import ReportedKidneyDataModule, drawn_wording
 from datamodules.batch import RoiBatch
 from datamodules.tokenization import ReportTokenizer
 
@@ -66,10 +66,9 @@ class TokenAlignmentDataModule(ReportedKidneyDataModule):
 
 @dataclass(frozen=True)
 class _Worded:
-    """The report of a kidney: itself with seed 0, else one of its wordings."""
+    """What `drawn_wording` takes of a kidney's report."""
 
     wordings: Sequence[Sequence[str]]
 
     def __call__(self, kidney: int, seed: int) -> str:
-        texts = self.wordings[kidney]
-        return texts[seed % len(texts)]
+        return drawn_wording(self.wordings[kidney], seed)

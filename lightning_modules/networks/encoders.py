@@ -28,7 +28,11 @@ class EncoderConfig:
     Args:
         network: Name in `NETWORKS`; a published one has the size of its release.
         depth: Number of layers of a residual network, 10, 18, 34 or 50.
-        width: Channels of the first stage; the feature has 8 x width (32 x width at depth 50) dimensions.
+        width: Channels of the first stage.
+        deep_width: Channels of the second stage, twice as many in each later one; 2 x width when left out. On a coarse
+            grid most of the time goes into stem and first stage, and wide later stages cost little. The feature has
+            4 x deep_width (16 x deep_width at depth 50) dimensions.
+        stem_size: Edge of the first kernel.
         stem_stride: Stride of the first convolution in all axes; 2 is six times faster than MONAI's default of 1.
         stem_pool: Whether a max-pooling of stride 2 follows it; on a coarse grid it takes small lesions away.
         norm: `batch`, or `group` (8 groups, Wu and He, ECCV 2018), which does not depend on the other samples of the
@@ -44,6 +48,8 @@ class EncoderConfig:
     network: str = "resnet"
     depth: int = 18
     width: int = 64
+    deep_width: int | None = None
+    stem_size: int = 7
     stem_stride: int = 2
     stem_pool: bool = True
     norm: Literal["batch", "group"] = "batch"
@@ -51,6 +57,18 @@ class EncoderConfig:
     channels_last: bool = True
     checkpointing: bool = False
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stem_size < 1 or self.stem_size % 2 == 0:
+            raise ModelError(f"encoder.stem_size={self.stem_size} was found; expected an odd number of voxels.")
+        if min(self.widths) < 1:
+            raise ModelError(f"Stages of {self.widths} channels were asked for; expected at least 1 in each.")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the four stages."""
+        second = 2 * self.width if self.deep_width is None else self.deep_width
+        return [self.width, second, 2 * second, 4 * second]
 
     @classmethod
     def of(cls, content: EncoderConfig | Mapping[str, Any]) -> EncoderConfig:
@@ -93,15 +111,15 @@ class ResNetEncoder(nn.Module):
                 f"A residual network of depth {config.depth} was asked for; choose one of {list(_RESNETS)}."
             )
         block, layers, expansion = _RESNETS[config.depth]
-        self.feature_dim = 8 * config.width * expansion
+        self.feature_dim = config.widths[-1] * expansion
         self.channels_last, self.checkpointing = config.channels_last, config.checkpointing
         self.network = ResNet(
             block=block,  # type: ignore[arg-type]
             layers=layers,
-            block_inplanes=[config.width * factor for factor in (1, 2, 4, 8)],
+            block_inplanes=config.widths,
             spatial_dims=3,
             n_input_channels=1,
-            conv1_t_size=7,
+            conv1_t_size=config.stem_size,
             conv1_t_stride=config.stem_stride,
             no_max_pool=not config.stem_pool,
             shortcut_type="B",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.alignment_data import AlignmentDataModule, report_wordings
+from datamodules.alignment_data import AlignmentDataModule, drawn_wording, report_wordings
 from datamodules.augmentation import AugmentationConfig
 from datamodules.cohort import Cohort
 from datamodules.embedding_cache import EmbeddingCache
@@ -78,7 +78,8 @@ def test_every_kidney_has_the_embedding_of_its_own_report(filled: tuple[Path, Pa
             batch["text"], batch["kidney"], batch["seed"], batch["report_id"], strict=True
         ):
             own = wordings[int(kidney)]
-            text = own[int(seed) % len(own)]
+            text = drawn_wording(own, int(seed))
+            assert (text in own[1:]) is (len(own) > 1)
             seen.add(text)
             np.testing.assert_array_equal(row.numpy(), embed([text])[0])
             assert plan.fields["report_id"][int(kidney)] == number
@@ -117,18 +118,27 @@ def test_what_is_missing_is_said(filled: tuple[Path, Path], tiny_root: Path, tmp
         make(*filled).loader("test")
     with pytest.raises(DataError, match="`make pretrain STAGES=alignment` embeds"):
         make(filled[0], tmp_path / "empty").loader("train")
-    with pytest.raises(DataError, match="variants=-1"):
-        make(*filled, variants=-1)
+    with pytest.raises(DataError, match="excerpts=-1"):
+        make(*filled, excerpts=-1)
     with pytest.raises(DataError, match="one phase a sample"):
         make(*filled, reread=True, phases="all").loader("val")
     with pytest.raises(DataError, match="no attributes"):
         _ = make(tiny_root, tmp_path).plan
 
 
-def test_wordings_hold_the_same_sentences() -> None:
-    text = "There is a mass. No stone. No cyst."
-    wordings = report_wordings(text, 3)
+def test_excerpts_are_sentences_of_the_report_in_their_order() -> None:
+    parts = [f"Finding {number} of 3.5 cm." for number in range(8)]
+    text = " ".join(parts)
+    wordings = report_wordings(text, 12)
     assert wordings[0] == text
-    assert len(set(wordings)) == len(wordings) > 1
-    assert all(sorted(other.split(". ")) != [] and sorted(other) == sorted(text) for other in wordings)
+    assert len(set(wordings)) == len(wordings) > 6
+    sizes = set()
+    for other in wordings[1:]:
+        kept = [part for part in parts if part in other]
+        assert " ".join(kept) == other
+        sizes.add(len(kept))
+    assert sizes == {2, 4}
+    assert report_wordings(text, 12) == wordings
     assert report_wordings("Normal.", 3) == ["Normal."]
+    assert {drawn_wording(wordings, seed) for seed in range(40)} == set(wordings[1:])
+    assert drawn_wording(["Normal."], 7) == "Normal."

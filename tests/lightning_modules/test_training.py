@@ -29,6 +29,21 @@ def test_feature_dimension_is_what_it_says(depth: int, features: int) -> None:
     assert encoder(torch.rand(2, 1, 8, 12, 12)).shape == (2, features)
 
 
+@pytest.mark.parametrize(("depth", "features"), [(10, 48), (50, 192)])
+def test_later_stages_may_be_wider_than_the_first(depth: int, features: int) -> None:
+    config = EncoderConfig(width=4, deep_width=12, stem_size=5, depth=depth)
+    assert config.widths == [4, 12, 24, 48]
+    encoder = build_encoder(config).eval()
+    assert encoder(torch.rand(2, 1, 8, 12, 12)).shape == (2, features)
+    assert encoder.network.conv1.weight.shape == (4, 1, 5, 5, 5)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("wrong", [{"stem_size": 4}, {"stem_size": 0}, {"deep_width": 0}, {"width": 0}])
+def test_sizes_that_no_network_has_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ModelError, match="expected"):
+        EncoderConfig(**wrong)
+
+
 def test_channels_last_gives_the_same_features() -> None:
     torch.manual_seed(0)
     last = build_encoder(EncoderConfig(width=8, channels_last=True)).eval()
