@@ -29,6 +29,22 @@ class Texts:
     attributes: np.ndarray | None = None
     sides: list[str] | None = None
 
+    def drawn(self, most: int | None, seed: int) -> Texts:
+        """At most so many of them, in their order; all where `most` is None.
+
+        Args:
+            most: Number of texts.
+            seed: Says which.
+        """
+        if most is None or most >= len(self.texts):
+            return self
+        rows = np.sort(np.random.default_rng([seed, 11]).permutation(len(self.texts))[:most])
+        return Texts(
+            [self.texts[row] for row in rows],
+            None if self.attributes is None else self.attributes[rows],
+            None if self.sides is None else [self.sides[row] for row in rows],
+        )
+
 
 class TextDataset(Dataset[dict[str, Any]]):
     """Loads one text per draw; holds no order and no randomness of its own."""

@@ -56,6 +56,7 @@ class ReportDataModule(lightning.LightningDataModule):
         mask_token: Stands for a masked token where the base has none of its own.
         shuffle: Share of training texts, or of each of their views, whose sentences are put in another order. The
             second view of a validation text always is.
+        validation_texts: Most texts of the validation part, drawn by the seed; all when left out.
         seed: Seed of order, masks and shuffling.
         fold: Fold to test, for a cohort evaluated in folds.
         batch_size: Texts per rank and step.
@@ -78,6 +79,7 @@ class ReportDataModule(lightning.LightningDataModule):
         replacement: Replacement = "bert",
         mask_token: str = "_",
         shuffle: float = 0.5,
+        validation_texts: int | None = None,
         seed: int = 42,
         fold: int | None = None,
         batch_size: int = 16,
@@ -93,6 +95,9 @@ class ReportDataModule(lightning.LightningDataModule):
         self.root, self.base, self.corpus = Path(root), base, corpus
         self.objective, self.held_out_share, self.shuffle = objective, held_out_share, shuffle
         self.rewriting, self.corpus_column = rewriting, corpus_column
+        if validation_texts is not None and validation_texts < 1:
+            raise DataError(f"validation_texts={validation_texts} was found; expected at least 1, or nothing for all.")
+        self.validation_texts = validation_texts
         self.seed, self.fold = seed, fold
         self.batch_size, self.num_workers = batch_size, num_workers
         self.masked: dict[str, Any] = {
@@ -110,6 +115,7 @@ class ReportDataModule(lightning.LightningDataModule):
                 "rewriting": asdict(rewriting),
                 "corpus": None if corpus is None else Path(corpus).name,
                 "shuffle": shuffle,
+                "validation_texts": validation_texts,
                 "seed": seed,
                 "fold": fold,
                 "batch_size": batch_size,
@@ -140,7 +146,7 @@ class ReportDataModule(lightning.LightningDataModule):
                 f"No text is left in the {' and '.join(empty)} part of the text stage; check the reports and the roles "
                 "of the centres with `make data-check`."
             )
-        return parts
+        return {**parts, "val": parts["val"].drawn(self.validation_texts, self.seed)}
 
     def _corpus_parts(self, folder: Path) -> dict[str, Texts]:
         texts = read_corpus(folder, self.corpus_column)

@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from datamodules.files import write_parquet
 from datamodules.schema import TABLES, conform
 from datamodules.side_reports import shuffle_sentences, side_reports
-from datamodules.text_batches import TextCollate
+from datamodules.text_batches import TextCollate, Texts
 from datamodules.text_contrast import Rewriting, RewritingCollate
 from datamodules.text_data import ReportDataModule
 from datamodules.text_sampling import BucketSampler, RankBatches, text_seed
@@ -85,6 +85,31 @@ def test_shuffled_sentences_are_the_same_sentences() -> None:
         assert sorted(order.replace(". ", ".|").split("|")) == sorted(text.replace(". ", ".|").split("|"))
     assert shuffle_sentences(text, 3) == shuffle_sentences(text, 3)
     assert shuffle_sentences("One finding", 1) == "One finding."
+
+
+def test_some_texts_are_drawn_by_the_seed_with_what_belongs_to_them() -> None:
+    whole = Texts([str(number) for number in range(20)], np.arange(20)[:, None], [f"side {n}" for n in range(20)])
+    few = whole.drawn(7, 42)
+    places = [int(text) for text in few.texts]
+    assert len(places) == 7
+    assert places == sorted(set(places))
+    assert few.attributes is not None
+    assert few.attributes[:, 0].tolist() == places
+    assert few.sides == [f"side {place}" for place in places]
+    assert whole.drawn(7, 42).texts == few.texts != whole.drawn(7, 43).texts
+    assert whole.drawn(None, 42) is whole is whole.drawn(20, 42)
+
+
+@pytest.mark.parametrize("objective", ["mntp", "attributes"])
+def test_validation_may_take_a_part_of_its_texts(tiny_copy: Path, base: Path, objective: str) -> None:
+    add_reports(tiny_copy)
+    whole = make(tiny_copy, base, objective=objective).parts
+    few = make(tiny_copy, base, objective=objective, validation_texts=1).parts
+    assert few["train"].texts == whole["train"].texts
+    assert len(few["val"].texts) == 1
+    assert set(few["val"].texts) < set(whole["val"].texts)
+    with pytest.raises(DataError, match="validation_texts=0"):
+        make(tiny_copy, base, objective=objective, validation_texts=0)
 
 
 def test_only_pretraining_centres_are_seen_and_each_text_once(tiny_copy: Path, base: Path) -> None:

@@ -82,7 +82,7 @@ def test_every_stage_has_a_schedule_for_every_profile() -> None:
         content = yaml.safe_load((CONFIGS / "schedule" / f"{name}.yaml").read_text())
         assert set(content) - {"model", "text"} == {"trainer", "optimizer", "data"}
         assert set(content.get("text", {})) <= {"projection"}
-        assert set(content["data"]["init_args"]) <= {"batch_size", "samples_per_epoch", "excerpts"}
+        assert set(content["data"]["init_args"]) <= {"batch_size", "samples_per_epoch", "excerpts", "validation_texts"}
         assert set(content.get("model", {}).get("init_args", {})) <= {"micro_batch", "projection_batches"}
 
 
