@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 
 from lightning_modules.base import CHECKPOINT_KEY, SuiteModule
@@ -22,6 +24,9 @@ from lightning_modules.networks.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text import TextEncoderConfig
 from lightning_modules.networks.text_export import refuse_differences
 from lightning_modules.optimization import OptimizerConfig
+
+MEASURED_BATCHES = 32
+"""Batches of a rank from which mean and deviation of the image features are taken."""
 
 Trains = Literal["projector", "adapters"]
 
@@ -120,6 +125,26 @@ class ReportGeneration(SuiteModule):
             )
             writer.load_trained_state(found.state)
         self.writer = writer.train()  # the Trainer keeps the mode that it finds
+
+    def on_fit_start(self) -> None:
+        """Let the projector begin with features of mean 0 and deviation 1, measured on training images."""
+        if self.start is None and self.trainer.ckpt_path is None:
+            self.standardize(islice(self.trainer.datamodule.train_dataloader(), MEASURED_BATCHES))  # type: ignore[attr-defined]
+
+    def standardize(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Give the projector the mean and deviation of the image features of some batches, over all ranks."""
+        total = None
+        for batch in batches:
+            moved = move_data_to_device(batch, self.device)
+            image = self.trainer.datamodule.on_after_batch_transfer(moved, 0)["image"]  # type: ignore[attr-defined]
+            # Places of a feature map count like images.
+            rows = self.writer.image_features(image).transpose(0, 1).flatten(1).double()
+            seen = torch.cat([rows.sum(dim=1), rows.square().sum(dim=1), rows.new_tensor([rows.shape[1]])])
+            total = seen if total is None else total + seen
+        assert total is not None
+        total = sum_over_ranks(total)
+        mean, square = (total[:-1] / total[-1]).chunk(2)
+        self.writer.projector.standardize.start_from(mean.float(), (square - mean.square()).clamp_min(0).sqrt().float())  # type: ignore[union-attr, operator]
 
     def _origin_of(self, writer: ReportWriter) -> dict[str, Any]:
         return {

@@ -13,6 +13,34 @@ ImageFeatures = Literal["pooled", "spatial"]
 _HEADS = 4
 
 
+class Standardize(nn.Module):
+    """Shifts and scales each feature; both are learned, from the mean and spread of training images on.
+
+    Features of one encoder share most of their value from image to image, and a normalisation of each image by itself
+    leaves that; what tells images apart would reach the language model too faintly to be looked at. Data-dependent
+    starting values: Kingma and Dhariwal, NeurIPS 2018.
+
+    Args:
+        features: Number of features.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.scale = nn.Parameter(torch.ones(features))
+
+    @torch.no_grad()
+    def start_from(self, mean: torch.Tensor, spread: torch.Tensor) -> None:
+        """Make features of this mean and standard deviation, float [F], have mean 0 and deviation 1."""
+        self.shift.copy_(mean)
+        # A feature that hardly varies is noise; a tenth of the typical spread keeps it from being blown up.
+        self.scale.copy_(1 / spread.clamp_min(max(0.1 * float(spread.median()), 1e-6)))
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        """Features [..., F] of features [..., F]."""
+        return (feature - self.shift) * self.scale
+
+
 class PooledTokens(nn.Module):
     """Tokens from the pooled feature, by a perceptron of two layers (LLaVA-1.5, Liu et al., CVPR 2024).
 
@@ -25,13 +53,12 @@ class PooledTokens(nn.Module):
     def __init__(self, features: int, hidden: int, tokens: int) -> None:
         super().__init__()
         self.hidden = hidden
-        self.layers = nn.Sequential(
-            nn.LayerNorm(features), nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden * tokens)
-        )
+        self.standardize = Standardize(features)
+        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden * tokens))
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         """Tokens float [B, tokens, hidden] of pooled features [B, F]."""
-        tokens: torch.Tensor = self.layers(feature).unflatten(1, (-1, self.hidden))
+        tokens: torch.Tensor = self.layers(self.standardize(feature)).unflatten(1, (-1, self.hidden))
         return tokens
 
 
@@ -52,7 +79,7 @@ class ResampledTokens(nn.Module):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(tokens, features) * features**-0.5)
         self.place = nn.Linear(3, features)
-        self.norm = nn.LayerNorm(features)
+        self.standardize = Standardize(features)
         self.attention = nn.MultiheadAttention(features, _HEADS, batch_first=True)
         self.out = nn.Sequential(
             nn.LayerNorm(features), nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden)
@@ -62,7 +89,7 @@ class ResampledTokens(nn.Module):
         """Tokens float [B, tokens, hidden] of feature maps [B, F, D, H, W]."""
         axes = [torch.linspace(-1, 1, size, device=feature.device, dtype=feature.dtype) for size in feature.shape[2:]]
         places = self.place(torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)).flatten(0, 2)
-        keys = self.norm(feature.flatten(2).transpose(1, 2)) + places
+        keys = self.standardize(feature.flatten(2).transpose(1, 2)) + places
         queries = self.queries.expand(len(feature), -1, -1)
         seen, _ = self.attention(queries, keys, keys, need_weights=False)
         tokens: torch.Tensor = self.out(queries + seen)

@@ -118,11 +118,15 @@ class ReportWriter(nn.Module):
 
         Of several phases of one kidney the mean of their tokens is taken.
         """
-        with torch.no_grad():
-            spatial = self.config.image_features == "spatial"
-            feature = self.image_encoder.feature_map(image) if spatial else self.image_encoder(image)  # type: ignore[operator]
-        tokens: torch.Tensor = self.projector(feature.float())
+        tokens: torch.Tensor = self.projector(self.image_features(image))
         return tokens
+
+    @torch.no_grad()
+    def image_features(self, image: torch.Tensor) -> torch.Tensor:
+        """What the projector reads of images [B, 1, D, H, W]: float32 [B, F], or the feature map [B, F, d, h, w]."""
+        spatial = self.config.image_features == "spatial"
+        feature: torch.Tensor = self.image_encoder.feature_map(image) if spatial else self.image_encoder(image)  # type: ignore[operator]
+        return feature.float()
 
     def _prompt_ids(self, prompts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Tokens that stand before the image, and those of each prompt, which stand behind it."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lightning_modules.errors import ModelError
+from lightning_modules.generation import ReportGeneration
 from lightning_modules.networks.decoding import Decoding
 from lightning_modules.networks.encoders import EncoderConfig
 from lightning_modules.networks.image_tokens import build_image_tokens
 from lightning_modules.networks.report_export import load_report_writer, save_report_writer
 from lightning_modules.networks.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text import TextEncoderConfig
+from lightning_modules.optimization import OptimizerConfig
 from tests.tiny_text import TEXTS, make_base
 
 ENCODER = EncoderConfig(depth=10, width=8, stem_pool=False)
@@ -49,6 +52,32 @@ def test_only_projector_and_adapters_learn(base: Path, kind: str, adapter: bool)
     assert all("lora_" in name for name in moved if name.startswith("language"))
     assert all(value.grad is not None for name, value in writer.named_parameters() if name.startswith("projector."))
     assert report.unique().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["pooled", "spatial"])
+def test_the_projector_begins_with_standardized_features(base: Path, kind: str) -> None:
+    """Also with batches of unequal size; a feature that never varies stays finite."""
+    module = ReportGeneration(
+        ENCODER,
+        TextEncoderConfig(base=str(base), base_name="tiny", quantization="none", max_length=40),
+        {},
+        OptimizerConfig(),
+        writer=WriterConfig(kind, 3),  # type: ignore[arg-type]
+    )
+    module.build("cpu")
+    images = torch.rand(6, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    module.trainer = SimpleNamespace(datamodule=SimpleNamespace(on_after_batch_transfer=lambda batch, _: batch))
+    module.writer.eval()
+    module.standardize([{"image": images[:4]}, {"image": images[4:]}])
+    rows = module.writer.image_features(images).transpose(0, 1).flatten(1).T
+    found = module.writer.projector.standardize(rows)  # type: ignore[operator]
+    varied = rows.std(dim=0, correction=0) > 0.1 * rows.std(dim=0, correction=0).median()
+    assert varied.any()
+    torch.testing.assert_close(found.mean(dim=0), torch.zeros(rows.shape[1]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        found.std(dim=0, correction=0)[varied], torch.ones(int(varied.sum())), atol=1e-3, rtol=1e-3
+    )
+    assert found.isfinite().all()
 
 
 def test_a_report_is_scored_the_same_in_any_company(writer: ReportWriter) -> None:

@@ -85,7 +85,7 @@ def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     image.run(Pretraining(data=root, runs=runs, devices="1", extra=tuple(short)), cohort, None)
     export(stage_folder(runs, cohort, "alignment", 42, None) / "encoder")
     small = ["--text.layers=2", "--text.lora_rank=2", f"--text.base={base}"]
-    as_exported = ["--encoder.width=8", "--encoder.stem_norm=batch"]
+    as_exported = ["--encoder.width=8", "--encoder.deep_width=null", "--encoder.stem_size=7", "--encoder.stem_norm=batch"]
     report.run(Pretraining(data=root, runs=runs, devices="1", extra=(*short, *small, *as_exported)), cohort, None)
     fill_cache(runs, cohort.info.name, side_reports(cohort)["text"].tolist())
     return root, runs, base
