@@ -40,13 +40,20 @@ class ReportImageDataModule(AttributeDataModule):
     Args:
         root: Folder of the cohort.
         template: Words before every report, with {side} and {phase}.
+        validation_kidneys: Most kidneys of the validation part, drawn by the seed; all when left out. A language model
+            takes longer over a report than an image encoder over a volume.
         options: As `AttributeDataModule`.
 
     Raises:
-        DataError: if the template leaves side or phase out.
+        DataError: if the template leaves side or phase out, or no kidney would be left to select on.
     """
 
-    def __init__(self, root: Path, template: str = PROMPT, **options: Any) -> None:
+    def __init__(
+        self, root: Path, template: str = PROMPT, validation_kidneys: int | None = None, **options: Any
+    ) -> None:
+        if validation_kidneys is not None and validation_kidneys < 1:
+            raise DataError(f"validation_kidneys={validation_kidneys} was found; expected at least 1, or nothing.")
+        self.validation_kidneys = validation_kidneys
         absent = [name for name in ("{side}", "{phase} phase") if name not in template]
         if absent:
             raise DataError(f"The template {template!r} lacks {' and '.join(absent)}; the writer must be told both.")
@@ -54,8 +61,8 @@ class ReportImageDataModule(AttributeDataModule):
         super().__init__(root, **options)
 
     def described(self) -> dict[str, Any]:
-        """The attributes and the template of the prompt."""
-        return {**super().described(), "template": self.template}
+        """The attributes, the template of the prompt, and how many kidneys select."""
+        return {**super().described(), "template": self.template, "validation_kidneys": self.validation_kidneys}
 
     def select(self, cohort: Cohort, volumes: VolumeSet) -> Plan:
         """Kidneys with a text that states something.
@@ -69,6 +76,10 @@ class ReportImageDataModule(AttributeDataModule):
         kidneys = kidneys[known].reset_index(drop=True)
         if not (kidneys["part"] == "train").any():
             raise DataError(f"No kidney of the training part of cohort {cohort.info.name} has a report; look at roles.")
+        if self.validation_kidneys is not None:
+            selecting = np.flatnonzero((kidneys["part"] == "val").to_numpy())
+            left_out = np.random.default_rng([self.seed, 13]).permutation(selecting)[self.validation_kidneys :]
+            kidneys.loc[left_out, "part"] = "unused"
         fields = {name: values[known] for name, values in plan.fields.items()}
         fields["report"] = np.array(kidneys["text"].tolist(), dtype=object)
         return replace(plan, kidneys=kidneys.drop(columns=["text"]), fields=fields)

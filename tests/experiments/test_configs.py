@@ -82,7 +82,14 @@ def test_every_stage_has_a_schedule_for_every_profile() -> None:
         content = yaml.safe_load((CONFIGS / "schedule" / f"{name}.yaml").read_text())
         assert set(content) - {"model", "text"} == {"trainer", "optimizer", "data"}
         assert set(content.get("text", {})) <= {"projection"}
-        assert set(content["data"]["init_args"]) <= {"batch_size", "samples_per_epoch", "excerpts", "validation_texts"}
+        counts = {"samples_per_epoch", "excerpts", "validation_texts", "validation_kidneys"}
+        assert set(content["data"]["init_args"]) <= {"batch_size", *counts}
+            "batch_size",
+            "samples_per_epoch",
+            "excerpts",
+            "validation_texts",
+            "validation_kidneys",
+        }
         assert set(content.get("model", {}).get("init_args", {})) <= {"micro_batch", "projection_batches"}
 
 

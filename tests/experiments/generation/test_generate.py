@@ -71,6 +71,23 @@ def test_batches_hold_the_report_of_their_kidney(tiny_copy: Path) -> None:
         ReportImageDataModule(root, template="{side}", contract=CONTRACT, augmentation=PLAIN)
 
 
+def test_a_seeded_part_of_the_validation_kidneys_selects(tiny_copy: Path) -> None:
+    root = with_reports(tiny_copy)
+
+    def kidneys(**options: int) -> dict[str, list[tuple[str, str]]]:
+        found = ReportImageDataModule(root, contract=CONTRACT, augmentation=PLAIN, **options).plan.kidneys  # type: ignore[arg-type]
+        keys = found[["patient_id", "side"]].astype(str).agg(tuple, axis=1)
+        return {part: keys[found["part"] == part].tolist() for part in ("train", "val", "test", "unused")}
+
+    whole, few, again = kidneys(), kidneys(validation_kidneys=1), kidneys(validation_kidneys=1)
+    assert few == again
+    assert len(whole["val"]) > 1 == len(few["val"])
+    assert sorted(few["val"] + few["unused"]) == sorted(whole["val"])
+    assert (few["train"], few["test"]) == (whole["train"], whole["test"])
+    with pytest.raises(DataError, match="validation_kidneys=0"):
+        kidneys(validation_kidneys=0)
+
+
 @pytest.fixture(scope="module")
 def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A tiny cohort, its runs with every stage that the systems need, and the base."""
@@ -85,7 +102,12 @@ def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     image.run(Pretraining(data=root, runs=runs, devices="1", extra=tuple(short)), cohort, None)
     export(stage_folder(runs, cohort, "alignment", 42, None) / "encoder")
     small = ["--text.layers=2", "--text.lora_rank=2", f"--text.base={base}"]
-    as_exported = ["--encoder.width=8", "--encoder.deep_width=null", "--encoder.stem_size=7", "--encoder.stem_norm=batch"]
+    as_exported = [
+        "--encoder.width=8",
+        "--encoder.deep_width=null",
+        "--encoder.stem_size=7",
+        "--encoder.stem_norm=batch",
+    ]
     report.run(Pretraining(data=root, runs=runs, devices="1", extra=(*short, *small, *as_exported)), cohort, None)
     fill_cache(runs, cohort.info.name, side_reports(cohort)["text"].tolist())
     return root, runs, base
