@@ -84,12 +84,6 @@ def test_every_stage_has_a_schedule_for_every_profile() -> None:
         assert set(content.get("text", {})) <= {"projection"}
         counts = {"samples_per_epoch", "excerpts", "validation_texts", "validation_kidneys"}
         assert set(content["data"]["init_args"]) <= {"batch_size", *counts}
-            "batch_size",
-            "samples_per_epoch",
-            "excerpts",
-            "validation_texts",
-            "validation_kidneys",
-        }
         assert set(content.get("model", {}).get("init_args", {})) <= {"micro_batch", "projection_batches"}
 
 
