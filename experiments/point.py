@@ -12,6 +12,9 @@ from experiments.registry import ENCODERS, MODES, TASKS, choose, compose
 from experiments.tracking import cohort_tags
 from lightning_modules.networks.export import weights_sha256
 
+FROM_PRETRAINED = "finetune_pretrained"
+"""The variant of fine-tuning an encoder that one of the stages trained."""
+
 
 def mode_suffix(mode: str, tag: str) -> str:
     """What the name of a summary of points ends with: their mode, where they are not fine-tuned, and their TAG."""
@@ -116,8 +119,10 @@ class Point:
             options["model.init_args.pretrained"] = weights
             options["model.init_args.pretrained_sha256"] = weights_sha256(weights)
         folder = self.folder(cohort)
+        pretrained = entry.stage is not None and not entry.tabular and self.mode == "finetune"
+        variant = FROM_PRETRAINED if pretrained else None
         return Launch(
-            files=compose("finetune", profile=self.profile, encoder=self.encoder, task=self.task),
+            files=compose("finetune", profile=self.profile, encoder=self.encoder, task=self.task, variant=variant),
             options=options,
             folder=folder if fold is None else folder / f"fold{fold}",
             runs=self.runs,

@@ -361,7 +361,7 @@ def compose(
         profile: Size of the run.
         encoder: Image encoder; None for a stage without images.
         task: Downstream task; None for a stage without one.
-        variant: Ablation of the stage.
+        variant: Ablation of the stage, or how it starts from pretrained weights.
 
     Returns:
         base, profile, stage, schedule (how long that stage trains in that profile), variant, encoder, task.

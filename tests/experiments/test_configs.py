@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from experiments.point import FROM_PRETRAINED
 from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose
 from experiments.stages.common import placeholders
 from experiments.suite_cli import SuiteCLI, command_line
@@ -51,7 +52,7 @@ def test_the_attribute_stage_parses(profile: str) -> None:
 
 
 def test_every_variant_has_a_file_and_an_encoder() -> None:
-    assert {path.stem for path in (CONFIGS / "variant").glob("*.yaml")} == set(VARIANTS)
+    assert {path.stem for path in (CONFIGS / "variant").glob("*.yaml")} == {*VARIANTS, FROM_PRETRAINED}
     assert set(VARIANTS) <= {entry.stage for entry in ENCODERS.values()}
 
 

@@ -85,8 +85,14 @@ def test_from_reports_to_a_compared_encoder(
         probed = pd.read_csv(tmp_path / f"runs/renal/tiny/probe/attributes-{name}-s42.csv")
         assert "all held-out centres" in set(probed["group"])
         assert main(["finetune", "--task=malignancy", f"--encoder={name}", *where, extra]) == 0
-    config = yaml.safe_load((tmp_path / "runs/renal/tiny/malignancy/stage1-finetune-f1-s42/config.yaml").read_text())
+    points = tmp_path / "runs/renal/tiny/malignancy"
+    config, scratch = (
+        yaml.safe_load((points / f"{name}-finetune-f1-s42/config.yaml").read_text()) for name in ("stage1", "scratch")
+    )
     assert config["model"]["init_args"]["pretrained_sha256"] == read_json(folder / "DONE")["encoder_sha256"]
+    # What was pretrained moves slower than its new head; the same head alone learns at the same rate.
+    assert config["optimizer"]["backbone_lr"] < config["optimizer"]["lr"] == scratch["optimizer"]["lr"]
+    assert scratch["optimizer"]["backbone_lr"] is None
     capsys.readouterr()
     assert main(["compare", *where]) == 0
     shown = capsys.readouterr().out
