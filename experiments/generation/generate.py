@@ -45,6 +45,7 @@ def generate(
     temperature: float = 0.0,
     top_p: float = 0.95,
     repetition_penalty: float = 1.0,
+    no_repeat: int = 6,
     batch: int = 32,
     base: str | None = None,
     arguments: dict[str, Any] | None = None,
@@ -69,6 +70,7 @@ def generate(
         temperature: Of sampling; 0 does not sample.
         top_p: Share of probability that sampling draws from.
         repetition_penalty: Divides the score of tokens that were written already.
+        no_repeat: Tokens in a row that a local model does not write twice; 0 forbids nothing. Servers decode their way.
         batch: Reports written at a time.
         base: Language model below a writer: folder, hub id or smollm2; the recorded one by default.
         arguments: Further arguments of single systems by name: `{medgemma: FOLDER}`; `{medgemma.slices: 8}`, also
@@ -77,7 +79,7 @@ def generate(
         send_images: Allow a system whose model is elsewhere to send images of patients away from this machine.
         extra: Further flags, for example `["--data.init_args.num_workers=2"]`.
     """
-    decoding = Decoding(max_tokens, beams, temperature, top_p, repetition_penalty)
+    decoding = Decoding(max_tokens, beams, temperature, top_p, repetition_penalty, no_repeat)
     given = {name: str(value) for name, value in (arguments or {}).items()}
     options = Options(runs, seed, None, tag, base, decoding, batch, given)
     names = _present(systems, options)

@@ -127,6 +127,7 @@ class MedGemma:
             do_sample=decoding.temperature > 0,
             **(sampling if decoding.temperature else {}),
             repetition_penalty=decoding.repetition_penalty,
+            no_repeat_ngram_size=decoding.no_repeat,
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
             return_dict_in_generate=True,

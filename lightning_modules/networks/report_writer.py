@@ -217,6 +217,7 @@ class ReportWriter(nn.Module):
                 else {}
             ),
             repetition_penalty=decoding.repetition_penalty,
+            no_repeat_ngram_size=decoding.no_repeat,
             eos_token_id=end,
             pad_token_id=int(self.tokenizer.pad_token_id),
             use_cache=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import torch
 
 from lightning_modules.errors import ModelError
 from lightning_modules.generation import ReportGeneration
-from lightning_modules.networks.decoding import Decoding
+from lightning_modules.networks.decoding import Decoding, Written
 from lightning_modules.networks.encoders import EncoderConfig
 from lightning_modules.networks.image_tokens import build_image_tokens
 from lightning_modules.networks.report_export import load_report_writer, save_report_writer
@@ -112,6 +113,22 @@ def test_the_image_changes_what_is_written(writer: ReportWriter) -> None:
     first = writer.report_logits(tokens, PROMPTS, TEXTS)[0]
     other = writer.report_logits(tokens.flip(0), PROMPTS, TEXTS)[0]
     assert (first - other).abs().max() > 1e-3
+
+
+def test_no_row_of_tokens_is_written_twice(writer: ReportWriter) -> None:
+    """A random model repeats itself; the scores of what it writes instead stay the model's own."""
+    tokens = writer.image_tokens(IMAGES)
+    looping = writer.write(tokens, PROMPTS, Decoding(max_tokens=30))
+    free = writer.write(tokens, PROMPTS, Decoding(max_tokens=30, no_repeat=2))
+
+    def repeats(found: list[Written]) -> int:
+        rows = [[*pairwise(report.tokens)] for report in found]
+        return sum(len(pairs) - len(set(pairs)) for pairs in rows)
+
+    assert repeats(looping) > 0 == repeats(free)
+    assert all(value <= 0 for report in free for value in report.logprobs)
+    with pytest.raises(ModelError, match="no_repeat -1"):
+        Decoding(no_repeat=-1)
 
 
 def test_beams_find_no_less_likely_reports_and_samples_follow_their_seed(writer: ReportWriter) -> None:
