@@ -94,7 +94,11 @@ def calibration_plot(predictions: Predictions, title: str, note: str = "", group
 
 
 def decision_plot(
-    curves: Mapping[str, pd.DataFrame], title: str, note: str = "", styles: Sequence[Mapping[str, Any]] | None = None
+    curves: Mapping[str, pd.DataFrame],
+    title: str,
+    note: str = "",
+    styles: Sequence[Mapping[str, Any]] | None = None,
+    counted: str = "positive",
 ) -> Figure:
     """Net benefit by threshold probability, with treating all and treating nobody.
 
@@ -104,6 +108,7 @@ def decision_plot(
         title: Title.
         note: What must be said beside the result.
         styles: Colour, stroke and width of the lines in the order of the names; colours by place where left out.
+        counted: What the events of the tables are.
     """
     lines = styles or [{"color": color(number), "linewidth": 1.8} for number in range(len(curves))]
     figure = new_figure(6.0, 5.2, title, note)
@@ -119,5 +124,5 @@ def decision_plot(
     top = max(float(curve["high"].max()) for curve in curves.values())
     axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1), ylim=(-0.25 * top, 1.05 * top))
     n, events = int(first["n"].iloc[0]), int(first["events"].iloc[0])
-    legend(axes, f"n {n}, {events} positive{'; bands: 95 % interval' if banded else ''}", columns=2 if banded else 1)
+    legend(axes, f"n {n}, {events} {counted}{'; bands: 95 % interval' if banded else ''}", columns=2 if banded else 1)
     return figure

@@ -7,7 +7,7 @@ import pandas as pd
 
 from experiments.evaluation import Group
 from experiments.outcomes import fold_of, outcomes_of, score_columns
-from experiments.plots.classification import calibration_plot, decision_plot, roc_plot
+from experiments.plots.classification import calibration_plot, roc_plot
 from experiments.plots.encoders import encoder_line
 from experiments.registry import ENCODERS, TASKS
 from experiments.statistics.bootstrap import auroc_of
@@ -15,6 +15,7 @@ from experiments.statistics.calibration import calibration_summary
 from experiments.statistics.decision import decision_curve
 from experiments.statistics.estimate import Estimate, estimates_table
 from experiments.statistics.operating_point import OperatingPoint, operating_point, youden_threshold
+from experiments.study.decisions import Decisions, decision_blocks
 from experiments.study.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.study.pictures import of_group, pooled_groups, seed_words
 from experiments.study.points import Series
@@ -23,6 +24,7 @@ from experiments.study.words import capital, interval, number
 _SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1"}
 _CALIBRATION = {"calibration slope": "Slope", "calibration intercept": "Intercept", "brier": "Brier score"}
 _CALIBRATION |= {"scaled brier": "Scaled Brier score"}
+_THRESHOLDS = (0.2, 0.5, 0.8)
 
 
 def class_sections(series: Series, note: str) -> list[Section]:
@@ -37,7 +39,11 @@ def class_sections(series: Series, note: str) -> list[Section]:
     return [
         *sections,
         Section(f"{series.key}-calibration", "Calibration", _calibration_blocks(series, note)),
-        Section(f"{series.key}-decision", "Clinical usefulness", _decision_blocks(series, note)),
+        Section(
+            f"{series.key}-decision",
+            "Clinical usefulness",
+            decision_blocks(series, _decisions(series), _THRESHOLDS, note),
+        ),
     ]
 
 
@@ -220,43 +226,8 @@ def _calibration_blocks(series: Series, note: str) -> list[Block]:
     return [table, Gallery(tuple(pictures))]
 
 
-def _decision_blocks(series: Series, note: str) -> list[Block]:
-    pictures, frames = [], []
-    for group in pooled_groups(series):
-        curves = {name: decision_curve(*scores) for name, scores in _scores(series, group, 1).items()}
-        frames += [curve.assign(group=group.name, encoder=name) for name, curve in curves.items()]
-        titled = {ENCODERS[name].title: curve for name, curve in curves.items()}
-        lines = [encoder_line(name) for name in curves]
-        figure = decision_plot(titled, f"{TASKS[series.task].title}: {group.name}", note, lines)
-        alt = "; ".join(f"{name} {_useful(curve)}" for name, curve in titled.items())
-        caption = f"Decision curves, {group.name}. Net benefit of treating those at or above a threshold probability."
-        pictures.append(Picture(f"decision-{series.key}-{group.name}", figure, caption, f"Decision curves. {alt}."))
-    table = _decision_table(series, pd.concat(frames, ignore_index=True))
-    return [Gallery(tuple(pictures)), table]
-
-
-def _useful(curve: pd.DataFrame) -> str:
-    better = curve[curve["advantage_low"] > 0]["threshold"]
-    if better.empty:
-        return "is not better than treating all and treating nobody at any threshold"
-    return f"is better than treating all and treating nobody from {better.min():.2f} to {better.max():.2f}"
-
-
-def _decision_table(series: Series, frame: pd.DataFrame) -> Table:
-    chosen = (0.2, 0.5, 0.8)
-    rows = []
-    for group, part in frame.groupby("group", sort=False):
-        rows.append(Row((capital(str(group)),), heading=True))
-        for name, own in part.groupby("encoder", sort=False):
-            values = own.set_index("threshold").loc[list(chosen)]
-            advantage = values[["advantage", "advantage_low", "advantage_high"]].to_numpy(dtype=float)
-            estimates = [Estimate(*ends[:3]) for ends in advantage.tolist()]
-            rows.append(Row((ENCODERS[str(name)].title, *(interval(found, 3) for found in estimates))))
-    return Table(
-        f"decision-{series.key}",
-        "Net benefit over the better of treating all and treating nobody (95 % CI), at three threshold probabilities.",
-        ("Encoder", *(f"Threshold {value:.0%}" for value in chosen)),
-        tuple(rows),
-        frame,
-        f"The CSV has all thresholds. {seed_words(series)}",
-    )
+def _decisions(series: Series) -> list[Decisions]:
+    return [
+        Decisions(group.name, {name: decision_curve(*scores) for name, scores in _scores(series, group, 1).items()})
+        for group in pooled_groups(series)
+    ]

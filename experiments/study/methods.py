@@ -81,7 +81,8 @@ def _statistics(found: Sequence[Series]) -> Section:
         items.append(
             "Survival: Harrell's and Uno's C-index, cumulative/dynamic AUC with censoring weighted away, "
             "Kaplan-Meier with "
-            "log-log intervals, log-rank test, Cox regression with Efron's ties."
+            "log-log intervals, log-rank test, Cox regression with Efron's ties, decision curves with censoring after "
+            "Vickers and others (2008)."
         )
     items.append(f"Code: Renal VLM suite, commit {git_commit()[:12]}.")
     return Section("statistics", "Statistics", [Text(items=tuple(items))])

@@ -21,6 +21,7 @@ from experiments.study.page import Block, Gallery, Picture, Row, Section, Table,
 from experiments.study.pictures import pooled_groups, seed_words
 from experiments.study.points import Series
 from experiments.study.survival_accuracy import horizon_table, own_outcome, probability_blocks
+from experiments.study.survival_decisions import survival_decisions
 from experiments.study.words import capital, interval, p_value, plural
 
 NAMES = {0: "low risk", 1: "high risk"}
@@ -42,6 +43,7 @@ def survival_sections(series: Series, frame: pd.DataFrame, note: str) -> list[Se
         Section(f"{series.key}-adjusted", "Adjusted hazard ratio", _adjusted_blocks(series)),
         Section(f"{series.key}-time", "Accuracy at fixed times", time),
         Section(f"{series.key}-calibration", "Predicted probabilities of survival", probability_blocks(series, note)),
+        Section(f"{series.key}-decision", "Clinical usefulness", survival_decisions(series, note)),
     ]
 
 

@@ -76,7 +76,8 @@ def own_outcome(predictions: pd.DataFrame, group: Group) -> Outcome | None:
     return next(outcomes_of(of_group(predictions, group)), None)
 
 
-def _scored(series: Series) -> Iterator[tuple[Group, list[Scored]]]:
+def scored_groups(series: Series) -> Iterator[tuple[Group, list[Scored]]]:
+    """The groups of a report with what every encoder, by its first seed, predicted of them."""
     for group in pooled_groups(series):
         found = ((name, own_outcome(predictions, group)) for name, predictions in series.first_seed().items())
         yield group, [Scored(name, group, outcome) for name, outcome in found if outcome is not None]
@@ -85,7 +86,7 @@ def _scored(series: Series) -> Iterator[tuple[Group, list[Scored]]]:
 def horizon_table(series: Series) -> Table:
     """Uno's C-index, the dynamic AUC at fixed times, and its mean over time."""
     rows, records = [], []
-    for group, found in _scored(series):
+    for group, found in scored_groups(series):
         rows.append(Row((capital(group.name),), heading=True))
         for one in found:
             time, event, risk, folds = one.time, one.event, one.outcome.scores, one.outcome.folds
@@ -132,7 +133,8 @@ def probability_blocks(series: Series, note: str) -> list[Block]:
     blocks: list[Block] = []
     if len(without) < len(first):
         found = [
-            (group, [one for one in scored if curve_columns(one.outcome.rows)]) for group, scored in _scored(series)
+            (group, [one for one in scored if curve_columns(one.outcome.rows)])
+            for group, scored in scored_groups(series)
         ]
         pictures = tuple(picture for name in first for picture in _calibration_pictures(series, found, name, note))
         blocks += [_brier_table(series, found), _calibration_table(series, found)]
@@ -140,7 +142,6 @@ def probability_blocks(series: Series, note: str) -> list[Block]:
     if without:
         text = "the predictions hold risks, which rank patients, and no probabilities of survival."
         blocks.append(Text(f"No Brier score and no calibration of {', '.join(without)}: {text}", kind="missing"))
-    blocks.append(Text("Decision curves of survival are not drawn.", kind="missing"))
     return blocks
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lifelines import KaplanMeierFitter
 
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import patient_weights
-from experiments.statistics.decision import decision_curve
+from experiments.statistics.decision import decision_curve, survival_decision_curve
 
 
 def _patients() -> tuple[np.ndarray, np.ndarray]:
@@ -64,3 +65,65 @@ def test_bad_thresholds_are_refused() -> None:
         decision_curve(*_patients(), thresholds=[0.5, 1.0])
     with pytest.raises(DataError, match="0 patients"):
         decision_curve(np.array([]), np.array([]))
+
+
+def _followed(censored: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Months, events and predicted survival of 40 months."""
+    rng = np.random.default_rng(4)
+    rate = rng.gamma(2.0, 0.5, 160)
+    happened, left = rng.exponential(50 / rate), rng.uniform(10, 120, 160)
+    time = np.minimum(happened, left) if censored else happened
+    return np.ceil(time), (happened <= left) if censored else np.ones(160, dtype=bool), np.exp(-40 * rate / 50)
+
+
+def _lifelines_benefit(
+    time: np.ndarray, event: np.ndarray, acted: np.ndarray, threshold: float, patients: np.ndarray
+) -> float:
+    own = patients[acted[patients]]
+    kept = KaplanMeierFitter().fit(time[own], event[own]).predict(40.0)
+    return len(own) / len(patients) * float((1 - kept) - kept * threshold / (1 - threshold))
+
+
+def test_net_benefit_under_censoring_is_that_by_lifelines() -> None:
+    time, event, survival = _followed()
+    everybody = np.arange(len(time))
+    curve = survival_decision_curve(time, event, survival, 40.0, [0.2, 0.5, 0.7], replicates=60, seed=3)
+    for row in curve.to_dict("records"):
+        threshold, acted = row["threshold"], 1 - survival >= row["threshold"]
+        assert row["net_benefit"] == pytest.approx(_lifelines_benefit(time, event, acted, threshold, everybody))
+        treat_all = _lifelines_benefit(time, event, np.ones_like(acted), threshold, everybody)
+        assert row["treat_all"] == pytest.approx(treat_all)
+        assert row["advantage"] == pytest.approx(row["net_benefit"] - max(treat_all, 0))
+        drawn = [np.repeat(everybody, weight.astype(int)) for weight in patient_weights(len(time), 60, 3)]
+        values = [_lifelines_benefit(time, event, acted, threshold, patients) for patients in drawn]
+        assert (row["low"], row["high"]) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+    known = (event & (time <= 40)) | (time > 40)
+    assert curve["n"].eq(known.sum()).all()
+    assert curve["events"].eq((event & (time <= 40)).sum()).all()
+
+
+def test_without_censoring_it_is_the_curve_of_the_event_by_then() -> None:
+    time, event, survival = _followed(censored=False)
+    found = survival_decision_curve(time, event, survival, 40.0, replicates=50, seed=2)
+    expected = decision_curve((time <= 40).astype(int), 1 - survival, replicates=50, seed=2)
+    np.testing.assert_allclose(found.to_numpy(dtype=float), expected.to_numpy(dtype=float), atol=1e-12)
+
+
+def test_a_group_that_nobody_follows_to_the_time_has_no_benefit() -> None:
+    time, event = np.array([10.0, 20.0, 30.0, 50.0, 60.0]), np.array([True, False, True, False, True])
+    survival = np.array([0.1, 0.1, 0.6, 0.9, 0.9])
+    curve = survival_decision_curve(time, event, survival, 40.0, [0.05, 0.3, 0.5, 0.95], replicates=20)
+    defined = np.isfinite(curve["net_benefit"])
+    # Of those at .9 one is censored at 20 months; with the third one, who dies at 30, nobody is left on the curve.
+    assert defined.tolist() == [True, True, False, True]
+    assert curve["net_benefit"].iloc[-1] == 0
+
+
+def test_bad_survival_is_refused() -> None:
+    time, event, survival = _followed()
+    with pytest.raises(DataError, match="outside"):
+        survival_decision_curve(time, event, survival + 1, 40.0)
+    with pytest.raises(DataError, match="end of follow-up"):
+        survival_decision_curve(time, event, survival, 500.0)
+    with pytest.raises(DataError, match=r"\[1\.0\]"):
+        survival_decision_curve(time, event, survival, 40.0, [1.0])

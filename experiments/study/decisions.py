@@ -1,0 +1,83 @@
+"""Decision curves of a study: whether acting on a prediction is worth more than treating all or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from experiments.plots.classification import decision_plot
+from experiments.plots.encoders import encoder_line
+from experiments.registry import ENCODERS, TASKS
+from experiments.statistics.estimate import Estimate
+from experiments.study.page import Block, Gallery, Picture, Row, Table
+from experiments.study.pictures import seed_words
+from experiments.study.points import Series
+from experiments.study.words import capital, interval
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decision curves of one group of patients.
+
+    Args:
+        group: Its name.
+        curves: Tables of `decision_curve` or `survival_decision_curve` by encoder.
+        what: What is predicted, where that is not a class, such as `OS at 36 months`.
+    """
+
+    group: str
+    curves: Mapping[str, pd.DataFrame]
+    what: str = ""
+
+
+def decision_blocks(series: Series, found: Sequence[Decisions], thresholds: Sequence[float], note: str) -> list[Block]:
+    """A picture of every group, and the net benefit at some thresholds.
+
+    Args:
+        series: The points.
+        found: Groups with their curves.
+        thresholds: Those shown in the table.
+        note: What must be said beside every figure.
+    """
+    pictures, frames = [], []
+    for one in found:
+        frames += [curve.assign(group=one.group, encoder=name) for name, curve in one.curves.items()]
+        titled = {ENCODERS[name].title: curve for name, curve in one.curves.items()}
+        lines = [encoder_line(name) for name in one.curves]
+        named = f"{one.group}, {one.what}" if one.what else one.group
+        counted = "events by then" if one.what else "positive"
+        figure = decision_plot(titled, f"{TASKS[series.task].title}: {named}", note, lines, counted)
+        alt = "; ".join(f"{name} {_useful(curve)}" for name, curve in titled.items())
+        caption = f"Decision curves, {named}. Net benefit of treating those at or above a threshold probability."
+        pictures.append(Picture(f"decision-{series.key}-{one.group}", figure, caption, f"Decision curves. {alt}."))
+    titles = {one.group: f"{one.group}, {one.what}" if one.what else one.group for one in found}
+    table = _table(series, pd.concat(frames, ignore_index=True), titles, thresholds)
+    return [Gallery(tuple(pictures)), table]
+
+
+def _useful(curve: pd.DataFrame) -> str:
+    better = curve[curve["advantage_low"] > 0]["threshold"]
+    if better.empty:
+        return "is not better than treating all and treating nobody at any threshold"
+    return f"is better than treating all and treating nobody from {better.min():.2f} to {better.max():.2f}"
+
+
+def _table(series: Series, frame: pd.DataFrame, titles: Mapping[str, str], thresholds: Sequence[float]) -> Table:
+    rows = []
+    for group, part in frame.groupby("group", sort=False):
+        rows.append(Row((capital(titles[str(group)]),), heading=True))
+        for name, own in part.groupby("encoder", sort=False):
+            values = own.set_index("threshold").loc[list(thresholds)]
+            advantage = values[["advantage", "advantage_low", "advantage_high"]].to_numpy(dtype=float)
+            estimates = [Estimate(*ends[:3]) for ends in advantage.tolist()]
+            rows.append(Row((ENCODERS[str(name)].title, *(interval(found, 3) for found in estimates))))
+    return Table(
+        f"decision-{series.key}",
+        "Net benefit over the better of treating all and treating nobody (95 % CI), at three threshold probabilities.",
+        ("Encoder", *(f"Threshold {value:.0%}" for value in thresholds)),
+        tuple(rows),
+        frame,
+        f"The CSV has all thresholds. {seed_words(series)}",
+    )
