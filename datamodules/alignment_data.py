@@ -100,14 +100,9 @@ class ReportedKidneyDataModule(AttributeDataModule):
         )
 
     def texts(self, part: str) -> list[str]:
-        """The texts of one part: of train excerpts too, of others the reports alone."""
+        """The texts that samples of one part are drawn from: of train excerpts, of others the reports."""
         rows = np.flatnonzero((self.plan.kidneys["part"] == part).to_numpy())
-        return [text for row in rows.tolist() for text in self.wordings[row]]
-
-    def reports(self, part: str) -> list[str]:
-        """The report of every kidney of one part."""
-        rows = np.flatnonzero((self.plan.kidneys["part"] == part).to_numpy())
-        return [self.wordings[row][0] for row in rows.tolist()]
+        return [text for row in rows.tolist() for text in drawn_from(self.wordings[row])]
 
     @property
     def wordings(self) -> Sequence[Sequence[str]]:
@@ -169,8 +164,8 @@ class AlignmentDataModule(ReportedKidneyDataModule):
         return super().loader(part, shuffled=shuffled)
 
     def text_mean(self) -> torch.Tensor:
-        """Mean embedding of the training kidneys' reports, float32 [text_dim]."""
-        texts, total = self.reports("train"), np.zeros(self.text_dim)
+        """Mean embedding of the texts that training draws from, float32 [text_dim]."""
+        texts, total = self.texts("train"), np.zeros(self.text_dim)
         for start in range(0, len(texts), _AT_ONCE):
             total += self.cache.rows(texts[start : start + _AT_ONCE]).sum(axis=0, dtype=np.float64)
         return torch.from_numpy((total / len(texts)).astype(np.float32))
@@ -186,14 +181,24 @@ def report_wordings(text: str, excerpts: int) -> list[str]:
     return list(dict.fromkeys([text, *(excerpt(text, seed) for seed in range(1, excerpts + 1))]))
 
 
+def drawn_from(wordings: Sequence[str]) -> Sequence[str]:
+    """What a sample's text is drawn from: the excerpts behind a report, or the report itself where there are none.
+
+    Args:
+        wordings: As `report_wordings` gives them.
+    """
+    return wordings[1:] or wordings
+
+
 def drawn_wording(wordings: Sequence[str], seed: int) -> str:
-    """One of the excerpts behind a report, or the report itself where there are none.
+    """One of `drawn_from`.
 
     Args:
         wordings: As `report_wordings` gives them.
         seed: Of the sample.
     """
-    return wordings[1 + seed % (len(wordings) - 1)] if len(wordings) > 1 else wordings[0]
+    choice = drawn_from(wordings)
+    return choice[seed % len(choice)]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,12 @@ _EXPECTED = (
     ".*It is recommended to use `self.log.*sync_dist=True.*",  # metrics are gathered over ranks before
     ".*all_gather_into_tensor` is deprecated.*",
 )
-_CHATTY = ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow", "torchio")
+_CHATTY = {
+    **dict.fromkeys(("lightning.pytorch", "lightning.fabric", "alembic", "mlflow", "torchio"), logging.WARNING),
+    # On some CPUs it warns at import that a faster kernel for 4 bits is not installed, also where nothing has 4 bits.
+    "bitsandbytes.backends.cpu.ops": logging.ERROR,
+}
+"""Loggers of libraries, and the level from which they are shown."""
 
 
 def is_main_rank() -> bool:
@@ -76,13 +81,13 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def configure_output() -> None:
-    """Send the suite's messages to standard output as plain text and quieten the libraries below warnings."""
+    """Send the suite's messages to standard output as plain text and quieten the libraries."""
     if not logger.handlers:
         logger.addHandler(_CurrentStdout())
         logger.setLevel(logging.INFO)
         logger.propagate = False
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _CHATTY.items():
+        logging.getLogger(name).setLevel(level)
     for message in _EXPECTED:
         warnings.filterwarnings("ignore", message=message)
 

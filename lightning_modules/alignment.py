@@ -125,7 +125,7 @@ class ClipAlignment(SuiteModule):
             self.model.text_mean.copy_(self.text_mean())
 
     def text_mean(self) -> torch.Tensor:
-        """Mean embedding [T] of the training kidneys' reports."""
+        """Mean embedding [T] of the texts that training draws from."""
         mean: torch.Tensor = self.trainer.datamodule.text_mean()  # type: ignore[attr-defined]
         return mean
 

@@ -126,9 +126,9 @@ class TextTowerAlignment(ClipAlignment):
 
     @torch.no_grad()
     def text_mean(self) -> torch.Tensor:
-        """Mean embedding [T] of the training kidneys' reports by the encoder as it is; each rank encodes a share."""
+        """Mean embedding [T] of the texts that training draws from, by the encoder as it is, in shares of the ranks."""
         module = self.trainer.datamodule  # type: ignore[attr-defined]
-        texts: list[str] = module.reports("train")[self.global_rank :: self.trainer.world_size]
+        texts: list[str] = module.texts("train")[self.global_rank :: self.trainer.world_size]
         counted = {text: texts.count(text) for text in dict.fromkeys(texts)}
         total = torch.zeros(1 + self.model.config.text_dim, device=self.text_encoder.device)
         self.text_encoder.eval()

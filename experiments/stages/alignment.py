@@ -99,7 +99,7 @@ def _text_settings(wanted: Pretraining, cohort: Cohort, fold: int | None, stage:
 
 
 def _embed(launch: Launch, cohort: Cohort, text: Path, settings: TextEncoderConfig) -> None:
-    """Put the texts of the run into the cache: those trained on with all their wordings, those selected on as they are.
+    """Put the texts of the run into the cache: excerpts to train on, reports to select on.
 
     The language model is loaded only if one is missing. Where all ranks begin together, each embeds a share of its own
     and then what the others have not yet: the cache takes what several of them add, and nobody waits for a rank that
