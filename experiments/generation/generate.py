@@ -23,6 +23,7 @@ from experiments.evaluation import caption
 from experiments.generation.journal import UNFINISHED
 from experiments.generation.records import GENERATED, generated_table, write_generated
 from experiments.generation.systems import SYSTEMS, Options, Study, module_of, tested_kidneys, writer_of
+from experiments.locks import held
 from experiments.registry import choose, compose
 from experiments.suite_cli import SuiteCLI, command_line
 from lightning_modules.networks.decoding import Decoding
@@ -91,20 +92,27 @@ def generate(
     for name in names:
         folder = system_folder(runs, cohort, name, seed, tag)
         say(f"{SYSTEMS[name].title}:")
-        settings = [_settings(name, study, patients) for study in studies]
-        for study, own in zip(studies, settings, strict=True):
-            study.folder, study.scope = folder, _hash(own)
-        if _finished(folder, settings):
-            say(f"It is finished already. Folder: {folder.as_posix()}")
-            continue
-        frame = pd.concat([reports_of(name, study) for study in studies], ignore_index=True)
-        _write(folder, frame, settings)
-        empty = int((frame["text"].str.strip() == "").sum())
-        say(
-            f"{len(frame)} reports of {frame['patient_id'].nunique()} patients, {empty} empty. "
-            f"{caption(cohort.info)} Folder: {folder.as_posix()}"
-        )
+        # Two commands at once would ask, and pay, for the same kidneys twice; the second finds what the first wrote.
+        with held(folder.with_name(f".{folder.name}.lock")):
+            _generate(name, studies, patients, folder)
     return 0
+
+
+def _generate(name: str, studies: Sequence[Study], patients: int | None, folder: Path) -> None:
+    """Write the reports of one system, unless they lie in its folder already."""
+    settings = [_settings(name, study, patients) for study in studies]
+    for study, own in zip(studies, settings, strict=True):
+        study.folder, study.scope = folder, _hash(own)
+    if _finished(folder, settings):
+        say(f"It is finished already. Folder: {folder.as_posix()}")
+        return
+    frame = pd.concat([reports_of(name, study) for study in studies], ignore_index=True)
+    _write(folder, frame, settings)
+    empty = int((frame["text"].str.strip() == "").sum())
+    say(
+        f"{len(frame)} reports of {frame['patient_id'].nunique()} patients, {empty} empty. "
+        f"{caption(studies[0].cohort.info)} Folder: {folder.as_posix()}"
+    )
 
 
 def _present(systems: Sequence[str] | None, options: Options) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +23,7 @@ from experiments.generation.evaluate import score_reports
 from experiments.generation.generate import generate, system_folder
 from experiments.generation.records import read_generated
 from experiments.generation.shuffled import other_patients
+from experiments.locks import held
 from experiments.stages import image, report
 from experiments.stages.common import Pretraining
 from lightning_modules.networks.report_export import load_report_writer
@@ -169,3 +172,27 @@ def test_bad_requests_are_refused(study: tuple[Path, Path, Path], tmp_path: Path
     flags = [f"--config={study[1].parent / 'tiny.yaml'}"]
     with pytest.raises(DataError, match="make pretrain STAGES=report"):
         generate(["writer"], root, runs=tmp_path, extra=flags)
+
+
+def test_two_commands_at_once_write_a_report_once(
+    study: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, runs, _ = study
+    configure_output()
+    flags = [f"--config={runs.parent / 'tiny.yaml'}"]
+    shutil.copytree(runs, tmp_path / "runs", ignore=shutil.ignore_patterns("reports"))
+    folder = system_folder(tmp_path / "runs", Cohort.load(root), "nearest", 42)
+    generate(["nearest"], root, runs=tmp_path / "runs", extra=flags)
+    written = folder.rename(tmp_path / "written")
+    claim = folder.with_name(f".{folder.name}.lock")
+    with ThreadPoolExecutor() as pool:
+        with held(claim):
+            second = pool.submit(generate, ["nearest"], root, runs=tmp_path / "runs", extra=flags)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=5)
+            assert not folder.exists()
+            written.rename(folder)
+            capsys.readouterr()
+        assert second.result(timeout=60) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert not claim.exists()
