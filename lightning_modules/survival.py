@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_modules.baseline_hazard import BaselineHazard
 from lightning_modules.downstream import Downstream
 from lightning_modules.errors import ModelError
 from lightning_modules.losses.cox import RiskMemory, Ties, cox_loss
@@ -27,7 +29,8 @@ class Survival(Downstream):
     """Fine-tunes an encoder with a small head on time to an event.
 
     Trained and selected on one endpoint and scored on all that are known, as the reference does with recurrence-free
-    survival (Tao et al., Nature Communications 2026).
+    survival (Tao et al., Nature Communications 2026). Under `cox` the weights that are tested read the training
+    patients once more, unaugmented, so that their risks become curves of survival; see `BaselineHazard`.
 
     Args:
         encoder: Which encoder, and how large.
@@ -83,12 +86,16 @@ class Survival(Downstream):
         )  # fmt: skip
         self.endpoint = ENDPOINTS.index(outcome["endpoint"])
         self.ties, self.risk_set = ties, risk_set
+        self.cuts = list(outcome["cuts"])
         self.memory: RiskMemory | None = None
+        self.baseline: BaselineHazard | None = None
+        self._baseline_of: object = None
         self._remembered: dict[str, torch.Tensor] | None = None
         self.val_scores, self.test_scores = (PatientScores(outputs, 3 * len(ENDPOINTS)) for _ in range(2))
 
     def on_fit_start(self) -> None:
         """Ask the DataModule for the outcomes of the training patients, and go on with the memory of a checkpoint."""
+        self.baseline = None
         if self.grid is not None or self.risk_set == "batch":
             return
         known = self.trainer.datamodule.endpoints  # type: ignore[attr-defined]
@@ -162,6 +169,28 @@ class Survival(Downstream):
         self.log("val/loss", loss, rank_zero_only=False)
         self._log_c_index("val", table)
 
+    def on_validation_start(self) -> None:
+        """Find the baseline hazard of weights that are validated to be tested, not of those in the midst of a fit."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._find_baseline()
+
+    def on_test_start(self) -> None:
+        """Find the baseline hazard of the weights that are tested, unless their validation did."""
+        self._find_baseline()
+
+    def _find_baseline(self) -> None:
+        checkpoint = self.trainer.ckpt_path
+        if self.grid is not None or (self.baseline is not None and self._baseline_of == checkpoint):
+            return
+        scores = PatientScores(1, 3 * len(ENDPOINTS)).to(self.device)
+        with self.trainer.precision_plugin.val_step_context():
+            for batch in self.trainer.datamodule.loader("train"):  # type: ignore[attr-defined]
+                self._collect(self.trainer.strategy.batch_to_device(batch), scores)
+        table = scores.compute()
+        time, event, known = endpoint_columns(table, self.endpoint)
+        self.baseline = BaselineHazard(self.log_risk(table.score[known]), time[known], event[known], self.cuts)
+        self._baseline_of = checkpoint
+
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Collect scores."""
         self._collect(batch, self.test_scores)
@@ -190,12 +219,18 @@ class Survival(Downstream):
         return self.log_risk(self.outputs(batch))
 
     def prediction_columns(self, score: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
-        """`risk`, the log-risk; of discrete-time models also `survival_<months>`, the curve at each cut point."""
-        columns = {"risk": self.log_risk(score)}
+        """`risk`, the log-risk, and `survival_<months>`, the curve at each cut point.
+
+        A Cox model has the curve once it has its baseline hazard, that is in a validation or test of its own.
+        """
+        risk = self.log_risk(score)
         if self.grid is not None:
             curve = self.grid.survival(score)
-            columns |= {f"survival_{cut:.2f}": curve[:, number] for number, cut in enumerate(self.grid.cuts.tolist())}
-        return columns
+        elif self.baseline is not None:
+            curve = self.baseline.survival(risk)
+        else:
+            return {"risk": risk}
+        return {"risk": risk, **{f"survival_{cut:.2f}": curve[:, place] for place, cut in enumerate(self.cuts)}}
 
 
 def endpoint_columns(table: PatientTable, endpoint: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

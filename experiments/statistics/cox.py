@@ -11,7 +11,7 @@ import pandas as pd
 from lifelines import CoxPHFitter
 from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from lifelines.statistics import proportional_hazard_test
-from scipy.linalg import qr
+from scipy.linalg import LinAlgWarning, qr
 
 from datamodules.errors import DataError
 from experiments.statistics.estimate import survival_arrays
@@ -85,7 +85,9 @@ def cox_regression(
     fitted = CoxPHFitter()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
+            # Where there is no maximum the steps run away before that is noticed, here or below.
+            for kind in (ConvergenceWarning, LinAlgWarning, RuntimeWarning):
+                warnings.simplefilter("ignore", kind)
             fitted.fit(rows, _TIME, _EVENT, fit_options={"precision": 1e-10})
     except ConvergenceError as error:
         raise NoMaximumError(_no_maximum(list(covariates), int(event.sum()))) from error

@@ -61,6 +61,11 @@ def test_survival_is_trained_on_one_endpoint_and_scored_on_all(
     table, predictions = pd.read_csv(folder / "results.csv"), pd.read_parquet(folder / "predictions.parquet")
     assert set(predictions["part"]) == {"val", "test"}
     assert not predictions["patient_id"].duplicated().any()
+    curves = predictions[[name for name in predictions if name.startswith("survival_")]].to_numpy()
+    assert (np.diff(curves, axis=1) <= 0).all()
+    assert (curves[:, -1] < 1).all()  # the last cut point lies behind events of the training patients
+    hazard, risk = -np.log(curves[:, -1]), predictions["risk"].to_numpy()
+    np.testing.assert_allclose(hazard / hazard[0], np.exp(risk - risk[0]), rtol=1e-4)
     pooled = predictions[(predictions["part"] == "test") & (predictions["role"] == "external")]
     rows = table[table["group"] == "pooled external"].set_index("endpoint")
     assert list(rows.index) == ["rfs", "dss", "os"]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from pycox.models import DeepHitSingle, LogisticHazard
 from pycox.models.data import pair_rank_mat
 from pycox.models.loss import rank_loss_deephit_single
 from pycox.preprocessing.label_transforms import LabTransDiscreteTime
+from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
+from sksurv.util import Surv
 
 from datamodules.labels import time_grid
+from lightning_modules.baseline_hazard import BaselineHazard
 from lightning_modules.errors import ModelError
 from lightning_modules.losses.survival import DiscreteTime
 from lightning_modules.metrics.concordance import concordance_index
@@ -157,3 +164,62 @@ def test_columns_are_risk_and_curve() -> None:
     columns = make_module(objective="logistic_hazard").prediction_columns(torch.randn(3, 4), [])
     assert list(columns) == ["risk", "survival_0.00", "survival_5.00", "survival_10.00", "survival_20.00"]
     assert columns["risk"].dtype == torch.float64
+
+
+def test_curves_of_risks_are_those_of_scikit_survivals_cox_model() -> None:
+    months, event = _outcomes()
+    feature = np.random.default_rng(3).normal(size=(120, 4))
+    model = CoxPHSurvivalAnalysis(alpha=1e-3).fit(feature, Surv.from_arrays(event, months))
+    cuts = [0.0, 4.5, float(np.sort(months[event])[10]), 30.0, 500.0]
+    expected = [[curve(min(max(cut, curve.x[0]), curve.x[-1])) for cut in cuts] for curve in
+                model.predict_survival_function(feature[:20])]  # fmt: skip
+    risk, outcome = torch.from_numpy(model.predict(feature)), (torch.from_numpy(months), torch.from_numpy(event))
+    found = BaselineHazard(risk, *outcome, cuts).survival(risk[:20])
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    before = BaselineHazard(risk, *outcome, [-1.0]).survival(risk)
+    assert bool((before == 1).all())  # before the first event nobody has died
+    # A risk has no level of its own: one of e^800 is no more than one of 1.
+    moved = BaselineHazard(risk + 800.0, *outcome, cuts).survival(risk[:20] + 800.0)
+    torch.testing.assert_close(moved, found)
+
+
+def test_weights_that_are_tested_read_the_training_patients_for_their_curves() -> None:
+    module, batch = make_module().eval(), make_batch(9)
+    batch["sample"], batch["patient"] = torch.arange(9), torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7])
+    for name in ("time_months", "event", "known"):
+        batch[name][1] = batch[name][0]  # two phases of one patient
+    read: list[str] = []
+
+    def loader(part: str) -> list[dict[str, torch.Tensor]]:
+        read.append(part)
+        return [{name: value[:4] for name, value in batch.items()}, {name: value[4:] for name, value in batch.items()}]
+
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        ckpt_path="best.ckpt",
+        precision_plugin=SimpleNamespace(val_step_context=nullcontext),
+        strategy=SimpleNamespace(batch_to_device=lambda part: part),
+        datamodule=SimpleNamespace(loader=loader),
+        barebones=False,
+    )
+    module._trainer = trainer  # type: ignore[assignment]
+    with torch.no_grad():
+        module.on_validation_start()
+        assert not read  # the weights of an epoch in the midst of a fit are not tested
+        trainer.state.fn = TrainerFn.VALIDATING
+        module.on_validation_start()
+        module.on_test_start()
+        assert read == ["train"]  # once for both
+        trainer.ckpt_path = "last.ckpt"
+        module.on_test_start()
+        assert read == ["train", "train"]
+        risk = module(batch["image"])[:, 0].double()
+    mean = torch.stack([risk[:2].mean(), *risk[2:]])
+    first = torch.tensor([0, *range(2, 9)])
+    known = batch["known"][first, 1]  # dss
+    time, event = batch["time_months"][first, 1][known], batch["event"][first, 1][known]
+    expected = BaselineHazard(mean[known], time, event, [0.0, 5.0, 10.0, 20.0]).survival(risk)
+    columns = module.prediction_columns(risk[:, None], [])
+    assert list(columns) == ["risk", "survival_0.00", "survival_5.00", "survival_10.00", "survival_20.00"]
+    torch.testing.assert_close(torch.stack(list(columns.values())[1:], dim=1), expected, rtol=1e-5, atol=1e-6)
+    assert float(expected[:, -1].std()) > 0
