@@ -20,15 +20,24 @@ class PortableCheckpoint(ModelCheckpoint):
         filename: Its name without ending.
         monitor: Metric that says which epoch is kept; None keeps the latest.
         mode: `min` or `max`.
+        every_epoch: Whether it is written after epochs without a validation, too; Lightning decides when left out.
     """
 
-    def __init__(self, folder: Path, filename: str, monitor: str | None = None, mode: str = "min") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        filename: str,
+        monitor: str | None = None,
+        mode: str = "min",
+        every_epoch: bool | None = None,
+    ) -> None:
         super().__init__(
             dirpath=folder,
             filename=filename,
             monitor=monitor,
             mode=mode,
             save_top_k=1,
+            save_on_train_epoch_end=every_epoch,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
@@ -77,12 +86,12 @@ class BestCheckpoint(PortableCheckpoint):
 class LastCheckpoint(PortableCheckpoint):
     """Keeps `last.ckpt`, from which a run resumes, after every epoch.
 
-    ModelCheckpoint's own `save_last` writes only when the best epoch changes. It must stand after `BestCheckpoint`,
-    whose state it saves.
+    ModelCheckpoint's own `save_last` writes only when the best epoch changes, and without validation every epoch only
+    after one. It must stand after `BestCheckpoint`, whose state it saves.
 
     Args:
         folder: Where the checkpoint goes.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "last")
+        super().__init__(folder, "last", every_epoch=True)
