@@ -135,6 +135,9 @@ class SuiteCLI(LightningCLI):
             LastCheckpoint(folder),
             Requeue(folder, int(self._get(self.config, "seed_everything"))),
         ]
+        interval, epochs = settings["check_val_every_n_epoch"], settings["max_epochs"]
+        if interval and epochs and epochs > 0:
+            kwargs["check_val_every_n_epoch"] = validated_every(interval, epochs)
         trainer: SuiteTrainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)  # type: ignore[assignment]
         return trainer
 
@@ -157,6 +160,18 @@ class SuiteCLI(LightningCLI):
         if content.get("baseline") == {"columns": [], "radiomics": None, "model": "linear"}:
             content.pop("baseline")
         return content
+
+
+def validated_every(interval: int, epochs: int) -> int:
+    """Epochs from one validation to the next, at most the interval, so that the last epoch is validated, too.
+
+    Else a run that was shortened would end with epochs that cannot be chosen, or with none that can.
+
+    Args:
+        interval: Most epochs between validations.
+        epochs: Epochs of the run.
+    """
+    return next(length for length in range(min(interval, epochs), 0, -1) if epochs % length == 0)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 from experiments.point import FROM_PRETRAINED
 from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose
 from experiments.stages.common import placeholders
-from experiments.suite_cli import SuiteCLI, command_line
+from experiments.suite_cli import SuiteCLI, command_line, validated_every
 
 ROOT = Path(__file__).parents[2]
 # What a published encoder reads has a size of its own, and sets that of the crop and the batch.
@@ -61,7 +61,8 @@ def test_every_variant_parses(stage: str) -> None:
     (files,) = STAGES[stage].files(stage, "demo")
     arguments = command_line([*files, CONFIGS / "cohort" / "demo.yaml"], placeholders(files))
     resolved = SuiteCLI(arguments, run=False, parse_only=True).resolved_config()
-    assert resolved["model"]["init_args"]["micro_batch"] == 32
+    assert resolved["data"]["init_args"]["batch_size"] == 128
+    assert resolved["model"]["init_args"].get("micro_batch") == (32 if stage == "alignment_lora" else None)
     changed = {
         "alignment_base_text": "text" not in resolved,
         "alignment_one_stage": resolved["optimizer"]["backbone_lr"] is None,
@@ -86,6 +87,14 @@ def test_every_stage_has_a_schedule_for_every_profile() -> None:
         counts = {"samples_per_epoch", "excerpts", "validation_texts", "validation_kidneys"}
         assert set(content["data"]["init_args"]) <= {"batch_size", *counts}
         assert set(content.get("model", {}).get("init_args", {})) <= {"micro_batch", "projection_batches"}
+
+
+def test_the_last_epoch_is_always_validated() -> None:
+    found = {
+        (interval, epochs): validated_every(interval, epochs) for interval in range(1, 7) for epochs in range(1, 40)
+    }
+    assert all(epochs % length == 0 and 1 <= length <= interval for (interval, epochs), length in found.items())
+    assert [found[4, epochs] for epochs in (1, 2, 7, 10, 16)] == [1, 2, 1, 2, 4]
 
 
 def test_no_file_is_left_over() -> None:
