@@ -1,4 +1,4 @@
-"""The figure of a data-efficiency curve: one panel a group, one line an encoder, its interval as a band."""
+"""The figure of a data-efficiency curve: one panel a group, one line an encoder, its interval as a band or as bars."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from experiments.outcomes import Metric
 from experiments.plots.encoders import encoder_line
 from experiments.plots.style import new_figure
 from experiments.registry import ENCODERS
+
+_BANDS = 3
+"""More bands than this hide each other; bars, each a little apart from the next, take their place."""
+_APART = 0.008
+"""On the square-root axis."""
 
 
 def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, float], title: str, note: str) -> Figure:
@@ -40,8 +45,9 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
         own = drawn[drawn["group"] == group]
         first = own.iloc[0]
         axes.axhline(0.5, color="0.85", linewidth=1, zorder=0)
-        for name in names:
-            _line(axes, own[own["encoder"] == name].sort_values("fraction"), name)
+        for number, name in enumerate(names):
+            apart = None if len(names) <= _BANDS else _APART * (number - (len(names) - 1) / 2)
+            _line(axes, own[own["encoder"] == name].sort_values("fraction"), name, apart)
         axes.set_title(f"{group}, n {first['n']}, {first[metric.count]} {metric.count_title}", fontsize=9)
         axes.set_xlabel("Share of the training labels (patients)", fontsize=9)
         _ticks(axes, fractions, labels, bool((own["fraction"] == 0).any()))
@@ -51,13 +57,17 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
     return figure
 
 
-def _line(axes: Axes, rows: pd.DataFrame, name: str) -> None:
+def _line(axes: Axes, rows: pd.DataFrame, name: str, apart: float | None) -> None:
+    """One encoder, with its interval as a band, or as bars that far beside the share of the labels."""
     entry, look = ENCODERS[name], encoder_line(name)
     chosen = look["color"]
     zero, labelled = rows[rows["fraction"] == 0], rows[rows["fraction"] > 0]
-    place = np.sqrt(labelled["fraction"].to_numpy(dtype=float))
+    place = np.sqrt(labelled["fraction"].to_numpy(dtype=float)) + (apart or 0.0)
     low, high = (labelled[end].to_numpy(dtype=float) for end in ("low", "high"))
-    axes.fill_between(place, low, high, color=chosen, alpha=0.08, linewidth=0)
+    if apart is None:
+        axes.fill_between(place, low, high, color=chosen, alpha=0.12, linewidth=0)
+    else:
+        axes.vlines(place, low, high, color=chosen, alpha=0.45, linewidth=1.0)
     axes.plot(place, labelled["value"], marker="o", markersize=4, label=entry.title, **look)
     for row in zero.to_dict("records"):
         ends = np.array([[row["value"] - row["low"]], [row["high"] - row["value"]]])
