@@ -8,9 +8,9 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
-from datamodules.demo.cheats import image_statistics, trivial_predictors
 from datamodules.files import read_parquet
 from datamodules.volumes import VolumeSet
+from experiments.trivial_predictors import image_statistics, trivial_predictors
 
 PREDICTORS = "trivial_predictors.csv"
 ENOUGH = 300
@@ -25,7 +25,7 @@ def write_predictors(root: Path, contract: PreprocessingContract) -> pd.DataFram
         contract: Contract of the volumes whose histogram and noise are read.
 
     Returns:
-        The table of `datamodules.demo.cheats.trivial_predictors`; None for a cohort of fewer than `ENOUGH` patients.
+        Its table, or None for a cohort of fewer than `ENOUGH` patients.
     """
     cohort = Cohort.load(root)
     if len(cohort["patients"]) < ENOUGH:

@@ -13,6 +13,7 @@ from torch import nn
 from lightning_modules.errors import ModelError
 from lightning_modules.losses.attributes import PaddedHeads, masked_cross_entropy
 from lightning_modules.losses.text import Terms, attribute_contrast_loss, nearer_than_negatives
+from lightning_modules.networks.lora import merged
 from lightning_modules.networks.text import TextEncoderConfig
 from lightning_modules.networks.text_projection import Scatter
 from lightning_modules.optimization import OptimizerConfig
@@ -102,7 +103,7 @@ class AttributeContrast(TextContrast):
         super().on_train_start()
         scatter = Scatter(self.encoder.pooled_dim, self.device)
         self.eval()
-        with torch.no_grad(), self.trainer.precision_plugin.val_step_context():
+        with torch.no_grad(), merged(self.encoder), self.trainer.precision_plugin.val_step_context():
             for batch in self._projection_batches():
                 moved = self.trainer.strategy.batch_to_device(batch)
                 scatter.add(*self._embedded(moved), moved["negative_of"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.lora import merged
 
 TOKENS_PER_BATCH = 2048
 """Tokens of a batch, padding included; on a CPU larger batches are not faster, on a GPU raise it."""
@@ -70,7 +71,7 @@ def encode_texts(
     done, was_training = 0, encoder.training
     encoder.train(False)
     try:
-        with torch.inference_mode():
+        with merged(encoder), torch.inference_mode():
             for rows in length_batches(token_counts(encoder, distinct), tokens_per_batch):
                 tokens = encoder.tokenize([distinct[row] for row in rows])
                 found = encoder(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))

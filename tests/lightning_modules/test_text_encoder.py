@@ -10,6 +10,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.lora import merged
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig, pool
 from lightning_modules.networks.text_export import load_text_encoder, save_text_encoder
 from tests.tiny_text import FAMILIES, TEXTS, make_base, stir
@@ -236,3 +237,24 @@ def test_the_packaged_model_looks_both_ways_in_4_bits() -> None:
     check_both_ways_and_padding(encoder)
     assert encoder.feature_dim == 576
     assert encoder.base_fingerprint == TextEncoder(replace(config, quantization="none"), "cpu").base_fingerprint
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_merged_adapters_give_the_same_embedding_and_leave_nothing_behind(base: Path, quantization: str) -> None:
+    encoder = make(base, quantization=quantization).eval()
+    stir(encoder, 3)
+    tokens = encoder.tokenize(TEXTS)
+    before, print_before = {name: value.clone() for name, value in encoder.state_dict().items()}, encoder.fingerprint()
+    with torch.no_grad():
+        apart = encoder(**tokens)
+        with merged(encoder):
+            changed = [name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])]
+            together = encoder(**tokens)
+    assert bool(changed) is (quantization == "none")  # 4 bits would lose the adapters to rounding
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    with pytest.raises(RuntimeError, match="in the midst"), merged(encoder):
+        raise RuntimeError("in the midst")
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert encoder.fingerprint() == print_before
+    encoder.train()(**tokens).sum().backward()
+    assert any(value.grad is not None and float(value.grad.abs().sum()) > 0 for value in encoder.parameters())

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datamodules.demo.cheats import image_statistics, trivial_predictors
 from datamodules.demo.facts import Patient
 from datamodules.demo.pathology import DAYS_PER_MONTH, follow
 from datamodules.demo.source import DemoSource
 from datamodules.schema import TABLES, check_links, check_table
 from datamodules.splits import check_splits
 from datamodules.tissues import Tissue
+from experiments.trivial_predictors import image_statistics, trivial_predictors
 
 Tables = dict[str, pd.DataFrame]
 

@@ -7,18 +7,19 @@ should reach a C-index of .75 to .80, size at most .65.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from lifelines.utils import concordance_index
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datamodules.schema import PHASES, ROLES
+from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_auroc
+from experiments.statistics.concordance import harrell
 
 NOISE = ("mean_noise_hu", "mean_kernel_fwhm_mm", "mean_slice_thickness_mm", "mean_timing_shift_s")
 _APPEARANCE = (
@@ -40,7 +41,7 @@ def trivial_predictors(
     truth: pd.DataFrame,
     images: pd.DataFrame | None = None,
     seed: int = 0,
-    bootstraps: int = 200,
+    bootstraps: int = 2000,
 ) -> pd.DataFrame:
     """The table of trivial predictors and ceilings, within each role and over all of them.
 
@@ -66,7 +67,7 @@ def trivial_predictors(
         group = (patients["role"] == role) | (role == "all")
         label = patients.loc[group, "malignancy"].to_numpy(dtype=int)
         for name, score in scores.items():
-            value = _bootstrapped(roc_auc_score, label, score[group.to_numpy()], seed, bootstraps)
+            value = _interval(partial(weighted_auroc, label, score[group.to_numpy()]), len(label), seed, bootstraps)
             rows.append(("malignancy", role, name, "AUC", *value, len(label), int(label.sum())))
         rows += _survival_rows(patients[group], role, seed, bootstraps)
     columns = ["outcome", "role", "predictor", "metric", "value", "low", "high", "n", "positives"]
@@ -138,32 +139,15 @@ def _crossed(model: object, features: pd.DataFrame, patients: pd.DataFrame, seed
 
 def _survival_rows(patients: pd.DataFrame, role: str, seed: int, bootstraps: int) -> list[_Row]:
     known = patients[patients["rfs_months"].notna() & (patients["malignancy"] == 1)]
-    outcome = known[["rfs_months", "rfs_event"]].to_numpy(dtype=float)
+    months, event = known["rfs_months"].to_numpy(dtype=float), known["rfs_event"].to_numpy(dtype=float) > 0
     rows: list[_Row] = []
     for name, column in (("size", "tumor_size_mm"), ("visible risk", "visible_risk"), ("true risk", "risk")):
-        value = _bootstrapped(_c_index, outcome, known[column].to_numpy(dtype=float), seed, bootstraps)
-        rows.append(("rfs", role, name, "C-index (Harrell)", *value, len(known), int(outcome[:, 1].sum())))
+        statistic = harrell(months, event, known[column].to_numpy(dtype=float))
+        value = _interval(statistic, len(known), seed, bootstraps)
+        rows.append(("rfs", role, name, "C-index (Harrell)", *value, len(known), int(event.sum())))
     return rows
 
 
-def _c_index(outcome: np.ndarray, score: np.ndarray) -> float:
-    return float(concordance_index(outcome[:, 0], -score, outcome[:, 1]))
-
-
-def _bootstrapped(
-    metric: Callable[[np.ndarray, np.ndarray], float],
-    outcome: np.ndarray,
-    score: np.ndarray,
-    seed: int,
-    bootstraps: int,
-) -> tuple[float, float, float]:
+def _interval(statistic: Statistic, patients: int, seed: int, bootstraps: int) -> tuple[float, float, float]:
     """Value with its 95 % percentile interval over resampled patients."""
-    rng = np.random.default_rng(seed)
-    values: list[float] = []
-    while len(values) < bootstraps:
-        chosen = rng.integers(0, len(score), len(score))
-        event = outcome[chosen] if outcome.ndim == 1 else outcome[chosen, 1]
-        if 0 < event.sum() < len(event):
-            values.append(metric(outcome[chosen], score[chosen]))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(metric(outcome, score)), float(low), float(high)
+    return bootstrap(statistic, patients, bootstraps, seed)[0][:3]
