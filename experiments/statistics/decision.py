@@ -9,7 +9,7 @@ import pandas as pd
 
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import patient_weights, percentile_interval, weighted_means
-from experiments.statistics.estimate import probabilities, survival_arrays
+from experiments.statistics.estimate import predicted_survival_arrays, probabilities
 from experiments.statistics.horizons import known_by, usable_times
 from experiments.statistics.weighted_survival import FollowUp, product_limit
 
@@ -83,10 +83,8 @@ def survival_decision_curve(
     Raises:
         DataError: as of `decision_curve`; if follow-up allows no estimate at the time at all.
     """
-    time, happened, survival = survival_arrays(time_months, event, survival)
+    time, happened, survival = predicted_survival_arrays(time_months, event, survival)
     chosen = _checked(thresholds, len(time))
-    if ((survival < 0) | (survival > 1)).any():
-        raise DataError("Predicted survival outside [0, 1] was found; give probabilities of surviving the horizon.")
     if not usable_times([horizon_months], FollowUp(time, happened))[0]:
         raise DataError(
             f"A decision curve at {horizon_months:g} months was asked for; expected a time between the first event and "

@@ -108,6 +108,28 @@ def survival_arrays(
     return time, event.astype(bool), risk
 
 
+def predicted_survival_arrays(
+    time_months: np.ndarray, event: np.ndarray, survival: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check the input of a statistic of predicted probabilities of surviving a time.
+
+    Args:
+        time_months: As `survival_arrays`.
+        event: As `survival_arrays`.
+        survival: Predicted probability of surviving the time [N].
+
+    Returns:
+        float64 [N], bool [N] and float64 [N].
+
+    Raises:
+        DataError: as of `survival_arrays`; if survival is no probability.
+    """
+    time, happened, survival = survival_arrays(time_months, event, survival)
+    if ((survival < 0) | (survival > 1)).any():
+        raise DataError("Predicted survival outside [0, 1] was found; give probabilities of surviving the horizon.")
+    return time, happened, survival
+
+
 def _finite(values: np.ndarray, what: str) -> None:
     bad = int((~np.isfinite(values)).sum())
     if bad:

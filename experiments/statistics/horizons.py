@@ -13,7 +13,7 @@ import numpy as np
 
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_auroc
-from experiments.statistics.estimate import Estimate, survival_arrays, undefined
+from experiments.statistics.estimate import Estimate, predicted_survival_arrays, survival_arrays, undefined
 from experiments.statistics.weighted_survival import FollowUp, censoring_survival, product_limit
 
 
@@ -118,9 +118,7 @@ def brier_at(
     Raises:
         DataError: as of `survival_arrays`; if the reference ends before the time, or survival is no probability.
     """
-    time, event, survival = survival_arrays(time_months, event, survival)
-    if ((survival < 0) | (survival > 1)).any():
-        raise DataError("Predicted survival outside [0, 1] was found; give probabilities of surviving the horizon.")
+    time, event, survival = predicted_survival_arrays(time_months, event, survival)
     group = FollowUp(time, event)
     cases, controls = np.flatnonzero(event & (time <= horizon_months)), np.flatnonzero(time > horizon_months)
 

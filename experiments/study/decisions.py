@@ -31,6 +31,11 @@ class Decisions:
     curves: Mapping[str, pd.DataFrame]
     what: str = ""
 
+    @property
+    def title(self) -> str:
+        """The group, and what is predicted of it."""
+        return f"{self.group}, {self.what}" if self.what else self.group
+
 
 def decision_blocks(series: Series, found: Sequence[Decisions], thresholds: Sequence[float], note: str) -> list[Block]:
     """A picture of every group, and the net benefit at some thresholds.
@@ -46,13 +51,12 @@ def decision_blocks(series: Series, found: Sequence[Decisions], thresholds: Sequ
         frames += [curve.assign(group=one.group, encoder=name) for name, curve in one.curves.items()]
         titled = {ENCODERS[name].title: curve for name, curve in one.curves.items()}
         lines = [encoder_line(name) for name in one.curves]
-        named = f"{one.group}, {one.what}" if one.what else one.group
         counted = "events by then" if one.what else "positive"
-        figure = decision_plot(titled, f"{TASKS[series.task].title}: {named}", note, lines, counted)
+        figure = decision_plot(titled, f"{TASKS[series.task].title}: {one.title}", note, lines, counted)
         alt = "; ".join(f"{name} {_useful(curve)}" for name, curve in titled.items())
-        caption = f"Decision curves, {named}. Net benefit of treating those at or above a threshold probability."
+        caption = f"Decision curves, {one.title}. Net benefit of treating those at or above a threshold probability."
         pictures.append(Picture(f"decision-{series.key}-{one.group}", figure, caption, f"Decision curves. {alt}."))
-    titles = {one.group: f"{one.group}, {one.what}" if one.what else one.group for one in found}
+    titles = {one.group: one.title for one in found}
     table = _table(series, pd.concat(frames, ignore_index=True), titles, thresholds)
     return [Gallery(tuple(pictures)), table]
 

@@ -70,6 +70,12 @@ class Scored:
         found = predicted_survival(self.outcome.rows, times)
         return found if len(times) and np.isfinite(found).all() else None
 
+    def usable_survival(self, months: float) -> np.ndarray | None:
+        """Predicted survival of one time [N]; None unless follow-up and the curves of all patients reach it."""
+        at = np.array([months])
+        found = self.survival(at) if len(self.usable(at)) else None
+        return None if found is None else found[:, 0]
+
 
 def own_outcome(predictions: pd.DataFrame, group: Group) -> Outcome | None:
     """The endpoint that was trained on, of one encoder in a group; None where nobody's is known."""
@@ -231,10 +237,10 @@ def _calibration_table(series: Series, found: list[tuple[Group, list[Scored]]]) 
 
 
 def _calibration(one: Scored, months: float) -> dict[str, Estimate]:
-    curves = one.survival(np.array([months]))
-    if curves is None or not len(one.usable(np.array([months]))):
+    survival = one.usable_survival(months)
+    if survival is None:
         return dict.fromkeys(("slope", "ratio"), undefined(*known_by(one.time, one.event, months)))
-    given = (one.time, one.event, curves[:, 0], months)
+    given = (one.time, one.event, survival, months)
     return {"slope": survival_calibration_slope(*given), "ratio": observed_over_expected(*given)}
 
 
@@ -246,10 +252,10 @@ def _calibration_pictures(
         curves = {}
         for group, scored in found:
             for one in (one for one in scored if one.encoder == name):
-                survival = one.survival(np.array([months]))
-                if survival is not None and len(one.usable(np.array([months]))):
+                survival = one.usable_survival(months)
+                if survival is not None:
                     parts = int(np.clip(len(one.time) // _FEWEST_A_GROUP, 2, 5))
-                    curves[group.name] = survival_calibration_curve(one.time, one.event, survival[:, 0], months, parts)
+                    curves[group.name] = survival_calibration_curve(one.time, one.event, survival, months, parts)
         if not curves:
             continue
         title = f"{TASKS[series.task].title}: {ENCODERS[name].title}"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from experiments.statistics.decision import survival_decision_curve
 from experiments.study.decisions import Decisions, decision_blocks
 from experiments.study.page import Block, Text
 from experiments.study.points import Series
-from experiments.study.survival_accuracy import HORIZONS_MONTHS, Scored, scored_groups
+from experiments.study.survival_accuracy import HORIZONS_MONTHS, scored_groups
 from experiments.study.survival_curves import curve_columns
 
 _THRESHOLDS = (0.1, 0.2, 0.4)
@@ -25,26 +23,20 @@ def survival_decisions(series: Series, note: str) -> list[Block]:
     found, without = [], []
     for group, scored in scored_groups(series):
         known = [one for one in scored if curve_columns(one.outcome.rows)]
-        months = next(
-            (at for at in reversed(HORIZONS_MONTHS) if known and all(_allows(one, at) for one in known)), None
-        )
-        if months is None:
+        for months in reversed(HORIZONS_MONTHS):
+            found_at = ((one.encoder, one.usable_survival(months)) for one in known)
+            survival = {name: values for name, values in found_at if values is not None}
+            if survival and len(survival) == len(known):
+                break
+        else:
             without.append(group.name)
             continue
-        curves = {one.encoder: survival_decision_curve(one.time, one.event, _at(one, months), months) for one in known}
+        curves = {
+            one.encoder: survival_decision_curve(one.time, one.event, survival[one.encoder], months) for one in known
+        }
         found.append(Decisions(group.name, curves, f"{known[0].outcome.endpoint.upper()} at {months:.0f} months"))
     blocks = decision_blocks(series, found, _THRESHOLDS, note) if found else []
     if without:
         text = "no encoder predicts survival there at a time that follow-up and all curves reach."
         blocks.append(Text(f"No decision curves of {', '.join(without)}: {text}", kind="missing"))
     return blocks
-
-
-def _allows(one: Scored, months: float) -> bool:
-    return one.survival(np.array([months])) is not None and bool(len(one.usable(np.array([months]))))
-
-
-def _at(one: Scored, months: float) -> np.ndarray:
-    curves = one.survival(np.array([months]))
-    assert curves is not None
-    return curves[:, 0]
