@@ -77,9 +77,11 @@ class BestCheckpoint(PortableCheckpoint):
         super().__init__(folder, "best", monitor, mode)
 
     def check_monitor_top_k(self, trainer: lightning.Trainer, current: torch.Tensor | None = None) -> bool:
-        """Whether the current score is at least as good as the best one."""
+        """Whether the current score is at least as good as the best one; what is no number never is."""
+        if current is None or not trainer.strategy.reduce_boolean_decision(not bool(torch.isnan(current))):
+            return False
         better = super().check_monitor_top_k(trainer, current)
-        tied = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        tied = self.best_model_score is not None and bool(current == self.best_model_score)
         return bool(trainer.strategy.reduce_boolean_decision(better or tied, all=False))
 
 

@@ -27,7 +27,7 @@ class PredictionWriter(Callback):
     (part val), since thresholds and risk groups are cut on them.
 
     The module offers the gathered tables as `val_table` and `test_table` and the columns as `prediction_columns`, the
-    DataModule the patients as `plan.patients` and the task as `label`.
+    DataModule the patients as `plan.patients`, the task as `label`, and `write_table`.
     """
 
     def __init__(self) -> None:
@@ -75,11 +75,8 @@ class AttributePredictionWriter(Callback):
 
 
 def _write(frame: pd.DataFrame, trainer: lightning.Trainer) -> None:
-    path = Path(trainer.default_root_dir) / PREDICTIONS
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    frame.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    datamodule.write_table(Path(trainer.default_root_dir) / PREDICTIONS, frame)
 
 
 def attribute_frame(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,32 +20,95 @@ import pyarrow.parquet as pq
 
 from datamodules.errors import DataError
 
+_LEFTOVER_S = 24 * 3600.0
+"""Age in seconds of an unfinished file that no process can still be writing."""
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""What file systems answer that cannot bring a folder to the disk by itself."""
+_swept: set[Path] = set()
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Give a temporary path beside `path` and move it there when the block ends without an error.
+
+    It is on the disk before it takes the place of what was there, so that neither a kill nor a loss of power leaves
+    half a file. What killed processes left in the folder more than a day ago is removed.
 
     Args:
         path: The file to write; its folder is made.
+        mode: Its permissions.
 
     Raises:
-        DataError: if the disk is full, naming the file.
+        DataError: if it cannot be written, for example on a full disk, naming the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        temporary.chmod(mode)
+        put(temporary, path)
     except OSError as error:
         raise DataError(
             f"{path.name} could not be written in {path.parent.name}: {error.strerror or error}. "
             "Free some space or name another folder, then run the same command again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def put(temporary: Path, path: Path) -> None:
+    """Bring a written file to the disk, then let it take the place of another in the same file system."""
+    settle(temporary)
+    temporary.replace(path)
+    settle(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk (fsync)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _UNSUPPORTED):
+            raise
+    finally:
+        os.close(handle)
+
+
+def settle_tree(folder: Path) -> None:
+    """Wait until every file below a folder is on the disk."""
+    for path in (*folder.rglob("*"), folder):
+        settle(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove unfinished files and folders (`.*.part`) older than a day; a process looks into a folder once."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(".") and entry.name.endswith(".part")):
+                continue
+            try:
+                old = time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFTOVER_S
+            except FileNotFoundError:  # finished, or removed by another process
+                continue
+            if old and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif old:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy a file, atomically."""
+    with replacing(Path(target)) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from litdata.streaming.downloader import Downloader, get_downloader
 from litdata.streaming.resolver import Dir
 
 from datamodules.errors import DataError
-from datamodules.files import replacing
+from datamodules.files import copy_file, replacing
 
 # A store that does not answer is given up after ATTEMPTS x (CONNECT_S or READ_S); litdata itself tries 1000 times.
 CONNECT_S, READ_S, ATTEMPTS = 10, 60, 3
@@ -120,8 +119,7 @@ class ShardStore:
         """
         local, copy = self.folder / "shards" / "index.json", self.home / "index.json"
         if local.is_file():
-            with replacing(copy) as temporary:
-                shutil.copyfile(local, temporary)
+            copy_file(local, copy)
         else:
             self._download("index.json", copy)
         return StreamingDataset(Dir(path=str(self.home), url=self.url), storage_options=self.options)

@@ -18,6 +18,7 @@ from datamodules.batch import RoiBatch
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from datamodules.files import write_parquet
 from datamodules.loaders import ResumableLoader, WatchedLoader
 from datamodules.samples import Plan, RoiDataset, Visits, collate
 from datamodules.sampling import Draw, EvenBatchSampler, SequentialDraws, VisitSampler
@@ -199,6 +200,16 @@ class VolumeDataModule(lightning.LightningDataModule):
     def dataset(self, visits: Visits, fused: bool) -> RoiDataset:
         """What loads the samples of some visits; a subclass may load less."""
         return RoiDataset(self.plan, visits, fused)
+
+    @staticmethod
+    def write_table(path: Path, frame: pd.DataFrame) -> None:
+        """Write what a run found of these data, atomically: callbacks know the patients, not the disk.
+
+        Args:
+            path: Parquet file.
+            frame: The table.
+        """
+        write_parquet(path, frame)
 
     def setup(self, stage: str) -> None:
         """Read and check everything before the first step."""

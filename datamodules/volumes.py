@@ -29,7 +29,7 @@ from litdata.streaming.writer import BinaryWriter
 
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
-from datamodules.files import read_json, read_parquet, replacing, write_json, write_parquet
+from datamodules.files import put, read_json, read_parquet, remove_leftovers, replacing, write_json, write_parquet
 from datamodules.object_store import ShardStore
 from datamodules.records import Mask, Volume
 
@@ -104,6 +104,7 @@ def _check_array(array: np.ndarray, kind: np.dtype[Any], contract: Preprocessing
 
 def _write_chunk(path: Path, patient_id: str, volumes: Sequence[Volume]) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
     scratch = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=path.parent))
     try:
         writer = BinaryWriter(str(scratch), chunk_bytes=_ONE_CHUNK)
@@ -113,7 +114,7 @@ def _write_chunk(path: Path, patient_id: str, volumes: Sequence[Volume]) -> dict
         writer.done()
         index = json.loads(next(scratch.glob("*index.json")).read_text())
         (chunk,) = index["chunks"]
-        (scratch / chunk["filename"]).replace(path)
+        put(scratch / chunk["filename"], path)
         return {"chunk": {**chunk, "filename": path.name}, "config": index["config"]}
     except OSError as error:
         raise DataError(

@@ -15,14 +15,18 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.errors import DataError
 from datamodules.files import read_json, replacing, write_json
-from experiments.console import is_main_rank
-from experiments.suite_cli import SuiteCLI, check_checkpoint_file, command_line
+from experiments.console import is_main_rank, say
+from experiments.suite_cli import SuiteCLI, command_line, read_checkpoint
 from experiments.tracking import make_logger
-from lightning_modules.base import SuiteModule
+from experiments.trainer import PREVIOUS
+from lightning_modules.base import SuiteModule, check_checkpoint
+from lightning_modules.errors import ModelError
 
 DONE = "DONE"
 RUN_COMMAND = "run.json"
 CONFIG = "config.yaml"
+LAST = "last.ckpt"
+_RESUMED = (LAST, PREVIOUS[LAST], "best.ckpt")
 # Where and how a run computes and reads may change between a start and its resumption; what it computes may not.
 _FREE = (
     "encoder.channels_last",
@@ -121,25 +125,56 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
     cli = SuiteCLI(launch.arguments(), run=False)
     resolved = cli.resolved_config()
     claim(launch, resolved)
-    last = launch.folder / "checkpoints" / "last.ckpt"
-    if last.is_file():
-        check_checkpoint_file(last, cli.model)
+    checkpoints = launch.folder / "checkpoints"
+    resume = resumed_from(checkpoints, cli.model)
     logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
     if is_main_rank():
         logger.experiment.log_dict(logger.run_id, _without_paths(resolved), "config.yaml")
     cli.trainer.logger = logger
     cli.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
-    resume = str(last) if last.is_file() else None
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
     checkpoint = cli.trainer.checkpoint_callback
     # A validation metric that was never defined (one class only) leaves no best epoch; the last one stands in.
-    best = checkpoint.best_model_path or str(last)  # type: ignore[union-attr]
+    best = checkpoint.best_model_path or str(checkpoints / LAST)  # type: ignore[union-attr]
     # Validated first: thresholds and risk groups of the test are cut on the validation patients of the same weights.
     for evaluate in (cli.trainer.validate, *([cli.trainer.test] if test else [])):
         evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+    if is_main_rank():
+        (checkpoints / PREVIOUS[LAST]).unlink(missing_ok=True)
     cli.trainer.strategy.barrier()  # what rank 0 wrote of the test is read by every rank
     score = checkpoint.best_model_score  # type: ignore[union-attr]
     return Finished(logger, float("nan") if score is None else float(score), cli.model)
+
+
+def resumed_from(checkpoints: Path, module: SuiteModule) -> Path | None:
+    """The checkpoint that a run goes on from: the last one, or the first whole one before it, which is said.
+
+    Args:
+        checkpoints: Folder of the run's checkpoints.
+        module: What is trained.
+
+    Returns:
+        The checkpoint; None where there is none to go on from.
+
+    Raises:
+        ModelError: if a whole checkpoint is of another class or contract.
+    """
+    found = [path for path in (checkpoints / name for name in _RESUMED) if path.is_file()]
+    damaged: list[str] = []
+    for path in found:
+        try:
+            content = read_checkpoint(path)
+        except ModelError as error:
+            damaged.append(str(error))
+            continue
+        check_checkpoint(content, module.class_path(), module.contract)
+        if damaged or path.name != LAST:
+            reason = " ".join(damaged) or f"{LAST} is not there."
+            say(f"WARNING: {reason} The run goes on from {path.name}, after epoch {content['epoch'] + 1}.")
+        return path
+    if damaged:
+        say(f"WARNING: {' '.join(damaged)} No older checkpoint is whole; the run begins anew.")
+    return None
 
 
 @rank_zero_only

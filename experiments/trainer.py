@@ -1,11 +1,19 @@
-"""The Trainer with a precision that suits the device."""
+"""The Trainer: a precision that suits the device, and checkpoints that a kill or a full disk does not damage."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from datamodules.files import replacing
+
+PREVIOUS = {"last.ckpt": "last.previous.ckpt"}
+"""Checkpoints of which the one before is kept, and its name."""
 
 
 def auto_precision(accelerator: str = "auto") -> str:
@@ -24,8 +32,45 @@ def auto_precision(accelerator: str = "auto") -> str:
     return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 
 
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, brings it to the disk, and only then renames it.
+
+    Lightning writes into the folder for temporary files; where that lies on another file system than the run, it is
+    copied over the old file, and what a kill or a full disk leaves then is half a file. Of `last.ckpt` the one before
+    is kept, unless it was found damaged.
+    """
+
+    def __init__(self) -> None:
+        self._whole: set[Path] = set()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            DataError: if it cannot be written, for example on a full disk; the one before stays.
+        """
+        if storage_options is not None:
+            raise TypeError("A checkpoint is written to a local file; storage_options are not taken.")
+        target = Path(os.path.abspath(path))
+        with replacing(target) as temporary:
+            with temporary.open("wb") as file:
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:  # what torch makes of a full disk while it closes its archive
+                    raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+            if target.name in PREVIOUS and target in self._whole and target.is_file():
+                target.replace(target.with_name(PREVIOUS[target.name]))
+        self._whole.add(target)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint, as Lightning does."""
+        content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        self._whole.add(Path(os.path.abspath(path)))
+        return content
+
+
 class SuiteTrainer(lightning.Trainer):
-    """Lightning's Trainer that also takes `precision: auto`.
+    """Lightning's Trainer that also takes `precision: auto` and writes checkpoints durably.
 
     Args:
         precision: One of Lightning's, or `auto` for `auto_precision`.
@@ -36,3 +81,5 @@ class SuiteTrainer(lightning.Trainer):
         if precision == "auto":
             precision = auto_precision(str(kwargs.get("accelerator", "auto")))
         super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:  # the strategy's own choice, where nobody made one
+            self.strategy.checkpoint_io = DurableCheckpointIO()

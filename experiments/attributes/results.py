@@ -13,7 +13,9 @@ from sklearn.metrics import cohen_kappa_score
 
 from datamodules.attribute_data import MISSING
 from datamodules.cohort import CohortInfo
+from datamodules.files import replacing
 from experiments.evaluation import caption
+from experiments.plots.style import save
 from experiments.statistics.bootstrap import Statistic, bootstrap, macro_auroc
 from lightning_modules.attributes import SCORED_FROM
 
@@ -153,10 +155,11 @@ def attribute_figure(table: pd.DataFrame, title: str, note: str) -> Figure:
 def stage_summary(folder: Path, predictions: pd.DataFrame, info: CohortInfo) -> str:
     """Write `attributes.csv` and `attributes.png`, and say the mean AUC in a sentence."""
     table = attribute_table(predictions)
-    table.to_csv(folder / "attributes.csv", index=False)
+    with replacing(folder / "attributes.csv") as temporary:
+        table.to_csv(temporary, index=False)
     if table["auroc"].notna().any():
         figure = attribute_figure(table, "Attributes predicted from the image", caption(info))
-        figure.savefig(folder / "attributes.png", dpi=150)
+        save(figure, folder / "attributes.png")
         plt.close(figure)
     means = table[table["attribute"] == MEAN]
     if means.empty:

@@ -12,6 +12,7 @@ import pandas as pd
 from datamodules.streaming import SINGLE_PHASE_ORDER
 from datamodules.tissues import LESION
 from datamodules.volumes import VolumeSet
+from experiments.plots.style import save
 from experiments.retrieval.scores import nearest
 
 matplotlib.use("Agg")
@@ -81,7 +82,7 @@ def retrieval_figure(
                 _text(axes[row, column], own.loc[place, "text"], title, color)
         for axis in axes[row, len(shown) + 1 :]:
             axis.axis("off")
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)
     plt.close(figure)
 
 

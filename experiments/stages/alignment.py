@@ -11,7 +11,7 @@ import pandas as pd
 
 from datamodules.alignment_data import AlignmentDataModule
 from datamodules.cohort import Cohort
-from datamodules.files import read_json
+from datamodules.files import copy_file, read_json
 from experiments.attributes.extract import with_attributes
 from experiments.cards import encoder_card
 from experiments.console import counted, is_main_rank, say
@@ -149,7 +149,7 @@ def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, title:
             module = module.unsharded(_best(folder.parent / "checkpoints"))
         save_trained(module.text_encoder.eval(), cohort, folder / TEXT, summary)
     else:
-        shutil.copytree(text, folder / TEXT, dirs_exist_ok=True)
+        shutil.copytree(text, folder / TEXT, dirs_exist_ok=True, copy_function=copy_file)
     exported = read_text_encoder(folder / TEXT)
     recorded = {
         "fingerprint": exported.fingerprint,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.files import remove_leftovers, settle_tree
 from experiments.console import say
 from experiments.evaluation import caption
 from experiments.registry import TASKS, choose
@@ -147,10 +148,12 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     An older folder stays until the new one is complete, and is then removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
         (work / "new").mkdir()
         yield work / "new"
+        settle_tree(work / "new")
         if folder.exists():
             folder.rename(work / "old")
         try:

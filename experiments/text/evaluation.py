@@ -17,6 +17,7 @@ from datamodules.side_reports import side_reports
 from datamodules.splits import split_of_fold
 from experiments.console import say
 from experiments.evaluation import caption
+from experiments.plots.style import save
 from experiments.stages.text import STAGE, text_encoder_folder
 from experiments.text.figure import text_figure
 from experiments.text.masked import masked_rows
@@ -206,7 +207,7 @@ def _write(
     figure = text_figure(
         values, group, f"Text encoders on held-out reports, paraphrases: {wanted.wording}", caption(cohort.info)
     )
-    figure.savefig(folder / "text.png", dpi=150)
+    save(figure, folder / "text.png")
     plt.close(figure)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
+from datamodules.files import replacing
 from experiments.evaluation import Group, groups
 from experiments.outcomes import fold_of
 from experiments.statistics.bootstrap import bootstrap, macro_auroc
@@ -183,7 +184,9 @@ def _curves(
 
 def write_zero_shot(folder: Path, found: ZeroShot, table: pd.DataFrame, title: str, note: str) -> None:
     """Write `results.csv` and `roc.png` into a folder."""
-    table.to_csv(folder / "results.csv", index=False)
+    with replacing(folder / "results.csv") as temporary:
+        table.to_csv(temporary, index=False)
     figure = roc_figure(found, table, title, note)
-    figure.savefig(folder / "roc.png", dpi=150, bbox_inches="tight")
+    with replacing(folder / "roc.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
     plt.close(figure)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
-from lightning_modules.networks.written import write_tensors, write_text
+from lightning_modules.networks.written import write_files, write_tensors, write_text
 
 FORMAT = 1
 _FORMAT = {"format": "pt"}
@@ -58,7 +58,7 @@ def save_text_encoder(folder: Path, encoder: TextEncoder, card: str) -> str:
         SHA-256 of the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    encoder.tokenizer.save_pretrained(folder)
+    write_files(folder, encoder.tokenizer.save_pretrained)
     content = {
         "kind": KIND,
         "format": FORMAT,

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, on the disk before it takes its place; an error leaves what was there."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file; a reader finds the old one or the whole new one."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with _replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_tensors(path: Path, state: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors, from any device; a reader finds the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.part")
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
-    temporary.replace(path)
+    with _replacing(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
+
+
+def write_files(folder: Path, save: Callable[[Path], object]) -> None:
+    """Write what a library saves into a folder; a reader finds every file old or whole.
+
+    Args:
+        folder: The folder, which exists.
+        save: Called with an empty folder beside the files.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as name:
+        save(Path(name))
+        for written in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+            target = folder / written.relative_to(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _replacing(target) as temporary:
+                written.replace(temporary)

@@ -32,6 +32,17 @@ class Line(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.05)
 
 
+class Undefined(Line):
+    """The first epochs have no metric, as a validation part of one class has no AUC."""
+
+    def __init__(self, until: int) -> None:
+        super().__init__()
+        self.until = until
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("val/loss", torch.tensor(float("nan") if self.current_epoch < self.until else 1.0))
+
+
 class Stop(Callback):
     def __init__(self, after: int) -> None:
         self.after = after
@@ -66,3 +77,17 @@ def test_a_run_goes_on_from_an_epoch_that_was_not_validated(tmp_path: Path) -> N
     best = [torch.load(tmp_path / name / "best.ckpt", weights_only=True) for name in ("whole", "cut")]
     assert [content["epoch"] for content in best] == [3, 3]
     assert torch.equal(best[0]["state_dict"]["layer.weight"], best[1]["state_dict"]["layer.weight"])
+
+
+def test_what_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    for until, best in ((2, [2]), (9, [])):
+        folder = tmp_path / str(until)
+        trainer = lightning.Trainer(
+            default_root_dir=folder, accelerator="cpu", devices=1, max_epochs=3, logger=False,
+            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+            callbacks=[BestCheckpoint(folder, "val/loss", "min"), LastCheckpoint(folder)],
+        )  # fmt: skip
+        loader: DataLoader[torch.Tensor] = DataLoader(list(VALUES), batch_size=4)  # type: ignore[arg-type]
+        trainer.fit(Undefined(until), loader, loader)
+        assert [torch.load(path, weights_only=True)["epoch"] for path in folder.glob("best.ckpt")] == best
+        assert bool(trainer.checkpoint_callback.best_model_path) is bool(best)  # type: ignore[union-attr]
