@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json, write_parquet
+from datamodules.processes import process_pool
 from datamodules.records import SkipPatient, Source
 from datamodules.schema import TABLES
 from datamodules.volumes import VolumeSet, checksum, finish_volume_set, shard_name, volume_folder, write_shard
@@ -241,8 +241,7 @@ def _run(
         for patient in pending:
             yield _work(source, state.path(patient), state.volumes, patient, contract)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, max(len(pending), 1)), context, initializer=_one_thread) as pool:
+    with process_pool(min(workers, max(len(pending), 1)), _one_thread) as pool:
         queue = iter(pending)
         running: set[Future[str]] = set()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from jsonargparse import ArgumentError, auto_cli
 
 from callbacks.failure import failure_sentence
 from datamodules.errors import DataError
+from datamodules.processes import end_with_parent
 from experiments.console import configure_output
 from lightning_modules.errors import ModelError
 
@@ -227,6 +229,8 @@ def main(args: list[str] | None = None) -> int:
         130 interrupted.
     """
     configure_output()
+    if int(os.environ.get("LOCAL_RANK") or 0) > 0:  # started by a launcher or by rank 0
+        end_with_parent()
     try:
         return _dispatch(list(sys.argv[1:] if args is None else args))
     except (ArgumentError, ValueError) as error:

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from datamodules.processes import fresh_process
 from experiments.console import configure_output
 from experiments.tracking import store_environment
 
@@ -121,9 +122,8 @@ class Workers(Generic[Task, Outcome]):
         return found
 
     def _started(self, environment: Environment) -> tuple[SpawnProcess, Connection]:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._work))
+        ours, theirs = multiprocessing.Pipe()
+        process = fresh_process(_serve, theirs, self._work)
         with _changed(environment):
             process.start()
         theirs.close()

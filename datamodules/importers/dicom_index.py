@@ -9,12 +9,10 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,6 +21,7 @@ from datamodules.errors import DataError
 from datamodules.files import read_json, write_json
 from datamodules.importers.dicom_headers import NotDicom, SliceHeader, read_headers
 from datamodules.importers.pseudonyms import Naming
+from datamodules.processes import process_pool
 
 Progress = Callable[[int, int], None]
 
@@ -120,7 +119,7 @@ def _read(paths: Sequence[Path], root: Path, naming: Naming, workers: int) -> It
     if workers < _LEAST_WORKERS or len(paths) < _WORTH_A_POOL:
         yield from itertools.chain.from_iterable(map(job, chunks))
         return
-    pool = ProcessPoolExecutor(min(workers, len(chunks)), multiprocessing.get_context("spawn"))
+    pool = process_pool(min(workers, len(chunks)))
     try:
         yield from itertools.chain.from_iterable(pool.map(job, chunks))
     finally:

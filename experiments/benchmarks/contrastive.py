@@ -25,6 +25,7 @@ from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.files import write_json
+from datamodules.processes import fresh_process
 from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb
 from experiments.benchmarks.timing import interleaved
 from lightning_modules.alignment import ClipAlignment
@@ -240,9 +241,8 @@ def _step_memory(sender: Any, batch: int) -> None:
 
 def _fresh(function: Callable[..., None], *arguments: Any) -> Any:
     """What a function sends from a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=function, args=(sender, *arguments))
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = fresh_process(function, sender, *arguments)
     process.start()
     sender.close()  # so that a process that dies is an end of file here, and no wait for ever
     value = receiver.recv()

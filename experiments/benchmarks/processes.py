@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.processes import fresh_process, process_pool
 from experiments.benchmarks.chains import DEFAULT, REFERENCE, Chain, monai_chain, our_chain
 from experiments.benchmarks.machine import forget_cached, one_core, resident_mb
 from experiments.benchmarks.volumes import Material
@@ -53,10 +54,7 @@ def rank_rates(material: Material, ranks: int, repeats: int) -> dict[str, float]
 def _rank_rate(material: Material, name: str, ranks: int, repeats: int) -> float:
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(ranks), context.Queue()
-    members = [
-        context.Process(target=_rank, args=(material, name, rank, ranks, repeats, barrier, results))
-        for rank in range(ranks)
-    ]
+    members = [fresh_process(_rank, material, name, rank, ranks, repeats, barrier, results) for rank in range(ranks)]
     for member in members:
         member.start()
     seconds = [results.get(timeout=600) for _ in members]
@@ -129,6 +127,5 @@ def _memory(material: Material, reference: bool, epochs: int) -> list[dict[str, 
 
 def _in_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Result of a function in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with process_pool(1) as pool:
+        return pool.submit(function, *arguments).result()

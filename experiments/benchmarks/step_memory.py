@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from typing import Any
 
+from datamodules.processes import fresh_process
 from experiments.benchmarks.machine import forget_peak, peak_mb
 from experiments.benchmarks.steps import bare_step, make_batch, make_module
 from lightning_modules.networks.encoders import EncoderConfig
@@ -12,9 +13,8 @@ from lightning_modules.networks.encoders import EncoderConfig
 
 def peak_memory_mb(config: EncoderConfig, crop: tuple[int, int, int], size: int) -> float:
     """How much the resident memory of a fresh process rises at its peak over two steps, in MB; NaN but on Linux."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, config, crop, size))
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = fresh_process(_measure, sender, config, crop, size)
     process.start()
     sender.close()  # so that a process that dies is an end of file here, and no wait for ever
     value: float = receiver.recv()

@@ -21,6 +21,7 @@ from rich.table import Table
 from datamodules.attributes.models import SMALL, model_source
 from datamodules.errors import DataError
 from datamodules.files import write_json
+from datamodules.processes import fresh_process
 from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb, resident_mb
 from experiments.benchmarks.text_memory import BASES, BaseSizes, memory_plan
 from experiments.console import say
@@ -113,12 +114,11 @@ def run(quick: bool = False, out: Path | None = None) -> dict[str, Any]:
 
 def _measure(size: Size, base: str) -> dict[str, dict[str, float]]:
     """Seconds of a step and memory of every row."""
-    context = multiprocessing.get_context("spawn")
     figures: dict[str, dict[str, float]] = {}
     for number, (label, row) in enumerate(ROWS.items(), start=1):
         say(f"{number} of {len(ROWS)}: {label} ...")
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_process, args=(sender, row, size, base, torch.get_num_threads()))
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        process = fresh_process(_process, sender, row, size, base, torch.get_num_threads())
         process.start()
         sender.close()  # so that a process that dies is an end of file here, and no wait for ever
         try:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from datamodules.builder import default_workers
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_parquet
+from datamodules.processes import process_pool
 from datamodules.volumes import VolumeSet
 from experiments.console import counted, say
 from experiments.radiomics.extract import (
@@ -172,8 +172,7 @@ def _run(
             for visit in visits:
                 yield visit_features(volumes, visit, settings)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(visits)), context, _start, (volumes, settings)) as pool:
+    with process_pool(min(workers, len(visits)), _start, (volumes, settings)) as pool:
         jobs = [pool.submit(_work, visit) for visit in visits]
         try:
             for job in as_completed(jobs):

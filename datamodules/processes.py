@@ -1,0 +1,72 @@
+"""Processes that this one starts: fresh ones, which end when it does, however it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+"""`prctl`'s request for a signal at the death of the parent, see prctl(2)."""
+_LOOK_S = 1.0
+
+
+def process_pool(
+    workers: int, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
+    """A pool of fresh processes that end with this one.
+
+    A worker of a bare pool waits for its next task for ever when its parent was killed: it holds both ends of the pipe.
+
+    Args:
+        workers: Most processes.
+        initializer: Called in every process before its first task.
+        initargs: What it is called with.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(initializer, initargs))
+
+
+def fresh_process(target: Callable[..., object], *arguments: Any) -> SpawnProcess:
+    """A fresh process, not started yet, that calls a function and ends with this one."""
+    return multiprocessing.get_context("spawn").Process(target=_call, args=(target, arguments))
+
+
+def end_with_parent() -> None:
+    """Have this process end as soon as the one that started it is gone.
+
+    On Linux the kernel ends it, also in the midst of a computation; it counts as the parent the thread that started
+    this process, so that processes are started from the main thread. Elsewhere a thread looks every second.
+    """
+    started_by = multiprocessing.parent_process()
+    parent = os.getppid() if started_by is None else started_by.pid
+    if sys.platform == "linux" and ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0:
+        if os.getppid() != parent:  # it was gone before it was asked for
+            os._exit(1)
+        return
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int | None) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os._exit(1)
+
+
+def _begin(initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+    end_with_parent()
+    if initializer is not None:
+        initializer(*arguments)
+
+
+def _call(target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    end_with_parent()
+    target(*arguments)
