@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json, write_parquet
-from datamodules.processes import process_pool
-from datamodules.records import SkipPatient, Source
+from datamodules.patient_jobs import PatientJob, run_jobs
+from datamodules.records import Source
 from datamodules.schema import TABLES
-from datamodules.volumes import VolumeSet, checksum, finish_volume_set, shard_name, volume_folder, write_shard
+from datamodules.volumes import VolumeSet, checksum, finish_volume_set, shard_name, volume_folder
 
 Progress = Callable[[int, int], None]
 
@@ -92,7 +90,8 @@ def _work_off(
     done = len(patients) - len(pending)
     if progress is not None:
         progress(done, len(patients))
-    jobs = _run(source, state, pending, contract, default_workers() if workers is None else workers)
+    job = PatientJob(source, state.folder, state.volumes, contract)
+    jobs = run_jobs(job, pending, default_workers() if workers is None else workers)
     for count, _ in enumerate(jobs, start=done + 1):
         if progress is not None:
             progress(count, len(patients))
@@ -193,7 +192,10 @@ class _State:
         path = self.path(patient_id)
         if not path.is_file():
             return None
-        entry: dict[str, Any] = read_json(path)
+        try:
+            entry: dict[str, Any] = read_json(path)
+        except DataError:  # a damaged disk: the patient is done again
+            return None
         shard = entry.get("volumes")
         lost = shard is not None and shard["litdata"] and not (self.volumes / "shards" / shard["shard"]).is_file()
         return None if lost or entry["status"] == "failed" else entry
@@ -210,54 +212,6 @@ class _AddedSet(_State):
             shutil.rmtree(self.folder)
             shutil.rmtree(self.volumes, ignore_errors=True)
         write_json(key, {"fingerprint": fingerprint})
-
-
-def _work(source: Source, path: Path, folder: Path, patient_id: str, contract: PreprocessingContract) -> str:
-    """One patient, in a worker process; the entry is written last, so a killed worker leaves the patient undone."""
-    entry: dict[str, Any] = {"patient_id": patient_id, "status": "imported", "reason": ""}
-    try:
-        record = source.load(patient_id, contract)
-        shard = write_shard(folder, patient_id, record.volumes, record.masks, contract)
-        entry |= {"rows": {name: list(rows) for name, rows in record.rows.items()}, "volumes": shard}
-        entry["reason"] = " ".join(record.notes)
-    except SkipPatient as error:
-        entry |= {"status": "skipped", "reason": str(error)}
-    except DataError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (28, 122):  # ENOSPC, EDQUOT
-            raise  # a full disk is no fault of this patient: stop, and go on from here later
-        entry |= {"status": "failed", "reason": str(error)}
-    write_json(path, entry)
-    return patient_id
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # one process per core: threads of their own would only get in each other's way
-
-
-def _run(
-    source: Source, state: _State, pending: list[str], contract: PreprocessingContract, workers: int
-) -> Iterable[str]:
-    if workers <= 1:
-        for patient in pending:
-            yield _work(source, state.path(patient), state.volumes, patient, contract)
-        return
-    with process_pool(min(workers, max(len(pending), 1)), _one_thread) as pool:
-        queue = iter(pending)
-        running: set[Future[str]] = set()
-        try:
-            while True:
-                # A short queue, so that an interrupt does not wait for a thousand patients.
-                while len(running) < 4 * workers and (upcoming := next(queue, None)) is not None:
-                    job = (source, state.path(upcoming), state.volumes, upcoming, contract)
-                    running.add(pool.submit(_work, *job))
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        finally:
-            for future in running:
-                future.cancel()
 
 
 def _assemble(

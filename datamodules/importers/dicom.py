@@ -32,6 +32,8 @@ from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, check_outside, private_folder
 from datamodules.records import PatientRecord, SkipPatient
 
+_HEADERS = 2
+"""Version of the headers in an index; one of another version is read anew."""
 EMPTY_FOLDERS, DAMAGED_FILES = "unassigned-folders", "unassigned-files"
 """Entries of the import report for what belongs to no patient."""
 
@@ -59,6 +61,7 @@ class DicomSource:
         labels: Meaning of the codes of a label map in `masks`: `kits`, `totalsegmentator`, or code: name.
         boxes: CSV with `series_uid`, `side` and `box_ras_mm`, for kidneys without a mask.
         minimum_slices: Least number of slices of a volume.
+        burned_in: Take images whose headers say that text is burned into their pixels; the text may name the patient.
 
     The first use reads the header of every file; set `progress` before it to be called with (files done, files in
     all). It stays in this process: workers are handed the finished index.
@@ -79,6 +82,7 @@ class DicomSource:
     labels: str | dict[int, str] = "kits"
     boxes: Path | None = None
     minimum_slices: int = 10
+    burned_in: bool = False
     progress: Progress | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +110,7 @@ class DicomSource:
     def _index(self) -> DicomIndex:
         settings = {"folder": str(self.folder), "names": type(self._naming).__name__}
         files = fingerprint(settings, files_below(self.folder))
-        store = self._private / f"index-{files}"
+        store = self._private / f"index-{files}-{_HEADERS}"
         return build_index(self.folder, store, self._naming, default_workers(), self.progress)
 
     @functools.cached_property
@@ -142,7 +146,8 @@ class DicomSource:
             "center": self.center,
             "labels": self.labels,
             "minimum_slices": self.minimum_slices,
-            "files": self._index.folder.name,
+            "files": self._index.folder.name.removesuffix(f"-{_HEADERS}"),
+            **({"burned_in": True} if self.burned_in else {}),  # hashes of older imports stay
         }
         return fingerprint(settings, [*tables, *folder])
 
@@ -206,7 +211,8 @@ class DicomSource:
         inputs = []
         for uid in sorted({header.series_uid for header in headers if not is_segmentation(header.sop_class)}):
             where = f"series {self._naming.series(uid)}"
-            slices = _usable([header for header in headers if header.series_uid == uid], where, reasons)
+            own = [header for header in headers if header.series_uid == uid]
+            slices = _usable(own, where, reasons, burned_in=self.burned_in)
             if slices:
                 stacks = split_series(slices, functools.partial(same_pixels, root=self.folder))
                 if len(stacks) > 1:
@@ -277,13 +283,13 @@ class DicomSource:
         return self.plan.finish(tables)
 
 
-def _usable(headers: Sequence[SliceHeader], where: str, reasons: Reasons) -> list[SliceHeader]:
+def _usable(headers: Sequence[SliceHeader], where: str, reasons: Reasons, *, burned_in: bool) -> list[SliceHeader]:
     """The slices of one series that can be part of a CT volume; how many others there are is kept as a reason."""
-    slices = [header for header in headers if refusal(header) is None]
-    for reason, count in Counter(filter(None, map(refusal, headers))).items():
+    found = [refusal(header, burned_in=burned_in) for header in headers]
+    for reason, count in Counter(filter(None, found)).items():
         text = f"{where}: {count} of {len(headers)} objects are {reason}; left out."
         reasons.add(text, damaged=reason == TRUNCATED)
-    return slices
+    return [header for header, reason in zip(headers, found, strict=True) if reason is None]
 
 
 def _drawn_on(header: SliceHeader, segmentations: Sequence[Segmentation]) -> Segmentation | None:

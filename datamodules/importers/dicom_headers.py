@@ -36,6 +36,7 @@ TAGS = (
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
     "Modality",
+    "BurnedInAnnotation",
     "ImageType",
     "SeriesDescription",
     "ProtocolName",
@@ -99,6 +100,7 @@ class SliceHeader:
         age_years: PatientAge.
         sex: female or male.
         truncated: Whether the file is shorter than its pixels.
+        annotated: Whether its pixels hold burned-in text (BurnedInAnnotation is YES), which may name the patient.
     """
 
     path: str
@@ -128,6 +130,7 @@ class SliceHeader:
     age_years: float | None
     sex: str | None
     truncated: bool
+    annotated: bool
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SliceHeader:
@@ -152,22 +155,28 @@ def read_headers(path: Path, root: Path) -> tuple[str, list[SliceHeader]]:
         NotDicom: if the file is something else.
         DataError: if it is DICOM but damaged; the message names nothing.
     """
-    with quiet():
-        try:
-            with path.open("rb") as file:
-                dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
-                left = path.stat().st_size - file.tell()
-        except InvalidDicomError:
-            raise NotDicom from None
-        except (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-            raise DataError(f"a damaged DICOM file ({type(error).__name__})") from None
-        uids = [str(value_of(dataset, name) or "") for name in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")]
-        if uids[0].startswith("1.2.840.10008.1.3."):
-            raise NotDicom  # a DICOMDIR lists files and holds no image
-        if not all(uids):
-            raise DataError("a damaged DICOM file (its header ends before the series is named)")
-        raw = str(value_of(dataset, "PatientID") or "").strip() or f"study {uids[1]}"
-        return raw, _slices(dataset, path.relative_to(root).as_posix(), left)
+    try:
+        with quiet():
+            return _read_headers(path, root)
+    except InvalidDicomError:
+        raise NotDicom from None
+    except (NotDicom, DataError, MemoryError):
+        raise
+    except Exception as error:  # a hostile header makes the library raise almost anything
+        raise DataError(f"a damaged DICOM file ({type(error).__name__})") from None
+
+
+def _read_headers(path: Path, root: Path) -> tuple[str, list[SliceHeader]]:
+    with path.open("rb") as file:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
+        left = path.stat().st_size - file.tell()
+    uids = [str(value_of(dataset, name) or "") for name in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")]
+    if uids[0].startswith("1.2.840.10008.1.3."):
+        raise NotDicom  # a DICOMDIR lists files and holds no image
+    if not all(uids):
+        raise DataError("a damaged DICOM file (its header ends before the series is named)")
+    raw = str(value_of(dataset, "PatientID") or "").strip() or f"study {uids[1]}"
+    return raw, _slices(dataset, path.relative_to(root).as_posix(), left)
 
 
 def _slices(dataset: pydicom.Dataset, path: str, left: int) -> list[SliceHeader]:
@@ -228,6 +237,7 @@ def _common(dataset: pydicom.Dataset, path: str, left: int) -> dict[str, Any]:
         "intercept": 0.0,
         "age_years": age_years(str(value_of(dataset, "PatientAge") or "")),
         "sex": {"F": "female", "M": "male"}.get(str(value_of(dataset, "PatientSex") or "")),
+        "annotated": str(value_of(dataset, "BurnedInAnnotation") or "").strip().upper() == "YES",
         "truncated": native and left < expected + _ELEMENT_HEADER,
     }
 

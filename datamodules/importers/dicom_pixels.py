@@ -17,7 +17,7 @@ from datamodules.errors import DataError
 from datamodules.importers.dicom_headers import SliceHeader
 from datamodules.importers.dicom_series import TILT_DEGREES, Stack, StackGeometry, geometry
 from datamodules.importers.dicom_values import quiet
-from datamodules.importers.scan import check_hu, check_spacing
+from datamodules.importers.scan import MOST_VOXELS, check_hu, check_spacing
 
 AIR_HU = -1000.0
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -66,8 +66,11 @@ def read_pixels(slices: tuple[SliceHeader, ...], root: Path, where: str) -> np.n
     """Pixels in HU, float32 [slice, row, column].
 
     Raises:
-        DataError: if a file cannot be decoded.
+        DataError: if a file cannot be decoded, or the headers ask for more voxels than a scan has.
     """
+    asked = len(slices) * slices[0].rows * slices[0].columns
+    if asked > MOST_VOXELS:
+        raise DataError(f"{where}: its headers ask for {asked} voxels; expected at most {MOST_VOXELS}.")
     if slices[0].frame is not None:
         return _read_frames(slices, root, where)
     reader = sitk.ImageSeriesReader()

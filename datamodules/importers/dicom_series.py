@@ -13,6 +13,7 @@ from datamodules.importers.dicom_headers import SliceHeader
 
 CT_CLASSES = ("CT Image Storage", "Enhanced CT Image Storage", "Legacy Converted Enhanced CT Image Storage")
 TRUNCATED = "truncated files"
+ANNOTATED = "marked as showing burned-in text, which may name the patient (BurnedInAnnotation is YES)"
 EVEN_MM = 0.02
 """Positions are rounded in files; distances of slices that differ by less than this, or 2 %, are equal."""
 TILT_DEGREES = 0.5
@@ -24,8 +25,13 @@ _SCOUT = re.compile(r"\b(?:scout|localizer|localiser|topogram|surview|scanogram)
 SamePixels = Callable[[SliceHeader, SliceHeader], bool]
 
 
-def refusal(header: SliceHeader) -> str | None:
-    """Why an object cannot be a slice of a CT volume, in words; None if it can."""
+def refusal(header: SliceHeader, *, burned_in: bool = False) -> str | None:
+    """Why an object cannot be a slice of a CT volume, in words; None if it can.
+
+    Args:
+        header: Header of the object.
+        burned_in: Whether pixels with burned-in text are welcome.
+    """
     if header.modality != "CT":
         return f"{header.modality or 'objects without a modality'} instead of CT"
     if header.sop_class not in CT_CLASSES:
@@ -35,6 +41,8 @@ def refusal(header: SliceHeader) -> str | None:
     # The first two values say original or derived, primary or secondary; reformatted volumes are welcome.
     if match := _PROJECTION.search(" ".join(header.image_type[2:]).replace("_", " ")):
         return f"a derived picture ({match.group()})"
+    if header.annotated and not burned_in:
+        return ANNOTATED
     if header.truncated and not header.rows:
         return TRUNCATED
     if header.position is None or header.orientation is None or header.pixel_spacing is None or not header.rows:

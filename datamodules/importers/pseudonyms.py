@@ -60,6 +60,8 @@ class Pseudonyms:
     def load(cls, folder: Path, cohort: Path) -> Pseudonyms:
         """Read the key, or make it, with access for its owner only.
 
+        An empty file from which nothing was named yet, as a full disk left it, gets its key now.
+
         Args:
             folder: Private folder; `pseudonyms.key` in it holds 32 random bytes as hexadecimal digits.
             cohort: Folder of the cohort, which must not hold the key.
@@ -70,7 +72,7 @@ class Pseudonyms:
         check_outside(folder, cohort)
         path = folder / KEY_FILE
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
+        if not path.exists() or (not path.stat().st_size and not _used(folder, cohort)):
             _make_key(path)
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise DataError(
@@ -106,9 +108,15 @@ class Pseudonyms:
 
 def _make_key(path: Path) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):  # two imports that both find none would make two
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:
             with replacing(path, mode=0o600) as temporary:
                 temporary.write_text(secrets.token_hex(_KEY_BYTES) + "\n", encoding="ascii")
+
+
+def _used(folder: Path, cohort: Path) -> bool:
+    """Whether a key has named anyone: in the cohort, or in an index of files beside the key."""
+    traces = (*cohort.glob("cohort.json"), *cohort.glob(".build/*/*.json"), *folder.glob("index-*"))
+    return bool(traces)
 
 
 def check_outside(folder: Path, cohort: Path) -> None:

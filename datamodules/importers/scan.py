@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
+import math
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import torchio as tio
-from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
-from nibabel.spatialimages import HeaderDataError
 
 from datamodules.errors import DataError
 
@@ -19,6 +17,11 @@ SPACING_MM = (0.05, 20.0)
 AIR_OR_FAT_HU = -50
 """A scan of a body in HU holds fat near -100 and air near -1000; what never falls below this is not in HU."""
 HU_LIMITS = (-32768, 32767)
+MOST_VOXELS = 2**30
+"""Voxels that a scan can have: 512 x 512 in each of 4096 slices. What a header asks for beyond is not allocated."""
+LEAST_VOLUME = 0.3
+"""Volume of a voxel over that of a box of its edges; 0.87 at the largest tilt of a gantry (30 degrees), 0 where the
+axes lie in one plane."""
 
 
 def read_nifti(path: Path, where: str) -> tio.ScalarImage:
@@ -70,19 +73,16 @@ def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
         stored = nibabel.load(path)
         if not isinstance(stored, Nifti1Image):
             raise DataError(f"{where}: the file is no NIfTI volume; convert it to NIfTI.")
+        _check_header(stored, path, where)
         data = np.asanyarray(stored.dataobj)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        # Messages of the library show the path, which may hold a name.
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a hostile header makes the library raise almost anything
+        # Its messages show the path, which may hold a name.
         raise DataError(
             f"{where}: the file is damaged or not NIfTI ({type(error).__name__}); copy it again from its source."
         ) from None
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != 3 or min(data.shape) < 2:
-        raise DataError(f"{where}: a volume of shape {data.shape} was found; expected one 3D volume.")
-    _check_geometry(stored, where)
+    data = data.reshape(data.shape[:3])
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise DataError(
             f"{where}: {int((~np.isfinite(data)).sum())} voxels are NaN or infinite; expected numbers. "
@@ -91,27 +91,51 @@ def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
     return data, np.asarray(stored.affine, dtype=float)
 
 
-def _check_geometry(stored: Nifti1Image, where: str) -> None:
-    """Without a trustworthy affine nobody can tell left from right."""
+def _check_header(stored: Nifti1Image, path: Path, where: str) -> None:
+    """Refuse by its header what cannot be a scan, before anything is allocated for it."""
+    shape = stored.shape
+    if len(shape) < 3 or min(shape[:3]) < 2 or math.prod(shape[3:]) != 1:
+        raise DataError(f"{where}: a volume of shape {shape} was found; expected one 3D volume.")
+    if math.prod(shape) > MOST_VOXELS:
+        raise DataError(
+            f"{where}: its header asks for {' x '.join(map(str, shape))} voxels; expected at most {MOST_VOXELS} in "
+            "all. The header is damaged, or the file is no scan of one patient."
+        )
+    kind = stored.get_data_dtype()
+    if kind.kind not in "iuf":
+        raise DataError(f"{where}: voxels of type {kind} were found; expected one number each.")
+    # Without a trustworthy affine nobody can tell left from right.
     if not (stored.header["sform_code"] or stored.header["qform_code"]):
         raise DataError(
             f"{where}: the file does not state its orientation (sform and qform codes are 0); left and right cannot "
             "be told apart. Convert it again from DICOM."
         )
+    if not stored.header["sform_code"]:  # the library has put 1 mm where the file states 0
+        with nibabel.openers.ImageOpener(path) as file:
+            _check_lengths(np.abs(type(stored.header).from_fileobj(file, check=False)["pixdim"][1:4]), where)
     check_spacing(np.asarray(stored.affine, dtype=float), where)
 
 
 def check_spacing(affine: np.ndarray, where: str) -> None:
-    """Refuse a missing or impossible voxel spacing.
+    """Refuse a missing or impossible voxel spacing, and axes that span no space.
 
     Args:
         affine: [4, 4] from voxels to millimetres.
         where: How the message names the scan.
 
     Raises:
-        DataError: if a spacing lies outside [0.05, 20] mm.
+        DataError: if a spacing lies outside [0.05, 20] mm, the affine is singular or nearly so, or holds NaN.
     """
     spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    _check_lengths(spacing, where)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < LEAST_VOLUME * spacing.prod():
+        raise DataError(
+            f"{where}: the axes of the scan do not span a space (its affine is singular, or holds NaN); expected three "
+            "directions. Convert it again from DICOM."
+        )
+
+
+def _check_lengths(spacing: np.ndarray, where: str) -> None:
     low, high = SPACING_MM
     if not np.isfinite(spacing).all() or spacing.min() < low or spacing.max() > high:
         found = " x ".join(f"{value:.3g}" for value in spacing)

@@ -23,7 +23,7 @@ from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.records import PatientRecord, Volume
-from datamodules.volumes import VolumeSet, shard_name, volume_folder, write_shard
+from datamodules.volumes import VolumeSet, shard_name, write_shard
 from tests.tiny import CONTRACT, TinySource
 
 ROOT = Path(__file__).parents[2]
@@ -223,22 +223,50 @@ def test_a_killed_import_goes_on_without_redoing_anyone(tiny_root: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_an_import_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> None:
-    """As the system's memory killer does it."""
+def test_a_worker_that_is_killed_loses_its_patient_alone(tmp_path: Path, tiny_root: Path) -> None:
+    """As the system's memory killer does it, whenever the patient is read."""
     root = tmp_path / "tiny"
-    with pytest.raises(Exception, match="terminated abruptly"):
-        build_cohort(DeadlySource(), root, CONTRACT, workers=2)
-    kept = len(_finished(root))
+    _, report = build_cohort(DeadlySource(), root, CONTRACT, workers=2)
+    assert report.counts == {"imported": 59, "skipped": 0, "failed": 1}
+    (lost,) = report.rows[report.rows["status"] == "failed"].to_dict("records")
+    assert lost["patient_id"] == DEADLY
+    assert "worker process was ended twice" in lost["reason"]
     build_cohort(CountingSource(), root, CONTRACT, workers=1)
-    assert len(LOADED) == 60 - kept
-    assert len(list(volume_folder(root, CONTRACT).glob("shards/*.bin"))) == 60
+    assert LOADED == [DEADLY]
+    _check_equal(root, tiny_root)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_once_loses_nobody(tmp_path: Path, tiny_root: Path) -> None:
+    _, report = build_cohort(DeadlySource(once=str(tmp_path / "killed")), tmp_path / "tiny", CONTRACT, workers=2)
+    assert (tmp_path / "killed").exists()
+    assert report.counts == {"imported": 60, "skipped": 0, "failed": 0}
+    _check_equal(tmp_path / "tiny", tiny_root)
+
+
+@pytest.mark.slow
+def test_workers_that_never_live_end_the_import(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="3 worker processes ended one after another and no patient was finished"):
+        build_cohort(DeadlySource(everyone=True), tmp_path / "tiny", CONTRACT, workers=2)
+
+
+DEADLY = "I1-006"
 
 
 @dataclass(frozen=True)
 class DeadlySource(TinySource):
-    """Kills the process that loads its thirtieth patient."""
+    """Kills the process that loads one patient, or any.
+
+    Args:
+        once: File that says that it was done; then it is not done again.
+        everyone: Whether any patient is deadly.
+    """
+
+    once: str = ""
+    everyone: bool = False
 
     def load(self, patient_id: str, contract: PreprocessingContract) -> PatientRecord:
-        if patient_id == self.patient_ids()[30]:
+        if (patient_id == DEADLY or self.everyone) and not (self.once and Path(self.once).exists()):
+            Path(self.once or os.devnull).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().load(patient_id, contract)

@@ -350,3 +350,24 @@ def write_nifti_as_dicom(path: Path, scan: Scan, folder: Path) -> None:
         dataset.SliceThickness, dataset.RescaleSlope, dataset.RescaleIntercept = step[2], 1, 0
         set_pixels(dataset, data[:, :, index].T, "jpeg2000")
         dataset.save_as(folder / f"{index}", enforce_file_format=True)
+
+
+@pytest.mark.parametrize("value", ["YES", "yes ", "NO", ""])
+def test_images_with_burned_in_text_are_refused_unless_they_are_asked_for(tmp_path: Path, value: str) -> None:
+    scan = scan_of(1, tags={"BurnedInAnnotation": value})
+    scan.write(tmp_path / "in")
+    save_seg(scan, tmp_path / "in" / "seg")
+    other = scan_of(2)
+    other.write(tmp_path / "in" / "other")
+    save_seg(other, tmp_path / "in" / "other" / "seg")
+    source = source_of(tmp_path)
+    _, report = build_cohort(source, tmp_path / "out", CONTRACT, workers=1)
+    refused = value.strip().upper() == "YES"
+    assert report.counts == {"imported": 1 if refused else 2, "skipped": int(refused), "failed": 0}
+    if refused:
+        (reason,) = report.rows.loc[report.rows["status"] == "skipped", "reason"]
+        assert "12 of 12 objects are marked as showing burned-in text" in reason
+        asked_for = source_of(tmp_path, burned_in=True)
+        assert asked_for.fingerprint != source.fingerprint
+        patient = report.rows.loc[report.rows["status"] == "skipped", "patient_id"].item()
+        assert len(asked_for.load(patient, CONTRACT).volumes) == 2
