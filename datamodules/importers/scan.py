@@ -111,7 +111,7 @@ def _check_header(stored: Nifti1Image, path: Path, where: str) -> None:
             "be told apart. Convert it again from DICOM."
         )
     if not stored.header["sform_code"]:  # the library has put 1 mm where the file states 0
-        with nibabel.openers.ImageOpener(path) as file:
+        with nibabel.openers.ImageOpener(str(path)) as file:
             _check_lengths(np.abs(type(stored.header).from_fileobj(file, check=False)["pixdim"][1:4]), where)
     check_spacing(np.asarray(stored.affine, dtype=float), where)
 
