@@ -111,7 +111,9 @@ class Finished:
 
 
 def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> Finished:
-    """Fit a run, going on from its last checkpoint where there is one, and validate and test its best checkpoint.
+    """Fit a run, going on from its last checkpoint where there is one, and validate and test it.
+
+    What is tested are the weights that the module names with `tested`: the best by validation, or the last.
 
     Args:
         launch: The run.
@@ -135,7 +137,8 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
     checkpoint = cli.trainer.checkpoint_callback
     # A validation metric that was never defined (one class only) leaves no best epoch; the last one stands in.
-    best = checkpoint.best_model_path or str(checkpoints / LAST)  # type: ignore[union-attr]
+    last = str(checkpoints / LAST)
+    best = last if cli.model.tested == "last" else checkpoint.best_model_path or last  # type: ignore[union-attr]
     # Validated first: thresholds and risk groups of the test are cut on the validation patients of the same weights.
     for evaluate in (cli.trainer.validate, *([cli.trainer.test] if test else [])):
         evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import lightning
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -50,8 +50,9 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: str, contract: Mappi
 class SuiteModule(lightning.LightningModule):
     """Base of the stages and tasks.
 
-    Subclasses define `training_step` and the rest; `monitor` and `mode` say which checkpoint is the best one. After a
-    validation or a test `val_table` or `test_table` holds the scores by patient, gathered over ranks.
+    Subclasses define `training_step` and the rest. `monitor` and `mode` say which checkpoint is the best one, and
+    `tested` whether that or the last one is validated and tested at the end. After a validation or a test `val_table`
+    or `test_table` holds the scores by patient, gathered over ranks.
 
     Args:
         contract: Preprocessing contract of the data as plain data; travels with every checkpoint.
@@ -60,6 +61,7 @@ class SuiteModule(lightning.LightningModule):
 
     monitor: ClassVar[str]
     mode: ClassVar[str]
+    tested: ClassVar[Literal["best", "last"]] = "best"
     val_table: PatientTable
     test_table: PatientTable
 
@@ -67,6 +69,15 @@ class SuiteModule(lightning.LightningModule):
         super().__init__()
         self.contract = dict(contract)
         self.optimizer_config = optimizer
+
+    def setup(self, stage: str) -> None:
+        """Refuse an encoder that reads HU through another window than the data's, before any step."""
+        window, presented = getattr(self.backbone(), "window_hu", None), self.contract.get("window_hu")
+        if window is not None and presented is not None and tuple(window) != tuple(presented):
+            raise ModelError(
+                f"The encoder reads HU through the window {tuple(window)} and the data present {tuple(presented)}; set "
+                "encoder.window_hu to contract.window_hu."
+            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay over all steps of the run."""

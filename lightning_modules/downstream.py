@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from lightning_modules.optimization import OptimizerConfig
 
 class Downstream(SuiteModule):
     """Fine-tunes an encoder with a small head; subclasses say what its outputs mean.
+
+    The last weights are tested, as in the article: an epoch chosen by its AUC on some sixty validation patients, a
+    quarter of them benign, is chosen by luck, and its luck is lost in the test.
 
     Args:
         encoder: Which encoder, and how large.
@@ -40,6 +43,8 @@ class Downstream(SuiteModule):
     Raises:
         ModelError: if the encoder does not fit, or an argument is out of range.
     """
+
+    tested: ClassVar[Literal["best", "last"]] = "last"
 
     def __init__(
         self,
