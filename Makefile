@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 # --- variables -------------------------------------------------------------------------------------------------
-PROFILE   ?= demo## size of a run: demo (two CPU cores), small (one 16 GB GPU), paper (four 80 GB GPUs)
+PROFILE   ?= demo## size of a run: demo (two CPU cores), study (the same, 90 minutes), small (one 16 GB GPU), paper (four 80 GB GPUs)
 DATA      ?= data/demo## folder of the cohort
 TASKS     ?=## tasks of a report, separated by commas; all that have finished points by default
 TASK      ?= malignancy## downstream task; finetune takes all, for every one of them

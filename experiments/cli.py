@@ -74,7 +74,7 @@ def finetune(
         task: Downstream task, or `all` for every one of them.
         fraction: Share of the training labels, in (0, 1].
         encoder: Image encoder.
-        profile: Size of the run: demo, small or paper.
+        profile: Size of the run: demo, study, small or paper.
         data: Folder of the cohort.
         seed: Seed of the label fraction, the weights and the order.
         devices: Devices, as Lightning's Trainer takes them.
@@ -115,7 +115,7 @@ def pretrain(
 
     Args:
         stages: Stages to run, or parts of one as `text:mntp`; all by default.
-        profile: Size of the run: demo, small or paper.
+        profile: Size of the run: demo, study, small or paper.
         data: Folder of the cohort.
         seed: Seed.
         devices: Devices, as Lightning's Trainer takes them.

@@ -68,7 +68,7 @@ def curve(
             patients or events are skipped.
         seeds: Seeds of fraction, weights and order; 42, 2024, 2025 by default, and 2026, 2027 beyond the demo.
         mode: `finetune`, or `probe` for a linear model on frozen features.
-        profile: Size of the runs: demo, small or paper.
+        profile: Size of the runs: demo, study, small or paper.
         data: Folder of the cohort.
         devices: Devices, as Lightning's Trainer takes them.
         runs: Folder of all runs.
@@ -88,7 +88,7 @@ def curve(
     choose("PROFILE", profile, dict(PROFILES))
     names = [choose("ENCODERS", name, dict(ENCODERS)) for name in _once("ENCODERS", encoders or list(ENCODERS))]
     shares = sorted(_once("FRACTIONS", list(FRACTIONS) if fractions is None else fractions))
-    default = SEEDS[:_DEMO_SEEDS] if profile == "demo" else SEEDS
+    default = SEEDS[:_DEMO_SEEDS] if profile in ("demo", "study") else SEEDS
     chosen = _once("SEEDS", list(default) if seeds is None else seeds)
     outside = [share for share in shares if not 0 < share <= 1]
     if outside:

@@ -70,7 +70,7 @@ def sweep(
             A password belongs into the environment variable SWEEP_STORAGE, which is read where this is empty.
         finish: Then train the best values as a point of their own with TAG=sweep, and test it.
         mode: `finetune`; a linear probe has nothing to search.
-        profile: Size of the runs: demo, small or paper.
+        profile: Size of the runs: demo, study, small or paper.
         data: Folder of the cohort.
         seed: Seed of fraction, weights, order and search.
         devices: One device a trial; start one worker per device.
