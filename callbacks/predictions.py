@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_modules.metrics.patient_scores import PatientTable
 
 PREDICTIONS = "predictions.parquet"
+LESION_DICE = "lesion_dice"
 
 
 class PredictionWriter(Callback):
@@ -62,7 +63,8 @@ class AttributePredictionWriter(Callback):
     """Writes `predictions.parquet` of attribute pretraining into the run's folder at the end of a test.
 
     One row per kidney: patient_id, study_id, side, center, role, part, and for every attribute `target:<attribute>`
-    (class index, -100 where not stated) and `score:<attribute>:<class>` (softmax of the kidney's mean logits).
+    (class index, -100 where not stated) and `score:<attribute>:<class>` (softmax of the kidney's mean logits). Of an
+    encoder that paints anatomy also `lesion_dice`, the mean over its series; missing where its mask has no lesion.
     """
 
     @rank_zero_only
@@ -71,7 +73,13 @@ class AttributePredictionWriter(Callback):
         plan = trainer.datamodule.plan  # type: ignore[attr-defined]
         table: PatientTable = pl_module.test_table  # type: ignore[assignment]
         classes: dict[str, list[str]] = pl_module.classes  # type: ignore[assignment]
-        _write(attribute_frame(table, plan.kidneys, plan.patients, classes), trainer)
+        frame = attribute_frame(table, plan.kidneys, plan.patients, classes)
+        dice: PatientTable = pl_module.test_dice_table  # type: ignore[assignment]
+        if len(dice.patient):
+            rows = plan.kidneys.iloc[dice.patient.cpu().numpy()][["patient_id", "study_id", "side"]].astype("string")
+            measured = rows.assign(**{LESION_DICE: dice.score[:, 0].double().cpu().numpy()})
+            frame = frame.merge(measured, on=["patient_id", "study_id", "side"], how="left", validate="one_to_one")
+        _write(frame, trainer)
 
 
 def _write(frame: pd.DataFrame, trainer: lightning.Trainer) -> None:

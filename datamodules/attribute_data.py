@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from datamodules.anatomy import ANATOMY, NO_MASK, OTHER_OR_SINUS, AnatomyLabels
 from datamodules.attributes.schema import AttributeSchema, load_schema
+from datamodules.batch import RoiBatch
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.samples import Plan
@@ -29,14 +33,21 @@ class AttributeDataModule(VolumeDataModule):
         root: Folder of the cohort.
         attributes: Attributes to learn; all of the schema when left out.
         certain_only: Whether values that the report hedges count as not stated.
+        anatomy: Whether samples hold the kidney's mask as classes of `datamodules.anatomy.ANATOMY`; a kidney without
+            a mask then has none known.
         options: As `VolumeDataModule`.
     """
 
     def __init__(
-        self, root: Path, attributes: list[str] | None = None, certain_only: bool = False, **options: Any
+        self,
+        root: Path,
+        attributes: list[str] | None = None,
+        certain_only: bool = False,
+        anatomy: bool = False,
+        **options: Any,
     ) -> None:
         self.schema = load_schema()
-        self.attributes, self.certain_only = attributes, certain_only
+        self.attributes, self.certain_only, self.anatomy = attributes, certain_only, anatomy
         for name in attributes or ():
             _ = self.schema[name]
         super().__init__(root, **options)
@@ -47,6 +58,7 @@ class AttributeDataModule(VolumeDataModule):
             "attributes": list(self.attributes or self.schema.names),
             "attribute_schema": self.schema.hash,
             "certain_only": self.certain_only,
+            **({"anatomy": True} if self.anatomy else {}),
         }
 
     def select(self, cohort: Cohort, volumes: VolumeSet) -> Plan:
@@ -76,7 +88,21 @@ class AttributeDataModule(VolumeDataModule):
                 f"Nothing is stated of any kidney of the training part of cohort {cohort.info.name}; look at "
                 "`make attributes` and at the roles of the centres."
             )
-        return Plan(cohort, volumes, patients, kidneys, {"attributes": codes})
+        keys = list(kidneys[_KEYS].astype(str).itertuples(index=False, name=None))
+        drawn: dict[str, Callable[[int, int], torch.Tensor]] = (
+            {"anatomy": AnatomyLabels(volumes, keys)} if self.anatomy else {}
+        )
+        return Plan(cohort, volumes, patients, kidneys, {"attributes": codes}, drawn)
+
+    def on_after_batch_transfer(self, batch: RoiBatch, dataloader_idx: int) -> RoiBatch:
+        """Augment the images, and take the masks along."""
+        if "anatomy" in batch:
+            codes = batch["anatomy"]
+            training = self.trainer is not None and bool(self.trainer.training)
+            batch["mask_known"] = (codes != NO_MASK).flatten(1).all(dim=1)
+            batch["sinus_known"] = (codes != OTHER_OR_SINUS).flatten(1).all(dim=1)
+            batch["anatomy"] = self.augmentation.follow(codes, len(ANATOMY), batch["seed"] if training else None)
+        return super().on_after_batch_transfer(batch, dataloader_idx)
 
     @property
     def class_counts(self) -> dict[str, dict[str, int]]:

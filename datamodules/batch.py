@@ -27,6 +27,9 @@ class RoiBatch(TypedDict):
     event: NotRequired[torch.Tensor]  # bool [B, 3], whether it was observed
     known: NotRequired[torch.Tensor]  # bool [B, 3], whether the patient has that endpoint
     attributes: NotRequired[torch.Tensor]  # int64 [B, A], -100 where not stated; attribute pretraining, alignment
+    anatomy: NotRequired[torch.Tensor]  # uint8 [B, 1, D, H, W] codes; on the device float32 [B, 5, D, H, W], shares
+    mask_known: NotRequired[torch.Tensor]  # bool [B], whether the kidney has a mask; attribute pretraining
+    sinus_known: NotRequired[torch.Tensor]  # bool [B], whether it draws the sinus, else part of the first class
     text: NotRequired[torch.Tensor]  # float32 [B, T], embedding of the kidney's report; alignment
     report_id: NotRequired[torch.Tensor]  # int64 [B], equal for identical reports; alignment
     report: NotRequired[list[str]]  # words of the kidney's report; report generation

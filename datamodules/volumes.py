@@ -266,6 +266,15 @@ class VolumeSet:
         with np.load(path, allow_pickle=False) as stored:
             return {(name.split("|")[0], name.split("|")[1]): stored[name] for name in stored.files}
 
+    def mask(self, patient_id: str, study_id: str, side: str) -> np.ndarray | None:
+        """The label map of one kidney, uint8 [D, H, W]; None where it is not known."""
+        path = self.folder / "masks" / f"{shard_name(patient_id)}.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            name = f"{study_id}|{side}"
+            return stored[name] if name in stored.files else None
+
     def _open(self) -> litdata.StreamingDataset:
         if self._stream is None:
             shards = self.folder / "shards"

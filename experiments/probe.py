@@ -62,7 +62,7 @@ def probe(
     choose("ENCODER", encoder, dict(own))
     cohort = Cohort.load(data)
     weights = exported_encoder(runs, cohort, encoder, seed, fold)
-    module, config = _data(data, profile, seed, fold, extra or [])
+    module, config = _data(data, encoder, profile, seed, fold, extra or [])
     torch.manual_seed(seed)
     network = build_encoder(config) if weights is None else load_exported(weights)[0]
     cache = runs / f"renal/{cohort.info.name}/features"
@@ -82,10 +82,16 @@ def probe(
 
 
 def _data(
-    data: Path, profile: str, seed: int, fold: int | None, extra: list[str]
+    data: Path, encoder: str, profile: str, seed: int, fold: int | None, extra: list[str]
 ) -> tuple[AttributeDataModule, EncoderConfig]:
-    files = compose("image", profile=profile, encoder="scratch")
-    options = {"data.init_args.root": data, "data.init_args.fold": fold, "data.init_args.phases": "single"}
+    files = compose("image", profile=profile, encoder=encoder)
+    options = {
+        "data.init_args.root": data,
+        "data.init_args.fold": fold,
+        "data.init_args.phases": "single",
+        "data.init_args.anatomy": False,
+        "model.init_args.anatomy_weight": 0.0,
+    }
     cli = SuiteCLI(command_line(files, {"seed_everything": seed, **options}, extra), run=False)
     return cli.datamodule, EncoderConfig.of(cli.resolved_config()["encoder"])
 

@@ -61,7 +61,7 @@ class EncoderEntry:
     @property
     def tabular(self) -> bool:
         """Whether a model is fitted on a table of its features in every mode, since no network can be trained."""
-        return bool(self.columns) or self.radiomics
+        return bool(self.columns) or self.radiomics or self.model == "boosting"
 
     @property
     def baseline(self) -> bool:
@@ -165,12 +165,26 @@ TASKS: dict[str, TaskEntry] = {
 
 ENCODERS: dict[str, EncoderEntry] = {
     "scratch": EncoderEntry("3D CNN from scratch", "random", "Apache-2.0", "He et al., CVPR 2016; MONAI"),
+    "regions": EncoderEntry(
+        "Region encoder from random weights",
+        "random: the network that stage image trains, without what it learned",
+        "Apache-2.0",
+        "Isensee et al., Nature Methods 2021; MONAI",
+    ),
     "stage1": EncoderEntry(
         "Attribute-pretrained encoder",
         "stage image of this suite, trained on the cohort's pretraining centres",
         "that of the cohort",
         "Tao et al., Nature Communications 2026",
         stage="image",
+    ),
+    "stage1_boosting": EncoderEntry(
+        "Attribute-pretrained encoder, gradient boosting",
+        "stage image of this suite; boosted trees on its frozen features, no mask is given",
+        "that of the cohort",
+        "Tao et al., Nature Communications 2026; scikit-learn",
+        stage="image",
+        model="boosting",
     ),
     "aligned": EncoderEntry(
         "Encoder aligned with reports",
@@ -285,7 +299,7 @@ ENCODERS |= {
 }
 
 STAGES: dict[str, StageEntry] = {
-    "image": StageEntry("Image encoder, supervised by report attributes"),
+    "image": StageEntry("Image encoder, supervised by report attributes and masks", start="regions"),
     "text": StageEntry(
         "Text encoder, adapted to reports by QLoRA", parts=("mntp", "simcse", "attribute_contrast"), start=None
     ),
@@ -294,7 +308,7 @@ STAGES: dict[str, StageEntry] = {
         "Ablation: alignment with the un-adapted language model", False, variant_of="alignment", start="stage1"
     ),
     "alignment_one_stage": StageEntry(
-        "Ablation: alignment from a random image encoder", False, variant_of="alignment", start="scratch"
+        "Ablation: alignment from a random image encoder", False, variant_of="alignment", start="regions"
     ),
     "alignment_infonce": StageEntry(
         "Ablation: alignment by plain InfoNCE", False, variant_of="alignment", start="stage1"
@@ -313,6 +327,7 @@ STAGES: dict[str, StageEntry] = {
 
 PROFILES: dict[str, str] = {
     "demo": "two CPU cores, minutes",
+    "study": "two CPU cores, an hour and a half, on the cohort of the demo",
     "small": "one GPU with 16 GB",
     "paper": "the published recipe, four GPUs with 80 GB",
 }
@@ -351,6 +366,18 @@ def axis_file(axis: str, name: str) -> Path:
     return CONFIGS / axis / f"{name}.yaml"
 
 
+def encoder_files(name: str) -> list[Path]:
+    """The YAML files of an encoder: of one that a stage trains, those of the encoder that the stage started from."""
+    entry = ENCODERS[name]
+    radiomics = [axis_file("encoder", "radiomics")] if entry.radiomics else []
+    if entry.stage is None:
+        return list(dict.fromkeys([*radiomics, axis_file("encoder", name)]))
+    start = STAGES[entry.stage].start
+    if start is None:
+        raise DataError(f"ENCODER={name}: its stage {entry.stage} reads no images; name another stage in the registry.")
+    return [*radiomics, *encoder_files(start)]
+
+
 def compose(
     stage: str, *, profile: str, encoder: str | None, task: str | None = None, variant: str | None = None
 ) -> list[Path]:
@@ -378,8 +405,7 @@ def compose(
     if variant is not None:
         files.append(axis_file("variant", variant))
     if encoder is not None:
-        chosen = axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS)))
-        files += dict.fromkeys([*([axis_file("encoder", "radiomics")] if ENCODERS[encoder].radiomics else []), chosen])
+        files += encoder_files(choose("ENCODER", encoder, dict(ENCODERS)))
     if task is not None:
         files.append(axis_file("task", choose("TASK", task, dict(TASKS))))
     return files

@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_auro
 
 from lightning_modules.base import SuiteModule
 from lightning_modules.errors import ModelError
+from lightning_modules.losses.anatomy import anatomy_loss, lesion_dice
 from lightning_modules.losses.attributes import (
     AttributeTerms,
     PaddedHeads,
@@ -22,6 +23,7 @@ from lightning_modules.losses.attributes import (
 from lightning_modules.losses.balance import MISSING, Balance, class_weights
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
+from lightning_modules.networks.regions import RegionEncoder
 from lightning_modules.optimization import OptimizerConfig
 
 PHASES = 4
@@ -43,6 +45,11 @@ class AttributePretraining(SuiteModule):
         phase_input: Whether the heads are told the contrast phase, by a learned shift of the feature; enhancement
             cannot be read without it, and the encoder need not spend features on telling phases apart.
         dropout: Dropout before the heads.
+        anatomy_weight: Weight of the anatomy's loss beside that of the attributes; 0 for an encoder that paints none,
+            as `resnet`, or data without masks (`data.anatomy`).
+
+    Raises:
+        ModelError: if anatomy is to be learned by an encoder that paints none.
     """
 
     monitor: ClassVar[str] = "val/mean_auroc"
@@ -58,6 +65,7 @@ class AttributePretraining(SuiteModule):
         weighting: Weighting = "sum",
         phase_input: bool = True,
         dropout: float = 0.1,
+        anatomy_weight: float = 0.0,
     ) -> None:
         config = EncoderConfig.of(encoder)
         optimizer = OptimizerConfig(**optimizer) if isinstance(optimizer, Mapping) else optimizer
@@ -73,10 +81,17 @@ class AttributePretraining(SuiteModule):
                 "weighting": weighting,
                 "phase_input": phase_input,
                 "dropout": dropout,
+                "anatomy_weight": anatomy_weight,
             }
         )
         self.classes = {name: list(counts) for name, counts in class_counts.items()}
         self.encoder = build_encoder(config)
+        self.anatomy_weight = anatomy_weight
+        if anatomy_weight < 0 or (anatomy_weight > 0 and not isinstance(self.encoder, RegionEncoder)):
+            raise ModelError(
+                f"anatomy_weight={anatomy_weight:g} was found with encoder.network={config.network}; only `regions` "
+                "paints anatomy, at a weight of 0 or more."
+            )
         features = int(self.encoder.feature_dim)  # type: ignore[arg-type]
         sizes = [len(names) for names in self.classes.values()]
         self.padded = PaddedHeads(sizes)
@@ -92,6 +107,7 @@ class AttributePretraining(SuiteModule):
         self.weighting = TaskWeighting(len(sizes), weighting)
         self.val_scores = PatientScores(sum(sizes), len(sizes))
         self.test_scores = PatientScores(sum(sizes), len(sizes))
+        self.val_dice, self.test_dice = PatientScores(1), PatientScores(1)
 
     def forward(self, image: torch.Tensor, phase: torch.Tensor) -> torch.Tensor:
         """Logits of all attributes, one after the other.
@@ -103,13 +119,18 @@ class AttributePretraining(SuiteModule):
         Returns:
             float [B, number of classes of all attributes].
         """
+        return self.read(image, phase)[0]
+
+    def read(self, image: torch.Tensor, phase: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits of all attributes as `forward` gives them, and of the anatomy where the encoder paints it."""
         if image.dim() != 5:
             raise ModelError("Attribute pretraining takes one phase a sample; set data.phases to random or single.")
-        feature = self.encoder(image)
+        seen = self.encoder.see(image) if isinstance(self.encoder, RegionEncoder) else None
+        feature = self.encoder(image) if seen is None else seen.feature
         if self.phase is not None:
             feature = feature + self.phase(phase)
         logits: torch.Tensor = self.heads(self.dropout(feature))
-        return logits
+        return logits, None if seen is None else seen.anatomy
 
     def terms(self, logits: torch.Tensor, target: torch.Tensor) -> AttributeTerms:
         """Losses by attribute on the global batch."""
@@ -124,19 +145,36 @@ class AttributePretraining(SuiteModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Weighted masked cross-entropy of one batch."""
-        loss, terms = self.loss(self(batch["image"], batch["phase"]), batch["attributes"])
+        logits, anatomy = self.read(batch["image"], batch["phase"])
+        loss, terms = self.loss(logits, batch["attributes"])
+        if self.anatomy_weight and anatomy is not None:
+            painted = anatomy_loss(anatomy, batch["anatomy"], batch["mask_known"], batch["sinus_known"])
+            self.log("train/anatomy_loss", painted, batch_size=len(batch["attributes"]))
+            loss = loss + self.anatomy_weight * painted
         mean = terms.mean.sum() / terms.present.sum().clamp_min(1)
         self.log("train/loss", mean, batch_size=len(batch["attributes"]), prog_bar=True)
         return loss
 
-    def _collect(self, batch: Mapping[str, Any], scores: PatientScores) -> torch.Tensor:
-        logits: torch.Tensor = self(batch["image"], batch["phase"])
+    def _collect(self, batch: Mapping[str, Any], scores: PatientScores, dice: PatientScores) -> None:
+        logits, anatomy = self.read(batch["image"], batch["phase"])
         scores.update(batch["kidney"], batch["sample"], logits, batch["attributes"])
-        return logits
+        if anatomy is not None and "anatomy" in batch:
+            value, lesion = lesion_dice(anatomy, batch["anatomy"])
+            drawn = lesion & batch["mask_known"]
+            kidney = batch["kidney"][drawn]
+            dice.update(kidney, batch["sample"][drawn], value[drawn, None], torch.zeros_like(kidney))
+
+    def _log_dice(self, name: str, dice: PatientScores) -> PatientTable:
+        """Log the mean Dice coefficient of kidneys with a lesion in their mask; without any there is none."""
+        table = dice.compute()
+        dice.reset()
+        if len(table.patient):
+            self.log(name, table.score.mean(), rank_zero_only=False)
+        return table
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Collect scores."""
-        self._collect(batch, self.val_scores)
+        self._collect(batch, self.val_scores, self.val_dice)
 
     def on_validation_epoch_end(self) -> None:
         """Log the AUC of every attribute and their mean."""
@@ -147,16 +185,18 @@ class AttributePretraining(SuiteModule):
             if not torch.isnan(value):
                 self.log(f"val/auroc/{name}", value, rank_zero_only=False)
         self.log("val/mean_auroc", values.nanmean(), prog_bar=True, rank_zero_only=False)
+        self._log_dice("val/lesion_dice", self.val_dice)
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Collect scores."""
-        self._collect(batch, self.test_scores)
+        self._collect(batch, self.test_scores, self.test_dice)
 
     def on_test_epoch_end(self) -> None:
         """Log the mean AUC over everyone tested."""
         self.test_table = table = self.test_scores.compute()
         self.test_scores.reset()
         self.log("test/mean_auroc", attribute_auroc(table, self.padded.sizes).nanmean(), rank_zero_only=False)
+        self.test_dice_table = self._log_dice("test/lesion_dice", self.test_dice)
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Class probabilities of all attributes, one after the other."""

@@ -7,6 +7,14 @@ import torch
 from datamodules.contract import PreprocessingContract
 
 
+def turned(batch: torch.Tensor, contract: PreprocessingContract) -> torch.Tensor:
+    """Turn stored arrays [B, C, D, H, W] so that their axes run along `contract.axes`; contiguous."""
+    order, reversed_axes = contract.turn
+    if order == (0, 1, 2) and not reversed_axes:
+        return batch
+    return batch.permute(0, 1, *(axis + 2 for axis in order)).flip([axis + 2 for axis in reversed_axes]).contiguous()
+
+
 def presented(batch: torch.Tensor, contract: PreprocessingContract) -> torch.Tensor:
     """Turn and scale windowed images as the contract says of the network's input.
 
@@ -17,9 +25,6 @@ def presented(batch: torch.Tensor, contract: PreprocessingContract) -> torch.Ten
     Returns:
         float [B, 1, ...], contiguous, axes along `contract.axes`, in `contract.scaled`.
     """
-    order, reversed_axes = contract.turn
-    if order != (0, 1, 2) or reversed_axes:
-        turned = batch.permute(0, 1, *(axis + 2 for axis in order))
-        batch = turned.flip([axis + 2 for axis in reversed_axes]).contiguous()
+    batch = turned(batch, contract)
     low, high = contract.scaled
     return batch if (low, high) == (0.0, 1.0) else batch * (high - low) + low

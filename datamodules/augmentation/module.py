@@ -8,7 +8,7 @@ from torch import nn
 from datamodules.augmentation.exact import ExactResampler
 from datamodules.augmentation.geometry import crop_start, sampling_map
 from datamodules.augmentation.intensity import vary_, window_
-from datamodules.augmentation.layout import presented
+from datamodules.augmentation.layout import presented, turned
 from datamodules.augmentation.parameters import AugmentationConfig, AugmentationParameters, Mode, sample_parameters
 from datamodules.augmentation.separable import SeparableResampler, pitch_reach
 from datamodules.contract import PreprocessingContract
@@ -91,7 +91,7 @@ class VolumeAugmentation(nn.Module):
         if mode == "separable" and parameters.rolled:
             raise DataError("Augmentation: the mode separable does not know rotations about H; choose mode exact.")
         step = at_once or (1 if batch.device.type == "cpu" else 64)
-        resample = self._resampler(parameters, mode, min(step, len(batch)))
+        resample = self._resampler(parameters, mode, min(step, len(batch)), self.contract.pad_hu)
         output = batch.new_empty(len(batch), 1, *self.config.crop, dtype=self.dtype)
         for first in range(0, len(batch), step):
             part = slice(first, first + step)
@@ -100,13 +100,13 @@ class VolumeAugmentation(nn.Module):
         return presented(output, self.contract)
 
     def _resampler(
-        self, parameters: AugmentationParameters, mode: Mode, at_once: int
+        self, parameters: AugmentationParameters, mode: Mode, at_once: int, pad: float
     ) -> ExactResampler | SeparableResampler:
         mapping = sampling_map(parameters, self.contract.spacing_mm)
-        grid, crop, pad_hu = self.contract.grid, self.config.crop, self.contract.pad_hu
+        grid, crop = self.contract.grid, self.config.crop
         if mode == "exact":
-            return ExactResampler(mapping, grid, crop, pad_hu, at_once)
-        return SeparableResampler(mapping, grid, crop, pad_hu, self._reach)
+            return ExactResampler(mapping, grid, crop, pad, at_once)
+        return SeparableResampler(mapping, grid, crop, pad, self._reach)
 
     @torch.no_grad()
     def evaluate(self, batch: torch.Tensor) -> torch.Tensor:
@@ -117,6 +117,42 @@ class VolumeAugmentation(nn.Module):
             batch = batch.narrow(axis, first, size)
         image = batch.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         return presented(window_(image, self.contract.window_hu).to(self.dtype), self.contract)
+
+    @torch.no_grad()
+    def follow(self, codes: torch.Tensor, classes: int, seeds: torch.Tensor | None = None) -> torch.Tensor:
+        """Take label maps along with their images: the same crop, turn and scale, linear between voxels.
+
+        Args:
+            codes: uint8 [B, 1, D, H, W] on the contract's grid; codes of `classes` and above belong to no class.
+            classes: Number of classes; the first takes what the others leave.
+            seeds: int64 [B] of a training batch that `forward` took; the centre crop when left out.
+
+        Returns:
+            float32 [B, classes, *crop], share of each class in every voxel; turned as the network's input is.
+        """
+        self._check(codes)
+        one_hot = (codes == torch.arange(1, classes, device=codes.device).view(1, -1, 1, 1, 1)).to(torch.float32)
+        if seeds is None:
+            for axis, (first, size) in enumerate(
+                zip(crop_start(self.contract.grid, self.config.crop), self.config.crop, strict=True), start=2
+            ):
+                one_hot = one_hot.narrow(axis, first, size)
+            shares = one_hot
+        else:
+            shares = self._resampled(one_hot, self.draw(seeds.to(codes.device, non_blocking=True)))
+        rest = (1 - shares.sum(dim=1, keepdim=True)).clamp_min(0)
+        return turned(torch.cat([rest, shares], dim=1), self.contract)
+
+    def _resampled(self, channels: torch.Tensor, parameters: AugmentationParameters) -> torch.Tensor:
+        """float32 [B, C, *crop] of [B, C, D, H, W] along one map a sample, 0 outside the source."""
+        step = 1 if channels.device.type == "cpu" else 64
+        resample = self._resampler(parameters, self.config.mode, min(step, len(channels)), pad=0.0)
+        output = channels.new_empty(*channels.shape[:2], *self.config.crop)
+        for first in range(0, len(channels), step):
+            part = slice(first, first + step)
+            for channel in range(channels.shape[1]):
+                output[part, channel] = resample(channels[part, channel], part)
+        return output
 
     def _check(self, batch: torch.Tensor) -> None:
         if batch.dim() != 5 or tuple(batch.shape[1:]) != (1, *self.contract.grid):

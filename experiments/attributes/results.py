@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
+from callbacks.predictions import LESION_DICE
 from datamodules.attribute_data import MISSING
 from datamodules.cohort import CohortInfo
 from datamodules.files import replacing
@@ -152,6 +153,41 @@ def attribute_figure(table: pd.DataFrame, title: str, note: str) -> Figure:
     return figure
 
 
+def dice_table(predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFrame:
+    """Mean Dice coefficient of the painted lesions in every group, with 95 % intervals over patients.
+
+    Args:
+        predictions: As `callbacks.predictions.AttributePredictionWriter` writes them.
+        replicates: Bootstrap replicates; patients are resampled with both their kidneys.
+
+    Returns:
+        Columns group, kidneys, patients, dice, low, high, median; empty where nothing was painted.
+    """
+    rows = []
+    measured = predictions[predictions[LESION_DICE].notna()] if LESION_DICE in predictions else predictions.iloc[:0]
+    for group, part in tested_groups(measured) if len(measured) else ():
+        patients, owner = np.unique(part["patient_id"].astype(str).to_numpy(), return_inverse=True)
+        value = part[LESION_DICE].to_numpy(dtype=float)
+        sums, counts = (np.bincount(owner, weights=values) for values in (value, np.ones_like(value)))
+
+        def mean(weights: np.ndarray, sums: np.ndarray = sums, counts: np.ndarray = counts) -> np.ndarray:
+            return np.asarray(weights @ sums / (weights @ counts))
+
+        estimate, _ = bootstrap(mean, len(patients), replicates)
+        rows.append(
+            {
+                "group": group,
+                "kidneys": len(part),
+                "patients": len(patients),
+                "dice": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+                "median": float(np.median(value)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def stage_summary(folder: Path, predictions: pd.DataFrame, info: CohortInfo) -> str:
     """Write `attributes.csv` and `attributes.png`, and say the mean AUC in a sentence."""
     table = attribute_table(predictions)
@@ -161,12 +197,27 @@ def stage_summary(folder: Path, predictions: pd.DataFrame, info: CohortInfo) -> 
         figure = attribute_figure(table, "Attributes predicted from the image", caption(info))
         save(figure, folder / "attributes.png")
         plt.close(figure)
+    painted = _painted(folder, predictions)
     means = table[table["attribute"] == MEAN]
     if means.empty:
-        return "No attribute is stated of enough kidneys of the held-out patients to be scored."
+        return f"No attribute is stated of enough kidneys of the held-out patients to be scored.{painted}"
     row = means.iloc[-1]
     scored = int(table[(table["group"] == row["group"]) & (table["attribute"] != MEAN)]["auroc"].notna().sum())
     return (
         f"Mean AUC of {scored} attributes, {row['group']}: {row['auroc']:.3f} (95 % interval {row['low']:.3f} to "
-        f"{row['high']:.3f}), {row['kidneys']} kidneys of {row['patients']} patients."
+        f"{row['high']:.3f}), {row['kidneys']} kidneys of {row['patients']} patients.{painted}"
+    )
+
+
+def _painted(folder: Path, predictions: pd.DataFrame) -> str:
+    """Write `lesion_dice.csv`, and say the overlap of painted lesions in a sentence; nothing where none were."""
+    table = dice_table(predictions)
+    if table.empty:
+        return ""
+    with replacing(folder / "lesion_dice.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    row = table.iloc[-1]
+    return (
+        f" Lesions painted without a mask, {row['group']}: mean Dice {row['dice']:.3f} (95 % interval {row['low']:.3f} "
+        f"to {row['high']:.3f}), median {row['median']:.3f}, {row['kidneys']} kidneys of {row['patients']} patients."
     )

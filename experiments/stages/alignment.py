@@ -62,7 +62,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
     }
     embeddings = {"data.init_args.embeddings": wanted.runs / "renal" / cohort.info.name / EMBEDDINGS}
     options |= trained_options(text, settings) if trained else embeddings
-    launch = stage_launch(wanted, cohort, stage, fold, encoder=STAGES[stage].start, options=options)
+    launch = stage_launch(wanted, cohort, stage, fold, options=options)
     if already_finished(launch):
         return
     if not trained:
@@ -92,7 +92,7 @@ def _image_options(wanted: Pretraining, cohort: Cohort, fold: int | None, stage:
 def _text_settings(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> tuple[TextEncoderConfig, bool]:
     """The `text` group of the run, and whether it trains the text encoder."""
     (files,) = STAGES[stage].files(stage, wanted.profile)
-    launch = stage_launch(wanted, cohort, stage, fold, encoder=STAGES[stage].start, options=placeholders(files))
+    launch = stage_launch(wanted, cohort, stage, fold, options=placeholders(files))
     cli = SuiteCLI(launch.arguments(), run=False, parse_only=True)
     trained = cli.config["model.class_path"].endswith(f".{TextTowerAlignment.__name__}")
     return TextEncoderConfig.of(cli.config["text"].as_dict()), trained

@@ -75,7 +75,6 @@ def stage_launch(
     fold: int | None,
     *,
     config: str | None = None,
-    encoder: str | None = "scratch",
     task: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Launch:
@@ -87,7 +86,6 @@ def stage_launch(
         stage: Stage of the registry.
         fold: Fold that will be tested.
         config: File under `configs/stage`; the stage's own by default. A part of a stage lies in a folder of its name.
-        encoder: Image encoder; None for a stage without images.
         task: Downstream task whose labels it uses.
         options: Further flags by dotted key.
     """
@@ -96,7 +94,7 @@ def stage_launch(
     if config is not None:
         folder, name = folder / config, f"{name}-{config}"
     tags = {**cohort_tags(cohort), "stage": stage, "profile": wanted.profile, "seed": str(wanted.seed)}
-    base = STAGES[stage].variant_of
+    base, encoder = STAGES[stage].variant_of, STAGES[stage].start
     variant = None if base is None else stage
     return Launch(
         files=compose(config or base or stage, profile=wanted.profile, encoder=encoder, task=task, variant=variant),

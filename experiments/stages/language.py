@@ -29,7 +29,6 @@ def language_launch(
     fold: int | None,
     *,
     config: str,
-    encoder: str | None,
     options: Mapping[str, Any],
 ) -> Launch:
     """The run of a part of a stage on a language model, whose base is looked for before any training time is spent.
@@ -40,16 +39,15 @@ def language_launch(
         stage: Stage of the registry.
         fold: Fold that will be tested.
         config: The part, a file under `configs/stage`.
-        encoder: Image encoder; None for a stage without images.
         options: Further flags by dotted key.
 
     Raises:
         ModelError: if the base cannot be found.
     """
-    bare = stage_launch(wanted, cohort, stage, fold, config=config, encoder=encoder, options=options)
+    bare = stage_launch(wanted, cohort, stage, fold, config=config, options=options)
     settings = TextEncoderConfig.of(SuiteCLI(bare.arguments(), run=False, parse_only=True).resolved_config()["text"])
     source, name = text_source(settings)
     found = {**options, "text.base": source}
     if settings.base and not any(flag.startswith("--text.base_name") for flag in wanted.extra):
         found["text.base_name"] = name  # the profile's name is that of another base
-    return stage_launch(wanted, cohort, stage, fold, config=config, encoder=encoder, options=found)
+    return stage_launch(wanted, cohort, stage, fold, config=config, options=found)

@@ -72,7 +72,7 @@ def _launch(
             "model.init_args.start": before.folder / WRITER_FOLDER,
             "model.init_args.start_sha256": read_done(before.folder)["writer_sha256"],
         }
-    return language_launch(wanted, cohort, STAGE, fold, config=name, encoder="aligned", options=options)
+    return language_launch(wanted, cohort, STAGE, fold, config=name, options=options)
 
 
 def _train(launch: Launch, info: CohortInfo, title: str) -> None:

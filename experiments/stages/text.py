@@ -81,7 +81,7 @@ def _launch(wanted: Pretraining, cohort: Cohort, fold: int | None, name: str, be
             "model.init_args.pretrained": before.folder / ENCODER_FOLDER,
             "model.init_args.pretrained_sha256": read_done(before.folder)["encoder_sha256"],
         }
-    return language_launch(wanted, cohort, STAGE, fold, config=name, encoder=None, options=options)
+    return language_launch(wanted, cohort, STAGE, fold, config=name, options=options)
 
 
 def _train(launch: Launch, info: CohortInfo, name: str) -> None:

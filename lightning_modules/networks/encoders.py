@@ -19,6 +19,7 @@ from lightning_modules.errors import ModelError
 from lightning_modules.networks.plain import read_config
 from lightning_modules.networks.published import RELEASES, build_published
 from lightning_modules.networks.recompute import recomputed
+from lightning_modules.networks.regions import RegionEncoder
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class EncoderConfig:
             away image by image, which steadies the statistics of the layers behind it in small batches.
         channels_last: Keep activations channels-last, up to twice as fast for narrow networks on a CPU.
         checkpointing: Recompute the activations of each residual stage in the backward pass instead of keeping them.
+        region_width: Channels of the finest feature map of `regions`; twice and four times as many on the coarser ones.
+        patch: Voxels that enter `regions` as one, D x H x W: the step of its finest feature map.
+        token_dim: Length of a region's token, of `regions`.
+        region_dim: Length of the learned part of the feature of `regions`; its HU statistics stand beside it.
+        window_hu: The window that [0, 1] of the image stands for, of `regions`, which reads HU; the contract's own.
         compile: Compile the network with torch.compile at its first call of each shape; names of weights stay as they
             are. No gain was measured on a CPU.
     """
@@ -56,9 +62,17 @@ class EncoderConfig:
     stem_norm: Literal["batch", "instance"] = "batch"
     channels_last: bool = True
     checkpointing: bool = False
+    region_width: int = 32
+    patch: tuple[int, int, int] = (2, 2, 2)
+    token_dim: int = 32
+    region_dim: int = 128
+    window_hu: tuple[float, float] = (-200.0, 300.0)
     compile: bool = False
 
     def __post_init__(self) -> None:
+        # YAML and checkpoints give lists; equality wants tuples of one type.
+        object.__setattr__(self, "patch", tuple(int(value) for value in self.patch))
+        object.__setattr__(self, "window_hu", tuple(float(value) for value in self.window_hu))
         if self.stem_size < 1 or self.stem_size % 2 == 0:
             raise ModelError(f"encoder.stem_size={self.stem_size} was found; expected an odd number of voxels.")
         if min(self.widths) < 1:
@@ -207,6 +221,7 @@ def _published(name: str, config: EncoderConfig) -> nn.Module:
 
 NETWORKS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
     "resnet": ResNetEncoder,
+    "regions": RegionEncoder,
     "none": NoEncoder,
     **{name: partial(_published, name) for name in RELEASES},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from experiments.point import FROM_PRETRAINED
-from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose
+from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose, encoder_files
 from experiments.stages.common import placeholders
 from experiments.suite_cli import SuiteCLI, command_line, validated_every
 
@@ -19,12 +20,21 @@ ROOT = Path(__file__).parents[2]
 # What a published encoder reads has a size of its own, and sets that of the crop and the batch.
 PUBLISHED_KEYS = ("augmentation", "optimizer", "data")
 PARTS = [part for name, entry in STAGES.items() for part in entry.parts or (name,) if not entry.variant_of]
+# An encoder that a stage trains has the files of the one that the stage started from.
+OF_THEIR_OWN = [name for name, entry in ENCODERS.items() if entry.stage is None]
 VARIANTS = [name for name, entry in STAGES.items() if entry.variant_of]
 
 
-@pytest.mark.parametrize(("axis", "names"), [("task", TASKS), ("encoder", ENCODERS), ("profile", PROFILES)])
-def test_entries_and_files_are_the_same_set(axis: str, names: dict[str, object]) -> None:
+@pytest.mark.parametrize(("axis", "names"), [("task", TASKS), ("encoder", OF_THEIR_OWN), ("profile", PROFILES)])
+def test_entries_and_files_are_the_same_set(axis: str, names: Collection[str]) -> None:
     assert {path.stem for path in (CONFIGS / axis).glob("*.yaml")} == set(names)
+
+
+@pytest.mark.parametrize("encoder", [name for name, entry in ENCODERS.items() if entry.stage is not None])
+def test_an_encoder_that_a_stage_trains_is_the_network_that_the_stage_builds(encoder: str) -> None:
+    stage = ENCODERS[encoder].stage
+    built = [path for path in STAGES[stage].files(stage, "demo")[0] if path.parent.name == "encoder"]
+    assert [path for path in encoder_files(encoder) if path.stem != "radiomics"] == built
 
 
 # Task files and encoder files set keys of their own (see the tests below), so that every one with one of the others
@@ -46,7 +56,7 @@ def test_every_choice_parses(profile: str, stage: str, task: str, encoder: str) 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_attribute_stage_parses(profile: str) -> None:
-    resolved = _resolved(compose("image", profile=profile, encoder="scratch"))
+    resolved = _resolved(compose("image", profile=profile, encoder=STAGES["image"].start))
     assert resolved["model"]["class_path"].endswith("AttributePretraining")
     assert resolved["data"]["init_args"]["batch_size"] > 1
 
