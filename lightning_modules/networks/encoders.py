@@ -65,7 +65,7 @@ class EncoderConfig:
     region_width: int = 32
     patch: tuple[int, int, int] = (2, 2, 2)
     token_dim: int = 32
-    region_dim: int = 128
+    region_dim: int = 32
     window_hu: tuple[float, float] = (-200.0, 300.0)
     compile: bool = False
 

@@ -83,12 +83,9 @@ class RegionEncoder(nn.Module):
         measured = len(REGIONS) * (len(STATISTICS) + len(GEOMETRY)) + len(_BORDERS)
         # Their scales differ from cohort to cohort: standardised by what training saw.
         self.measured, self.learned = nn.BatchNorm1d(measured), nn.BatchNorm1d(learned)
+        # Narrow and linear at its end, as the attributes themselves are: a wide one is noise to a model of few labels.
         self.trunk = nn.Sequential(
-            nn.Linear(measured + learned, 2 * config.region_dim),
-            nn.ReLU(),
-            nn.Dropout(0.2),
-            nn.Linear(2 * config.region_dim, config.region_dim),
-            nn.ReLU(),
+            nn.Linear(measured + learned, 256), nn.ReLU(), nn.Dropout(0.2), nn.Linear(256, config.region_dim)
         )
         self.feature_dim = config.region_dim + measured
         if config.channels_last:
