@@ -195,7 +195,10 @@ def test_pretrain_trains_on_pretraining_centres_only(
     [
         (["finetune", "--task=malignacy"], "rfs, dss, os, all. Did you mean malignancy?"),
         (["finetune", "--task=malignancy", "--encoder=scrach"], "ENCODER=scrach is not known; choose one of scratch"),
-        (["finetune", "--task=malignancy", "--profile=huge"], "PROFILE=huge is not known; choose one of demo, small"),
+        (
+            ["finetune", "--task=malignancy", "--profile=huge"],
+            "PROFILE=huge is not known; choose one of demo, study, small",
+        ),
         (["finetune", "--task=malignancy", "--fraction=0"], "FRACTION=0 was asked for"),
         (["finetune", "--task=malignancy", "--data=nowhere"], "nowhere: no such folder"),
         (["finetune", "--task=malignancy", "--sede=1"], "--sede"),

@@ -19,6 +19,7 @@ from experiments.suite_cli import SuiteCLI, command_line, validated_every
 ROOT = Path(__file__).parents[2]
 # What a published encoder reads has a size of its own, and sets that of the crop and the batch.
 PUBLISHED_KEYS = ("augmentation", "optimizer", "data")
+REGION_SIZES = ("region_width", "patch")
 PARTS = [part for name, entry in STAGES.items() for part in entry.parts or (name,) if not entry.variant_of]
 # An encoder that a stage trains has the files of the one that the stage started from.
 OF_THEIR_OWN = [name for name, entry in ENCODERS.items() if entry.stage is None]
@@ -126,7 +127,7 @@ def test_profiles_change_sizes_only() -> None:
     for name in PROFILES:
         content = yaml.safe_load((CONFIGS / "profile" / f"{name}.yaml").read_text())
         assert set(content) <= allowed
-        assert set(content["encoder"]) <= {"width", "depth", "stem_pool", "deep_width", "stem_size"}
+        assert set(content["encoder"]) <= {"width", "depth", "stem_pool", "deep_width", "stem_size", *REGION_SIZES}
         assert set(content["contract"]) == {"grid"}
         assert set(content["augmentation"]) == {"crop"}
 
