@@ -13,6 +13,7 @@ PHASES = ("non_contrast", "arterial", "venous", "delayed")
 SPLITS = ("train", "val", "test")
 ENDPOINTS = ("rfs", "dss", "os")
 RENAL_A = ("anterior", "posterior", "x")
+POLES = ("upper", "interpolar", "lower")
 
 
 @dataclass(frozen=True)

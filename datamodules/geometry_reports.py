@@ -12,15 +12,22 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.nephrometry.points import E_HALF, N_MM, stated_mm
 from datamodules.schema import SIDES
 
 _POLES = {"upper": "upper pole", "interpolar": "interpolar region", "lower": "lower pole"}
-_EXOPHYTIC = {1: "more than 50% exophytic", 2: "less than 50% exophytic", 3: "entirely endophytic"}
-_NEARNESS = {
-    1: "The distance to the collecting system is more than 7 mm.",
-    2: "The distance to the collecting system is between 4 and 7 mm.",
-    3: "It abuts the renal sinus or collecting system.",
+_EXOPHYTIC = {
+    1: f"At least {E_HALF:.0%} of it is exophytic.",
+    2: f"It is less than {E_HALF:.0%} exophytic.",
+    3: "It is entirely endophytic.",
 }
+_NEARNESS = {
+    1: f"The distance to the renal sinus or collecting system is {N_MM[1]:.0f} mm or more.",
+    2: f"The distance to the renal sinus or collecting system is more than {N_MM[0]:.0f} mm and less than "
+    f"{N_MM[1]:.0f} mm.",
+    3: f"The distance to the renal sinus or collecting system is {N_MM[0]:.0f} mm or less.",
+}
+_TOUCHES = "It abuts the renal sinus or collecting system."
 _FACE = {
     "anterior": "It lies on the anterior side of the kidney.",
     "posterior": "It lies on the posterior side of the kidney.",
@@ -28,22 +35,8 @@ _FACE = {
 }
 
 
-def pole_of(points: int | None, offset_mm: float | None) -> str | None:
-    """The pole of a lesion by the polar lines of the R.E.N.A.L. score.
-
-    Args:
-        points: Points for L; 3 (more than half across, or wholly between) is interpolar.
-        offset_mm: Lesion centre minus kidney centre, positive upwards.
-    """
-    if points is None or offset_mm is None:
-        return None
-    if points == 3:
-        return "interpolar"
-    return "upper" if offset_mm > 0 else "lower"
-
-
 def kidney_sentences(kidney: dict[str, Any]) -> list[str]:
-    """The sentences of one kidney.
+    """The sentences of one kidney, which state its R.E.N.A.L. points in words and the axial diameter that R is of.
 
     Args:
         kidney: Row of the table `kidneys`, missing values as None.
@@ -56,14 +49,14 @@ def kidney_sentences(kidney: dict[str, Any]) -> list[str]:
         return []
     if not kidney["has_lesion"]:
         return [f"No focal lesion in the {side} kidney."]
-    pole = pole_of(kidney["renal_l"], kidney["lesion_offset_d_mm"])
-    size = "" if kidney["lesion_diameter_mm"] is None else f" measuring {kidney['lesion_diameter_mm'] / 10:.1f} cm"
+    pole, diameter = kidney["renal_pole"], kidney["renal_r_mm"]
+    size = "" if diameter is None else f" measuring {stated_mm(diameter) / 10:.1f} cm"
     place = f" in the {_POLES[pole]}" if pole else ""
     lines = [f"There is a lesion{place} of the {side} kidney{size}."]
     if kidney["renal_e"] is not None:
-        lines.append(f"It is {_EXOPHYTIC[kidney['renal_e']]}.")
+        lines.append(_EXOPHYTIC[kidney["renal_e"]])
     if kidney["renal_n"] is not None:
-        lines.append(_NEARNESS[kidney["renal_n"]])
+        lines.append(_TOUCHES if kidney["renal_n_mm"] == 0.0 else _NEARNESS[kidney["renal_n"]])
     if kidney["renal_a"] is not None:
         lines.append(_FACE[kidney["renal_a"]])
     if kidney["lesion_count"] is not None:

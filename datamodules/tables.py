@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datamodules.columns import PHASES, RENAL_A, ROLES, SIDES, SPLITS, Column, Table
+from datamodules.columns import PHASES, POLES, RENAL_A, ROLES, SIDES, SPLITS, Column, Table
 
 
 def _key(name: str, doc: str, choices: tuple[str, ...] | None = None) -> Column:
@@ -112,6 +112,7 @@ TABLES: dict[str, Table] = {
                 Column("renal_n", "integer", "R.E.N.A.L. points for N.", choices=_POINTS),
                 Column("renal_a", "string", "R.E.N.A.L. suffix A.", choices=RENAL_A),
                 Column("renal_l", "integer", "R.E.N.A.L. points for L.", choices=_POINTS),
+                Column("renal_pole", "string", "Third of the kidney by L; 3 points are interpolar.", choices=POLES),
                 Column("renal_source", "string", "Where the score is from.", choices=("geometry", "reader", "truth")),
                 Column("sinus_source", "string", "Where the sinus is from.", choices=("mask", "approximated")),
             ),

@@ -6,7 +6,7 @@ from typing import Any
 
 from datamodules.appearance import Hu
 from datamodules.demo.facts import Kidney, Lesion, Measures, Patient
-from datamodules.nephrometry.scores import e_points, l_points, n_points, r_points
+from datamodules.nephrometry.points import EXOPHYTIC, NEARNESS, SIZE_CLASS, e_points, l_points, n_points, r_points
 from datamodules.tissues import Tissue
 
 LESION_ATTRIBUTES = (
@@ -56,6 +56,7 @@ def renal_points(measures: Measures) -> dict[str, Any]:
         "renal_n": n_points(measures.sinus_mm),
         "renal_a": measures.face,
         "renal_l": l_points(measures.between_fraction, measures.crosses_midline),
+        "renal_pole": measures.pole,
     }
 
 
@@ -92,9 +93,9 @@ def _place(kidney: Kidney) -> dict[str, str | None]:
         "lesion_number": "one" if len(kidney.lesions) == 1 else "several",
         "pole": measures.pole,
         "face": measures.face,
-        "size_class": {1: "to_4_cm", 2: "4_to_7_cm", 3: "from_7_cm"}[points["renal_r"]],
-        "exophytic": {1: "mostly", 2: "partly", 3: "endophytic"}[points["renal_e"]],
-        "collecting_nearness": {1: "distant", 2: "near", 3: "abutting"}[points["renal_n"]],
+        "size_class": SIZE_CLASS[points["renal_r"]],
+        "exophytic": EXOPHYTIC[points["renal_e"]],
+        "collecting_nearness": NEARNESS[points["renal_n"]],
         "hilar_contact": _yes(measures.hilar),
         "margin": look.margin,
         "outline": look.outline,

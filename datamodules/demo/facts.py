@@ -23,7 +23,7 @@ class Measures:
     """Where a lesion lies in its kidney and how large it is, measured on the drawn geometry.
 
     Args:
-        diameter_mm: Largest diameter.
+        diameter_mm: Largest diameter in any direction, which the reports state and R is of.
         second_mm: Largest diameter at a right angle to it.
         volume_ml: Volume.
         exophytic_fraction: Part of the volume outside the convex hull of the kidney.
@@ -31,7 +31,7 @@ class Measures:
         between_fraction: Part of the volume between the polar planes.
         crosses_midline: Whether it crosses the axial midline of the kidney.
         offset_mm: Centre of the lesion minus centre of the kidney, in RAS.
-        pole: upper, interpolar or lower.
+        pole: upper, interpolar or lower, by the points for L.
         face: anterior, posterior or x.
         hilar: Whether it touches the main vessels at the hilum.
     """

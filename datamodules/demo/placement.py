@@ -10,7 +10,7 @@ from scipy.stats import qmc
 
 from datamodules.demo.facts import Look, Measures
 from datamodules.demo.shapes import KidneyShape, LesionShape, directions
-from datamodules.nephrometry.scores import TRACE, a_suffix
+from datamodules.nephrometry.points import a_suffix, crosses, l_points, pole_of
 
 _HILUM_MM = 6.0  # distance to the main vessels that counts as contact
 
@@ -84,8 +84,8 @@ def measure(kidney: KidneyShape, lesion: LesionShape) -> Measures:
     between = float(np.mean(np.abs(w) < kidney.lip_mm))
     vessels = np.linalg.norm(surface - np.array([-0.95 * a, 0.0, 0.0]), axis=1).min()
     inside_vessels = lesion.level(*np.array([[-0.95 * a], [0.0], [0.0]]))[0] < 1.0
-    center_w = float(lesion.center[2])
-    pole = "interpolar" if abs(center_w) < kidney.lip_mm else ("upper" if center_w > 0 else "lower")
+    above = float(np.mean(w > 0))
+    crosses_midline = crosses(above)
     distances = squareform(pdist(surface))
     first, second = np.unravel_index(int(distances.argmax()), distances.shape)
     axis = (surface[first] - surface[second]) / distances[first, second]
@@ -98,9 +98,9 @@ def measure(kidney: KidneyShape, lesion: LesionShape) -> Measures:
         exophytic_fraction=float(np.mean(kidney.body(u, v, w) > 1.0)),
         sinus_mm=float(max(0.0, kidney.sinus(*np.concatenate([surface, volume]).astype(np.float32).T).min())),
         between_fraction=between,
-        crosses_midline=bool(TRACE < np.mean(w > 0) < 1.0 - TRACE),
+        crosses_midline=crosses_midline,
         offset_mm=(float(offset[0]), float(offset[1]), float(offset[2])),
-        pole=pole,  # type: ignore[arg-type]
+        pole=pole_of(l_points(between, crosses_midline), above),
         face=a_suffix(float(np.mean(v > 0))),
         hilar=bool(vessels < _HILUM_MM or inside_vessels),
     )

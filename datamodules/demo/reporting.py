@@ -18,6 +18,7 @@ from datamodules.demo.centers import Center, Habits, center_of
 from datamodules.demo.facts import Lesion, Patient
 from datamodules.demo.lint import lint_report
 from datamodules.errors import DataError
+from datamodules.nephrometry.points import stated_mm
 from datamodules.schema import SIDES
 
 _NEGATIVE = ("no", "none", "normal")
@@ -215,9 +216,15 @@ class _Writer:
         hedges = self.bank["uncertain"].get(name, {}).get(value, [])
         if uncertain and hedges:
             self.hedged[side].add(name)
-        template = self._pick(hedges if uncertain and hedges else self.bank["sentences"][name][value])
+        plain = self.bank["touching"] if self._touches(side, name) else self.bank["sentences"][name][value]
+        template = self._pick(hedges if uncertain and hedges else plain)
         self.stated[side].update({name, *_IMPLIED.get((name, value), ())})
         return self._fill(template, side)
+
+    def _touches(self, side: str, name: str) -> bool:
+        """Whether a sentence on the nearness may say that the lesion touches the sinus, not only that it is near."""
+        lesions = self.patient.anatomy.kidneys[side].lesions
+        return name == "collecting_nearness" and lesions[0].measures.sinus_mm == 0.0
 
     def _opening(self, side: str) -> str:
         usable = [text for text in self.bank["openings"] if self._usable(text, side)]
@@ -287,10 +294,12 @@ class _Writer:
         first, second = lesion.measures.diameter_mm, lesion.measures.second_mm
         third = min(second, float(2 * lesion.shape.half_axes_mm.min()))
         template = self._pick(self.bank["sizes"][self.habits.dimensions])
+        # No other diameter may be rounded above the largest.
+        largest = stated_mm(first)
         if lesion is self.patient.anatomy.kidneys[side].lesions[0]:
-            text = self._length(first)
-            self.sizes[side] = float(text) * (10.0 if self.habits.unit == "cm" else 1.0)
-        lengths = dict(zip("abc", map(self._length, (first, second, third)), strict=True))
+            self.sizes[side] = float(largest)
+        shown = [min(float(largest), length) for length in (largest, second, third)]
+        lengths = dict(zip("abc", map(self._length, shown), strict=True))
         return template.format(unit=self.habits.unit, **lengths)
 
     def _length(self, millimetres: float) -> str:

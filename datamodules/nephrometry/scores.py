@@ -1,7 +1,8 @@
 """R.E.N.A.L. nephrometry (Kutikov and Uzzo, J Urol 2009;182:844) from a label map in millimetres.
 
-Each component has a continuous value, which is measured, and points, which follow from it by the thresholds of the
-article; the value is kept beside the points because a lesion 1 mm from a threshold is no other lesion.
+Each component has a continuous value, which is measured here, and points, which follow from it by the thresholds of
+the article (`points.py`); the value is kept beside the points because a lesion 1 mm from a threshold is no other
+lesion.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from datamodules.errors import DataError
 from datamodules.nephrometry.geometry import Bools, Points, Spacing, axial_diameter_mm, positions, surface_points
 from datamodules.nephrometry.kidneys import find_lesions
 from datamodules.nephrometry.organ import Organ, measure_organ, original_surface
+from datamodules.nephrometry.points import (
+    Face,
+    Pole,
+    a_suffix,
+    crosses,
+    e_points,
+    l_points,
+    n_points,
+    pole_of,
+    r_points,
+)
 
-TRACE = 0.02
-"""Share of a lesion below which it does not cross a plane: the voxels of a smooth border reach that far."""
-ENDOPHYTIC = 0.05
-"""Exophytic share up to which a lesion is wholly endophytic: the roughness of a mask's border alone gives that much."""
-CLEAR_MAJORITY = 2.0 / 3.0
-"""Share of a lesion on one side of the coronal plane from which it is anterior or posterior."""
 LARGE_MM = 40.0
 """Diameter above which the kidney's former surface is completed by an ellipsoid."""
 
@@ -42,6 +48,7 @@ class Nephrometry:
         n: Points.
         a: anterior, posterior or x.
         l: Points.
+        pole: Third of the kidney by L.
         sinus_source: Whether the sinus was drawn (`mask`) or `approximated`.
     """
 
@@ -53,8 +60,9 @@ class Nephrometry:
     r: int
     e: int
     n: int
-    a: Literal["anterior", "posterior", "x"]
+    a: Face
     l: int  # noqa: E741 - the letter is the component's name
+    pole: Pole
     sinus_source: Literal["mask", "approximated"]
 
     @property
@@ -74,6 +82,7 @@ class Nephrometry:
             "renal_n": self.n,
             "renal_a": self.a,
             "renal_l": self.l,
+            "renal_pole": self.pole,
             "renal_source": "geometry",
             "sinus_source": self.sinus_source,
         }
@@ -101,11 +110,13 @@ def score(
         lesion = found[0].mask
     organ = measure_organ(labels, spacing_mm, side)
     points = positions(lesion, spacing_mm)
-    r_mm = axial_diameter_mm(lesion, spacing_mm)
+    # Spacings come from affines in single precision, and 40.0000004 mm are no reason for another point.
+    r_mm = round(axial_diameter_mm(lesion, spacing_mm), 3)
     e_fraction = exophytic_fraction(organ, lesion, r_mm)
-    n_mm = sinus_distance_mm(organ, lesion)
+    n_mm = round(sinus_distance_mm(organ, lesion), 3)
     anterior = float(((points - organ.frame.centre) @ organ.frame.anterior > 0).mean())
-    between, crosses_midline = polar_shares(organ, points)
+    between, above = polar_shares(organ, points)
+    location = l_points(between, crosses(above))
     return Nephrometry(
         r_mm=r_mm,
         e_fraction=e_fraction,
@@ -116,7 +127,8 @@ def score(
         e=e_points(e_fraction),
         n=n_points(n_mm),
         a=a_suffix(anterior),
-        l=l_points(between, crosses_midline),
+        l=location,
+        pole=pole_of(location, above),
         sinus_source=organ.sinus_source,
     )
 
@@ -137,60 +149,31 @@ def exophytic_fraction(organ: Organ, lesion: Bools, r_mm: float) -> float:
 
 
 def sinus_distance_mm(organ: Organ, lesion: Bools) -> float:
-    """Shortest distance from border to border between a lesion and the sinus or collecting system, in mm."""
-    if not organ.sinus.any() or (organ.sinus & lesion).any():
+    """Shortest distance from border to border between a lesion and the sinus or collecting system, in mm.
+
+    N of Kutikov and Uzzo, J Urol 2009;182:844. Drawn, these are what the map says. Otherwise they are the hollow of
+    the hilum and the cavities of the parenchyma, calyces deep in the kidney among them; a cavity that touches a lesion
+    is none.
+    """
+    if (organ.sinus & lesion).any():
         return 0.0
     sinus = surface_points(organ.sinus, organ.spacing_mm)
     distance, _ = cKDTree(sinus).query(surface_points(lesion, organ.spacing_mm))
     return float(distance.min())
 
 
-def polar_shares(organ: Organ, points: Points) -> tuple[float, bool]:
+def polar_shares(organ: Organ, points: Points) -> tuple[float, float]:
     """Where a lesion lies along the kidney.
 
-    The polar lines are the planes through the upper and lower lip of the sinus, perpendicular to the long axis of
-    the kidney; the midline is half-way between them.
+    The polar lines are the planes, perpendicular to the kidney's long axis, beyond which the medial lip of the
+    parenchyma is no longer interrupted by the renal sinus (Kutikov and Uzzo, J Urol 2009;182:844): those through the
+    ends of the opening of the hilar hollow. A calyx that leads off the hollow, or lies apart from it, moves neither.
+    The midline is half-way between them.
 
     Returns:
-        Share of the volume between the polar lines, and whether the lesion crosses the midline.
+        Share of the volume between the polar lines, and above the midline.
     """
     along = (points - organ.frame.centre) @ organ.frame.superior
-    lips = (surface_points(organ.sinus, organ.spacing_mm) - organ.frame.centre) @ organ.frame.superior
-    lower, upper = (lips.min(), lips.max()) if len(lips) else (0.0, 0.0)
+    lower, upper = organ.polar_mm
     between = float(((along > lower) & (along < upper)).mean())
-    above = float((along > (lower + upper) / 2.0).mean())
-    return between, TRACE < above < 1.0 - TRACE
-
-
-def r_points(diameter_mm: float) -> int:
-    """R, radius: 1 up to 4 cm, 2 above 4 and below 7 cm, 3 from 7 cm of maximal diameter."""
-    return 1 if diameter_mm <= 40.0 else 2 if diameter_mm < 70.0 else 3
-
-
-def e_points(exophytic: float) -> int:
-    """E, exophytic: 1 from 50 % exophytic, 2 below 50 %, 3 wholly endophytic."""
-    return 1 if exophytic >= 0.5 else 2 if exophytic > ENDOPHYTIC else 3
-
-
-def n_points(distance_mm: float) -> int:
-    """N, nearness to sinus or collecting system: 1 from 7 mm, 2 above 4 and below 7 mm, 3 up to 4 mm."""
-    return 1 if distance_mm >= 7.0 else 2 if distance_mm > 4.0 else 3
-
-
-def a_suffix(anterior: float) -> Literal["anterior", "posterior", "x"]:
-    """A, anterior or posterior of the kidney's own coronal plane; x when neither is clear."""
-    if anterior >= CLEAR_MAJORITY:
-        return "anterior"
-    return "posterior" if anterior <= 1.0 - CLEAR_MAJORITY else "x"
-
-
-def l_points(between: float, crosses_midline: bool) -> int:
-    """L, location: 1 wholly beyond a polar line; 2 across one; 3 more than half of it across, or between, or midline.
-
-    Args:
-        between: Share of the volume between the polar lines.
-        crosses_midline: Whether it crosses the axial midline of the kidney.
-    """
-    if between > 0.5 or crosses_midline:
-        return 3
-    return 2 if between > TRACE else 1
+    return between, float((along > (lower + upper) / 2.0).mean())

@@ -49,9 +49,19 @@ def opened_hollows(hollow: Bools, spacing_mm: Spacing) -> list[Bools]:
     return [pieces == number for number in range(1, count + 1)]
 
 
-def inner_cavities(tissue: Bools, spacing_mm: Spacing) -> Bools:
-    """Cavities that tissue surrounds on all sides: calyces and sinus fat that the annotators left out."""
+def calyces(parenchyma: Bools, lesions: Bools, spacing_mm: Spacing) -> Bools:
+    """Cavities of the parenchyma: calyces and sinus fat that the annotators left out.
+
+    Tissue surrounds them on all sides. One that touches a lesion is no calyx but a gap between two labels.
+
+    Args:
+        parenchyma: bool [D, H, W].
+        lesions: bool [D, H, W].
+        spacing_mm: Voxel spacing, D, H, W.
+    """
+    tissue = parenchyma | lesions
     pieces, count = ndimage.label(ndimage.binary_fill_holes(tissue) & ~tissue, CONNECTED)
-    large = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_volume_ml(spacing_mm) >= CAVITY_ML
-    large[0] = False
-    return large[pieces]
+    taken = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_volume_ml(spacing_mm) >= CAVITY_ML
+    taken[np.unique(pieces[ndimage.binary_dilation(lesions, CONNECTED)])] = False
+    taken[0] = False
+    return np.asarray(taken[pieces])

@@ -6,7 +6,7 @@ import pytest
 from datamodules.errors import DataError
 from datamodules.nephrometry import Nephrometry, score
 from datamodules.nephrometry.organ import measure_organ
-from datamodules.nephrometry.scores import a_suffix, e_points, l_points, n_points, r_points
+from datamodules.nephrometry.points import a_suffix, e_points, l_points, n_points, r_points
 from datamodules.tissues import Tissue
 from tests.datamodules.kidney_phantom import ellipsoid, grid, kidney, share_outside
 
@@ -133,9 +133,10 @@ TUMOR = (24.0, 12.0, -22.0)
 
 
 def same(first: Nephrometry, second: Nephrometry, tolerance_mm: float = 0.01) -> None:
+    """Equal scores, but for the voxels: a slice of 3 mm holds .12 of the volume of this tumour."""
     assert first.r_mm == pytest.approx(second.r_mm, abs=tolerance_mm)
     assert first.n_mm == pytest.approx(second.n_mm, abs=tolerance_mm)
-    share = 0.005 if tolerance_mm < 0.1 else 0.1
+    share = 0.005 if tolerance_mm < 0.1 else 0.12
     assert first.e_fraction == pytest.approx(second.e_fraction, abs=share)
     assert first.l_fraction == pytest.approx(second.l_fraction, abs=share)
 

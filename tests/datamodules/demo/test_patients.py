@@ -15,7 +15,7 @@ from datamodules.demo.facts import Clinical, Patient
 from datamodules.demo.imaging import draw_region, image_kidney
 from datamodules.demo.source import DemoSource
 from datamodules.errors import DataError
-from datamodules.nephrometry.scores import e_points, l_points, n_points, r_points
+from datamodules.nephrometry.points import e_points, l_points, n_points, r_points
 from datamodules.tissues import LESION, Tissue
 
 

@@ -16,10 +16,14 @@ from datamodules.importers.kits23 import Kits23Source
 from datamodules.importers.kits23_masks import locate
 from datamodules.importers.kits23_tables import patient_row, read_records, read_sites
 from datamodules.importers.masks import read_mask
-from datamodules.nephrometry import score
+from datamodules.nephrometry import Kidney, Nephrometry, score
 from datamodules.nephrometry.geometry import axial_diameter_mm
+from datamodules.nephrometry.measures import measures
+from datamodules.nephrometry.organ import measure_organ
 from datamodules.splits import assign_folds
 from datamodules.tissues import TUMOR
+from tests.datamodules.test_geometry_reports import expected, read
+from tests.datamodules.test_nephrometry_reference import itk_axial_diameter_mm, itk_distance_mm
 
 pytestmark = pytest.mark.real_data
 
@@ -75,6 +79,44 @@ def test_folds_keep_sites_whole_and_balance_the_benign(dataset: Path, patients: 
     joined = patients.assign(site=sites).merge(folds, on="patient_id")
     assert joined.groupby("site")["fold"].agg(lambda fold: len(set(fold))).max() == 1
     assert joined[joined["malignancy"] == 0].groupby("fold").size().tolist() == [5] * 5
+
+
+@pytest.fixture(scope="module")
+def scored(dataset: Path) -> list[tuple[Kidney, Nephrometry, bool]]:
+    """Every kidney with a lesion, its score, and whether it holds the patient's index lesion."""
+    rows = []
+    for case in read_records(dataset):
+        kidneys = [found.kidney for found in locate(read_mask(dataset / case / "segmentation.nii.gz", case).labels)]
+        diseased = [kidney for kidney in kidneys if kidney.lesions]
+        index = max(diseased, key=lambda one: (one.lesions[0].kind == "tumor", one.lesions[0].volume_ml))
+        for kidney in diseased:
+            rows.append((kidney, score(kidney.labels, kidney.spacing_mm, kidney.side), kidney is index))
+    return rows
+
+
+def test_points_of_all_patients(scored: list[tuple[Kidney, Nephrometry, bool]]) -> None:
+    """The distribution that the importer's documentation tables."""
+    index = [found for _, found, is_index in scored if is_index]
+    counts = {name: [[getattr(one, name) for one in index].count(points) for points in (1, 2, 3)] for name in "renl"}
+    assert counts == {"r": [126, 108, 66], "e": [159, 122, 19], "n": [129, 33, 138], "l": [78, 79, 143]}
+    assert sum(one.n_mm == 0.0 for one in index) == 97
+
+
+def test_reports_of_all_lesions_say_what_the_points_say(scored: list[tuple[Kidney, Nephrometry, bool]]) -> None:
+    rows = [{**measures(kidney), **found.row(), "side": kidney.side} for kidney, found, _ in scored]
+    assert len(rows) == 409
+    for row, found in zip(rows, read(rows), strict=True):
+        assert found == expected(row)
+
+
+def test_diameters_and_distances_agree_with_simpleitk(scored: list[tuple[Kidney, Nephrometry, bool]]) -> None:
+    for kidney, found, _ in scored[::20]:
+        lesion, spacing = kidney.lesions[0].mask, kidney.spacing_mm
+        difference = found.r_mm - itk_axial_diameter_mm(lesion, spacing)
+        assert 0.0 <= difference <= np.hypot(*spacing[1:]) + 1e-3
+        sinus = measure_organ(kidney.labels, spacing, kidney.side).sinus
+        gap = itk_distance_mm(sinus, lesion, spacing)
+        assert -1e-3 <= gap - found.n_mm <= np.linalg.norm(spacing) + 1e-3
 
 
 def test_every_thirtieth_case_from_end_to_end(dataset: Path) -> None:
