@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.plots.style import color, legend, new_figure, words
+from experiments.statistics.cox import FIRTH
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.kaplan_meier import kaplan_meier, log_rank, numbers_at_risk
 from experiments.statistics.risk_groups import hazard_ratios
@@ -127,7 +128,8 @@ def _comparison(time: np.ndarray, event: np.ndarray, group: np.ndarray, names: M
     lines = ["Log-rank test not defined: no events" if np.isnan(test.p) else f"Log-rank {_p(test.p)}"]
     for row in hazard_ratios(time, event, group).to_dict("records"):
         ratio = words(Estimate(row["hazard_ratio"], row["low"], row["high"]))
-        lines.append(f"Hazard ratio {names[row['group']]} v. {names[row['reference']]}: {ratio}")
+        firth = " (Firth)" if row["method"] == FIRTH else ""
+        lines.append(f"Hazard ratio {names[row['group']]} v. {names[row['reference']]}: {ratio}{firth}")
     return "\n".join(lines)
 
 

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_means
-from experiments.statistics.cox import NoMaximumError, cox_regression
+from experiments.statistics.cox import cox_regression
+from experiments.statistics.cox_fit import NoMaximumError
 from experiments.statistics.estimate import Estimate, probabilities, survival_arrays, undefined
 from experiments.statistics.kaplan_meier import survival_at
 from experiments.statistics.operating_point import wilson
@@ -220,8 +221,8 @@ def survival_calibration_slope(
         fitted = cox_regression(slope, np.minimum(time, horizon_months), early, ["slope"])
     except NoMaximumError:
         return undefined(n, events)
-    model = fitted.fitted
-    return _wald(float(model.params_.iloc[0]), float(model.standard_errors_.iloc[0]), n, events)
+    row = fitted.table.iloc[0]
+    return _wald(float(row["coefficient"]), float(row["standard_error"]), n, events)
 
 
 def observed_over_expected(

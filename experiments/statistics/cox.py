@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from lifelines import CoxPHFitter
-from lifelines.exceptions import ConvergenceError, ConvergenceWarning
-from lifelines.statistics import proportional_hazard_test
-from scipy.linalg import LinAlgWarning, qr
+from scipy.stats import chi2, norm, rankdata
 
 from datamodules.errors import DataError
+from experiments.statistics.cox_fit import CoxFit, NoMaximumError, fit_cox, fit_firth
 from experiments.statistics.estimate import survival_arrays
+from experiments.statistics.weighted_survival import FollowUp, product_limit
 
-_TIME, _EVENT = "time_months", "event"
-_LARGEST = 10.0
-"""Log hazard ratio per standard deviation beyond which a likelihood has no maximum in practice."""
+EFRON, FIRTH = "Cox", "Cox, Firth"
+"""What stands in the column `method` of a table."""
 
-
-class NoMaximumError(DataError):
-    """A partial likelihood without a maximum: a covariate separates the events from the other patients."""
+Transform = Literal["km", "rank", "log", "identity"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +26,19 @@ class CoxRegression:
     """A fitted Cox regression.
 
     Args:
-        table: Columns covariate, coefficient, hazard_ratio, low, high (95 %, Wald), p, n, events.
+        table: Columns covariate, coefficient, standard_error, hazard_ratio, low, high (95 %; Wald, of Firth's
+            likelihood by its profile), p, n, events, method (`EFRON` or `FIRTH`).
         n: Patients with all covariates known.
         events: Events among them.
         left_out: Patients left out because a covariate is missing.
         events_per_covariate: Below about 10 the coefficients are too far from 0 (Peduzzi et al., 1995).
+        log_likelihood: Of the fit, of Firth's likelihood penalised.
+        null_log_likelihood: Of the model without covariates.
         likelihood_ratio_p: p of the likelihood-ratio test that no covariate matters.
-        fitted: The lifelines model.
-        rows: What it was fitted on.
+        fitted: The fit; None of Firth's likelihood.
+        time_months: Times that it was fitted on [n].
+        event: Events that it was fitted on [n].
+        separated: Covariates that separate the events, where Firth's likelihood was used.
     """
 
     table: pd.DataFrame
@@ -45,15 +46,23 @@ class CoxRegression:
     events: int
     left_out: int
     events_per_covariate: float
+    log_likelihood: float
+    null_log_likelihood: float
     likelihood_ratio_p: float
-    fitted: CoxPHFitter
-    rows: pd.DataFrame
+    fitted: CoxFit | None
+    time_months: np.ndarray
+    event: np.ndarray
+    separated: tuple[str, ...] = ()
 
 
 def cox_regression(
-    patients: pd.DataFrame, time_months: np.ndarray, event: np.ndarray, covariates: Sequence[str]
+    patients: pd.DataFrame,
+    time_months: np.ndarray,
+    event: np.ndarray,
+    covariates: Sequence[str],
+    separated: Literal["refuse", "firth"] = "refuse",
 ) -> CoxRegression:
-    """Fit a Cox regression by lifelines, with Efron's treatment of ties.
+    """Fit a Cox regression with Efron's treatment of ties, as R's `coxph`.
 
     Args:
         patients: One row per patient.
@@ -61,13 +70,16 @@ def cox_regression(
         event: Whether the event was observed [N].
         covariates: Columns: numbers and bool enter as they are; text and categories as one column per level against the
             first level, named `grade: 3 v. 1`.
+        separated: Where a covariate separates the events, as where a level has no event, or nothing but events: refuse,
+            or fit all coefficients by Firth's penalised likelihood, which the column `method` then says.
 
     Returns:
         The regression of the patients whose covariates are all known.
 
     Raises:
         DataError: if there is no event, a covariate is missing, constant, or follows from the others.
-        NoMaximumError: if the likelihood has no maximum, as where a level has no event, or nothing but events.
+        NoMaximumError: if the likelihood has no maximum and is to be refused then.
+        NotConvergedError: if the maximum was not reached.
     """
     time, event, _ = survival_arrays(time_months, event)
     absent = [name for name in covariates if name not in patients]
@@ -80,54 +92,87 @@ def cox_regression(
     known = patients[list(covariates)].notna().all(axis=1).to_numpy()
     design = _design(patients.loc[known, list(covariates)])
     time, event = time[known], event[known]
-    _check_design(design, event)
-    rows = design.assign(**{_TIME: time, _EVENT: event})
-    fitted = CoxPHFitter()
+    values, names = design.to_numpy(dtype=np.float64), [str(name) for name in design]
+    n, events, degrees = len(time), int(event.sum()), len(names)
+    common = (n, events, int((~known).sum()), events / degrees)
     try:
-        with warnings.catch_warnings():
-            # Where there is no maximum the steps run away before that is noticed, here or below.
-            for kind in (ConvergenceWarning, LinAlgWarning, RuntimeWarning):
-                warnings.simplefilter("ignore", kind)
-            fitted.fit(rows, _TIME, _EVENT, fit_options={"precision": 1e-10})
-    except ConvergenceError as error:
-        raise NoMaximumError(_no_maximum(list(covariates), int(event.sum()))) from error
-    scaled = fitted.params_.to_numpy() * design.std(ddof=0).to_numpy()
-    if not np.isfinite(scaled).all() or (np.abs(scaled) > _LARGEST).any():
-        raise NoMaximumError(_no_maximum(list(design.columns[np.abs(scaled) > _LARGEST]), int(event.sum())))
-    return CoxRegression(
-        _table(fitted, len(time), int(event.sum())),
-        len(time),
-        int(event.sum()),
-        int((~known).sum()),
-        int(event.sum()) / design.shape[1],
-        float(fitted.log_likelihood_ratio_test().p_value),
-        fitted,
-        rows,
-    )
+        fitted = fit_cox(values, time, event, names=names)
+    except NoMaximumError as error:
+        if separated == "refuse":
+            raise
+        firth = fit_firth(values, time, event, names)
+        table = _table(
+            names, firth.coefficient, np.sqrt(np.diag(firth.covariance)), firth.low, firth.high, firth.p, n, events
+        )
+        likelihoods = _likelihoods(firth.log_likelihood, firth.null_log_likelihood, degrees)
+        return CoxRegression(table.assign(method=FIRTH), *common, *likelihoods, None, time, event, error.names)
+    standard_error = fitted.standard_error
+    spread = float(norm.ppf(0.975)) * standard_error
+    ends = fitted.coefficient - spread, fitted.coefficient + spread
+    p = 2 * norm.sf(np.abs(fitted.coefficient) / standard_error)
+    table = _table(names, fitted.coefficient, standard_error, *ends, p, n, events).assign(method=EFRON)
+    likelihoods = _likelihoods(fitted.log_likelihood, fitted.null_log_likelihood, degrees)
+    return CoxRegression(table, *common, *likelihoods, fitted, time, event)
 
 
-def proportional_hazards(regression: CoxRegression, transform: str = "km") -> pd.DataFrame:
-    """Test of proportional hazards by scaled Schoenfeld residuals (Grambsch and Therneau, Biometrika 1994).
+def proportional_hazards(regression: CoxRegression, transform: Transform = "km") -> pd.DataFrame:
+    r"""Score test of proportional hazards, as `cox.zph` of R's survival from version 3 on.
+
+    Whether :math:`\beta` depends on time is tested by the score of :math:`\theta = 0` in :math:`\beta + \theta g(t)`
+    (Grambsch and Therneau, Biometrika 1994, without their approximation that the variance of the covariates is the
+    same at all events).
 
     Args:
         regression: The regression.
-        transform: Transform of time: km (survival, as R's cox.zph), rank, log or identity.
+        transform: Transform g of time: km (1 - survival just before), rank, log or identity.
 
     Returns:
-        Columns covariate, statistic (chi-squared, 1 degree of freedom), p, n, events. A small p says that a hazard
-        ratio changes over time.
+        Columns covariate, statistic (chi-squared), degrees, p, n, events; a row for each covariate, and the last, named
+        `GLOBAL`, for all together. A small p says that a hazard ratio changes over time.
+
+    Raises:
+        DataError: of a regression by Firth's likelihood, whose score has no such distribution; or of log of a time of 0.
     """
-    result = proportional_hazard_test(regression.fitted, regression.rows, time_transform=transform)
-    summary = result.summary.loc[regression.table["covariate"]]
+    if regression.fitted is None:
+        raise DataError(
+            f"Proportional hazards cannot be tested where {', '.join(regression.separated)} separates the events."
+        )
+    likelihood, scale = regression.fitted.likelihood, regression.fitted.scale
+    sets = likelihood.sets
+    along = _transformed(regression.time_months, regression.event, transform)
+    along = (along - along[regression.event].mean())[sets.order][sets.events]
+    point = regression.fitted.coefficient * scale
+    score = along @ likelihood.schoenfeld(point)
+    plain, crossed, squared = (likelihood.variances(point, along**power) for power in (0, 1, 2))
+    # The score of the coefficients is 0, so that only their part of the information is taken off.
+    variance = squared - crossed @ np.linalg.solve(plain, crossed)
+    each = np.square(score) / np.diag(variance)
+    together = float(score @ np.linalg.solve(variance, score))
+    degrees = np.append(np.ones(len(score), dtype=int), len(score))
+    statistic = np.append(each, together)
     return pd.DataFrame(
         {
-            "covariate": [str(name) for name in summary.index],
-            "statistic": summary["test_statistic"].to_numpy(),
-            "p": summary["p"].to_numpy(),
+            "covariate": [*regression.table["covariate"], "GLOBAL"],
+            "statistic": statistic,
+            "degrees": degrees,
+            "p": chi2.sf(statistic, degrees),
             "n": regression.n,
             "events": regression.events,
         }
     )
+
+
+def _transformed(time: np.ndarray, event: np.ndarray, transform: Transform) -> np.ndarray:
+    if transform == "identity":
+        return time
+    if transform == "rank":
+        return rankdata(time)
+    if transform == "log":
+        if (time <= 0).any():
+            raise DataError(f"{int((time <= 0).sum())} times are 0 and have no logarithm; use another transform.")
+        return np.log(time)
+    before = np.nextafter(time, -np.inf)
+    return 1 - product_limit(FollowUp(time, event), before, np.ones((1, len(time))))[0]
 
 
 def _design(frame: pd.DataFrame) -> pd.DataFrame:
@@ -146,61 +191,29 @@ def _design(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _check_design(design: pd.DataFrame, event: np.ndarray) -> None:
-    if not event.any():
-        raise DataError(
-            f"None of {len(event)} patients with known covariates had an event; a Cox regression needs some."
-        )
-    if not np.isfinite(design.to_numpy()).all():
-        raise DataError("A covariate holds infinite values; expected finite numbers.")
-    for name in design:
-        values = design[name].to_numpy()
-        if np.ptp(values) == 0:
-            raise DataError(f"Covariate {name} is the same for all {len(values)} patients; leave it out.")
-        levels = np.unique(values)
-        if len(levels) > 2:
-            continue
-        for level, other in (levels, levels[::-1]):
-            if not event[values == level].any():
-                raise NoMaximumError(
-                    f"No event among the {int((values == level).sum())} patients with {name} = {level:g}, "
-                    f"{int(event.sum())} with {other:g}: its hazard ratio is not finite; merge levels or leave it out."
-                )
-    _check_rank(design)
+def _likelihoods(value: float, null: float, degrees: int) -> tuple[float, float, float]:
+    return value, null, float(chi2.sf(max(0.0, 2 * (value - null)), degrees))
 
 
-def _check_rank(design: pd.DataFrame) -> None:
-    """Refuse a covariate that follows linearly from others; pivoting leaves the redundant ones to the end."""
-    values = design.to_numpy()
-    scaled = (values - values.mean(axis=0)) / values.std(axis=0)
-    triangle, pivots = qr(scaled, mode="r", pivoting=True)
-    diagonal = np.abs(np.diag(triangle))
-    kept = int((diagonal > 1e-8 * diagonal[0]).sum())
-    if kept < design.shape[1]:
-        names = [str(design.columns[place]) for place in pivots[kept:]]
-        raise DataError(
-            f"Covariate {', '.join(names)} follows from the others in {len(design)} patients, so that their hazard "
-            "ratios cannot be told apart; leave one of them out."
-        )
-
-
-def _no_maximum(names: Sequence[str], events: int) -> str:
-    return (
-        f"The Cox likelihood has no maximum: {', '.join(names)} separates the {events} events from the other patients, "
-        "or follows from other covariates; merge levels or leave covariates out."
-    )
-
-
-def _table(fitted: CoxPHFitter, n: int, events: int) -> pd.DataFrame:
-    summary = fitted.summary
+def _table(
+    names: Sequence[str],
+    coefficient: np.ndarray,
+    standard_error: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    p: np.ndarray,
+    n: int,
+    events: int,
+) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "covariate": [str(name) for name in summary.index],
-            "coefficient": summary["coef"].to_numpy(),
-            "hazard_ratio": summary["exp(coef)"].to_numpy(),
-            "low": summary["exp(coef) lower 95%"].to_numpy(),
-            "high": summary["exp(coef) upper 95%"].to_numpy(),
-            "p": summary["p"].to_numpy(),
+            "covariate": list(names),
+            "coefficient": coefficient,
+            "standard_error": standard_error,
+            "hazard_ratio": np.exp(coefficient),
+            "low": np.exp(low),
+            "high": np.exp(high),
+            "p": p,
             "n": n,
             "events": events,
         }

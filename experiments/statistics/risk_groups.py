@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
-from experiments.statistics.cox import NoMaximumError, cox_regression
+from experiments.statistics.cox import cox_regression
 from experiments.statistics.estimate import survival_arrays
 
 
@@ -51,17 +50,21 @@ def assign_groups(risk: np.ndarray, cuts: np.ndarray) -> np.ndarray:
 def hazard_ratios(time_months: np.ndarray, event: np.ndarray, group: np.ndarray) -> pd.DataFrame:
     """Hazard ratio of each risk group against the lowest that is present, by Cox regression with Efron's ties.
 
+    Where groups separate the events, as where one has none, all ratios are Firth's.
+
     Args:
         time_months: Time to event or censoring [N].
         event: Whether the event was observed [N].
         group: Group of each patient, from `assign_groups` [N].
 
     Returns:
-        Columns group, reference, hazard_ratio, low, high, p, n, events (of that group and the reference). A ratio to or
-        from a group without events is not finite, nor is one whose likelihood has no maximum: NaN, with n and events.
+        Columns group, reference, hazard_ratio, low, high, p, n, events (of that group and the reference), method (as of
+        `cox_regression`). Where there is no event, or nobody of a group is at risk at one, nothing is known of its
+        ratio: NaN, with n and events.
 
     Raises:
         DataError: as of `survival_arrays`, or if fewer than two groups are present.
+        NotConvergedError: if the fit did not converge.
     """
     time, event, _ = survival_arrays(time_months, event)
     group = np.asarray(group)
@@ -70,23 +73,19 @@ def hazard_ratios(time_months: np.ndarray, event: np.ndarray, group: np.ndarray)
         raise DataError(
             f"{len(names)} risk group of {len(time)} patients was found; a hazard ratio compares two or more."
         )
-    with_events = [name for name in names if event[group == name].any()]
+    first = time[event].min() if event.any() else np.inf
+    seen = [name for name in names if (time[group == name] >= first).any()]
     fitted: dict[str, dict[Hashable, float]] = {}
-    if len(with_events) > 1 and with_events[0] == names[0]:
-        members = np.isin(group, with_events)
-        frame = pd.DataFrame({str(name): group[members] == name for name in with_events[1:]})
-        covariates = [str(name) for name in with_events[1:]]
-        # Where all events of one group come before those of the others the ratio is infinite, which is a finding about
-        # a small group and no reason to lose the rest of a report.
-        with suppress(NoMaximumError):
-            table = cox_regression(frame, time[members], event[members], covariates).table
-            fitted = {row["covariate"]: row for row in table.to_dict("records")}
+    if len(seen) > 1 and seen[0] == names[0]:
+        members = np.isin(group, seen)
+        frame = pd.DataFrame({str(name): group[members] == name for name in seen[1:]})
+        table = cox_regression(frame, time[members], event[members], list(frame), separated="firth").table
+        fitted = {row["covariate"]: row for row in table.to_dict("records")}
     rows = []
     for name in names[1:]:
         both = (group == name) | (group == names[0])
         row = fitted.get(str(name), {})
         values = {key: row.get(key, float("nan")) for key in ("hazard_ratio", "low", "high", "p")}
-        rows.append(
-            {"group": name, "reference": names[0], **values, "n": int(both.sum()), "events": int(event[both].sum())}
-        )
+        counts = {"n": int(both.sum()), "events": int(event[both].sum())}
+        rows.append({"group": name, "reference": names[0], **values, **counts, "method": row.get("method", "none")})
     return pd.DataFrame(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from experiments.outcomes import Outcome
 from experiments.plots.survival import kaplan_meier_plot
 from experiments.registry import ENCODERS, TASKS
 from experiments.result_figures import risk_group_of
-from experiments.statistics.cox import cox_regression, proportional_hazards
+from experiments.statistics.cox import FIRTH, CoxRegression, cox_regression, proportional_hazards
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.kaplan_meier import log_rank, survival_at
 from experiments.statistics.risk_groups import hazard_ratios
@@ -26,6 +27,10 @@ from experiments.study.words import capital, interval, p_value, plural
 
 NAMES = {0: "low risk", 1: "high risk"}
 RISK_HEADER = ("Encoder", "Low risk: n (events)", "High risk: n (events)", "Log-rank p", "Hazard ratio (95 % CI)")
+FIRTH_NOTE = (
+    "Firth: where groups or covariates separate the events a Cox model has no finite hazard ratio; it is then by Firth's "
+    "penalised likelihood, with profile-likelihood intervals (Heinze and Schemper, 2001)."
+)
 _CUT = "Groups are cut at the median risk of validation patients, never of tested ones."
 
 
@@ -67,7 +72,7 @@ def _risk_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Block]:
     blocks: list[Block] = [Gallery(tuple(pictures))] if pictures else []
     if records:
         title = f"Risk groups, {series.label.endpoint.upper()}: high against low risk."
-        caution = f"{_CUT} A hazard ratio without events in one group is not defined. {seed_words(series)}"
+        caution = f"{_CUT} {FIRTH_NOTE} {seed_words(series)}"
         table = Table(f"risk-groups-{series.key}", title, RISK_HEADER, tuple(rows), pd.DataFrame(records), caution)
         blocks.append(table)
     if undivided:
@@ -77,29 +82,36 @@ def _risk_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Block]:
     return blocks
 
 
-def risk_record(outcome: Outcome, groups: np.ndarray) -> dict[str, float]:
-    """Log-rank test and hazard ratio of two risk groups, with n and events of each."""
+def risk_record(outcome: Outcome, groups: np.ndarray) -> dict[str, Any]:
+    """Log-rank test and hazard ratio of two risk groups with its method, and n and events of each."""
     time, event = outcome.months, outcome.target
     test, ratio = log_rank(time, event, groups), hazard_ratios(time, event, groups).iloc[0]
-    record: dict[str, float] = {}
+    record: dict[str, Any] = {}
     for number, name in ((0, "low"), (1, "high")):
         record |= {f"{name}_n": int((groups == number).sum()), f"{name}_events": int(event[groups == number].sum())}
     record |= {"log_rank": test.statistic, "p": test.p, "hazard_ratio": float(ratio["hazard_ratio"])}
-    return record | {"hazard_ratio_low": float(ratio["low"]), "hazard_ratio_high": float(ratio["high"])}
+    record |= {"hazard_ratio_low": float(ratio["low"]), "hazard_ratio_high": float(ratio["high"])}
+    return record | {"hazard_ratio_method": ratio["method"]}
 
 
-def _ratio(record: dict[str, float]) -> Estimate:
-    return Estimate(record["hazard_ratio"], record["hazard_ratio_low"], record["hazard_ratio_high"])
+def _ratio(record: dict[str, Any]) -> str:
+    ratio = Estimate(record["hazard_ratio"], record["hazard_ratio_low"], record["hazard_ratio_high"])
+    return ratio_words(ratio, record["hazard_ratio_method"])
 
 
-def risk_cells(record: dict[str, float]) -> tuple[str, ...]:
+def ratio_words(ratio: Estimate, method: str) -> str:
+    """A hazard ratio with its interval, marked where it is by Firth's likelihood."""
+    return f"{interval(ratio)}, Firth" if method == FIRTH else interval(ratio)
+
+
+def risk_cells(record: dict[str, Any]) -> tuple[str, ...]:
     """What stands beneath `RISK_HEADER` behind the encoder."""
     counts = (f"{record[f'{name}_n']} ({record[f'{name}_events']})" for name in ("low", "high"))
-    return (*counts, p_value(record["p"]), interval(_ratio(record)))
+    return (*counts, p_value(record["p"]), _ratio(record))
 
 
 def _curves(
-    series: Series, group: Group, name: str, outcome: Outcome, groups: np.ndarray, record: dict[str, float], note: str
+    series: Series, group: Group, name: str, outcome: Outcome, groups: np.ndarray, record: dict[str, Any], note: str
 ) -> Picture:
     heading = f"{TASKS[series.task].title}: {ENCODERS[name].title}, {group.name}"
     endpoint = outcome.endpoint.upper()
@@ -115,7 +127,7 @@ def curves_picture(
     outcome: Outcome,
     groups: np.ndarray,
     names: Mapping[int, str],
-    record: dict[str, float],
+    record: dict[str, Any],
     note: str,
 ) -> Picture:
     """Kaplan-Meier curves of two groups with numbers at risk, and in words.
@@ -138,7 +150,7 @@ def curves_picture(
     )
     alt = (
         f"Kaplan-Meier curves of {endpoint} with numbers at risk. At 36 months: {kept}. Log-rank p "
-        f"{p_value(record['p'])}, hazard ratio {interval(_ratio(record))}."
+        f"{p_value(record['p'])}, hazard ratio {_ratio(record)}."
     )
     return Picture(key, figure, caption, alt)
 
@@ -190,17 +202,19 @@ def _adjusted(series: Series, group: Group, outcome: Outcome, groups: np.ndarray
     refused = [f"Not adjusted for {name}, which is not recorded." for name in names if name not in known]
     while known:
         try:
-            fitted = cox_regression(design, outcome.months, outcome.target, known)
+            fitted = cox_regression(design, outcome.months, outcome.target, known, separated="firth")
             break
         except DataError as error:
             if len(known) == 1:
                 return None, [*refused, str(error)]
             named = [name for name in known[1:] if name in str(error)] or known[1:]
             culprit = min(named, key=lambda name: _balance(design[name]))
-            refused.append(_refusal(culprit, design[culprit], outcome.target))
+            refused.append(f"Not adjusted for {culprit}: {str(error)[0].lower()}{str(error)[1:]}")
             known.remove(culprit)
-    checked = proportional_hazards(fitted).set_index("covariate")["p"]
-    records = fitted.table.assign(group=group.name, p_proportional=fitted.table["covariate"].map(checked))
+    records = fitted.table.assign(group=group.name, p_proportional=float("nan"))
+    checked = _proportional(fitted)
+    if checked is not None:
+        records["p_proportional"] = records["covariate"].map(checked)
     rows = tuple(_cox_row(row) for row in records.to_dict("records"))
     left = (
         f"{plural(fitted.left_out, 'patient')} with a missing covariate left out"
@@ -210,7 +224,7 @@ def _adjusted(series: Series, group: Group, outcome: Outcome, groups: np.ndarray
     note = (
         f"n {fitted.n}, {fitted.events} events, {left}; {fitted.events_per_covariate:.1f} events a covariate"
         f"{', which is few: coefficients may be too large' if fitted.events_per_covariate < 10 else ''}. Efron's ties; "
-        "last column: test of proportional hazards by Schoenfeld residuals. Stage and grade are known after surgery. "
+        f"{_proportional_words(fitted, checked)} Stage and grade are known after surgery. "
         f"{seed_words(series)}"
     )
     what = f"risk group of {ENCODERS[series.index].title}, {outcome.endpoint.upper()}"
@@ -225,16 +239,21 @@ def _balance(values: pd.Series) -> float:
     return min(known.mean(), 1 - known.mean()) if known.isin([0, 1]).all() else 0.5
 
 
-def _refusal(name: str, values: pd.Series, event: np.ndarray) -> str:
-    """Why a covariate was left out, with what the likelihood had to go on."""
-    if not values.dropna().isin([0, 1]).all():
-        return f"Not adjusted for {name}: the likelihood has no maximum with it."
-    members = (values == 1).to_numpy()
-    events = plural(int(event[members].sum()), "event")
-    return f"Not adjusted for {name}: {events} among {plural(int(members.sum()), 'patient')} with it."
+def _proportional(fitted: CoxRegression) -> pd.Series | None:
+    """p of the test of proportional hazards by covariate, and of all; None where events are separated."""
+    return None if fitted.separated else proportional_hazards(fitted).set_index("covariate")["p"]
+
+
+def _proportional_words(fitted: CoxRegression, checked: pd.Series | None) -> str:
+    if checked is None:
+        return (
+            f"{' and '.join(fitted.separated)} separated the events, so that all hazard ratios are Firth's and "
+            f"proportional hazards cannot be tested. {FIRTH_NOTE}"
+        )
+    return f"last column: score test of proportional hazards, of all covariates together p {p_value(checked['GLOBAL'])}."
 
 
 def _cox_row(row: dict[Hashable, object]) -> Row:
     ratio = Estimate(*(float(row[key]) for key in ("hazard_ratio", "low", "high")))  # type: ignore[arg-type]
     ends = (p_value(float(row[key])) for key in ("p", "p_proportional"))  # type: ignore[arg-type]
-    return Row((capital(str(row["covariate"])), interval(ratio), *ends))
+    return Row((capital(str(row["covariate"])), ratio_words(ratio, str(row["method"])), *ends))
