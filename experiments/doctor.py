@@ -35,7 +35,6 @@ PACKAGES = (
     "litdata",
     "jsonargparse",
     "lifelines",
-    "scikit-survival",
 )
 _NEEDED_GIB = 5
 

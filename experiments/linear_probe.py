@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from lightning.pytorch.loggers import MLFlowLogger
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from sksurv.linear_model import CoxPHSurvivalAnalysis
-from sksurv.metrics import concordance_index_censored
 
 from callbacks.predictions import PREDICTIONS, prediction_frame
 from datamodules.errors import DataError
@@ -26,8 +24,11 @@ from experiments.radiomics.boosting import boosted_classes, boosted_survival
 from experiments.radiomics.features import model_features
 from experiments.radiomics.settings import BaselineConfig
 from experiments.statistics.bootstrap import macro_auroc
+from experiments.statistics.concordance import harrell
+from experiments.statistics.cox_fit import CoxFit, fit_cox
 from experiments.suite_cli import SuiteCLI
 from experiments.tracking import make_logger
+from lightning_modules.baseline_hazard import BaselineHazard
 from lightning_modules.losses.balance import class_weights
 
 LOGISTIC_STRENGTHS = tuple(10.0**power for power in range(4, -3, -1))
@@ -116,13 +117,20 @@ def _parts(
 
 
 def _outcome(module: RoiDataModule) -> np.ndarray:
-    """Class index of every patient, or event and months as scikit-survival takes them."""
+    """Class index of every patient, or event and months as fields of one array."""
     if module.label.kind == "classification":
         return module.plan.patients["target"].to_numpy(dtype=np.int64)
     values, column = module.endpoints, ENDPOINTS.index(module.label.endpoint)
     outcome = np.empty(len(module.plan.patients), dtype=[("event", bool), ("months", np.float64)])
     outcome["event"], outcome["months"] = values["event"][:, column], values["time_months"][:, column]
     return outcome
+
+
+class Ranking(Protocol):
+    """What gives every patient a log-risk."""
+
+    def predict(self, feature: np.ndarray) -> np.ndarray:
+        """Log-risk [N] of features [N, F]."""
 
 
 Model = TypeVar("Model")
@@ -163,7 +171,7 @@ def _validated_survival(val: Part) -> Callable[[np.ndarray], float]:
         event, months = val.outcome["event"], val.outcome["months"]
         if not event.any() or months[event].min() >= months.max():
             return float("nan")
-        return float(concordance_index_censored(event, months, risk)[0])
+        return float(harrell(months, event, risk)(np.ones((1, len(risk))))[0])
 
     return validated
 
@@ -173,14 +181,14 @@ def _scores(module: RoiDataModule, model: Any, predicted: Sequence[Part]) -> dic
     return {f"score_{name}": score[:, number] for number, name in enumerate(module.label.class_names)}
 
 
-def _risks(module: RoiDataModule, model: Any, predicted: Sequence[Part]) -> dict[str, np.ndarray]:
+def _risks(module: RoiDataModule, model: Ranking, train: Part, predicted: Sequence[Part]) -> dict[str, np.ndarray]:
     """`risk`, the log-risk, and `survival_<months>`, Breslow's curve at the cut points of the task's time grid."""
-    feature = np.concatenate([part.feature for part in predicted if len(part.patient)])
-    cuts = np.asarray(module.outcome["cuts"], dtype=np.float64)
-    curve = model.predict_survival_function(feature, return_array=True)
-    step = np.searchsorted(model.unique_times_, cuts, side="right") - 1
-    at = np.where(step[None] < 0, 1.0, curve[:, np.maximum(step, 0)])
-    return {"risk": model.predict(feature), **{f"survival_{cut:.2f}": at[:, i] for i, cut in enumerate(cuts)}}
+    risk = model.predict(np.concatenate([part.feature for part in predicted if len(part.patient)]))
+    cuts = [float(cut) for cut in module.outcome["cuts"]]
+    months, event = (torch.from_numpy(np.ascontiguousarray(train.outcome[name])) for name in ("months", "event"))
+    baseline = BaselineHazard(torch.from_numpy(model.predict(train.feature)), months, event, cuts)
+    at = baseline.survival(torch.from_numpy(risk)).numpy()
+    return {"risk": risk, **{f"survival_{cut:.2f}": at[:, i] for i, cut in enumerate(cuts)}}
 
 
 def _logistic(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
@@ -217,21 +225,19 @@ def _within_span(train: Part, others: Sequence[Part]) -> tuple[Part, list[Part]]
 def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
     train, (val, *predicted) = _within_span(train, [val, *predicted])
 
-    def fitted(strength: float) -> CoxPHSurvivalAnalysis:
+    def fitted(strength: float) -> CoxFit:
         try:
-            return CoxPHSurvivalAnalysis(alpha=strength, ties="efron", n_iter=200).fit(train.feature, train.outcome)
-        except ValueError as error:
-            raise DataError(
-                f"The Cox model of task {module.label.name} with penalty {strength:g} has no finite solution ({error})."
-            ) from error
+            return fit_cox(train.feature, train.outcome["months"], train.outcome["event"], strength)
+        except DataError as error:
+            raise DataError(f"Task {module.label.name}, penalty {strength:g}: {error}") from error
 
     metric = _validated_survival(val)
 
-    def validated(model: CoxPHSurvivalAnalysis) -> float:
+    def validated(model: CoxFit) -> float:
         return metric(model.predict(val.feature)) if len(val.patient) else float("nan")
 
     model, strength, value = _chosen(COX_STRENGTHS, fitted, validated)
-    return Fit(_risks(module, model, predicted), {"penalty": strength}, value)
+    return Fit(_risks(module, model, train, predicted), {"penalty": strength}, value)
 
 
 def _boosted_classes(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
@@ -244,7 +250,8 @@ def _boosted_classes(module: RoiDataModule, train: Part, val: Part, predicted: S
 
 def _boosted_survival(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
     found = boosted_survival(train.feature, train.outcome, _validated_survival(val), val.feature, module.seed)
-    return Fit(_risks(module, found.model, predicted), {"depth": found.depth, "trees": found.trees}, found.validation)
+    columns = _risks(module, found.model, train, predicted)
+    return Fit(columns, {"depth": found.depth, "trees": found.trees}, found.validation)
 
 
 _MODELS = {

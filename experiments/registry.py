@@ -232,14 +232,14 @@ ENCODERS: dict[str, EncoderEntry] = {
         "Tumour size alone",
         "none: logistic or Cox regression on the cohort's tables, no image is read",
         "that of the cohort",
-        "Cox, J R Stat Soc B 1972; scikit-learn; scikit-survival",
+        "Cox, J R Stat Soc B 1972; scikit-learn",
         columns=("tumor_size_mm",),
     ),
     "clinical": EncoderEntry(
         "Clinical variables known before surgery",
         "none: logistic or Cox regression on the cohort's tables, no image is read",
         "that of the cohort",
-        "Cox, J R Stat Soc B 1972; scikit-learn; scikit-survival",
+        "Cox, J R Stat Soc B 1972; scikit-learn",
         columns=("age_years", "sex", "bmi_kg_m2", "tumor_size_mm", "lesion_count"),
     ),
     "radiomics": EncoderEntry(

@@ -105,7 +105,7 @@ def risk_group_of(predictions: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray |
     for fold in np.unique(folds):
         own = validated[validated["fold"] == fold] if "fold" in rows else validated
         risk = own[RISK].to_numpy(dtype=float)
-        if len(np.unique(risk)) < 2:
+        if not len(risk) or risk.max() <= np.median(risk):  # nobody is above the cut
             return None
         result[folds == fold] = assign_groups(rows[RISK].to_numpy(dtype=float)[folds == fold], risk_cuts(risk))
     return result if len(np.unique(result)) == 2 else None

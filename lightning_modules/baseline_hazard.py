@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from sksurv.linear_model.coxph import BreslowEstimator
 
 
 class BaselineHazard:
-    r"""Breslow's estimate of the hazard at a log-risk of 0, by scikit-survival.
+    r"""Breslow's estimate of the hazard at a log-risk of 0 (Breslow, discussion of Cox, J R Stat Soc B 1972).
 
     .. math:: S(t \mid r) = \exp(-H_0(t) e^r), \quad H_0(t) = \sum_{t_i \le t} d_i / \sum_{j: t_j \ge t_i} e^{r_j}
 
@@ -26,13 +24,16 @@ class BaselineHazard:
     def __init__(
         self, log_risk: torch.Tensor, time_months: torch.Tensor, event: torch.Tensor, cuts: Sequence[float]
     ) -> None:
-        risk, time, happened = (values.cpu().numpy() for values in (log_risk.double(), time_months.double(), event))
-        self.cuts = list(cuts)
+        risk, time, happened = log_risk.double().cpu(), time_months.double().cpu(), event.bool().cpu()
+        self.cuts = [float(cut) for cut in cuts]
         # Risks about 0, whose exponentials neither overflow nor vanish; the curves stay as they are.
         self.level = float(risk.mean())
-        fitted = BreslowEstimator().fit(risk - self.level, happened.astype(bool), time).cum_baseline_hazard_
-        place = np.searchsorted(fitted.x, np.asarray(self.cuts), side="right")
-        self.cumulative = torch.from_numpy(np.append(0.0, fitted.y)[place])
+        times, place = time.sort()
+        at_risk = (risk - self.level).exp()[place].flip(0).cumsum(0).flip(0)
+        # Of patients with equal times the first in order has all of them at risk.
+        steps = happened[place].double() / at_risk[torch.searchsorted(times, times)]
+        rising = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+        self.cumulative = rising[torch.searchsorted(times, torch.tensor(self.cuts, dtype=times.dtype), right=True)]
 
     def survival(self, log_risk: torch.Tensor) -> torch.Tensor:
         """Probability of surviving each cut point, float64 [N, T] on the CPU.

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier
-from sksurv.ensemble import GradientBoostingSurvivalAnalysis
+
+from experiments.radiomics.cox_boosting import CoxBoosting
 
 DEPTHS = (1, 2, 3)
 TREES = (10, 25, 50, 100, 200)
-_FIXED = {"learning_rate": 0.1, "subsample": 0.8, "max_features": "sqrt", "min_samples_leaf": 3}
+_FIXED: dict[str, Any] = {"learning_rate": 0.1, "subsample": 0.8, "max_features": "sqrt", "min_samples_leaf": 3}
 
 
 class Chosen(NamedTuple):
@@ -56,19 +57,18 @@ def boosted_survival(
     val_feature: np.ndarray,
     seed: int,
 ) -> Chosen:
-    """Boosting with Cox's partial likelihood (Ridgeway, Computing Science and Statistics 1999), by scikit-survival.
+    """Boosting with Cox's partial likelihood (Ridgeway, Computing Science and Statistics 1999).
 
     Args:
         feature: Training patients [N, F].
-        outcome: Event and months of each [N], as scikit-survival takes them.
+        outcome: Fields `event` and `months` of each [N].
         validated: Metric of risks [V] of the validation patients, NaN where it is not defined.
         val_feature: Validation patients [V, F].
         seed: Seed of the draws of patients and features.
     """
 
-    def fitted(depth: int, trees: int) -> GradientBoostingSurvivalAnalysis:
-        model = GradientBoostingSurvivalAnalysis(n_estimators=trees, max_depth=depth, random_state=seed, **_FIXED)
-        return model.fit(feature, outcome)
+    def fitted(depth: int, trees: int) -> CoxBoosting:
+        return CoxBoosting(trees, depth, seed, **_FIXED).fit(feature, outcome["months"], outcome["event"])
 
     return _chosen(fitted, lambda model: model.staged_predict(val_feature), validated, len(val_feature))
 

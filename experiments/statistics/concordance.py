@@ -21,6 +21,7 @@ from experiments.statistics.weighted_survival import (
     FollowUp,
     Ordering,
     censoring_survival,
+    just_before,
     row_blocks,
     sort_by_time,
     suffix_sums,
@@ -150,8 +151,9 @@ def uno(
 ) -> Statistic:
     r"""Uno's C-index as a statistic of weighted patients (Uno et al., Statistics in Medicine 2011).
 
-    Every event before tau weighs :math:`1 / G(t)^2`, G being the probability of not yet being censored, so that the
-    estimate does not depend on how long patients were followed. As in scikit-survival's `concordance_index_ipcw`.
+    Every event before tau weighs :math:`1 / G(t-)^2`, G being the probability of not being censored, so that the
+    estimate does not depend on how long patients were followed. As R's `concordance(timewt = "n/G2")`, and as
+    scikit-survival's `concordance_index_ipcw` where no censoring falls on the time of an event.
 
     Args:
         time_months: Time to event or censoring [N].
@@ -172,7 +174,7 @@ def uno(
     group, tau = FollowUp(time, event), np.inf if tau_months is None else tau_months
     early = event & (time < tau)
     if early.any():  # refused now rather than at the first replicate
-        censoring_survival(group, time[early], np.ones((1, len(time))), reference)
+        censoring_survival(group, just_before(time[early]), np.ones((1, len(time))), reference)
 
     def pairs(order: Ordering) -> Pairs:
         return _concordance(
@@ -183,7 +185,7 @@ def uno(
 
 
 def _inverse_square(order: Ordering, group: FollowUp, tau: float, reference: FollowUp | None) -> EventWeights:
-    """1 / G(t)^2 of every event of an ordering before tau, 0 of later ones."""
+    """1 / G(t-)^2 of every event of an ordering before tau, 0 of later ones."""
     patients = order.patients[order.events]
     event_times = group.time_months[patients]
     used = event_times < tau
@@ -191,7 +193,7 @@ def _inverse_square(order: Ordering, group: FollowUp, tau: float, reference: Fol
     def event_weights(weights: np.ndarray) -> np.ndarray:
         result = np.zeros((len(weights) if reference is None else 1, len(used)))
         if used.any():
-            survival = censoring_survival(group, event_times[used], weights, reference)
+            survival = censoring_survival(group, just_before(event_times[used]), weights, reference)
             drawn = np.take(weights, patients[used], axis=1) > 0
             with np.errstate(divide="ignore"):
                 inverse = np.where(survival > 0, 1.0 / np.square(survival), np.nan)

@@ -131,7 +131,7 @@ def proportional_hazards(regression: CoxRegression, transform: Transform = "km")
         `GLOBAL`, for all together. A small p says that a hazard ratio changes over time.
 
     Raises:
-        DataError: of a regression by Firth's likelihood, whose score has no such distribution; or of log of a time of 0.
+        DataError: of a regression by Firth's likelihood, whose score has no such distribution; or of log of 0.
     """
     if regression.fitted is None:
         raise DataError(

@@ -21,11 +21,10 @@ from experiments.statistics.partial_likelihood import (
 )
 from experiments.statistics.separation import separating_direction
 
-_STILL = 1e-3
-"""Standard deviations of a covariate by which coefficients must no longer move when the likelihood has settled.
+_FARTHEST_ERROR = 100.0
+"""Standard error, per standard deviation of a covariate, beyond which it is asked whether there is a maximum.
 
-At a maximum the last step is the square root of `SETTLED` standard errors. Towards infinity the steps stay as they are
-while the likelihood no longer rises.
+Towards infinity the information vanishes: where the likelihood has settled standard errors are 10,000 and more.
 """
 _FLAT = 1e-12
 _FINE = 1e-20  # Newton decrement at the limit of rounding
@@ -129,8 +128,7 @@ def fit_cox(
     if not penalty:
         _check_information(null.information, called)
     found = ascend(likelihood, np.zeros(len(scale)))
-    moving = not found.settled or float(np.abs(found.step).max()) > _STILL
-    if moving and not penalty:
+    if not penalty and not (found.settled and _largest_error(found) < _FARTHEST_ERROR):
         refuse_separation(standard, time, event, called)
         # It has a maximum, however far away: on until steps are at the limit of rounding.
         found = ascend(likelihood, found.point, settled=_FINE)
@@ -185,8 +183,8 @@ def refuse_separation(standard: np.ndarray, time: np.ndarray, event: np.ndarray,
     if direction is None:
         return
     together = np.flatnonzero(np.abs(direction) > 1e-6)
-    alone = [place for place in together if separating_direction(standard[:, [place]], time, event) is not None]
-    called = [names[place] for place in alone or together]
+    alone = [int(place) for place in together if separating_direction(standard[:, [place]], time, event) is not None]
+    called = [names[place] for place in alone or together.tolist()]
     raise NoMaximumError(_separated(called, [standard[:, place] for place in alone], event), called)
 
 
@@ -248,6 +246,12 @@ def _refuse_redundant(names: Sequence[str], where: str) -> None:
         f"Covariate {', '.join(names)} follows from the others {where}, so that their hazard ratios cannot be told "
         "apart; leave one of them out."
     )
+
+
+def _largest_error(found: Maximum) -> float:
+    """Largest standard error; infinite where the information is not positive definite."""
+    values, vectors = np.linalg.eigh(found.terms.information)
+    return float(np.sqrt((np.square(vectors) / values).sum(axis=1).max())) if values[0] > 0 else np.inf
 
 
 def _verify(found: Maximum, null: float, n: int) -> None:

@@ -1,7 +1,7 @@
 """Accuracy of a survival prediction at and up to a time: dynamic AUC, Brier score, and their means over time.
 
-Censoring is weighted away: who had the event by a time counts 1 / G(time of the event), who outlived it 1 / G(time),
-G being the probability of not yet being censored. Only what happens up to a time is needed for it, so that long
+Censoring is weighted away: who had the event by a time counts 1 / G(just before the event), who outlived it 1 /
+G(time), G being the probability of not being censored. Only what happens up to a time is needed for it, so that long
 follow-up of others, where G reaches 0, does no harm.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_auroc
 from experiments.statistics.estimate import Estimate, predicted_survival_arrays, survival_arrays, undefined
-from experiments.statistics.weighted_survival import FollowUp, censoring_survival, product_limit
+from experiments.statistics.weighted_survival import FollowUp, censoring_survival, just_before, product_limit
 
 
 def usable_times(
@@ -59,7 +59,8 @@ def dynamic_auc(
     r"""Cumulative/dynamic AUC at a time as a statistic of weighted patients (Uno et al., JASA 2007).
 
     The chance that a patient with the event by the time has a higher risk than one who outlives it, ties counting half;
-    as in scikit-survival's `cumulative_dynamic_auc`.
+    as riskRegression's `Score`, and as scikit-survival's `cumulative_dynamic_auc` where no censoring falls on the time
+    of an event.
 
     Args:
         time_months: Time to event or censoring [N].
@@ -86,7 +87,7 @@ def dynamic_auc(
         if not len(cases) or not len(controls):
             return np.full(len(weights), np.nan)
         part = np.take(weights, used, axis=1).astype(np.float64)
-        part[:, : len(cases)] *= _inverse(censoring_survival(group, time[cases], weights, reference))
+        part[:, : len(cases)] *= _inverse(censoring_survival(group, just_before(time[cases]), weights, reference))
         return weighted_auroc(target, risk[used], part, places)
 
     return statistic
@@ -101,9 +102,10 @@ def brier_at(
 ) -> Statistic:
     r"""Brier score at a time as a statistic of weighted patients (Graf et al., Statistics in Medicine 1999).
 
-    .. math:: \frac1n \sum_i [t_i \le t, \delta_i] \hat S_i(t)^2 / G(t_i) + [t_i > t] (1 - \hat S_i(t))^2 / G(t)
+    .. math:: \frac1n \sum_i [t_i \le t, \delta_i] \hat S_i(t)^2 / G(t_i-) + [t_i > t] (1 - \hat S_i(t))^2 / G(t)
 
-    As in scikit-survival's `brier_score`.
+    As riskRegression's `Score`, and as scikit-survival's `brier_score` where no censoring falls on the time of an
+    event.
 
     Args:
         time_months: Time to event or censoring [N].
@@ -125,7 +127,7 @@ def brier_at(
     def statistic(weights: np.ndarray) -> np.ndarray:
         if not len(controls):
             return np.full(len(weights), np.nan)
-        at = np.append(time[cases], horizon_months)
+        at = np.append(just_before(time[cases]), horizon_months)
         inverse = _inverse(censoring_survival(group, at, weights, reference))
         lost = np.take(weights, cases, axis=1) * inverse[:, :-1] @ np.square(survival[cases])
         kept = np.take(weights, controls, axis=1) @ np.square(1 - survival[controls]) * inverse[:, -1]

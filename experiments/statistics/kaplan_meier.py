@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from lifelines import KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
-from lifelines.utils import median_survival_times
+from scipy.stats import beta, norm
 
 from datamodules.errors import DataError
 from experiments.statistics.estimate import Estimate, survival_arrays, undefined
+
+_ROUNDING = 1e-9  # of a product of fractions
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,11 @@ class SurvivalCurve:
 
 
 def kaplan_meier(time_months: np.ndarray, event: np.ndarray) -> SurvivalCurve:
-    """Kaplan-Meier estimate with Greenwood's variance on the log-log scale, by lifelines.
+    """Kaplan-Meier estimate with Greenwood's variance on the log-log scale, as R's `survfit`.
+
+    Where the estimate is 1 or 0, and Greenwood's variance 0 or unknown, the interval is the exact one of the beta
+    product (Fay, Brittain and Proschan, Biostatistics 2013). The median and its interval are where the curve and its
+    log-log limits reach one half; where one is at one half for a while, the middle of that.
 
     Args:
         time_months: Time to event or censoring [N].
@@ -46,25 +51,73 @@ def kaplan_meier(time_months: np.ndarray, event: np.ndarray) -> SurvivalCurve:
         DataError: as of `survival_arrays`, or if there is no patient.
     """
     time, event = _some(time_months, event)
-    fitted = KaplanMeierFitter().fit(time, event)
-    interval = fitted.confidence_interval_survival_function_.to_numpy()
-    middle = median_survival_times(fitted.confidence_interval_survival_function_).to_numpy().ravel()
-    median = Estimate(
-        float(fitted.median_survival_time_), float(middle[0]), float(middle[1]), len(time), int(event.sum())
-    )
-    survival = fitted.survival_function_.iloc[:, 0]
-    return SurvivalCurve(
-        survival.index.to_numpy(dtype=float),
-        survival.to_numpy(dtype=float),
-        interval[:, 0],
-        interval[:, 1],
-        np.sort(time[~event]),
-        median,
-    )
+    times = np.unique(np.append(0.0, time))
+    earlier = np.searchsorted(np.sort(time), times)
+    happened = np.bincount(np.searchsorted(times, time[event]), minlength=len(times))
+    counts = _Counts(len(time) - earlier, happened)
+    survival = np.cumprod(1 - counts.events / np.maximum(counts.at_risk, 1))
+    log_log = _log_log(survival, counts)
+    value, early, late = (_reaches_half(times, curve) for curve in (survival, *log_log))
+    median = Estimate(value, early, late, len(time), int(event.sum()))
+    low, high = _exact_ends(survival, log_log, counts)
+    return SurvivalCurve(times, survival, low, high, np.sort(time[~event]), median)
+
+
+class _Counts(NamedTuple):
+    """Patients at risk and with the event at each time [T]."""
+
+    at_risk: np.ndarray
+    events: np.ndarray
+
+
+def _log_log(survival: np.ndarray, counts: _Counts) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the log-log interval [T]; NaN where the curve is 0, and 1 where it is 1."""
+    inside = (survival > 0) & (survival < 1)
+    left = np.maximum(counts.at_risk - counts.events, 1)  # where nobody is left the curve is 0
+    greenwood = np.cumsum(counts.events / (np.maximum(counts.at_risk, 1) * left))[inside]
+    log = np.log(survival[inside])
+    spread = norm.ppf(0.975) * np.sqrt(greenwood) / np.abs(log)
+    low, high = (np.where(survival == 1, 1.0, np.nan) for _ in range(2))
+    low[inside], high[inside] = np.exp(log * np.exp(spread)), np.exp(log * np.exp(-spread))
+    return low, high
+
+
+def _exact_ends(
+    survival: np.ndarray, log_log: tuple[np.ndarray, np.ndarray], counts: _Counts
+) -> tuple[np.ndarray, np.ndarray]:
+    low, high = (end.copy() for end in log_log)
+    ones, zeros = survival == 1, survival == 0
+    low[ones] = _never(counts.at_risk[ones])
+    if zeros.any():
+        died = counts.events > 0
+        at_risk, left = counts.at_risk[died], (counts.at_risk - counts.events)[died]
+        # The beta of the same mean and variance as the product of a beta (left + 1, events) for each time.
+        mean = float(np.prod((left + 1) / (at_risk + 1)))
+        second = float(np.prod((left + 1) * (left + 2) / ((at_risk + 1) * (at_risk + 2))))
+        size = (mean - second) / (second - mean**2)
+        low[zeros], high[zeros] = 0.0, beta.ppf(0.975, mean * size, (1 - mean) * size)
+    return low, high
+
+
+def _never(at_risk: np.ndarray) -> np.ndarray:
+    """Lower end of the exact interval of a survival of 1, of patients followed so far [T]."""
+    return np.where(at_risk > 0, 0.025 ** (1 / np.maximum(at_risk, 1)), 0.0)
+
+
+def _reaches_half(times: np.ndarray, curve: np.ndarray) -> float:
+    """First time at which a falling curve is one half or less; infinite where it stays above."""
+    below = np.flatnonzero(curve <= 0.5 + _ROUNDING)
+    if not len(below):
+        return float("inf")
+    first = below[0]
+    under = np.flatnonzero(curve < 0.5 - _ROUNDING)
+    if curve[first] >= 0.5 - _ROUNDING and len(under):
+        return float((times[first] + times[under[0]]) / 2)
+    return float(times[first])
 
 
 def survival_at(time_months: np.ndarray, event: np.ndarray, horizon_months: float) -> Estimate:
-    """Kaplan-Meier survival at a horizon with its log-log Greenwood interval.
+    """Kaplan-Meier survival at a horizon with its interval, as of `kaplan_meier`.
 
     Returns:
         The estimate, with the events up to the horizon; undefined where nobody is followed so long and the curve has
@@ -79,8 +132,10 @@ def survival_at(time_months: np.ndarray, event: np.ndarray, horizon_months: floa
     if horizon_months > time.max() and curve.survival[-1] > 0:
         return undefined(len(time), events)
     place = int(np.searchsorted(curve.times_months, horizon_months, side="right")) - 1
-    ends = (float(curve.low[place]), float(curve.high[place]))
-    return Estimate(float(curve.survival[place]), *ends, len(time), events)
+    low, high = float(curve.low[place]), float(curve.high[place])
+    if not events:
+        low = float(_never(np.array(np.sum(time >= horizon_months))))
+    return Estimate(float(curve.survival[place]), low, high, len(time), events)
 
 
 def numbers_at_risk(time_months: np.ndarray, at_months: np.ndarray) -> np.ndarray:

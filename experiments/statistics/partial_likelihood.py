@@ -61,7 +61,7 @@ class RiskSets:
         self.fraction = (np.arange(len(self.events)) - self.tie_start[self.tie]) / counts[self.tie]
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sum of ordered values [N] or [N, P] over the risk set of each event, Efron's part taken off: [E] or [E, P]."""
+        """Sum of ordered values [N] or [N, P] over the risk set of each event, less Efron's part: [E] or [E, P]."""
         suffix = np.cumsum(values[::-1], axis=0)[::-1]
         tied = np.add.reduceat(values[self.events], self.tie_start, axis=0)
         fraction = self.fraction if values.ndim == 1 else self.fraction[:, None]
@@ -136,8 +136,7 @@ class PartialLikelihood:
         """Covariates of each event less their mean in its risk set, in order of time [E, P]."""
         weight, denominator, _ = self._weights(point)
         return np.asarray(
-            self.design[self.sets.events]
-            - self.sets.sums(self.design * weight[:, None]) / denominator[:, None]
+            self.design[self.sets.events] - self.sets.sums(self.design * weight[:, None]) / denominator[:, None]
         )
 
 

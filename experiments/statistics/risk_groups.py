@@ -78,8 +78,9 @@ def hazard_ratios(time_months: np.ndarray, event: np.ndarray, group: np.ndarray)
     fitted: dict[str, dict[Hashable, float]] = {}
     if len(seen) > 1 and seen[0] == names[0]:
         members = np.isin(group, seen)
+        covariates = [str(name) for name in seen[1:]]
         frame = pd.DataFrame({str(name): group[members] == name for name in seen[1:]})
-        table = cox_regression(frame, time[members], event[members], list(frame), separated="firth").table
+        table = cox_regression(frame, time[members], event[members], covariates, separated="firth").table
         fitted = {row["covariate"]: row for row in table.to_dict("records")}
     rows = []
     for name in names[1:]:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from sksurv.nonparametric import CensoringDistributionEstimator
-from sksurv.util import Surv
 
 from datamodules.errors import DataError
 from experiments.statistics.estimate import survival_arrays
@@ -29,11 +27,6 @@ def follow_up(time_months: np.ndarray, event: np.ndarray) -> FollowUp:
         DataError: as of `survival_arrays`.
     """
     return FollowUp(*survival_arrays(time_months, event)[:2])
-
-
-def structured(group: FollowUp) -> np.ndarray:
-    """The group as scikit-survival's structured array."""
-    return Surv.from_arrays(group.event, group.time_months)
 
 
 class Ordering(NamedTuple):
@@ -110,6 +103,15 @@ def product_limit(group: FollowUp, times: np.ndarray, weights: np.ndarray, of_ce
     return result
 
 
+def just_before(times: np.ndarray) -> np.ndarray:
+    """Times by which an event at the given ones has not happened.
+
+    Who has the event at t was not censored before t; a censoring at the same time, which comes after the event, does
+    not take part in its weight. So R's survival and riskRegression weigh by 1 / G(t-).
+    """
+    return np.nextafter(np.asarray(times, dtype=np.float64), -np.inf)
+
+
 def censoring_survival(
     group: FollowUp, times: np.ndarray, weights: np.ndarray, reference: FollowUp | None = None
 ) -> np.ndarray:
@@ -130,12 +132,10 @@ def censoring_survival(
     """
     if reference is None:
         return product_limit(group, times, weights, of_censoring=True)
-    estimator = CensoringDistributionEstimator().fit(structured(reference))
-    try:
-        return np.asarray(estimator.predict_proba(np.asarray(times, dtype=np.float64)))[None]
-    except ValueError as error:
-        last = float(reference.time_months.max())
+    last = float(reference.time_months.max())
+    if np.max(times, initial=0.0) > last:
         raise DataError(
             f"Times up to {np.max(times):.1f} months are needed, but the reference for censoring was followed "
             f"for {last:.1f}; bound the times, or estimate censoring from the evaluated patients."
-        ) from error
+        )
+    return product_limit(reference, np.asarray(times), np.ones((1, len(reference.time_months))), of_censoring=True)

@@ -28,8 +28,8 @@ from experiments.study.words import capital, interval, p_value, plural
 NAMES = {0: "low risk", 1: "high risk"}
 RISK_HEADER = ("Encoder", "Low risk: n (events)", "High risk: n (events)", "Log-rank p", "Hazard ratio (95 % CI)")
 FIRTH_NOTE = (
-    "Firth: where groups or covariates separate the events a Cox model has no finite hazard ratio; it is then by Firth's "
-    "penalised likelihood, with profile-likelihood intervals (Heinze and Schemper, 2001)."
+    "Firth: where groups or covariates separate the events a Cox model has no finite hazard ratio; it is then by "
+    "Firth's penalised likelihood, with profile-likelihood intervals (Heinze and Schemper, 2001)."
 )
 _CUT = "Groups are cut at the median risk of validation patients, never of tested ones."
 
@@ -250,7 +250,8 @@ def _proportional_words(fitted: CoxRegression, checked: pd.Series | None) -> str
             f"{' and '.join(fitted.separated)} separated the events, so that all hazard ratios are Firth's and "
             f"proportional hazards cannot be tested. {FIRTH_NOTE}"
         )
-    return f"last column: score test of proportional hazards, of all covariates together p {p_value(checked['GLOBAL'])}."
+    together = p_value(checked["GLOBAL"])
+    return f"last column: score test of proportional hazards, of all covariates together p {together}."
 
 
 def _cox_row(row: dict[Hashable, object]) -> Row:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sksurv.ensemble import GradientBoostingSurvivalAnalysis
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-from experiments.linear_probe import Part, _chosen, _within_span
+from experiments.linear_probe import Part, _chosen, _risks, _within_span
+from experiments.radiomics.cox_boosting import CoxBoosting
+from experiments.statistics.concordance import harrell
+from experiments.statistics.cox_fit import fit_cox
 
 
 @pytest.mark.parametrize(
@@ -41,14 +46,63 @@ def test_a_cox_model_within_the_span_of_its_patients_is_the_same_model() -> None
     parts = [Part(rows, feature[rows], outcome[rows]) for rows in np.split(np.arange(40), [30])]
     train, (held,) = _within_span(parts[0], parts[1:])
     assert train.feature.shape == (30, 29)
-    fitted = [CoxPHSurvivalAnalysis(alpha=2.0, ties="efron").fit(p.feature, p.outcome) for p in (parts[0], train)]
-    np.testing.assert_allclose(
-        fitted[1].predict(held.feature), fitted[0].predict(parts[1].feature), rtol=1e-5, atol=1e-7
-    )
-    curves = [
-        model.predict_survival_function(part.feature, return_array=True)
-        for model, part in zip(fitted, (parts[1], held), strict=True)
-    ]
-    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5, atol=1e-7)
+    fitted = [fit_cox(p.feature, p.outcome["months"], p.outcome["event"], 2.0) for p in (parts[0], train)]
+    np.testing.assert_allclose(fitted[1].predict(held.feature), fitted[0].predict(parts[1].feature), atol=1e-9)
     narrow = parts[0]._replace(feature=feature[:30, :5])
     assert _within_span(narrow, [])[0] is narrow
+
+
+def _survival(seed: int, patients: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    feature = rng.normal(size=(patients, 12)) * rng.uniform(0.5, 2, 12) + rng.normal(size=12)
+    log_risk = 0.6 * feature[:, 0] + 0.5 * feature[:, 1] * feature[:, 2]
+    onset, censoring = rng.exponential(np.exp(-log_risk)), rng.exponential(1.5, patients)
+    outcome = np.empty(patients, dtype=[("event", bool), ("months", np.float64)])
+    outcome["event"], outcome["months"] = onset <= censoring, np.ceil(24 * np.minimum(onset, censoring))
+    return feature, outcome
+
+
+@pytest.mark.parametrize("penalty", [1.0, 30.0, 1e4])
+def test_a_ridge_cox_model_and_its_curve_are_scikit_survivals(penalty: float) -> None:
+    feature, outcome = _survival(1, 150)
+    reference = CoxPHSurvivalAnalysis(alpha=penalty, ties="efron", tol=1e-13, n_iter=500).fit(feature, outcome)
+    fitted = fit_cox(feature, outcome["months"], outcome["event"], penalty)
+    np.testing.assert_allclose(fitted.coefficient, reference.coef_, atol=1e-8)
+    part = Part(np.arange(150), feature, outcome)
+    cuts = np.array([0.0, 3.0, 11.5, 30.0])
+    module = SimpleNamespace(outcome={"cuts": cuts})
+    columns = _risks(module, fitted, part, [part])  # type: ignore[arg-type]
+    curve = reference.predict_survival_function(feature, return_array=True)
+    place = np.searchsorted(reference.unique_times_, cuts, side="right")
+    expected = np.column_stack([np.ones(150), curve])[:, place]
+    found = np.column_stack([columns[f"survival_{cut:.2f}"] for cut in cuts])
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_boosted_trees_rank_as_scikit_survivals_do() -> None:
+    """Within noise over ten draws: other trees of the same kind."""
+    difference, values = [], []
+    for seed in range(10):
+        feature, outcome = _survival(seed, 450)
+        train, test = slice(0, 150), slice(150, None)
+        settings = {"learning_rate": 0.1, "subsample": 0.8, "max_features": "sqrt", "min_samples_leaf": 3}
+        own = CoxBoosting(50, 2, seed, **settings).fit(
+            feature[train], *(outcome[train][k] for k in ("months", "event"))
+        )
+        theirs = GradientBoostingSurvivalAnalysis(n_estimators=50, max_depth=2, random_state=seed, **settings)
+        theirs.fit(feature[train], outcome[train])
+        assert list(own.staged_predict(feature))[-1] == pytest.approx(own.predict(feature))
+        risks = [model.predict(feature[test]) for model in (own, theirs)]
+        held = outcome[test]
+        index = [harrell(held["months"], held["event"], risk)(np.ones((1, len(held))))[0] for risk in risks]
+        difference.append(index[0] - index[1])
+        values.append(index[0])
+    assert np.mean(values) > 0.62
+    assert abs(np.mean(difference)) < 3 * np.std(difference, ddof=1) / 10**0.5
+
+
+def test_boosting_without_events_in_a_draw_stays_where_it_is() -> None:
+    feature, outcome = _survival(3, 40)
+    event = np.arange(40) == 0
+    model = CoxBoosting(30, 1, 0, subsample=0.3).fit(feature, outcome["months"], event)
+    assert np.isfinite(model.predict(feature)).all()

@@ -64,3 +64,12 @@ def test_classes_have_a_roc(classes: int, tmp_path: Path) -> None:
     assert [path.name for path in figures] == ["roc.png"]
     assert ("kappa" in table) == (classes == 3)
     assert table["group"].tolist() == ["internal test", "external E1", "external E2", "pooled external"]
+
+
+def test_no_risk_groups_where_nobody_validated_is_above_the_cut() -> None:
+    """Most of the few risks of shallow trees may be the highest one."""
+    part = ["val"] * 4 + ["test"] * 2
+    frame = pd.DataFrame({"part": part, "risk": [0.1, 0.3, 0.3, 0.3, 0.1, 0.3]})
+    assert risk_group_of(frame, frame[frame["part"] == "test"]) is None
+    frame.loc[1, "risk"] = 0.1
+    assert risk_group_of(frame, frame[frame["part"] == "test"]).tolist() == [0, 1]  # type: ignore[union-attr]

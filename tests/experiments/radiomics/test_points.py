@@ -105,7 +105,9 @@ def test_boosting_is_the_same_in_any_order_of_validation_and_works_on_few(patien
     np.testing.assert_array_equal(found.model.predict_proba(val), again.model.predict_proba(val))
     assert found.validation == area(found.model.predict_proba(val))
     assert found.validation > 0.7
-    outcome = np.array(list(zip(target, rng.exponential(10, patients), strict=True)), dtype=[("e", bool), ("t", float)])
+    outcome = np.array(
+        list(zip(target, rng.exponential(10, patients), strict=True)), dtype=[("event", bool), ("months", float)]
+    )
     unknown = boosted_survival(feature, outcome, lambda risk: float("nan"), val, 42)
     assert (unknown.depth, unknown.trees) == (2, 50)
     assert np.isnan(unknown.validation)

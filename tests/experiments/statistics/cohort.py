@@ -24,6 +24,14 @@ def censored(seed: int, n: int = 80, times: int = 25, risks: int = 12, rate: flo
     return Patients(time, event, risk)
 
 
+def apart(patients: Patients) -> Patients:
+    """The same patients, each censored half a time step later: no censoring falls on the time of an event.
+
+    There scikit-survival weighs an event by the chance of not being censored at its time too, and R by that before.
+    """
+    return patients._replace(time=patients.time + 0.5 * ~patients.event)
+
+
 def resamples(n: int, replicates: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The same resamples as indices [R, N] and as weights [R, N]."""
     indices = np.random.default_rng(seed).integers(0, n, (replicates, n))

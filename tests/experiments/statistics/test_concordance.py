@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from experiments.statistics.bootstrap import bootstrap, paired_difference
 from experiments.statistics.concordance import antolini, c_index, harrell, uno
 from experiments.statistics.weighted_survival import follow_up
-from tests.experiments.statistics.cohort import censored, resamples
+from tests.experiments.statistics.cohort import apart, censored, resamples
 
 
 def _scikit_survival(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> float:
@@ -59,8 +59,7 @@ def test_risks_closer_than_the_tolerance_are_tied() -> None:
 def test_uno_is_scikit_survivals_with_censoring_estimated_anew(tau: float | None) -> None:
     checked = 0
     for seed in range(8):
-        time, event, risk = censored(seed)
-        time[~event] += 0.5 * (tau is None)  # without tau, no event may share the time of the last censoring
+        time, event, risk = apart(censored(seed))
         time[-1], event[-1] = time.max() + 1, False
         indices, weights = resamples(len(time), 12, seed)
         for row, value in zip(indices, uno(time, event, risk, tau)(weights), strict=True):
@@ -72,7 +71,7 @@ def test_uno_is_scikit_survivals_with_censoring_estimated_anew(tau: float | None
 
 def test_uno_with_the_censoring_of_training_patients() -> None:
     time, event, risk = censored(1)
-    training = censored(2, 200)
+    training = apart(censored(2, 200))
     survival = Surv.from_arrays(training.event, training.time)
     indices, weights = resamples(len(time), 10)
     values = uno(time, event, risk, 15.0, follow_up(training.time, training.event))(weights)

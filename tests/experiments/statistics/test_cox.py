@@ -10,7 +10,10 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
 from datamodules.errors import DataError
+from experiments.statistics import cox_fit
 from experiments.statistics.cox import cox_regression, proportional_hazards
+from experiments.statistics.cox_fit import NoMaximumError, NotConvergedError
+from experiments.statistics.partial_likelihood import Maximum, Objective
 from tests.experiments.statistics.cohort import censored
 
 ROSSI = ["fin", "age", "race", "wexp", "mar", "paro", "prio"]
@@ -91,14 +94,13 @@ def test_patients_with_missing_covariates_are_counted() -> None:
     assert result.table["coefficient"].to_numpy() == pytest.approx(complete.table["coefficient"].to_numpy())
 
 
-def test_published_proportional_hazards() -> None:
-    """lifelines' documentation, Testing the proportional hazard assumptions: the table for Kaplan-Meier and rank."""
-    result = cox_regression(*_rossi())
-    check = proportional_hazards(result).set_index("covariate")
-    ranked = proportional_hazards(result, "rank").set_index("covariate")
-    assert list(check.index) == ROSSI
-    assert check.loc[["age", "fin", "wexp"], "statistic"].to_numpy() == pytest.approx([11.03, 0.02, 7.48], abs=0.005)
-    assert ranked.loc[["age", "fin", "wexp"], "statistic"].to_numpy() == pytest.approx([11.45, 0.02, 7.31], abs=0.005)
+def test_proportional_hazards_have_a_row_for_all_together() -> None:
+    """R's survival 3.5: cox.zph(coxph(Surv(week, arrest) ~ ., rossi))."""
+    check = proportional_hazards(cox_regression(*_rossi())).set_index("covariate")
+    assert list(check.index) == [*ROSSI, "GLOBAL"]
+    published = [5.9739816534, 4.2245956334, 17.6944152545]
+    assert check.loc[["age", "wexp", "GLOBAL"], "statistic"].to_numpy() == pytest.approx(published, abs=1e-6)
+    assert check["degrees"].tolist() == [1] * 7 + [7]
     assert check["events"].eq(114).all()
 
 
@@ -115,7 +117,7 @@ def test_a_changing_hazard_ratio_is_found_and_a_constant_one_is_not() -> None:
 
 def test_what_cannot_be_estimated_is_said() -> None:
     frame, time, event = _clinical(2)
-    with pytest.raises(DataError, match="None of 120 patients with known covariates had an event"):
+    with pytest.raises(DataError, match="None of 120 patients had an event"):
         cox_regression(frame, time, event & False, ["risk"])
     with pytest.raises(DataError, match="Covariate age_years is the same for all 120 patients"):
         cox_regression(frame.assign(age_years=60), time, event, ["risk", "age_years"])
@@ -123,7 +125,7 @@ def test_what_cannot_be_estimated_is_said() -> None:
     with pytest.raises(DataError, match=r"Covariate size_(mm|cm) follows from the others"):
         cox_regression(twice, time, event, ["risk", "size_mm", "size_cm"])
     safe = frame.assign(grade=np.where(event, "3", np.where(np.arange(120) % 3 == 0, "1", "3")))
-    with pytest.raises(DataError, match=r"No event among the \d+ patients with grade: 3 v. 1 = 0"):
+    with pytest.raises(DataError, match=r"No event among the \d+ patients without grade: 3 v. 1, \d+ among the others"):
         cox_regression(safe, time, event, ["risk", "grade"])
     with pytest.raises(DataError, match=r"\['stage'\] are not among the 5 columns"):
         cox_regression(frame, time, event, ["risk", "stage"])
@@ -134,6 +136,58 @@ def test_what_cannot_be_estimated_is_said() -> None:
 def test_monotone_likelihood_of_a_number_is_said() -> None:
     time = np.arange(1.0, 41.0)
     event = np.ones(40, dtype=bool)
-    frame = pd.DataFrame({"marker": -time})  # orders all events
-    with pytest.raises(DataError, match="no maximum: marker separates the 40 events"):
-        cox_regression(frame, time, event, ["marker"])
+    frame = pd.DataFrame({"marker": -time, "noise": np.random.default_rng(0).normal(size=40)})  # orders all events
+    with pytest.raises(NoMaximumError, match="no maximum: marker separates the 40 events") as said:
+        cox_regression(frame, time, event, ["marker", "noise"])
+    assert said.value.names == ("marker",)
+
+
+def test_two_covariates_that_separate_together_are_both_named() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(size=(2, 80))
+    time = np.exp(-2 * (first - second)) + 1e-3
+    with pytest.raises(NoMaximumError, match="first, second together separate"):
+        cox_regression(pd.DataFrame({"first": first, "second": second}), time, np.ones(80), ["first", "second"])
+
+
+def test_separated_events_are_fitted_by_firths_likelihood_where_asked_for() -> None:
+    frame, time, event = _clinical(4)
+    frame["late"] = (time > np.quantile(time[event], 0.7)) & ~event
+    with pytest.raises(NoMaximumError, match="No event among"):
+        cox_regression(frame, time, event, ["risk", "late"])
+    result = cox_regression(frame, time, event, ["risk", "late"], separated="firth")
+    assert result.table["method"].eq("Cox, Firth").all()
+    assert result.separated == ("late",)
+    row = result.table.set_index("covariate").loc["late"]
+    assert 0 < row["low"] < row["hazard_ratio"] < row["high"] < 1
+    assert 0 <= result.likelihood_ratio_p < 1
+    with pytest.raises(DataError, match="cannot be tested where late separates"):
+        proportional_hazards(result)
+
+
+def test_a_covariate_that_nobody_at_risk_differs_in_is_redundant_and_not_separating() -> None:
+    frame, time, event = _clinical(5)
+    early = np.append(time, [0.01, 0.02, 0.03])  # censored before the first event
+    more = pd.concat([frame.assign(other=0), frame.iloc[:3].assign(other=1)])
+    with pytest.raises(DataError, match="Covariate other follows from the others among the patients at risk"):
+        cox_regression(more, early, np.append(event, [False] * 3), ["risk", "other"])
+
+
+def test_units_and_origin_of_a_covariate_do_not_matter() -> None:
+    frame, time, event = _clinical(6)
+    plain = cox_regression(frame, time, event, ["risk", "age_years"]).table
+    moved = frame.assign(age_years=frame["age_years"] * 365.25 + 1e6)
+    table = cox_regression(moved, time, event, ["risk", "age_years"]).table
+    assert table["coefficient"].to_numpy() * [1, 365.25] == pytest.approx(plain["coefficient"].to_numpy(), rel=1e-8)
+
+
+def test_a_fit_that_is_no_maximum_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, time, event = _clinical(7)
+
+    def stopped(objective: Objective, start: np.ndarray, *_: object, **__: object) -> Maximum:
+        point = start + 0.3
+        return Maximum(point, objective.terms(point), np.zeros(len(start)), True)
+
+    monkeypatch.setattr(cox_fit, "ascend", stopped)
+    with pytest.raises(NotConvergedError, match="did not converge: log-likelihood"):
+        cox_regression(frame, time, event, ["risk", "age_years"])

@@ -21,14 +21,14 @@ from experiments.statistics.horizons import (
     usable_times,
 )
 from experiments.statistics.weighted_survival import follow_up, product_limit
-from tests.experiments.statistics.cohort import Patients, censored, resamples
+from tests.experiments.statistics.cohort import Patients, apart, censored, resamples
 
 TIMES = np.array([4.0, 8.0, 12.0])
 
 
 def _cohort(seed: int) -> tuple[Patients, np.ndarray]:
     """Patients who are followed long after the times, and the probabilities of surviving these."""
-    time, event, risk = censored(seed, 120)
+    time, event, risk = apart(censored(seed, 120))
     time[-5:], event[-5:] = time.max() + np.arange(1, 6), False
     survival = np.exp(-np.outer(np.exp(risk - 2), TIMES / 12))
     return Patients(time, event, risk), survival
@@ -75,7 +75,7 @@ def test_brier_is_scikit_survivals_on_every_resample() -> None:
 
 def test_censoring_of_training_patients_is_used() -> None:
     (time, event, risk), curves = _cohort(2)
-    training = censored(5, 300)
+    training = apart(censored(5, 300))
     reference = follow_up(np.append(training.time, 1000.0), np.append(training.event, False))
     trained = Surv.from_arrays(reference.event, reference.time_months)
     indices, weights = resamples(len(time), 10)

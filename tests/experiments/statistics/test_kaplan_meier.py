@@ -81,3 +81,24 @@ def test_not_followed_no_events_nobody() -> None:
         log_rank(time, event, np.zeros(3))
     with pytest.raises(DataError, match="no patients"):
         kaplan_meier(np.array([]), np.array([]))
+
+
+def test_median_is_where_the_curve_reaches_one_half() -> None:
+    """R's survfit: the middle of a step at one half; the last product of fractions is one half but for rounding."""
+    ones = np.ones(4, dtype=bool)
+    assert kaplan_meier(np.arange(1.0, 5.0), ones).median[:3] == (2.5, 1.0, np.inf)
+    assert kaplan_meier(np.arange(1.0, 5.0), np.array([1, 1, 0, 0])).median[:3] == (2.0, 1.0, np.inf)
+    assert kaplan_meier(np.arange(1.0, 7.0), np.array([1, 1, 1, 0, 0, 0])).median[:3] == (3.0, 1.0, np.inf)
+
+
+def test_an_interval_of_a_survival_of_1_or_0_has_a_width() -> None:
+    """Without censoring it is Clopper and Pearson's of none and of all."""
+    time, nobody = np.full(30, 10.0), np.zeros(30, dtype=bool)
+    kept = survival_at(time, nobody, 8.0)
+    assert kept[:3] == pytest.approx((1.0, 0.025 ** (1 / 30), 1.0))
+    half = survival_at(np.repeat([5.0, 10.0], 15), nobody, 8.0)  # 15 were followed so far
+    assert half.low == pytest.approx(0.025 ** (1 / 15))
+    lost = survival_at(np.arange(1.0, 31.0), ~nobody, 60.0)
+    assert lost[:3] == pytest.approx((0.0, 0.0, 1 - 0.025 ** (1 / 30)))
+    curve = kaplan_meier(np.arange(1.0, 31.0), ~nobody)
+    assert (curve.high - curve.low > 0.05).all()

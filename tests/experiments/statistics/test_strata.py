@@ -26,7 +26,7 @@ from experiments.statistics.concordance import c_index, harrell, uno
 from experiments.statistics.discrimination import mean_roc
 from experiments.statistics.horizons import at_horizon, dynamic_auc
 from experiments.statistics.strata import strata_key
-from tests.experiments.statistics.cohort import censored, resamples
+from tests.experiments.statistics.cohort import apart, censored, resamples
 
 FOLDS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [50, 30, 25, 15]))
 ONES = np.ones((1, len(FOLDS)))
@@ -100,7 +100,7 @@ def test_harrell_is_the_mean_of_scikit_survivals_and_lifelines_weighted_by_pairs
 
 
 def test_uno_and_dynamic_auc_weigh_censoring_over_all_folds() -> None:
-    time, event, risk = censored(6, len(FOLDS), rate=2.0)
+    time, event, risk = apart(censored(6, len(FOLDS), rate=2.0))
     everybody = Surv.from_arrays(event, time)
     late = float(np.quantile(time[event], 0.7))
     found, moved = (uno(time, event, r, late, strata=FOLDS)(ONES)[0] for r in (risk, risk + 9.0 * FOLDS))
