@@ -11,6 +11,7 @@ import threading
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.divergence import DivergedError
 from callbacks.requeue import Requeued
 
 GRACE_S = 60.0
@@ -33,6 +34,8 @@ def failure_sentence(error: BaseException) -> str | None:
     """
     for cause in reversed(_chain(error)):
         text = str(cause)
+        if isinstance(cause, DivergedError):
+            return text
         if match := _WORKER.search(text):
             return (
                 f"A loader worker died ({match[0].strip().rstrip('.')}). A worker that is killed most often found no "

@@ -1,4 +1,4 @@
-"""Lightning's MLflow logger, except that a training step does not wait for the store."""
+"""Lightning's MLflow logger, except that a training neither waits for the store nor ends with it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,56 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 from mlflow.entities import Metric
 
+from experiments.outbox import Outbox
+
 
 class BufferedMLFlowLogger(MLFlowLogger):
-    """Gathers metrics and writes them together: a write takes about 20 ms with SQLite, however many they are.
+    """Gathers metrics and hands them to the run's outbox together.
 
-    Metrics are written whenever a checkpoint was saved and at the end of a fit or test, also of one that fails. A
+    Metrics are handed over whenever a checkpoint was saved and at the end of a fit or test, also of one that fails. A
     killed process loses what it gathered since, and a run that resumes from that checkpoint logs it again.
 
     Args:
-        seconds: Metrics are written when the last write is this long ago.
-        kwargs: As Lightning's logger takes them.
+        outbox: What sends them.
+        name: MLflow experiment.
+        seconds: Metrics are handed over when the last time is this long ago.
+
+    Attributes:
+        fitting: Whether what is logged are training steps, of which a resumed run repeats some.
     """
 
-    def __init__(self, *, seconds: float = 5.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.seconds = seconds
+    def __init__(self, outbox: Outbox, name: str, seconds: float = 5.0) -> None:
+        Logger.__init__(self)
+        self.outbox, self.seconds, self.fitting = outbox, seconds, True
+        self._name = name
+        self._log_batch_kwargs: dict[str, Any] = {}
         self._gathered: list[Metric] = []
         self._written = time.monotonic()
+
+    @property
+    def experiment(self) -> Any:
+        """What takes the calls of an MLflow client that write."""
+        return self.outbox
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None where the store did not give one yet."""
+        return self.outbox.run_id()
+
+    @property
+    def save_dir(self) -> str | None:
+        """None: the run's folder is Lightning's `default_root_dir`."""
+        return None
+
+    @property
+    def name(self) -> str | None:
+        """The experiment."""
+        return self._name
+
+    @property
+    def version(self) -> str | None:
+        """None."""
+        return None
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -39,21 +72,20 @@ class BufferedMLFlowLogger(MLFlowLogger):
             self.write()
 
     def write(self) -> None:
-        """Write what was gathered to the store."""
+        """Hand over what was gathered."""
         if self._gathered:
-            self.experiment.log_batch(run_id=str(self.run_id), metrics=self._gathered)
+            self.outbox.log_batch(metrics=self._gathered, fitting=self.fitting)
         self._gathered, self._written = [], time.monotonic()
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Write everything that happened before the checkpoint."""
+        """Hand over everything that happened before the checkpoint."""
         self.write()
-        super().after_save_checkpoint(checkpoint_callback)
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        """Write the rest and end the run."""
+        """Hand over the rest and end the run."""
         self.write()
-        super().finalize(status)
+        self.outbox.set_terminated(status="FAILED" if status == "failed" else "FINISHED")
 
 
 class SilentLogger(MLFlowLogger):

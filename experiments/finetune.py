@@ -19,11 +19,12 @@ from experiments.console import is_main_rank, say
 from experiments.encoders import folds_of
 from experiments.evaluation import format_table, results_table, scored_caption, with_interval
 from experiments.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
+from experiments.locks import training
 from experiments.outcomes import ACROSS_FOLDS, RISK, metric_of
 from experiments.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.result_figures import write_results
-from experiments.tracking import log_metrics, make_logger, shared_run
+from experiments.tracking import log_metrics, make_logger, send_kept, shared_run
 
 __all__ = ["ALL_TASKS", "Point", "finetune", "finetune_all"]
 
@@ -55,26 +56,34 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
     if point.task == ALL_TASKS:
         return finetune_all(point)
     cohort = Cohort.load(point.data)
-    folder, folds = point.folder(cohort), folds_of(cohort)
-    launches = [point.launch(cohort, fold) for fold in folds]
+    folder = point.folder(cohort)
+    launches = [point.launch(cohort, fold) for fold in folds_of(cohort)]
     if (folder / DONE).is_file() and all(check_finished(launch) for launch in launches):
+        send_kept(point.runs, folder, point.experiment(cohort), point.name, point.tags(cohort))
         table = results_table(_predictions(folder))
         if report:
             say(f"{point.name} is finished already; its results:")
             _report(table, cohort, folder)
         return table
+    with training(folder):
+        table = _run(point, cohort, launches)
+    if report and is_main_rank():
+        _report(table, cohort, folder)
+    return table
+
+
+def _run(point: Point, cohort: Cohort, launches: list[Launch]) -> pd.DataFrame:
+    """Train and test what is not finished; the results, on ranks other than 0 an empty table."""
+    folder = point.folder(cohort)
     parent, runner = curve_run(point, cohort), _runner(point)
-    if folds == [None]:
+    if launches[0].folder == folder:
         logger = runner(replace(launches[0], parent=parent))
         predictions = _predictions(folder)
     else:
         logger, predictions = _run_folds(point, cohort, launches, parent, runner)
     if not is_main_rank():
         return pd.DataFrame()
-    table = _finish(point, cohort, folder, logger, predictions)
-    if report:
-        _report(table, cohort, folder)
-    return table
+    return _finish(point, cohort, folder, logger, predictions)
 
 
 def _runner(point: Point) -> Runner:

@@ -13,11 +13,15 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from callbacks.divergence import DivergedError
 from datamodules.errors import DataError
 from datamodules.files import read_json, replacing, write_json
+from experiments.buffered_logger import BufferedMLFlowLogger
 from experiments.console import is_main_rank, say
+from experiments.failed_runs import clear_failed, mark_failed
+from experiments.locks import training
 from experiments.suite_cli import SuiteCLI, command_line, read_checkpoint
-from experiments.tracking import make_logger
+from experiments.tracking import make_logger, send_kept
 from experiments.trainer import PREVIOUS
 from lightning_modules.base import SuiteModule, check_checkpoint
 from lightning_modules.errors import ModelError
@@ -121,9 +125,15 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
         callbacks: Further callbacks, which are no part of the configuration.
 
     Raises:
-        DataError: if the folder holds a run with another configuration.
+        DataError: if the folder holds a run with another configuration, or another process trains in it.
         ModelError: if a checkpoint does not fit.
+        DivergedError: if the loss is no number any more; the folder is marked, and free for another configuration.
     """
+    with training(launch.folder):
+        return _train(launch, test, callbacks)
+
+
+def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finished:
     cli = SuiteCLI(launch.arguments(), run=False)
     resolved = cli.resolved_config()
     claim(launch, resolved)
@@ -134,7 +144,13 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
         logger.experiment.log_dict(logger.run_id, _without_paths(resolved), "config.yaml")
     cli.trainer.logger = logger
     cli.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+    except DivergedError as error:
+        mark_failed(launch.folder, error)
+        raise
+    if isinstance(logger, BufferedMLFlowLogger):
+        logger.fitting = False
     checkpoint = cli.trainer.checkpoint_callback
     # A validation metric that was never defined (one class only) leaves no best epoch; the last one stands in.
     last = str(checkpoints / LAST)
@@ -195,6 +211,7 @@ def check_finished(launch: Launch) -> bool:
     if not (launch.folder / DONE).is_file():
         return False
     _check_same(launch, SuiteCLI(launch.arguments(), run=False, parse_only=True).resolved_config())
+    send_kept(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags)
     return True
 
 
@@ -205,6 +222,7 @@ def claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
         DataError: if the folder holds a run with another configuration.
     """
     path = launch.folder / CONFIG
+    clear_failed(launch.folder, same=path.is_file() and not _differing(launch, resolved))
     if path.is_file():
         _check_same(launch, resolved)
         return
@@ -216,13 +234,17 @@ def claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
 
 
 def _check_same(launch: Launch, resolved: Mapping[str, Any]) -> None:
-    stored = yaml.safe_load((launch.folder / CONFIG).read_text(encoding="utf-8"))
-    differing = differences(identity(stored), identity(resolved))
+    differing = _differing(launch, resolved)
     if differing:
         raise DataError(
             f"Run {launch.name} exists with another configuration ({'; '.join(differing[:4])}). "
             "Finished work is not overwritten: give this one a name of its own with TAG=, or delete the folder."
         )
+
+
+def _differing(launch: Launch, resolved: Mapping[str, Any]) -> list[str]:
+    stored = yaml.safe_load((launch.folder / CONFIG).read_text(encoding="utf-8"))
+    return differences(identity(stored), identity(resolved))
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from datamodules.roi import RoiDataModule
 from datamodules.schema import ENDPOINTS
 from experiments.console import is_main_rank, say
 from experiments.launch import Launch, claim
+from experiments.locks import training
 from experiments.radiomics.boosting import boosted_classes, boosted_survival
 from experiments.radiomics.features import model_features
 from experiments.radiomics.settings import BaselineConfig
@@ -68,6 +69,11 @@ def run_probe(launch: Launch) -> MLFlowLogger:
         DataError: if the folder holds another configuration, or no strength can be fitted.
         ModelError: if the encoder does not fit.
     """
+    with training(launch.folder):
+        return _run_probe(launch)
+
+
+def _run_probe(launch: Launch) -> MLFlowLogger:
     cli = SuiteCLI(launch.arguments(), run=False)
     claim(launch, cli.resolved_config())
     module: RoiDataModule = cli.datamodule

@@ -12,8 +12,9 @@ from jsonargparse import ArgumentError
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from experiments.console import is_main_rank, say
-from experiments.encoders import folds_of
+from experiments.encoders import folds_of, stage_folder
 from experiments.launcher import check_launcher
+from experiments.locks import training
 from experiments.registry import STAGES, choose
 from experiments.stages.common import Pretraining, placeholders, wait_for_all_ranks
 from experiments.suite_cli import SuiteCLI, command_line
@@ -41,7 +42,8 @@ def pretrain(wanted: Pretraining) -> None:
         variant: tuple[Any, ...] = () if base is None else (name,)
         if chosen[name]:
             variant = (chosen[name],)
-        importlib.import_module(f"experiments.stages.{base or name}").run(wanted, cohort, fold, *variant)
+        with training(stage_folder(wanted.runs, cohort, name, wanted.seed, fold, wanted.tag)):
+            importlib.import_module(f"experiments.stages.{base or name}").run(wanted, cohort, fold, *variant)
         wait_for_all_ranks()  # what rank 0 exports is what the next stage starts from
 
 
@@ -94,7 +96,7 @@ def check_flags(wanted: Pretraining, chosen: Mapping[str, tuple[str, ...]]) -> N
                 ) from error
 
 
-def _parent(wanted: Pretraining, cohort: Cohort) -> str:
+def _parent(wanted: Pretraining, cohort: Cohort) -> str | None:
     """The MLflow run that the stages of one pretraining share: same cohort, split, profile and seed."""
     seed = str(wanted.seed)
     experiment = f"renal/{cohort.info.name}/pretrain"

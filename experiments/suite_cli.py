@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from callbacks.divergence import FiniteGuard
 from callbacks.failure import EndTogether
 from callbacks.requeue import Requeue
 from callbacks.seeding import EpochSeed
@@ -132,6 +133,7 @@ class SuiteCLI(LightningCLI):
             EndTogether(),
             EpochSeed(int(self._get(self.config, "seed_everything"))),
             BestCheckpoint(folder, self.model.monitor, self.model.mode),
+            FiniteGuard(folder),
             LastCheckpoint(folder),
             Requeue(folder, int(self._get(self.config, "seed_everything"))),
         ]

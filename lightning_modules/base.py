@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import lightning
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
@@ -52,7 +53,8 @@ class SuiteModule(lightning.LightningModule):
 
     Subclasses define `training_step` and the rest. `monitor` and `mode` say which checkpoint is the best one, and
     `tested` whether that or the last one is validated and tested at the end. After a validation or a test `val_table`
-    or `test_table` holds the scores by patient, gathered over ranks.
+    or `test_table` holds the scores by patient, gathered over ranks; after a step `gradient_norm` the norm of its
+    gradient before clipping, where that is known.
 
     Args:
         contract: Preprocessing contract of the data as plain data; travels with every checkpoint.
@@ -64,6 +66,7 @@ class SuiteModule(lightning.LightningModule):
     tested: ClassVar[Literal["best", "last"]] = "best"
     val_table: PatientTable
     test_table: PatientTable
+    gradient_norm: torch.Tensor | None = None
 
     def __init__(self, contract: Mapping[str, Any], optimizer: OptimizerConfig) -> None:
         super().__init__()
@@ -84,6 +87,21 @@ class SuiteModule(lightning.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         rates = self.rates()
         return make_optimizer(self, self.optimizer_config, steps, self.backbone(), rates)  # type: ignore[return-value]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient as Lightning does, and keep its norm before, which says whether the step is one."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            self.gradient_norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            return
+        found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self.gradient_norm = nn.utils.get_total_norm(found)
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def rates(self) -> list[tuple[float, Iterable[nn.Parameter]]]:
         """Peak learning rates of further parts, each with its parameters."""

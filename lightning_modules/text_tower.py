@@ -159,10 +159,10 @@ class TextTowerAlignment(ClipAlignment):
     ) -> None:
         """Clip by the norm over all ranks' shards under FSDP, which only its own module can."""
         sharded = self.trainer.model
-        if isinstance(sharded, FullyShardedDataParallel) and gradient_clip_val:
-            sharded.clip_grad_norm_(gradient_clip_val)
-            return
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if not isinstance(sharded, FullyShardedDataParallel):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            self.gradient_norm = sharded.clip_grad_norm_(gradient_clip_val)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Everything but the frozen base of the text encoder."""

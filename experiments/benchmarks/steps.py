@@ -15,11 +15,12 @@ from monai.networks.nets import resnet18
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from callbacks.divergence import FiniteGuard
 from callbacks.failure import EndTogether
 from callbacks.progress import Throughput
 from callbacks.seeding import EpochSeed
 from datamodules.attributes.schema import load_schema
-from experiments.buffered_logger import BufferedMLFlowLogger
+from experiments.tracking import make_logger
 from lightning_modules.attributes import AttributePretraining
 from lightning_modules.networks.encoders import EncoderConfig
 from lightning_modules.optimization import OptimizerConfig, make_optimizer
@@ -139,14 +140,14 @@ def interleaved_steps(
     """
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     loggers: dict[str, Logger] = {
-        LIGHTNING: BufferedMLFlowLogger(experiment_name="benchmark", tracking_uri=uri),
+        LIGHTNING: make_logger(folder, folder / "run", "benchmark", "benchmark", {}),
         UNBUFFERED: MLFlowLogger(experiment_name="benchmark", tracking_uri=uri),
     }
     turns = _Turns(batch, steps, loggers, rounds)
     settings = {**trainer_settings(), "accelerator": "cpu", "devices": 1}
     turns.trainer = lightning.Trainer(
         **settings, max_epochs=1, max_steps=MAX_STEPS, logger=list(loggers.values()), enable_checkpointing=False,
-        callbacks=[Throughput(), EndTogether(), EpochSeed(42)], default_root_dir=folder,
+        callbacks=[Throughput(), EndTogether(), EpochSeed(42), FiniteGuard(folder)], default_root_dir=folder,
     )  # fmt: skip
     turns.trainer.fit(module, DataLoader(turns, batch_size=None))
     return turns.results

@@ -30,7 +30,7 @@ from experiments.radiomics.cache import check_masks
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
 from experiments.suite_cli import SuiteCLI, command_line
 from experiments.table_features import check_columns
-from experiments.tracking import log_metrics, tracking_uri
+from experiments.tracking import best_effort, log_metrics, tracking_uri
 
 Value = TypeVar("Value")
 SEEDS = (42, 2024, 2025, 2026, 2027)
@@ -219,7 +219,11 @@ def _log(plan: Curve, cohort: Cohort, table: object, paths: list[Path], note: st
     run_id = curve_run(plan.first, cohort)
     if run_id is None:
         return
-    client = MlflowClient(tracking_uri(plan.first.runs))
+    with best_effort("The curve"):
+        _log_curve(MlflowClient(tracking_uri(plan.first.runs)), run_id, plan, table, paths, note)
+
+
+def _log_curve(client: MlflowClient, run_id: str, plan: Curve, table: object, paths: Sequence[Path], note: str) -> None:
     prefix = "-".join(part for part in ("curve", plan.first.mode, plan.first.tag) if part)
     steps: dict[int, dict[str, float]] = {}
     known: dict[str, dict[int, float]] = {}

@@ -20,12 +20,11 @@ from experiments.console import say
 from experiments.encoders import folds_of
 from experiments.finetune import curve_run, finetune
 from experiments.launch import DONE, check_finished
-from experiments.locks import lease, taken
+from experiments.locks import LOCK, lease, taken
 from experiments.point import Point
 from experiments.workers import Died, Workers, environments
 from lightning_modules.errors import ModelError
 
-LOCK = ".lock"
 WAIT_S = 5.0
 HELD, RAN = "held", "ran"
 

@@ -22,7 +22,7 @@ from experiments.sweep.figure import history_figure, importance_figure
 from experiments.sweep.results import FEW, best_sentences, importances, trial_table
 from experiments.sweep.space import Value, nested
 from experiments.sweep.trials import Sweep
-from experiments.tracking import log_metrics, tracking_uri
+from experiments.tracking import best_effort, log_metrics, tracking_uri
 
 BEST = "best.yaml"
 
@@ -67,7 +67,13 @@ def _log(
     """The history as metrics of the parent run, a step a trial; what stands there already is not written twice."""
     if parent is None:
         return
-    client = MlflowClient(tracking_uri(plan.point.runs))
+    with best_effort("The history of the sweep"):
+        _log_history(MlflowClient(tracking_uri(plan.point.runs)), parent, table, paths, sentences, note)
+
+
+def _log_history(
+    client: MlflowClient, parent: str, table: pd.DataFrame, paths: list[Path], sentences: list[str], note: str
+) -> None:
     known = {entry.step for entry in client.get_metric_history(parent, "sweep/value")}
     best = -np.inf
     for row in table[table["state"] == "complete"].to_dict("records"):

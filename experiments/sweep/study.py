@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from filelock import SoftFileLease
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,13 +14,12 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from experiments.console import say
 from experiments.launch import differences, identity
-from experiments.locks import held, lease, taken
+from experiments.locks import LOCK, held, lease, taken
 from experiments.sweep.sampler import NumberedSampler, make_pruner
 from experiments.sweep.space import Value, contains
 from experiments.sweep.storage import fail_stale, open_storage, original_number, retry
-from experiments.sweep.trials import LOCK, Objective, Sweep, TooManyFailuresError
+from experiments.sweep.trials import TRIAL_FAILS, Objective, Sweep, TooManyFailuresError
 from experiments.tracking import cohort_tags
-from lightning_modules.errors import ModelError
 
 WAIT_S = 5.0
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -83,7 +81,7 @@ def search(plan: Sweep, study: optuna.Study, objective: Objective, trials: int) 
             time.sleep(WAIT_S)
             continue
         try:
-            study.optimize(objective, n_trials=1, catch=(ModelError, torch.OutOfMemoryError))
+            study.optimize(objective, n_trials=1, catch=TRIAL_FAILS)
         except KeyboardInterrupt:
             retry(study, objective.current)
             raise

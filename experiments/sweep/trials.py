@@ -10,25 +10,24 @@ from pathlib import Path
 import numpy as np
 import optuna
 import torch
-from mlflow.tracking import MlflowClient
 from optuna.trial import Trial
 
+from callbacks.divergence import DivergedError
 from callbacks.predictions import prediction_frame
 from callbacks.pruning import EpochPruning
 from datamodules.cohort import Cohort
-from datamodules.files import read_json, write_parquet
+from datamodules.files import write_parquet
 from experiments.console import say
 from experiments.launch import Finished, train
-from experiments.locks import held
+from experiments.locks import LOCK, held
 from experiments.outcomes import Metric, Outcome, metric_of, outcomes_of
 from experiments.point import Point
 from experiments.sweep.space import Space, Value, flags
 from experiments.sweep.storage import original_number
-from experiments.tracking import RUN_FILE, log_metrics, tracking_uri
+from experiments.tracking import log_metrics, outbox_of
 from lightning_modules.errors import ModelError
 
 VALIDATION = "validation.parquet"
-LOCK = ".lock"
 FAILURES = 3
 """Trials of one worker that may fail one after the other; then the reason lies in more than the values."""
 
@@ -54,6 +53,10 @@ class Sweep:
     def trial_folder(self, number: int) -> Path:
         """Where a trial lies."""
         return self.folder / f"trial-{number:04d}"
+
+
+TRIAL_FAILS = (ModelError, DivergedError, torch.OutOfMemoryError)
+"""What ends a trial and not the sweep: values that cannot be trained with."""
 
 
 class TooManyFailuresError(Exception):
@@ -101,7 +104,7 @@ class Objective:
                 say(f"Trial {trial.number} is ended after epoch {last[0] + 1} ({self.sweep.monitor} {last[1]:.3f}).")
                 self._failures = 0
                 raise
-            except (ModelError, torch.OutOfMemoryError) as error:
+            except TRIAL_FAILS as error:
                 self._failures += 1
                 say(f"Trial {trial.number} failed: {str(error).splitlines()[0]}")
                 if self._failures >= FAILURES:
@@ -135,8 +138,8 @@ class Objective:
 
     def _track(self, folder: Path, values: Mapping[str, Value], state: str, results: Mapping[str, float]) -> None:
         """Parameters, state and value in the trial's MLflow run; its checkpoints, which nobody needs again, go."""
-        run_id = read_json(folder / RUN_FILE)["run_id"]
-        client = MlflowClient(tracking_uri(self.sweep.point.runs))
+        client = outbox_of(folder)
+        run_id = client.run_id() or ""
         for path, value in values.items():
             client.log_param(run_id, f"sweep/{path}", value)
         client.set_tag(run_id, "trial_state", state)

@@ -1,16 +1,24 @@
-"""A run whose last checkpoint is damaged goes on from the newest whole one, and says so."""
+"""Runs that end early: damaged checkpoints, a loss that is no number, and two processes in one folder."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 
+from datamodules.errors import DataError
+from experiments import locks
 from experiments.cli import main
+from experiments.tracking import tracking_uri
 
 TINY = {
     "contract": {"grid": [8, 12, 12]},
@@ -66,3 +74,96 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_not_the_run(
             pd.read_parquet(tmp_path / name / FOLDER / "predictions.parquet"),
         )
         assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_diverged_run_fails_and_makes_room_for_another_rate(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, folder = [*command, f"--runs={tmp_path}"], tmp_path / FOLDER
+    broken = [
+        part.replace("]", ', "--optimizer.lr=1e30", "--optimizer.warmup=0.0"]') if part.startswith("--extra") else part
+        for part in command
+    ]
+    for _ in range(2):  # with the same rate it is tried again, and fails again
+        assert main(broken) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: Training diverged at step ")
+        assert re.search(r" at learning rate [\d.]+e\+(29|30)\. Patients of the step: I", said)
+        assert "diverged" in json.loads((folder / "FAILED").read_text())["reason"]
+    client = MlflowClient(tracking_uri(tmp_path))
+    experiment = client.get_experiment_by_name("renal/tiny/malignancy")
+    runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'scratch-finetune-f1-s42'")
+    assert [run.info.status for run in runs] == ["FAILED"]
+    assert main(command) == 0
+    assert "what it left is now in scratch-finetune-f1-s42.failed-1" in capsys.readouterr().out
+    assert (folder / "DONE").is_file()
+    assert not (folder / "FAILED").exists()
+    aside = folder.with_name(f"{folder.name}.failed-1")
+    assert {"FAILED", "config.yaml", "run.json", "mlflow.json"} <= {path.name for path in aside.iterdir()}
+    runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'scratch-finetune-f1-s42'")
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from experiments.locks import training
+with training(Path(sys.argv[1])):
+    print("holds", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_process_trains_in_a_folder_and_a_dead_one_leaves_it(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, folder = [*command, f"--runs={tmp_path}", "--mode=probe"], tmp_path / FOLDER
+    folder = folder.with_name("scratch-probe-f1-s42")
+    folder.mkdir(parents=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "holds\n"
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert f"is being trained by another process (pid {other.pid}, host " in said
+        assert ", since 20" in said
+        assert not (folder / "config.yaml").exists()
+    finally:
+        other.kill()
+        other.wait()
+    assert main(command) == 0
+    assert (folder / "DONE").is_file()
+    assert not any((folder / name).exists() for name in (".lock", ".holder.json"))
+
+
+def test_a_silent_process_of_another_machine_is_outwaited_and_a_live_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LEASE_S", 2.0)
+    monkeypatch.setattr(locks, "_BEAT_S", 0.2)
+    monkeypatch.setattr(locks, "_LOOK_S", 0.5)
+    shorter = "from experiments import locks\nlocks.LEASE_S, locks._BEAT_S = 2.0, 0.2\nwith training"
+    script = HOLD.replace("with training", shorter)
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "holds\n"
+        marker = (tmp_path / ".lock").read_text()
+        holder = json.loads((tmp_path / ".holder.json").read_text())
+        (tmp_path / ".holder.json").write_text(json.dumps({**holder, "host": "node17"}))
+        with pytest.raises(DataError, match="host node17"), locks.training(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    name = next(line for line in marker.splitlines() if line.startswith("host"))
+    (tmp_path / ".lock").write_text(marker.replace(name, f"{name.split('=')[0]}=node17"))
+    with locks.training(tmp_path):
+        assert json.loads((tmp_path / ".holder.json").read_text())["pid"] == os.getpid()
