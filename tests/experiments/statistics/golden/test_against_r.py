@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from tests.experiments.statistics.golden.ours import expected, found, golden, groups
+from experiments.statistics.cox_fit import NoMaximumError, fit_cox
+from tests.experiments.statistics.golden.ours import FOLDER, expected, found, golden, groups
+from tests.experiments.statistics.golden.simulated import simulated
 
 _TOLERANCE = 1e-6
 GROUPS, ANSWERS = groups(), golden()
@@ -25,3 +28,19 @@ def test_what_r_was_asked_is_hard() -> None:
     assert {len(rows) for rows in GROUPS.values()} >= {20, 2000}
     largest = max(ANSWERS[name]["cox"]["coefficient"][0] for name in GROUPS if name not in separated)
     assert np.exp(largest) > 40
+
+
+def test_simulated_fits_are_rs_or_refused_where_r_warns() -> None:
+    """Rare groups of strong effect, of which a plain Newton step lost most, and some that are separated."""
+    answers = pd.read_csv(FOLDER / "simulated.csv").set_index("seed")
+    assert answers["separated"].sum() >= 5
+    for seed, answer in answers.iterrows():
+        rows = simulated(int(seed))  # type: ignore[arg-type]
+        design, time, event = rows[["high"]].to_numpy(float), rows["time"].to_numpy(), rows["event"].to_numpy() == 1
+        if answer["separated"]:
+            with pytest.raises(NoMaximumError):
+                fit_cox(design, time, event)
+            continue
+        fitted = fit_cox(design, time, event)
+        ours = (fitted.coefficient[0], fitted.standard_error[0], fitted.log_likelihood)
+        assert ours == pytest.approx(tuple(answer[["coefficient", "se", "loglik"]]), rel=1e-9), seed
