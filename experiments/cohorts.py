@@ -22,6 +22,7 @@ from experiments.console import progress_bar
 from experiments.phantoms import write_predictors
 from experiments.registry import PROFILES, axis_file, choose
 from experiments.sources import SOURCE_FILE, make_source, recognise
+from experiments.statistics.support import mark
 
 
 def profile_contract(profile: str) -> PreprocessingContract:
@@ -108,7 +109,9 @@ def _print_predictors(predictors: pd.DataFrame | None) -> None:
         return
     table = Table("phantoms, all roles", "predictor", "metric", "value", "95 % interval", "n", "positives", box=None)
     for row in predictors[predictors["role"] == "all"].to_dict("records"):
-        interval = f"{row['low']:.3f} to {row['high']:.3f}"
+        interval = (
+            "not defined" if pd.isna(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}{mark(row['interval'])}"
+        )
         cells = (row["outcome"], row["predictor"], row["metric"], f"{row['value']:.3f}", interval)
         table.add_row(*map(str, cells), str(row["n"]), str(row["positives"]))
     Console(width=120).print(table)

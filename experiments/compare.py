@@ -14,14 +14,15 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, replacing
 from experiments.console import say
-from experiments.evaluation import groups, row_name, scored_caption, width_of, with_interval
+from experiments.evaluation import groups, marked, row_name, scored_caption, width_of, with_interval
 from experiments.launch import DONE, RUN_COMMAND
 from experiments.outcomes import ACROSS_FOLDS, FOLD, Metric, across_columns, metric_of, outcomes_of
 from experiments.point import mode_suffix
 from experiments.registry import ENCODERS, MODES, TASKS, choose
-from experiments.statistics.bootstrap import bootstrap, percentile_interval, seed_mean, two_sided_p
+from experiments.statistics.bootstrap import bootstrap, percentile_difference, seed_mean
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.multiplicity import benjamini_hochberg, holm
+from experiments.statistics.support import Support, mark
 
 REPORTED = ("internal", "pooled external", "folds")
 CORRECTIONS = {"holm": ("Holm", holm), "benjamini_hochberg": ("Benjamini and Hochberg", benjamini_hochberg)}
@@ -142,9 +143,10 @@ def comparison_table(
 
     Returns:
         Columns fraction, group, endpoint (survival only), encoder, seeds, n, what is counted (positives, minority or
-        events), the metric (auroc or c_index), low, high, across_folds, across_folds_low, across_folds_high (pooled
-        folds; only where there are folds), difference, difference_low, difference_high, p, p_corrected; the difference
-        is NaN for the reference itself and where it was not run.
+        events), the metric (auroc or c_index), low, high, interval (its method), across_folds, across_folds_low,
+        across_folds_high, across_folds_interval (pooled folds; only where there are folds), difference, difference_low,
+        difference_high, difference_interval, p, p_corrected; the difference is NaN for the reference itself and where
+        it was not run.
     """
     rows: list[dict[str, object]] = []
     for fraction in sorted({point.fraction for point in points}):
@@ -169,10 +171,12 @@ def comparison_table(
         metric.name,
         "low",
         "high",
+        "interval",
         *(ACROSS_FOLDS if metric.within_folds else ()),
         "difference",
         "difference_low",
         "difference_high",
+        "difference_interval",
         "p",
     ]
     table = pd.DataFrame(rows, columns=columns)
@@ -188,6 +192,7 @@ class Pooled:
         estimate: Its mean over seeds with the interval over patients.
         values: Its replicates.
         by_seed: The metric of every seed.
+        support: What the mean over seeds rests on.
         across_folds: The metric of the pooled folds; None where there are no folds.
     """
 
@@ -195,6 +200,7 @@ class Pooled:
     estimate: Estimate
     values: np.ndarray
     by_seed: tuple[float, ...]
+    support: Support
     across_folds: Estimate | None = None
 
 
@@ -214,11 +220,12 @@ def pooled_seeds(tables: list[pd.DataFrame], patients: list[str], endpoint: str,
     outcomes = [next(found for found in outcomes_of(part) if found.endpoint == endpoint) for part in parts]
     statistics, ones = [outcome.statistic() for outcome in outcomes], np.ones((1, len(patients)), dtype=np.float32)
     sampled = {"patients": len(patients), "replicates": replicates, "events": outcomes[0].count}
-    estimate, values = bootstrap(seed_mean(statistics), **sampled, strata=outcomes[0].folds)
+    mean = seed_mean(statistics)
+    estimate, values = bootstrap(mean, **sampled, strata=outcomes[0].folds)
     by_seed = tuple(float(statistic(ones)[0]) for statistic in statistics)
     pooled = [statistic for outcome in outcomes if (statistic := outcome.across_folds()) is not None]
     across = bootstrap(seed_mean(pooled), **sampled, strata=outcomes[0].folds)[0] if pooled else None
-    return Pooled(metric_of(tables[0]), estimate, values, by_seed, across)
+    return Pooled(metric_of(tables[0]), estimate, values, by_seed, mean.support, across)
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:
@@ -230,14 +237,16 @@ def _compared(found: dict[str, Pooled], reference: str, seeds: int) -> Iterator[
     for name, pooled in found.items():
         estimate, metric = pooled.estimate, pooled.metric
         row: dict[str, object] = {"encoder": name, "seeds": seeds, "n": estimate.n, metric.count: estimate.events}
-        row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+        row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high, "interval": estimate.interval}
         row |= across_columns(pooled.across_folds)
         if name != reference and reference in found:
             base = found[reference]
-            differences = pooled.values - base.values
-            gain = percentile_interval(estimate.value - base.estimate.value, differences)
+            found_gain = percentile_difference(
+                estimate.value - base.estimate.value, pooled.values - base.values, pooled.support.minus(base.support)
+            )
+            gain = found_gain.estimate
             row |= {"difference": gain.value, "difference_low": gain.low, "difference_high": gain.high}
-            row["p"] = two_sided_p(differences)
+            row |= {"difference_interval": gain.interval, "p": found_gain.p}
         yield row
 
 
@@ -250,12 +259,15 @@ def format_comparison(table: pd.DataFrame, reference: str, metric: Metric) -> st
     for row in table.to_dict("records"):
         gain = ""
         if np.isfinite(row["difference"]):
-            interval = f"({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
+            ends = f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}"
+            interval = "(interval not defined)" if np.isnan(row["difference_low"]) else f"({ends})"
+            interval += mark(row["difference_interval"])
             gain = f"{row['difference']:+.3f} {interval}, p {row['p_corrected']:.3f}"
-        value = f"{with_interval(row[metric.name], row['low'], row['high']):{width_of(metric)}s}"
+        shown = with_interval(row[metric.name], row["low"], row["high"], row["interval"])
+        value = f"{shown:{width_of(metric)}s}"
         value += f"{row[ACROSS_FOLDS[0]]:<14.3f}" if metric.within_folds else ""
         lines.append(
             f"{row['fraction']:7.0%}  {row_name(row):24s}{row['encoder']:12s}{row['seeds']:6d}{row['n']:5d}"
             f"{row[metric.count]:10d}   {value}{gain}".rstrip()
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *marked(table)])

@@ -10,6 +10,7 @@ import pandas as pd
 
 from datamodules.cohort import CohortInfo
 from experiments.outcomes import ACROSS_FOLDS, FOLD, Metric, across_columns, metric_of, outcomes_of
+from experiments.statistics.support import MARKED, mark
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ def results_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns group, kind, n, then of two classes positives, auroc; of more minority (patients outside the largest
-        class), auroc (macro one-vs-rest), kappa (quadratic), kappa_low, kappa_high; of a survival task endpoint,
-        events, c_index (Harrell), one row per group and endpoint, that which was trained on first. low and high are
-        the 95 % interval of the metric. NaN where a metric is not defined. Where there are folds the metric is within
-        them, and across_folds, across_folds_low, across_folds_high are that of the pooled folds.
+        class), auroc (macro one-vs-rest), kappa (quadratic), kappa_low, kappa_high, kappa_interval; of a survival task
+        endpoint, events, c_index (Harrell), one row per group and endpoint, that which was trained on first. low and
+        high are the 95 % interval of the metric, interval the name of its method, or why there is none. NaN where a
+        metric is not defined. Where there are folds the metric is within them, and across_folds, across_folds_low,
+        across_folds_high, across_folds_interval are that of the pooled folds.
     """
     metric = metric_of(predictions)
     rows = []
@@ -61,10 +63,12 @@ def results_table(predictions: pd.DataFrame) -> pd.DataFrame:
             row |= {"endpoint": outcome.endpoint} if outcome.endpoint else {}
             row |= {"n": len(outcome.rows), metric.count: outcome.count}
             row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+            row["interval"] = estimate.interval
             row |= across_columns(outcome.across_estimate())
             kappa = outcome.kappa()
             if kappa is not None:
                 row |= {"kappa": kappa.value, "kappa_low": kappa.low, "kappa_high": kappa.high}
+                row["kappa_interval"] = kappa.interval
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -84,12 +88,18 @@ def scored_caption(info: CohortInfo, metric: Metric) -> str:
     return " ".join(part for part in (caption(info), metric.remark) if part)
 
 
-def with_interval(value: float, low: float, high: float) -> str:
-    """A number with its 95 % interval as text."""
+def with_interval(value: float, low: float, high: float, method: object = "") -> str:
+    """A number with its 95 % interval as text, marked where the method stands in for resampling."""
     if np.isnan(value):
         return "not defined"
     interval = "interval not defined" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
-    return f"{value:.3f} ({interval})"
+    return f"{value:.3f} ({interval}){mark(method)}"
+
+
+def marked(table: pd.DataFrame) -> list[str]:
+    """What the mark of an interval says, where a column of methods has one that is marked."""
+    methods = [name for name in table if str(name).endswith("interval")]
+    return [MARKED] if any(mark(method) for name in methods for method in table[name]) else []
 
 
 def width_of(metric: Metric) -> int:
@@ -104,14 +114,14 @@ def row_name(row: Mapping[Hashable, object]) -> str:
 
 def format_table(table: pd.DataFrame, metric: Metric) -> str:
     """The results as fixed-width text."""
-    more = {"kappa": ("kappa", "kappa_low", "kappa_high"), "across folds, pooled": ACROSS_FOLDS}
+    more = {"kappa": ("kappa", "kappa_low", "kappa_high", "kappa_interval"), "across folds, pooled": ACROSS_FOLDS}
     more = {name: columns for name, columns in more.items() if columns[0] in table}
     title = f"{metric.title} (95 % interval)"
     lines = [f"{'':24s}{'n':>6s}{metric.count_title:>11s}   {title:{width_of(metric)}s}"]
     lines[0] = (lines[0] + "".join(f"   {name:26s}" for name in more)).rstrip()
     for row in table.to_dict("records"):
-        value = with_interval(row[metric.name], row["low"], row["high"])
+        value = with_interval(row[metric.name], row["low"], row["high"], row["interval"])
         extra = "".join(f"   {with_interval(*(row[name] for name in columns)):26s}" for columns in more.values())
         counted = f"{row['n']:6d}{row[metric.count]:11d}"
         lines.append(f"{row_name(row):24s}{counted}   {value:{width_of(metric)}s}{extra}".rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *marked(table)])

@@ -130,7 +130,7 @@ def _summary(tables: list[pd.DataFrame], refused: dict[str, str]) -> str:
         metric = "c_index" if "c_index" in table else "auroc"
         count = next(name for name in ("positives", "minority", "events") if name in table)
         for row in table[table["kind"] != "external"].drop_duplicates("group").to_dict("records"):
-            value = f"{metric} {with_interval(row[metric], row['low'], row['high'])}"
+            value = f"{metric} {with_interval(row[metric], row['low'], row['high'], row['interval'])}"
             lines.append(f"{row['task']:16s}{row['group']:20s}{row['n']:6d}{row[count]:8d}   {value}")
     lines += [f"{name:16s}refused: {reason}" for name, reason in refused.items()]
     return "\n".join([*lines, "events: of two classes the positive ones, of three the patients outside the largest"])

@@ -24,7 +24,7 @@ from experiments.locks import training
 from experiments.radiomics.boosting import boosted_classes, boosted_survival
 from experiments.radiomics.features import model_features
 from experiments.radiomics.settings import BaselineConfig
-from experiments.statistics.bootstrap import macro_auroc
+from experiments.statistics.auroc import macro_auroc
 from experiments.statistics.concordance import harrell
 from experiments.statistics.cox_fit import CoxFit, fit_cox
 from experiments.suite_cli import SuiteCLI

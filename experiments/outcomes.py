@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.statistics.agreement import quadratic_kappa
-from experiments.statistics.bootstrap import Statistic, auroc_of, bootstrap, macro_auroc, macro_auroc_bootstrap
+from experiments.statistics.auroc import auroc_of, macro_auroc_bootstrap, macro_auroc_statistic
+from experiments.statistics.bootstrap import Statistic, bootstrap
 from experiments.statistics.concordance import c_index, harrell
 from experiments.statistics.estimate import Estimate
 
@@ -54,8 +55,8 @@ WITHIN_FOLDS = (
     "AUC and C-index compare patients of the same fold, weighted by pairs; across folds, pooled, scores of different "
     "models are compared, which biases both downwards."
 )
-ACROSS_FOLDS = ("across_folds", "across_folds_low", "across_folds_high")
-"""Columns of the pooled metric of folds, with its interval, beside that within folds."""
+ACROSS_FOLDS = ("across_folds", "across_folds_low", "across_folds_high", "across_folds_interval")
+"""Columns of the pooled metric of folds, with its interval and the method of that, beside that within folds."""
 
 
 def score_columns(predictions: pd.DataFrame) -> list[str]:
@@ -87,9 +88,9 @@ def metric_of(predictions: pd.DataFrame) -> Metric:
     return replace(metric, title=f"{metric.title} within folds", within_folds=True) if FOLD in predictions else metric
 
 
-def across_columns(estimate: Estimate | None) -> dict[str, float]:
+def across_columns(estimate: Estimate | None) -> dict[str, float | str]:
     """The pooled metric of folds as columns of a table; none where there are no folds."""
-    return {} if estimate is None else dict(zip(ACROSS_FOLDS, estimate[:3], strict=True))
+    return {} if estimate is None else dict(zip(ACROSS_FOLDS, (*estimate[:3], estimate.interval), strict=True))
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Outcome:
         target, scores = self.target, self.scores
         if self.endpoint:
             return harrell(self.months, target, scores, folds)
-        return lambda weights: macro_auroc(target, scores, weights, folds)
+        return macro_auroc_statistic(target, scores, folds)
 
     def estimate(self) -> Estimate:
         """The metric with its 95 % interval: DeLong's for two classes, else by bootstrap over patients.

@@ -21,7 +21,7 @@ from datamodules.files import replacing
 from experiments.attributes.results import MEAN, attribute_table
 from experiments.console import say
 from experiments.encoders import exported_encoder
-from experiments.evaluation import caption
+from experiments.evaluation import caption, with_interval
 from experiments.features import frozen_features
 from experiments.registry import ENCODERS, choose, compose
 from experiments.suite_cli import SuiteCLI, command_line
@@ -74,8 +74,9 @@ def probe(
         table.to_csv(temporary, index=False)
     for row in table[table["attribute"] == MEAN].to_dict("records"):
         say(
-            f"Linear probe on {encoder}, mean AUC of attributes, {row['group']}: {row['auroc']:.3f} (95 % interval "
-            f"{row['low']:.3f} to {row['high']:.3f}), {row['kidneys']} kidneys of {row['patients']} patients"
+            f"Linear probe on {encoder}, mean AUC of attributes, {row['group']}, with 95 % interval: "
+            f"{with_interval(row['auroc'], row['low'], row['high'], row['interval'])}, "
+            f"{row['kidneys']} kidneys of {row['patients']} patients"
         )
     say(f"{caption(cohort.info)} Table: {path.as_posix()}")
     return 0

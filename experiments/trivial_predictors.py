@@ -8,7 +8,6 @@ should reach a C-index of .75 to .80, size at most .65.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datamodules.schema import PHASES, ROLES
-from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_auroc
+from experiments.statistics.auroc import auroc_statistic
+from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.concordance import harrell
 
 NOISE = ("mean_noise_hu", "mean_kernel_fwhm_mm", "mean_slice_thickness_mm", "mean_timing_shift_s")
@@ -33,7 +33,7 @@ _APPEARANCE = (
     "surface_ripple",
 )
 _CONTENT = ("margin", "outline", "composition", "bosniak", "calcification", "haemorrhage", "central_scar")
-_Row = tuple[str, str, str, str, float, float, float, int, int]
+_Row = tuple[str, str, str, str, float, float, float, str, int, int]
 
 
 def trivial_predictors(
@@ -57,8 +57,8 @@ def trivial_predictors(
         bootstraps: Number of resamplings behind an interval.
 
     Returns:
-        Columns outcome, role, predictor, metric, value, low, high (95 % bootstrap interval), n and positives
-        (malignant patients, or events).
+        Columns outcome, role, predictor, metric, value, low, high (95 % interval), interval (its method), n and
+        positives (malignant patients, or events).
     """
     patients = _joined(tables, truth, images)
     scores = _malignancy_scores(patients, seed)
@@ -67,10 +67,10 @@ def trivial_predictors(
         group = (patients["role"] == role) | (role == "all")
         label = patients.loc[group, "malignancy"].to_numpy(dtype=int)
         for name, score in scores.items():
-            value = _interval(partial(weighted_auroc, label, score[group.to_numpy()]), len(label), seed, bootstraps)
-            rows.append(("malignancy", role, name, "AUC", *value, len(label), int(label.sum())))
+            value = bootstrap(auroc_statistic(label, score[group.to_numpy()]), len(label), bootstraps, seed)[0]
+            rows.append(("malignancy", role, name, "AUC", *value[:3], value.interval, len(label), int(label.sum())))
         rows += _survival_rows(patients[group], role, seed, bootstraps)
-    columns = ["outcome", "role", "predictor", "metric", "value", "low", "high", "n", "positives"]
+    columns = ["outcome", "role", "predictor", "metric", "value", "low", "high", "interval", "n", "positives"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -143,11 +143,7 @@ def _survival_rows(patients: pd.DataFrame, role: str, seed: int, bootstraps: int
     rows: list[_Row] = []
     for name, column in (("size", "tumor_size_mm"), ("visible risk", "visible_risk"), ("true risk", "risk")):
         statistic = harrell(months, event, known[column].to_numpy(dtype=float))
-        value = _interval(statistic, len(known), seed, bootstraps)
-        rows.append(("rfs", role, name, "C-index (Harrell)", *value, len(known), int(event.sum())))
+        value = bootstrap(statistic, len(known), bootstraps, seed)[0]
+        counted = (len(known), int(event.sum()))
+        rows.append(("rfs", role, name, "C-index (Harrell)", *value[:3], value.interval, *counted))
     return rows
-
-
-def _interval(statistic: Statistic, patients: int, seed: int, bootstraps: int) -> tuple[float, float, float]:
-    """Value with its 95 % percentile interval over resampled patients."""
-    return bootstrap(statistic, patients, bootstraps, seed)[0][:3]

@@ -76,8 +76,9 @@ def accuracy(
         Per group and attribute a row with class "(all)": patients, n (kidneys), stated (by the truth), found (stated by
         the table), right, wrong (another value), missed (found nothing), invented (nothing is stated); recall (right /
         stated), precision (right / found) and silence (share of unstated left unstated) with Wilson's intervals; macro
-        F1 over the classes that the truth holds, with its interval over patients. Then a row per class. The attribute
-        "(all)" sums over attributes and takes their answers as independent; its macro F1 is their mean.
+        F1 over the classes that the truth holds, with its interval over patients and the name of its method. Then a row
+        per class. The attribute "(all)" sums over attributes and takes their answers as independent; its macro F1 is
+        their mean.
     """
     rows: list[dict[str, object]] = []
     names = [name for name in schema.names if (truth["attribute"] == name).any()]
@@ -114,7 +115,8 @@ def _attribute_rows(
         "missed": int((stated & ~spoken).sum()),
         "invented": int((~stated & spoken).sum()),
     }
-    f1 = {"macro_f1": value, "macro_f1_low": interval.low, "macro_f1_high": interval.high}
+    f1: dict[str, object] = {"macro_f1": value, "macro_f1_low": interval.low, "macro_f1_high": interval.high}
+    f1["macro_f1_interval"] = interval.method
     rows = [_row(attribute.name, EVERY, counts, patients) | f1]
     for label in attribute.class_names:
         right = int(((true == label) & (found == label)).sum())
@@ -128,9 +130,9 @@ def macro_f1_of(tables: np.ndarray, chosen: list[int]) -> np.ndarray:
     hits = np.diagonal(tables, axis1=-2, axis2=-1)[..., chosen]
     true = tables.sum(axis=-1)[..., chosen]
     scores = 2 * hits / np.maximum(true + tables.sum(axis=-2)[..., chosen], 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean: np.ndarray = np.where(true > 0, scores, 0.0).sum(axis=-1) / (true > 0).sum(axis=-1)
-    return mean
+    count = (true > 0).sum(axis=-1)
+    undefined = np.full(np.shape(count), np.nan)
+    return np.divide(np.where(true > 0, scores, 0.0).sum(axis=-1), count, out=undefined, where=count > 0)
 
 
 def _row(attribute: str, label: str, counts: dict[str, int], patients: np.ndarray) -> dict[str, object]:
@@ -140,7 +142,7 @@ def _row(attribute: str, label: str, counts: dict[str, int], patients: np.ndarra
         unstated = counts["n"] - counts["stated"]
         shares["silence"] = (unstated - counts["invented"], unstated)
     for name, (part, whole) in shares.items():
-        low, high = wilson(part, whole)
+        low, high, _ = wilson(part, whole)
         row |= {name: part / whole if whole else float("nan"), f"{name}_low": low, f"{name}_high": high}
     return row
 

@@ -13,22 +13,23 @@ from sklearn.metrics import cohen_kappa_score
 
 from datamodules.attributes.schema import AttributeSchema
 from datamodules.attributes.table import KIDNEY, NOT_STATED
+from datamodules.proportions import BOOTSTRAP, CLOPPER_PEARSON, LEVEL, unvaried_ends
 from datamodules.schema import SIDES
 
 RESAMPLES = 1000
-LEVEL = 0.95
 _ENOUGH = 0.9
 """Share of the resamples in which a figure must be defined for its interval to be given."""
 
 
 class Interval(NamedTuple):
-    """Ends of a 95 % interval; NaN where it is not defined."""
+    """Ends of a 95 % interval and the name of its method; NaN, and none, where it is not defined."""
 
     low: float
     high: float
+    method: str
 
 
-UNDEFINED = Interval(float("nan"), float("nan"))
+UNDEFINED = Interval(float("nan"), float("nan"), "none")
 
 
 def reported_kidneys(reports: pd.DataFrame) -> pd.DataFrame:
@@ -68,11 +69,16 @@ def wilson(successes: int, trials: int) -> Interval:
     if trials == 0:
         return UNDEFINED
     ends = binomtest(int(successes), int(trials)).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(ends.low), float(ends.high))
+    return Interval(float(ends.low), float(ends.high), "Wilson")
 
 
 def bootstrap(
-    first: np.ndarray, second: np.ndarray, patients: np.ndarray, size: int, figure: Callable[[np.ndarray], np.ndarray]
+    first: np.ndarray,
+    second: np.ndarray,
+    patients: np.ndarray,
+    size: int,
+    figure: Callable[[np.ndarray], np.ndarray],
+    lowest: float = 0.0,
 ) -> Interval:
     """Percentile interval of a figure of the cross table, with patients drawn again, both their kidneys together.
 
@@ -81,14 +87,14 @@ def bootstrap(
         second: Class indices of the other reader.
         patients: Patient of every kidney.
         size: Number of classes.
-        figure: From cross tables [resamples, size, size] to values, NaN where not defined.
+        figure: From cross tables [resamples, size, size] to values of at most 1, NaN where not defined.
+        lowest: Its least possible value.
 
     Returns:
-        The interval; undefined below two patients, or where the figure is defined in less than 90 % of the resamples.
+        The interval; where no resample differs, that of `unvaried_ends`. Undefined where the figure is defined in less
+        than 90 % of the resamples.
     """
     names, rows = np.unique(patients, return_inverse=True)
-    if len(names) < 2:
-        return UNDEFINED
     counts = np.zeros((len(names), size * size))
     np.add.at(counts, (rows, first * size + second), 1.0)
     values = figure((_draws(len(names)) @ counts).reshape(RESAMPLES, size, size))
@@ -96,7 +102,22 @@ def bootstrap(
     if len(values) < _ENOUGH * RESAMPLES:
         return UNDEFINED
     low, high = np.quantile(values, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    return Interval(float(low), float(high))
+    if high - low <= 1e-9:
+        return Interval(*unvaried_ends(float(low), lowest, 1.0, len(names)), CLOPPER_PEARSON)
+    return Interval(float(low), float(high), BOOTSTRAP)
+
+
+def least_kappa(first: np.ndarray, second: np.ndarray, size: int) -> float:
+    """Cohen's kappa of disagreement throughout, at the agreement that is expected by chance, and at least -1.
+
+    Args:
+        first: Class indices below `size`, not empty.
+        second: Class indices of the other reader.
+        size: Number of classes.
+    """
+    shares = [np.bincount(codes, minlength=size) / len(codes) for codes in (first, second)]
+    chance = float(shares[0] @ shares[1])
+    return max(-1.0, -chance / (1 - chance)) if chance < 1 else -1.0
 
 
 @lru_cache(maxsize=2)
@@ -111,8 +132,8 @@ def kappa_of(tables: np.ndarray) -> np.ndarray:
     total = tables.sum(axis=(-2, -1))
     observed = np.trace(tables, axis1=-2, axis2=-1) / total
     expected = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1) / total**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(expected < 1.0, (observed - expected) / (1.0 - expected), np.nan)
+    undefined = np.full(np.shape(expected), np.nan)
+    return np.divide(observed - expected, 1.0 - expected, out=undefined, where=expected < 1.0)
 
 
 def agreement(
@@ -128,8 +149,8 @@ def agreement(
 
     Returns:
         One row per attribute: patients, n (kidneys), stated by first, by second and by both, the share with the same
-        answer with Wilson's interval, Cohen's kappa with its interval over patients. Kappa is not defined where both
-        give one and the same answer throughout.
+        answer with Wilson's interval, Cohen's kappa with its interval over patients and the name of its method. Kappa
+        is not defined where both give one and the same answer throughout.
     """
     rows = []
     patients = kidneys["patient_id"].to_numpy(dtype=object)
@@ -140,7 +161,10 @@ def agreement(
         same = int((codes[0] == codes[1]).sum())
         defined = len(kidneys) > 0 and len(set(codes[0]) | set(codes[1])) > 1
         kappa = cohen_kappa_score(*codes, labels=list(range(len(labels)))) if defined else float("nan")
-        interval = bootstrap(codes[0], codes[1], patients, len(labels), kappa_of) if defined else UNDEFINED
+        interval = UNDEFINED
+        if defined:
+            least = least_kappa(codes[0], codes[1], len(labels))
+            interval = bootstrap(codes[0], codes[1], patients, len(labels), kappa_of, least)
         share = wilson(same, len(kidneys))
         rows.append(
             {
@@ -156,6 +180,7 @@ def agreement(
                 "kappa": float(kappa),
                 "kappa_low": interval.low,
                 "kappa_high": interval.high,
+                "kappa_interval": interval.method,
             }
         )
     return pd.DataFrame(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -15,9 +15,11 @@ from callbacks.predictions import LESION_DICE
 from datamodules.attribute_data import MISSING
 from datamodules.cohort import CohortInfo
 from datamodules.files import replacing
-from experiments.evaluation import caption
+from experiments.evaluation import caption, with_interval
 from experiments.plots.style import save
-from experiments.statistics.bootstrap import Statistic, bootstrap, macro_auroc
+from experiments.statistics.auroc import macro_auroc_statistic
+from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, percentile_interval, ratio
+from experiments.statistics.support import mean_support
 from lightning_modules.attributes import SCORED_FROM
 
 matplotlib.use("Agg")
@@ -66,12 +68,7 @@ def attribute_statistic(rows: pd.DataFrame, name: str, owner: np.ndarray) -> tup
     code = np.searchsorted(kept, target[used])
     score = rows.loc[used, [columns[number] for number in kept]].to_numpy(dtype=float)
     score = score / score.sum(axis=1, keepdims=True).clip(1e-12)
-    patients = owner[used]
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        return macro_auroc(code, score, weights[:, patients])
-
-    return statistic, int(used.sum()), len(kept)
+    return macro_auroc_statistic(code, score, owner=owner[used]), int(used.sum()), len(kept)
 
 
 def attribute_table(predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFrame:
@@ -82,38 +79,54 @@ def attribute_table(predictions: pd.DataFrame, replicates: int = 1000) -> pd.Dat
         replicates: Bootstrap replicates; patients are resampled with both their kidneys.
 
     Returns:
-        Columns group, attribute, kidneys, patients, classes, auroc, low, high, kappa; NaN where not defined.
+        Columns group, attribute, kidneys, patients, classes, auroc, low, high, interval (its method, or why there is
+        none), kappa; NaN where not defined.
     """
     rows = []
     for group, part in tested_groups(predictions):
         part = part.reset_index(drop=True)
         owner, names = pd.factorize(part["patient_id"])
         found = {name: attribute_statistic(part, name, owner) for name in attribute_names(part)}
+        scored: list[Statistic] = []
         replicate_values, point_values = [], []
         for name, entry in found.items():
             row = {"group": group, "attribute": name, "patients": len(names)}
             if entry is None:
                 stated = int((part[f"target:{name}"] != MISSING).sum())
+                row |= {"interval": "none: fewer than two classes are stated of enough kidneys"}
                 rows.append(row | {"kidneys": stated, "classes": 0} | dict.fromkeys(_NUMBERS, float("nan")))
                 continue
             statistic, kidneys, classes = entry
             estimate, values = bootstrap(statistic, len(names), replicates)
+            scored.append(statistic)
             replicate_values.append(values)
             point_values.append(estimate.value)
             rows.append(
                 row
                 | {"kidneys": kidneys, "classes": classes, "kappa": _kappa(part, name)}
-                | {"auroc": estimate.value, "low": estimate.low, "high": estimate.high}
+                | {"auroc": estimate.value, "low": estimate.low, "high": estimate.high, "interval": estimate.interval}
             )
         if point_values:
-            with np.errstate(invalid="ignore"):
-                low, high = np.nanpercentile(np.nanmean(replicate_values, axis=0), [2.5, 97.5])
+            support = mean_support([statistic.support for statistic in scored])
+            mean = percentile_interval(float(np.mean(point_values)), defined_mean(replicate_values), support)
             rows.append(
                 {"group": group, "attribute": MEAN, "kidneys": len(part), "patients": len(names), "classes": 0}
-                | {"auroc": float(np.mean(point_values)), "low": low, "high": high, "kappa": float("nan")}
+                | {"auroc": mean.value, "low": mean.low, "high": mean.high, "interval": mean.interval}
+                | {"kappa": float("nan")}
             )
-    order = ["group", "attribute", "kidneys", "patients", "classes", "auroc", "low", "high", "kappa"]
+    order = ["group", "attribute", "kidneys", "patients", "classes", "auroc", "low", "high", "interval", "kappa"]
     return pd.DataFrame(rows)[order]
+
+
+def defined_mean(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over attributes in every replicate [R]; one whose class a replicate has lost is left out of that replicate.
+
+    Args:
+        values: float [R] of every attribute.
+    """
+    stacked = np.stack(values)
+    defined = np.isfinite(stacked)
+    return ratio(np.where(defined, stacked, 0.0).sum(axis=0), defined.sum(axis=0))
 
 
 _NUMBERS = ("auroc", "low", "high", "kappa")
@@ -161,19 +174,14 @@ def dice_table(predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFram
         replicates: Bootstrap replicates; patients are resampled with both their kidneys.
 
     Returns:
-        Columns group, kidneys, patients, dice, low, high, median; empty where nothing was painted.
+        Columns group, kidneys, patients, dice, low, high, interval (its method), median; empty where nothing was painted.
     """
     rows = []
     measured = predictions[predictions[LESION_DICE].notna()] if LESION_DICE in predictions else predictions.iloc[:0]
     for group, part in tested_groups(measured) if len(measured) else ():
         patients, owner = np.unique(part["patient_id"].astype(str).to_numpy(), return_inverse=True)
         value = part[LESION_DICE].to_numpy(dtype=float)
-        sums, counts = (np.bincount(owner, weights=values) for values in (value, np.ones_like(value)))
-
-        def mean(weights: np.ndarray, sums: np.ndarray = sums, counts: np.ndarray = counts) -> np.ndarray:
-            return np.asarray(weights @ sums / (weights @ counts))
-
-        estimate, _ = bootstrap(mean, len(patients), replicates)
+        estimate, _ = bootstrap(mean_of(value, owner=owner), len(patients), replicates)
         rows.append(
             {
                 "group": group,
@@ -182,6 +190,7 @@ def dice_table(predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFram
                 "dice": estimate.value,
                 "low": estimate.low,
                 "high": estimate.high,
+                "interval": estimate.interval,
                 "median": float(np.median(value)),
             }
         )
@@ -202,10 +211,11 @@ def stage_summary(folder: Path, predictions: pd.DataFrame, info: CohortInfo) -> 
     if means.empty:
         return f"No attribute is stated of enough kidneys of the held-out patients to be scored.{painted}"
     row = means.iloc[-1]
+    shown = with_interval(row["auroc"], row["low"], row["high"], row["interval"])
     scored = int(table[(table["group"] == row["group"]) & (table["attribute"] != MEAN)]["auroc"].notna().sum())
     return (
-        f"Mean AUC of {scored} attributes, {row['group']}: {row['auroc']:.3f} (95 % interval {row['low']:.3f} to "
-        f"{row['high']:.3f}), {row['kidneys']} kidneys of {row['patients']} patients.{painted}"
+        f"Mean AUC of {scored} attributes, {row['group']}, with 95 % interval: {shown}, "
+        f"{row['kidneys']} kidneys of {row['patients']} patients.{painted}"
     )
 
 
@@ -218,6 +228,6 @@ def _painted(folder: Path, predictions: pd.DataFrame) -> str:
         table.to_csv(temporary, index=False)
     row = table.iloc[-1]
     return (
-        f" Lesions painted without a mask, {row['group']}: mean Dice {row['dice']:.3f} (95 % interval {row['low']:.3f} "
-        f"to {row['high']:.3f}), median {row['median']:.3f}, {row['kidneys']} kidneys of {row['patients']} patients."
+        f" Lesions painted without a mask, {row['group']}: mean Dice, with 95 % interval, "
+        f"{with_interval(row['dice'], row['low'], row['high'], row['interval'])}, median {row['median']:.3f}, {row['kidneys']} kidneys of {row['patients']} patients."
     )

@@ -28,7 +28,8 @@ from datamodules.files import write_json
 from experiments.benchmarks.machine import describe_machine, load_average
 from experiments.benchmarks.timing import interleaved
 from experiments.console import progress_bar
-from experiments.statistics.bootstrap import Statistic, patient_weights, weighted_auroc
+from experiments.statistics.auroc import weighted_auroc
+from experiments.statistics.bootstrap import Statistic, patient_weights
 from experiments.statistics.concordance import harrell, uno
 
 RESULTS = Path(__file__).parent / "results" / "statistics.json"

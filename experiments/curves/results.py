@@ -12,7 +12,7 @@ from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.files import read_parquet
 from experiments.compare import REPORTED, Pooled, pooled_seeds
-from experiments.evaluation import groups, row_name, width_of, with_interval
+from experiments.evaluation import groups, marked, row_name, width_of, with_interval
 from experiments.outcomes import ACROSS_FOLDS, Metric, across_columns, outcomes_of
 from experiments.point import Point
 from experiments.registry import ENCODERS
@@ -131,7 +131,8 @@ def zero_shot_rows(plan: Curve, cohort: Cohort, metric: Metric) -> list[dict[str
         rows.append(
             {"encoder": encoder, "fraction": 0.0, "labels": 0.0, "group": row["group"], "kind": row["kind"]}
             | {"seeds": 1, "n": row["n"], metric.count: counted, "metric": metric.name, "value": row["auroc"]}
-            | {"spread": np.nan, "low": row["low"], "high": row["high"], "note": f"zero-shot, {strategy}"}
+            | {"spread": np.nan, "low": row["low"], "high": row["high"], "interval": row["interval"]}
+            | {"note": f"zero-shot, {strategy}"}
         )
     return rows
 
@@ -142,9 +143,9 @@ def curve_table(plan: Curve, cells: list[Cell], zero_shot: list[dict[str, object
     Returns:
         Columns encoder, fraction, labels (training patients), group, kind, endpoint (survival only), seeds, n, what is
         counted (positives, minority or events), metric, value (mean over seeds), spread (standard deviation over seeds,
-        NaN of one), low, high (95 % interval over patients), across_folds, across_folds_low, across_folds_high (pooled
-        folds; only where there are folds, value being within them), note. What was skipped has a row with the reason in
-        note and no value.
+        NaN of one), low, high (95 % interval over patients), interval (its method), across_folds, across_folds_low,
+        across_folds_high, across_folds_interval (pooled folds; only where there are folds, value being within them),
+        note. What was skipped has a row with the reason in note and no value.
     """
     metric = cells[0].pooled.metric
     rows: list[dict[str, object]] = []
@@ -155,7 +156,7 @@ def curve_table(plan: Curve, cells: list[Cell], zero_shot: list[dict[str, object
         row |= {"seeds": len(seeds), "n": estimate.n, metric.count: estimate.events, "metric": metric.name}
         row |= {"value": estimate.value, "spread": np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan}
         row |= across_columns(cell.pooled.across_folds)
-        rows.append(row | {"low": estimate.low, "high": estimate.high, "note": ""})
+        rows.append(row | {"low": estimate.low, "high": estimate.high, "interval": estimate.interval, "note": ""})
     rows += zero_shot
     rows += [{"encoder": entry.encoder, "fraction": entry.fraction, "note": entry.words} for entry in plan.skipped]
     for point in plan.points():
@@ -163,7 +164,7 @@ def curve_table(plan: Curve, cells: list[Cell], zero_shot: list[dict[str, object
             note = f"{point.name} failed: {plan.failed[point.name]}"
             rows.append({"encoder": point.encoder, "fraction": point.fraction, "note": note})
     columns = ["encoder", "fraction", "labels", "group", "kind", *(["endpoint"] if metric.survival else []), "seeds"]
-    columns += ["n", metric.count, "metric", "value", "spread", "low", "high"]
+    columns += ["n", metric.count, "metric", "value", "spread", "low", "high", "interval"]
     columns += [*(ACROSS_FOLDS if metric.within_folds else ()), "note"]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype({"seeds": "Int64", "n": "Int64", metric.count: "Int64"})
@@ -219,11 +220,12 @@ def format_curve(table: pd.DataFrame, metric: Metric) -> str:
     shown = table[table["kind"].isin(REPORTED)]
     for row in shown.to_dict("records"):
         lines.append(_line(row, metric))
-    return "\n".join(lines)
+    return "\n".join([*lines, *marked(shown)])
 
 
 def _line(row: Mapping[Hashable, object], metric: Metric) -> str:
-    value = with_interval(float(row["value"]), float(row["low"]), float(row["high"]))  # type: ignore[arg-type]
+    ends = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
+    value = with_interval(*ends, row["interval"])
     value = f"{value:{width_of(metric)}s}"
     if metric.within_folds:
         pooled = float(row[ACROSS_FOLDS[0]])  # type: ignore[arg-type]

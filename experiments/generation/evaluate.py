@@ -11,7 +11,7 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import replacing
 from experiments.console import say
-from experiments.evaluation import caption
+from experiments.evaluation import caption, marked, with_interval
 from experiments.generation.figure import scores_figure
 from experiments.generation.generate import SETTINGS, system_folder
 from experiments.generation.records import GENERATED, read_generated
@@ -101,11 +101,11 @@ def format_scores(table: pd.DataFrame, titles: dict[str, str]) -> str:
             cells.append(f"{text:>24s}")
         unit = f", {entry.unit}" if entry.unit else ""
         lines.append(f"{entry.title + unit:36s}" + "".join(cells))
-    return "\n".join(lines)
+    return "\n".join([*lines, *marked(rows)])
 
 
 def _cell(row: pd.Series) -> str:
-    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    return with_interval(row["value"], row["low"], row["high"], row["interval"])
 
 
 def _log(cohort: Cohort, runs: Path, folder: Path, seed: int, tag: str, table: pd.DataFrame, note: str) -> None:

@@ -16,9 +16,10 @@ from datamodules.errors import DataError
 from datamodules.side_reports import KIDNEY
 from experiments.evaluation import groups
 from experiments.generation.facts import FactScores, Remembering, fact_scores
-from experiments.generation.words import ORDERS, WordScores, corpus_bleu, word_scores, words
-from experiments.statistics.bootstrap import Statistic, bootstrap, paired_difference, weighted_means
+from experiments.generation.words import CIDER_COPY, ORDERS, WordScores, bleu_support, corpus_bleu, word_scores, words
+from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, paired_difference, ratio, weighted_means
 from experiments.statistics.multiplicity import holm
+from experiments.statistics.support import DiceSupport, Support, share_support
 
 SIZE_TOLERANCE_MM = 10.0
 """Beyond this difference of the largest diameters a size counts as wrong."""
@@ -87,9 +88,16 @@ class Scored:
 
     def statistics(self) -> dict[str, Statistic]:
         """Every measure as a statistic of weighted patients; those that this system does not tell are left out."""
-        found = {name: self._of_kidneys(value) for name, value in self._facts().items()}
+        share, f1 = share_support(self.patients), DiceSupport(0.0, 1.0, self.patients)
+        sized = len(np.unique(self.owner[np.isfinite(self.facts.size_error_mm)]))
+        supports = {"size_error_mm": Support(0.0, np.inf, sized), "size_wrong": share_support(sized)}
+        supports |= {"fact_micro_f1": f1, "fact_macro_f1": f1}
+        found = {
+            name: Statistic(self._of_kidneys(value), supports.get(name, share)) for name, value in self._facts().items()
+        }
         for order in range(1, ORDERS + 1):
-            found[f"bleu_{order}"] = self._of_kidneys(partial(corpus_bleu, self.words, order=order))
+            bleu = partial(corpus_bleu, self.words, order=order)
+            found[f"bleu_{order}"] = Statistic(self._of_kidneys(bleu), bleu_support(self.words, order, self.patients))
         shares: dict[str, np.ndarray] = {
             "meteor": self.words.meteor,
             "rouge_l": self.words.rouge_l,
@@ -102,7 +110,11 @@ class Scored:
         }
         if self.truncated is not None:
             shares["truncated"] = self.truncated
-        found |= {name: self._mean(values.astype(float)) for name, values in shares.items()}
+        greatest = {"cider": CIDER_COPY, "words": np.inf}
+        found |= {
+            name: mean_of(values.astype(float), 0.0, greatest.get(name, 1.0), self.owner)
+            for name, values in shares.items()
+        }
         return {name: found[name] for name in MEASURES if name in found}
 
     def _facts(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -126,30 +138,23 @@ class Scored:
             "size_wrong": lambda w: weighted_means((error[known] > SIZE_TOLERANCE_MM).astype(float), w[:, known]),
         }
 
-    def _of_kidneys(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Statistic:
-        return lambda weights: statistic(weights[:, self.owner].astype(np.float64))
-
-    def _mean(self, values: np.ndarray) -> Statistic:
-        return self._of_kidneys(lambda weights: weighted_means(values, weights))
+    def _of_kidneys(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda weights: statistic(np.take(weights, self.owner, axis=1).astype(np.float64))
 
 
 def _f1(right: np.ndarray, false: np.ndarray, unsaid: np.ndarray) -> np.ndarray:
-    total = 2 * right + false + unsaid
-    return np.divide(2 * right, total, out=np.full_like(total, np.nan), where=total > 0)
+    return ratio(2 * right, 2 * right + false + unsaid)
 
 
 def _macro(right: np.ndarray, false: np.ndarray, unsaid: np.ndarray) -> np.ndarray:
     """Mean over the attributes that the references state; one that is only invented counts against micro F1 alone."""
     f1 = _f1(right, false, unsaid)
     stated = right + unsaid > 0
-    total = np.where(stated, f1, 0.0).sum(axis=1)
-    count = stated.sum(axis=1)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return ratio(np.where(stated, f1, 0.0).sum(axis=1), stated.sum(axis=1))
 
 
 def _share(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    total = part + rest
-    return np.divide(part, total, out=np.full_like(total, np.nan), where=total > 0)
+    return ratio(part, part + rest)
 
 
 def repeats_itself(text: str) -> bool:
@@ -207,7 +212,8 @@ def scores_table(scored: Mapping[str, Scored], replicates: int = 2000) -> pd.Dat
     """Every measure of every system of a group.
 
     Returns:
-        system, measure, value, low, high (95 % interval over patients), n (patients), kidneys.
+        system, measure, value, low, high (95 % interval over patients), interval (its method, or why there is none), n
+        (patients), kidneys.
     """
     rows = []
     for system, entry in scored.items():
@@ -215,7 +221,12 @@ def scores_table(scored: Mapping[str, Scored], replicates: int = 2000) -> pd.Dat
             estimate, _ = bootstrap(statistic, entry.patients, replicates)
             rows.append(
                 {"system": system, "measure": name, "value": estimate.value, "low": estimate.low}
-                | {"high": estimate.high, "n": entry.patients, "kidneys": len(entry.texts)}
+                | {
+                    "high": estimate.high,
+                    "interval": estimate.interval,
+                    "n": entry.patients,
+                    "kidneys": len(entry.texts),
+                }
             )
     return pd.DataFrame(rows)
 
@@ -224,7 +235,7 @@ def differences_table(scored: Mapping[str, Scored], reference: str, replicates: 
     """Every system minus a reference system, patients paired; p values corrected over all systems and measures (Holm).
 
     Returns:
-        system, reference, measure, difference, low, high, p, p_holm, n.
+        system, reference, measure, difference, low, high, interval (its method, or why there is none), p, p_holm, n.
 
     Raises:
         DataError: if the reference wrote no reports.
@@ -242,7 +253,8 @@ def differences_table(scored: Mapping[str, Scored], reference: str, replicates: 
                 found = paired_difference(own[name], base[name], entry.patients, replicates)
                 rows.append(
                     {"system": system, "reference": reference, "measure": name, "difference": found.estimate.value}
-                    | {"low": found.estimate.low, "high": found.estimate.high, "p": found.p, "n": entry.patients}
+                    | {"low": found.estimate.low, "high": found.estimate.high, "interval": found.estimate.interval}
+                    | {"p": found.p, "n": entry.patients}
                 )
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float))) if len(table) else table

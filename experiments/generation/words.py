@@ -17,10 +17,14 @@ from sacrebleu.metrics.bleu import BLEU
 from torchmetrics.functional.text import rouge_score
 
 from datamodules.errors import DataError
+from datamodules.proportions import unlike_share
+from experiments.statistics.support import Interval, Support
 
 ORDERS = 4
 """Longest n-gram of BLEU and CIDEr."""
-_CIDER_SIGMA, _CIDER_SCALE = 6.0, 10.0
+_CIDER_SIGMA = 6.0
+CIDER_COPY = 10.0
+"""CIDEr-D of a copy of the reference, its greatest value."""
 _STEMMER = PorterStemmer()
 _WORD = re.compile(r"[a-z0-9]+(?:[.'-][a-z0-9]+)*")
 
@@ -125,11 +129,41 @@ def corpus_bleu(scores: WordScores, weights: np.ndarray, order: int) -> np.ndarr
     matches = weights @ scores.matches[:, :order]
     totals = weights @ scores.totals[:, :order]
     lengths, references = weights @ scores.lengths, weights @ scores.references
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.log(matches / totals).mean(axis=1)
-        shortness = np.minimum(0.0, 1 - references / lengths)
-        value: np.ndarray = np.exp(precision + shortness)
-    return np.where((matches > 0).all(axis=1), value, 0.0)
+    matched = (matches > 0).all(axis=1)
+    value = np.zeros(len(weights))
+    precision = np.log(matches[matched] / totals[matched]).mean(axis=1)
+    value[matched] = np.exp(precision + np.minimum(0.0, 1 - references[matched] / lengths[matched]))
+    return value
+
+
+@dataclass(frozen=True)
+class BleuSupport(Support):
+    """Support of a corpus BLEU.
+
+    Args:
+        precisions: Share of the n-grams of every order that match.
+    """
+
+    precisions: tuple[float, ...] = ()
+
+    def interval(self, value: float) -> Interval:
+        """Clopper and Pearson's share of unlike patients, of whom every n-gram may match, or none.
+
+        A BLEU of 0 may have matches of most orders, so that few patients raise it by more than their share.
+        """
+        found = super().interval(value)
+        if value > 0 or not np.isfinite(found.low):
+            return found
+        unlike = unlike_share(self.units)
+        high = math.exp(np.mean(np.log([own + unlike * (1 - own) for own in self.precisions])))
+        return found._replace(high=max(found.high, high))
+
+
+def bleu_support(scores: WordScores, order: int, patients: int) -> BleuSupport:
+    """Support of `corpus_bleu` of the same reports."""
+    matches, totals = scores.matches[:, :order].sum(axis=0), scores.totals[:, :order].sum(axis=0)
+    precisions = np.divide(matches, totals, out=np.zeros(order), where=totals > 0)
+    return BleuSupport(0.0, 1.0, patients, tuple(precisions.tolist()))
 
 
 def cider_d(said: Sequence[Sequence[str]], meant: Sequence[Sequence[str]]) -> np.ndarray:
@@ -160,7 +194,7 @@ def cider_d(said: Sequence[Sequence[str]], meant: Sequence[Sequence[str]]) -> np
         norms = own_norm * other_norm
         similarity = np.divide(similarity, norms, out=np.zeros(ORDERS), where=norms > 0)
         difference = len(tokens) - len(meant[row])
-        result[row] = _CIDER_SCALE * similarity.mean() * math.exp(-(difference**2) / (2 * _CIDER_SIGMA**2))
+        result[row] = CIDER_COPY * similarity.mean() * math.exp(-(difference**2) / (2 * _CIDER_SIGMA**2))
     return result
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.plots.style import color, counts, legend, new_figure, words
-from experiments.statistics.bootstrap import auroc_of
+from experiments.statistics.auroc import auroc_of
 from experiments.statistics.calibration import calibration_curve, calibration_intercept, calibration_slope
 from experiments.statistics.discrimination import mean_roc
 from experiments.statistics.operating_point import OperatingPoint

@@ -26,8 +26,8 @@ def forest_plot(
     """One row per estimate: point and interval, with n, events and the numbers beside it.
 
     Args:
-        table: Columns label, value, low, high, n, events, top to bottom, and `color` where rows differ in it. A row
-            without n is a heading.
+        table: Columns label, value, low, high, n, events, top to bottom, `color` where rows differ in it, and
+            `interval` where its method is known. A row without n is a heading.
         title: Title.
         measure: Name of the horizontal axis, such as `Hazard ratio`.
         note: What must be said beside the result.
@@ -56,7 +56,8 @@ def forest_plot(
     for place, row in enumerate(table.to_dict("records")):
         if pd.isna(row["n"]):
             continue
-        estimate = Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
+        value, low, high = (float(row[name]) for name in ("value", "low", "high"))
+        estimate = Estimate(value, low, high, interval=str(row.get("interval", "")))
         shade = row.get("color") or COLORS[0]
         axes.plot([estimate.low, estimate.high], [place, place], color=shade, linewidth=1.6)
         axes.plot(estimate.value, place, "s", color=shade, markersize=5)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from datamodules.files import replacing
 from experiments.statistics.estimate import Estimate
+from experiments.statistics.support import mark
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart with any colour vision (Okabe and Ito, 2008)."""
@@ -27,7 +28,8 @@ def words(estimate: Estimate, digits: int = 2) -> str:
         return "not defined"
     if math.isnan(estimate.low):
         return f"{estimate.value:.{digits}f} [interval not defined]"
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    ends = f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return f"{estimate.value:.{digits}f} {ends}{mark(estimate.interval)}"
 
 
 def counts(estimate: Estimate, events: str = "events") -> str:

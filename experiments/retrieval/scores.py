@@ -7,14 +7,18 @@ candidate; ties with others count against it, so that a constant embedding does 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import hypergeom
 
 from datamodules.errors import DataError
+from experiments.statistics.bootstrap import Statistic, mean_of
+from experiments.statistics.support import MedianSupport
 from lightning_modules.metrics.retrieval import CHUNK, first_hit_ranks
 
 _REPLICATES = 1 << 22  # weights of a block of replicates
@@ -127,29 +131,31 @@ def chance_median_rank(ranks: Ranks) -> int:
     return low
 
 
-def recall_statistic(rank: np.ndarray, patient: np.ndarray, patients: int, k: int, weights: np.ndarray) -> np.ndarray:
-    """Share of queries with a hit among the first k, for weightings of patients.
+def recall_statistic(rank: np.ndarray, patient: np.ndarray, k: int) -> Statistic:
+    """Share of queries with a hit among the first k, as a statistic of weighted patients.
 
     Args:
         rank: int [Q].
         patient: int [Q], patient of every query.
-        patients: Number of patients.
         k: Candidates that are looked at.
-        weights: float [R, patients].
-
-    Returns:
-        float64 [R].
     """
-    hits = np.bincount(patient, weights=rank <= k, minlength=patients)
-    counts = np.bincount(patient, minlength=patients)
-    weights = weights.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        share: np.ndarray = (weights @ hits) / (weights @ counts)
-    return share
+    return mean_of((rank <= k).astype(np.float64), owner=patient)
 
 
-def median_statistic(rank: np.ndarray, patient: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted median rank, the least at which half of the weight has its hit; arguments as of `recall_statistic`."""
+def median_statistic(rank: np.ndarray, patient: np.ndarray, candidates: int) -> Statistic:
+    """Median rank, the least at which half of the weight has its hit, as a statistic of weighted patients.
+
+    Args:
+        rank: int [Q].
+        patient: int [Q], patient of every query.
+        candidates: The greatest possible rank.
+    """
+    worst = pd.Series(rank).groupby(patient).max().sort_values()
+    support = MedianSupport(1.0, float(candidates), len(worst), tuple(worst.astype(float)))
+    return Statistic(partial(_weighted_median, rank, patient), support)
+
+
+def _weighted_median(rank: np.ndarray, patient: np.ndarray, weights: np.ndarray) -> np.ndarray:
     order = np.argsort(rank, kind="stable")
     ordered, owner = rank[order], patient[order]
     result = np.empty(len(weights))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from datamodules.files import read_parquet, replacing, write_parquet
 from datamodules.side_reports import KIDNEY, side_reports
 from experiments.console import say
 from experiments.encoders import folds_of
-from experiments.evaluation import caption
+from experiments.evaluation import caption, marked, with_interval
 from experiments.registry import ENCODERS, compose
 from experiments.retrieval.figure import retrieval_figure
 from experiments.retrieval.scores import (
@@ -229,7 +228,7 @@ def retrieval_table(parts: list[Kidneys], replicates: int = 2000) -> pd.DataFram
 
     Returns:
         Columns group, direction, queries, system, n, patients, candidates (mean), and for every metric its value,
-        `_low`, `_high` and `_chance`.
+        `_low`, `_high`, `_interval` (the method) and `_chance`.
     """
     rows = []
     for name, _ in _groups(parts[0].table):
@@ -251,17 +250,18 @@ def _pooled(part: Kidneys, system: str, direction: str, name: str) -> tuple[Rank
     return ranks_of(part, system, direction, mask), part.table[mask]
 
 
-def _metrics(ranks: Ranks, patient_id: pd.Series, replicates: int) -> dict[str, float]:
+def _metrics(ranks: Ranks, patient_id: pd.Series, replicates: int) -> dict[str, float | str]:
     patient, names = pd.factorize(patient_id)
-    row = {"n": len(ranks.rank), "patients": len(names), "candidates": float(ranks.candidates.mean())}
-    for k in RECALLS:
-        statistic = partial(recall_statistic, ranks.rank, patient, len(names), k)
+    row: dict[str, float | str] = {"n": len(ranks.rank), "patients": len(names)}
+    row["candidates"] = float(ranks.candidates.mean())
+    measures = {f"recall_{k}": (recall_statistic(ranks.rank, patient, k), chance_recall(ranks, k)) for k in RECALLS}
+    median = median_statistic(ranks.rank, patient, int(ranks.candidates.max()))
+    measures["median_rank"] = (median, float(chance_median_rank(ranks)))
+    for name, (statistic, chance) in measures.items():
         estimate = bootstrap(statistic, len(names), replicates)[0]
-        row |= {f"recall_{k}": estimate.value, f"recall_{k}_low": estimate.low, f"recall_{k}_high": estimate.high}
-        row[f"recall_{k}_chance"] = chance_recall(ranks, k)
-    estimate = bootstrap(partial(median_statistic, ranks.rank, patient), len(names), replicates)[0]
-    row |= {"median_rank": estimate.value, "median_rank_low": estimate.low, "median_rank_high": estimate.high}
-    return row | {"median_rank_chance": float(chance_median_rank(ranks))}
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        row |= {f"{name}_interval": estimate.interval, f"{name}_chance": chance}
+    return row
 
 
 def format_table(table: pd.DataFrame) -> str:
@@ -270,14 +270,14 @@ def format_table(table: pd.DataFrame) -> str:
              "     median rank, chance, of"]  # fmt: skip
     for row in table.to_dict("records"):
         cells = [
-            f"{row[f'recall_{k}']:.3f} ({row[f'recall_{k}_low']:.3f} to {row[f'recall_{k}_high']:.3f}), "
+            f"{with_interval(*(row[f'recall_{k}{end}'] for end in ('', '_low', '_high', '_interval')))}, "
             f"{row[f'recall_{k}_chance']:.3f}"
             for k in (1, 10)
         ]
         rank = f"{row['median_rank']:.0f}, {row['median_rank_chance']:.0f}, {row['candidates']:.0f}"
         head = f"{row['group']:20s}{row['direction']:15s}{row['queries']:22s}{row['system']:30s}{row['n']:6d}"
         lines.append(f"{head}  {cells[0]:28s}  {cells[1]:28s}  {rank}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *marked(table)])
 
 
 def _log(runs: Path, folder: Path, cohort: Cohort, table: pd.DataFrame, note: str, more: dict[str, str]) -> None:

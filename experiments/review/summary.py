@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
 from datamodules.side_reports import KIDNEY
-from experiments.evaluation import with_interval
+from experiments.evaluation import marked, with_interval
 from experiments.review.ratings import ERRORS, QUALITIES, Rating
 from experiments.statistics.agreement import quadratic_kappa
-from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_means
-from experiments.statistics.estimate import Estimate
+from experiments.statistics.bootstrap import bootstrap, mean_of
+from experiments.statistics.estimate import Estimate, undefined
 
 MEASURES = {
     "quality": f"quality, {QUALITIES[0]} to {QUALITIES[-1]}",
@@ -46,8 +45,8 @@ def summary_table(ratings: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame
         replicates: Bootstrap replicates.
 
     Returns:
-        system, measure, value, low, high (95 % interval), n (patients), kidneys, reviewers, ratings, and
-        `marks_visible`, the share of ratings before which the facts were marked.
+        system, measure, value, low, high (95 % interval), interval (its method), n (patients), kidneys,
+        reviewers, ratings, and `marks_visible`, the share of ratings before which the facts were marked.
 
     Raises:
         DataError: if nothing is finished.
@@ -60,28 +59,27 @@ def summary_table(ratings: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame
         owner, people = pd.factorize(kidneys["patient_id"])
         for measure in MEASURES:
             values = kidneys[measure].to_numpy(dtype=float)
-            found, _ = bootstrap(_mean(values, owner), len(people), replicates)
-            if len(people) < 2:  # drawn again and again, one patient would seem to be known exactly
-                found = found._replace(low=np.nan, high=np.nan)
+            lowest, highest = (QUALITIES[0], QUALITIES[-1]) if measure == "quality" else (0, 1)
+            found, _ = bootstrap(mean_of(values, lowest, highest, owner), len(people), replicates)
             rows.append(
                 {"system": system, "measure": measure, "value": found.value, "low": found.low, "high": found.high}
-                | {"n": len(people), "kidneys": len(kidneys), "reviewers": own["reviewer"].nunique()}
+                | {
+                    "interval": found.interval,
+                    "n": len(people),
+                    "kidneys": len(kidneys),
+                    "reviewers": own["reviewer"].nunique(),
+                }
                 | {"ratings": len(own), "marks_visible": float(own["marks_visible"].mean())}
             )
     return pd.DataFrame(rows)
-
-
-def _mean(values: np.ndarray, owner: np.ndarray) -> Statistic:
-    """The mean over kidneys as a statistic of weighted patients."""
-    return lambda weights: weighted_means(values, weights[:, owner])
 
 
 def agreement_table(ratings: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame:
     """Quadratic kappa of quality and of errors for every two reviewers, on the reports that both rated.
 
     Returns:
-        first, second, scale, kappa, low, high (95 % interval over patients), n (patients), reports; empty for one
-        reviewer.
+        first, second, scale, kappa, low, high (95 % interval over patients), interval (its method), n (patients),
+        reports; empty for one reviewer.
     """
     rows = []
     names = sorted(ratings["reviewer"].unique())
@@ -92,18 +90,18 @@ def agreement_table(ratings: pd.DataFrame, replicates: int = 2000) -> pd.DataFra
             found = _kappa(both, scale, lowest, classes, replicates)
             rows.append(
                 {"first": first, "second": second, "scale": "errors" if scale == "grade" else scale}
-                | {"kappa": found.value, "low": found.low, "high": found.high, "n": found.n, "reports": len(both)}
+                | {"kappa": found.value, "low": found.low, "high": found.high, "interval": found.interval}
+                | {"n": found.n, "reports": len(both)}
             )
     return pd.DataFrame(rows)
 
 
 def _kappa(both: pd.DataFrame, scale: str, lowest: int, classes: int, replicates: int) -> Estimate:
     if both.empty:
-        return Estimate(np.nan, np.nan, np.nan, 0)
+        return undefined(0, None, "no report was rated by both")
     owner, people = pd.factorize(both["patient_id"])
     first, second = (both[name].to_numpy(dtype=int) - lowest for name in (scale, f"{scale}_other"))
-    kappa = quadratic_kappa(first, second, classes)
-    return bootstrap(lambda weights: kappa(weights[:, owner]), len(people), replicates)[0]
+    return bootstrap(quadratic_kappa(first, second, classes, owner), len(people), replicates)[0]
 
 
 def format_summary(table: pd.DataFrame, agreement: pd.DataFrame, titles: dict[str, str]) -> str:
@@ -115,12 +113,14 @@ def format_summary(table: pd.DataFrame, agreement: pd.DataFrame, titles: dict[st
         f"{'':52s}" + "".join(f"{title:>26s}" for title in MEASURES.values()),
     ]
     for system, rows in table.groupby("system", sort=False):
-        cells = [with_interval(row["value"], row["low"], row["high"]) for row in rows.to_dict("records")]
+        cells = [
+            with_interval(row["value"], row["low"], row["high"], row["interval"]) for row in rows.to_dict("records")
+        ]
         lines.append(f"{titles.get(str(system), str(system)):52s}" + "".join(f"{cell:>26s}" for cell in cells))
     for row in agreement.to_dict("records"):
-        kappa = with_interval(row["kappa"], row["low"], row["high"])
+        kappa = with_interval(row["kappa"], row["low"], row["high"], row["interval"])
         lines.append(
             f"Agreement of {row['first']} and {row['second']} on {row['scale']}: quadratic kappa {kappa}, n {row['n']} "
             f"patients, {row['reports']} reports"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *marked(pd.concat([table, agreement]))])

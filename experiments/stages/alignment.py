@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from experiments.attributes.extract import with_attributes
 from experiments.cards import encoder_card
 from experiments.console import counted, is_main_rank, say
 from experiments.encoders import ENCODER_FOLDER, exported_encoder, stage_folder
-from experiments.evaluation import caption
+from experiments.evaluation import caption, with_interval
 from experiments.launch import Finished, Launch, train
 from experiments.registry import ENCODERS, STAGES
 from experiments.retrieval.scores import recall_statistic
@@ -127,12 +126,12 @@ def _summary(finished: Finished) -> str:
     ranks = retrieval_ranks(image, text, report_id).image_to_text.cpu().numpy()
     owner = plan.kidneys["patient_id"].iloc[model.val_table.patient.cpu().numpy()]
     patient, names = pd.factorize(owner)
-    recall, _ = bootstrap(partial(recall_statistic, ranks, patient, len(names), _RECALL_AT), len(names))
+    recall, _ = bootstrap(recall_statistic(ranks, patient, _RECALL_AT), len(names))
     reports = int(report_id.unique().numel())
     return (
         f"Scan to report on {len(ranks)} validation kidneys of {len(names)} patients: recall@{_RECALL_AT} among "
-        f"{reports} distinct reports {recall.value:.3f} (95 % interval over patients {recall.low:.3f} to "
-        f"{recall.high:.3f}), by chance {min(1.0, _RECALL_AT / reports):.3f}; the epoch was chosen on these kidneys."
+        f"{reports} distinct reports {with_interval(*recall[:3], recall.interval)} (95 % interval over patients), "
+        f"by chance {min(1.0, _RECALL_AT / reports):.3f}; the epoch was chosen on these kidneys."
     )
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from datamodules.cohort import Cohort, CohortInfo
 from experiments.attributes.extract import with_attributes
 from experiments.cards import writer_card
 from experiments.console import is_main_rank, say
 from experiments.encoders import exported_encoder, stage_folder
-from experiments.evaluation import caption
+from experiments.evaluation import caption, with_interval
 from experiments.launch import Launch, check_finished, read_done, train
 from experiments.stages.common import Pretraining, close, wait_for_all_ranks
 from experiments.stages.language import language_launch
-from experiments.statistics.bootstrap import bootstrap, weighted_means
+from experiments.statistics.bootstrap import bootstrap, mean_of
 from lightning_modules.generation import ReportGeneration
 from lightning_modules.networks.export import weights_sha256
 from lightning_modules.networks.report_export import WEIGHTS, save_report_writer
@@ -92,9 +93,8 @@ def _train(launch: Launch, info: CohortInfo, title: str) -> None:
 def _summary(model: ReportGeneration) -> str:
     """What validation found, in a sentence."""
     rows = model.val_rows.numpy()
-    loss, _ = bootstrap(partial(weighted_means, rows[:, 0] / rows[:, 1]), len(rows))
+    loss, _ = bootstrap(mean_of(rows[:, 0] / rows[:, 1], 0.0, np.inf), len(rows))
     return (
-        f"Validation loss {loss.value:.3f} nats a token (95 % interval over reports {loss.low:.3f} to "
-        f"{loss.high:.3f}), "
+        f"Validation loss {with_interval(*loss[:3], loss.interval)} nats a token (95 % interval over reports), "
         f"n {len(rows)} reports; the epoch was chosen on them."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datamodules.cohort import Cohort
 from experiments.console import is_main_rank
 from experiments.encoders import ENCODER_FOLDER
-from experiments.evaluation import caption
+from experiments.evaluation import caption, with_interval
 from experiments.launch import Finished, train
 from experiments.stages.common import Pretraining, already_finished, close, stage_launch
 from experiments.stages.encoder import export_encoder
@@ -37,7 +37,7 @@ def _summary(finished: Finished) -> str:
     target = table.target.cpu().numpy()
     estimate = auroc_delong(target, margin)
     return (
-        f"{TASK} on the validation patients of the pretraining centres: AUC {estimate.value:.3f} "
-        f"(95 % interval {estimate.low:.3f} to {estimate.high:.3f}), n {len(target)}, positives {int(target.sum())}; "
-        f"the epoch was chosen on these patients, so this is optimistic."
+        f"{TASK} on the validation patients of the pretraining centres: AUC "
+        f"{with_interval(*estimate[:3], estimate.interval)} (95 % interval), n {len(target)}, "
+        f"positives {int(target.sum())}; the epoch was chosen on these patients, so this is optimistic."
     )

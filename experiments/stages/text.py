@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from experiments.attributes.extract import with_attributes
 from experiments.cards import text_card
 from experiments.console import is_main_rank, say
 from experiments.encoders import ENCODER_FOLDER, stage_folder
-from experiments.evaluation import caption
+from experiments.evaluation import caption, with_interval
 from experiments.launch import Launch, check_finished, read_done, train
 from experiments.registry import choose
 from experiments.stages.common import Pretraining, close, wait_for_all_ranks
 from experiments.stages.language import language_launch
-from experiments.statistics.bootstrap import bootstrap
+from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate
+from experiments.statistics.support import Support
 from lightning_modules.networks.text_export import ADAPTER, save_text_encoder
 from lightning_modules.text import TextAdaptation
 
@@ -101,13 +101,13 @@ def _train(launch: Launch, info: CohortInfo, name: str) -> None:
 def _summary(model: TextAdaptation, name: str) -> tuple[str, dict[str, float]]:
     """What an objective reached on the validation texts, in a sentence and in figures; the start is that before it."""
     before, after = model.start_rows.numpy(), model.val_rows.numpy()
-    start, _ = bootstrap(partial(_ratio, before, 0), len(before))
-    loss, _ = bootstrap(partial(_ratio, after, 0), len(after))
+    start, _ = bootstrap(_ratio(before, 0, np.inf), len(before))
+    loss, _ = bootstrap(_ratio(after, 0, np.inf), len(after))
     figures = {"start_loss": start.value, "val_loss": loss.value, "texts": float(len(after))}
     text = f"Validation loss {_shown(start)} before and {_shown(loss)} after"
     if before.shape[1] > 2:
-        earlier, _ = bootstrap(partial(_ratio, before, 2), len(before))
-        accuracy, _ = bootstrap(partial(_ratio, after, 2), len(after))
+        earlier, _ = bootstrap(_ratio(before, 2, 1.0), len(before))
+        accuracy, _ = bootstrap(_ratio(after, 2, 1.0), len(after))
         figures |= {f"start_{model.share}": earlier.value, model.share: accuracy.value}
         what = (
             f"accuracy of {int(after[:, 1].sum())} masked tokens"
@@ -118,11 +118,12 @@ def _summary(model: TextAdaptation, name: str) -> tuple[str, dict[str, float]]:
     return f"{text} (95 % interval over texts), n {len(after)} texts; the epoch was chosen on them.", figures
 
 
-def _ratio(rows: np.ndarray, column: int, weights: np.ndarray) -> np.ndarray:
-    """A column as a share of the number of terms, for many weightings of the texts."""
-    share: np.ndarray = (weights @ rows[:, column]) / (weights @ rows[:, 1])
-    return share
+def _ratio(rows: np.ndarray, column: int, highest: float) -> Statistic:
+    """A column as a share of the number of terms, as a statistic of weighted texts."""
+    return Statistic(
+        lambda weights: ratio(weights @ rows[:, column], weights @ rows[:, 1]), Support(0.0, highest, len(rows))
+    )
 
 
 def _shown(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return with_interval(*estimate[:3], estimate.interval)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.statistics.bootstrap import Statistic
+from experiments.statistics.bootstrap import Statistic, ratio
+from experiments.statistics.support import KappaSupport
 
 
-def quadratic_kappa(target: np.ndarray, predicted: np.ndarray, classes: int) -> Statistic:
+def quadratic_kappa(
+    target: np.ndarray, predicted: np.ndarray, classes: int, owner: np.ndarray | None = None
+) -> Statistic:
     """Cohen's kappa with quadratic weights (Cohen, Psychological Bulletin 1968) as a statistic of weighted patients.
 
     The value is that of scikit-learn's `cohen_kappa_score(weights="quadratic")`.
@@ -16,9 +19,10 @@ def quadratic_kappa(target: np.ndarray, predicted: np.ndarray, classes: int) -> 
         target: Class indices in their order [N].
         predicted: Class indices [N].
         classes: Number of classes.
+        owner: int [N], number of each row's patient, where patients have several rows.
 
     Returns:
-        Maps weights [R, N] to float64 [R]; NaN where everybody is in one class and predicted to be.
+        The statistic; NaN where everybody is in one class and predicted to be.
     """
     cell = np.asarray(target) * classes + np.asarray(predicted)
     grade = np.arange(classes)
@@ -26,10 +30,12 @@ def quadratic_kappa(target: np.ndarray, predicted: np.ndarray, classes: int) -> 
     in_cell = np.eye(classes * classes)[cell]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        table = (np.asarray(weights, dtype=np.float64) @ in_cell).reshape(-1, classes, classes)
+        own = weights if owner is None else np.take(weights, owner, axis=1)
+        table = (np.asarray(own, dtype=np.float64) @ in_cell).reshape(-1, classes, classes)
         chance = table.sum(axis=2)[:, :, None] * table.sum(axis=1)[:, None] / table.sum(axis=(1, 2))[:, None, None]
         expected = (penalty * chance).sum(axis=(1, 2))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(expected > 0, 1 - (penalty * table).sum(axis=(1, 2)) / expected, np.nan)
+        return 1 - ratio((penalty * table).sum(axis=(1, 2)), expected)
 
-    return statistic
+    shares = [np.bincount(np.asarray(graded), minlength=classes) / max(1, len(cell)) for graded in (target, predicted)]
+    lowest = 1 - float(ratio(penalty.max(initial=0.0), (penalty * np.outer(*shares)).sum()))
+    return Statistic(statistic, KappaSupport(lowest, 1.0, len(cell) if owner is None else len(np.unique(owner))))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from datamodules.errors import DataError
-from experiments.statistics.discrimination import Difference, auroc_delong
-from experiments.statistics.estimate import Estimate, binary_arrays
+from datamodules.proportions import BOOTSTRAP
+from experiments.statistics.discrimination import Difference
+from experiments.statistics.estimate import Estimate, undefined
 from experiments.statistics.strata import strata_key, strata_members
+from experiments.statistics.support import Support, mean_support, no_interval
 
 _AT_ONCE = 1 << 24  # weights that a statistic is given at a time; bounds its working memory to some 0.5 GB
-_CACHED = 1 << 18  # weights of a block of replicates; what is worked on at a time stays in the processor's cache
+CACHED = 1 << 18  # weights of a block of replicates; what is worked on at a time stays in the processor's cache
 
 
 @lru_cache(maxsize=1)
@@ -42,57 +45,10 @@ def patient_weights(
     return weights
 
 
-def weighted_auroc(
-    target: np.ndarray, score: np.ndarray, weights: np.ndarray, strata: np.ndarray | None = None
-) -> np.ndarray:
-    """Area under the ROC curve for many weightings of the same samples; ties count half.
-
-    The weight of negatives below every positive comes from one running sum over the sorted negatives. Whole numbers,
-    as the bootstrap draws them, are summed exactly in float32; other weights are summed in the precision given.
-
-    Args:
-        target: bool [N], the positives.
-        score: float [N].
-        weights: float [R, N].
-        strata: Stratum of each patient [N], such as the fold whose model scored it; only pairs within one are compared.
-
-    Returns:
-        float64 [R]; NaN where the weights leave only one class. With weights of one it is scikit-learn's
-        `roc_auc_score`, or its mean over strata, each weighted by its pairs.
-    """
-    concordant, pairs = np.zeros(len(weights)), np.zeros(len(weights))
-    for members in strata_members(strata, len(score)):
-        _add_pairs(target[members].astype(bool), score[members], members, weights, concordant, pairs)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, concordant / pairs, np.nan)
-
-
-def _add_pairs(
-    target: np.ndarray,
-    score: np.ndarray,
-    members: np.ndarray,
-    weights: np.ndarray,
-    concordant: np.ndarray,
-    pairs: np.ndarray,
-) -> None:
-    """Add the weight of concordant pairs, and of all pairs of a positive and a negative, of some of the patients."""
-    order = np.argsort(score, kind="stable")
-    positive = target[order]
-    ups, downs = order[positive], order[~positive]
-    below, upto = (np.searchsorted(score[downs], score[ups], side) for side in ("left", "right"))
-    tied = bool((below != upto).any())
-    ups, downs = members[ups], members[downs]
-    step = max(1, _CACHED // max(1, len(score)))
-    for start in range(0, len(weights), step):
-        part, rows = weights[start : start + step], slice(start, start + step)
-        sums = np.zeros((len(part), len(downs) + 1), dtype=np.result_type(part.dtype, np.float32))
-        np.cumsum(np.take(part, downs, axis=1), axis=1, out=sums[:, 1:])
-        passed = np.take(sums, below, axis=1)
-        if tied:
-            passed = (passed + np.take(sums, upto, axis=1)) / 2
-        weight = np.take(part, ups, axis=1)
-        pairs[rows] += weight.sum(axis=1, dtype=np.float64) * sums[:, -1]
-        concordant[rows] += (weight * passed).sum(axis=1, dtype=np.float64)
+def ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
+    """Part by whole, NaN where the whole is not above 0; float64 of the common shape."""
+    part, whole = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -106,50 +62,80 @@ def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         float64 [R] or [R, T]; NaN where all weights are 0.
     """
     result = np.empty((len(weights), *values.shape[1:]))
-    step = max(1, _CACHED // max(1, len(values)))
+    step = max(1, CACHED // max(1, len(values)))
     for start in range(0, len(weights), step):
         part = weights[start : start + step].astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            total = part.sum(axis=1)
-            result[start : start + step] = ((part @ values).T / total).T
+        result[start : start + step] = ratio((part @ values).T, part.sum(axis=1)).T
     return result
 
 
-def macro_auroc(
-    target: np.ndarray, score: np.ndarray, weights: np.ndarray, strata: np.ndarray | None = None
-) -> np.ndarray:
-    """Mean over classes of the one-vs-rest AUC; for two classes the AUC of the second.
+@dataclass(frozen=True)
+class Statistic:
+    """A statistic of weighted patients, and what is known of it where resampling cannot vary.
 
     Args:
-        target: int [N], class indices.
-        score: float [N, C], probabilities.
-        weights: float [R, N].
-        strata: As of `weighted_auroc`.
-
-    Returns:
-        float64 [R].
+        values: Maps weights [R, N] to [R], every row by itself.
+        support: What it can be, and how many independent units it rests on.
     """
-    if score.shape[1] == 2:
-        return weighted_auroc(target == 1, score[:, 1], weights, strata)
-    values = [weighted_auroc(target == number, score[:, number], weights, strata) for number in range(score.shape[1])]
-    return np.mean(values, axis=0)
+
+    values: Callable[[np.ndarray], np.ndarray]
+    support: Support
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """The values of weights [R, N]."""
+        return self.values(weights)
+
+    def minus(self, other: Statistic) -> Statistic:
+        """The difference to another statistic of the same patients."""
+        return Statistic(lambda weights: self(weights) - other(weights), self.support.minus(other.support))
+
+
+def mean_of(
+    values: np.ndarray, lowest: float = 0.0, highest: float = 1.0, owner: np.ndarray | None = None
+) -> Statistic:
+    """The mean of values as a statistic of weighted patients; NaN where nobody is drawn who has one.
+
+    Args:
+        values: float [N].
+        lowest: Least possible value.
+        highest: Greatest possible value; infinite where there is none.
+        owner: int [N], number of each value's patient, where patients have several or none; left out, each has one.
+    """
+    if owner is None:
+        return Statistic(lambda weights: weighted_means(values, weights), Support(lowest, highest, len(values)))
+    known = Support(lowest, highest, len(np.unique(owner)))
+    return Statistic(lambda weights: weighted_means(values, np.take(weights, owner, axis=1)), known)
+
+
+_ENOUGH = 0.9
+_NO_WIDTH = 1e-9  # rounding of sums
 
 
 def percentile_interval(
-    value: float, replicates: np.ndarray, n: int | None = None, events: int | None = None
+    value: float, replicates: np.ndarray, support: Support, n: int | None = None, events: int | None = None
 ) -> Estimate:
     """The estimate with the 2.5th and 97.5th percentile of its replicates; those that are not defined are left out.
 
-    Where more than a tenth of the replicates are not defined the interval is not either.
+    Where more than a tenth of the replicates are not defined the interval is not either. Where they cannot vary the
+    interval is that of the support.
     """
+    if not np.isfinite(value):
+        return undefined(n, events, "the value is not defined")._replace(value=value)
     defined = replicates[np.isfinite(replicates)]
-    if not np.isfinite(value) or len(defined) < 0.9 * len(replicates):
-        return Estimate(value, float("nan"), float("nan"), n, events)
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), n, events)
+    if len(defined) < _ENOUGH * len(replicates):
+        low, high, method = no_interval(f"defined in {len(defined)} of {len(replicates)} replicates")
+        return Estimate(value, low, high, n, events, method)
+    low, high = (float(end) for end in np.percentile(defined, [2.5, 97.5]))
+    if not varies(low, high):
+        low, high, method = support.interval(value)
+    else:
+        low, high, method = support.widened(value, low, high, BOOTSTRAP)
+    return Estimate(value, low, high, n, events, method)
 
 
-Statistic = Callable[[np.ndarray], np.ndarray]
+def varies(low: float, high: float) -> bool:
+    """Whether two ends differ by more than rounding."""
+    return high - low > _NO_WIDTH * max(1.0, abs(low), abs(high))
 
 
 def bootstrap(
@@ -166,7 +152,7 @@ def bootstrap(
     their replicates is the paired bootstrap of their difference.
 
     Args:
-        statistic: Maps weights [R, patients] to [R], every row by itself.
+        statistic: The statistic of these patients.
         patients: Number of patients.
         replicates: Number of replicates.
         seed: Seed.
@@ -182,16 +168,31 @@ def bootstrap(
     weights = patient_weights(patients, replicates, seed, strata_key(strata))
     step = max(1, _AT_ONCE // patients)
     values = np.concatenate([statistic(weights[start : start + step]) for start in range(0, replicates, step)])
-    return percentile_interval(value, values, patients, events), values
+    return percentile_interval(value, values, statistic.support, patients, events), values
 
 
-def two_sided_p(differences: np.ndarray) -> float:
-    """Bootstrap p value of a difference: twice the smaller share of replicates beyond 0, at least 1 / replicates."""
-    defined = differences[np.isfinite(differences)]
+def percentile_difference(
+    value: float, replicates: np.ndarray, support: Support, n: int | None = None, events: int | None = None
+) -> Difference:
+    """A paired difference with its percentile interval and two-sided p value.
+
+    p is twice the smaller share of replicates beyond 0, at least 1 / replicates. Where these cannot vary it is that of
+    a sign test over the units of the support, since no number of replicates makes up for few patients.
+
+    Args:
+        value: The difference.
+        replicates: Its replicates.
+        support: Support of the difference, as `Support.minus` gives it.
+        n: Patients, carried with the estimate.
+        events: Events or positives, carried with it.
+    """
+    estimate = percentile_interval(value, replicates, support, n, events)
+    defined = replicates[np.isfinite(replicates)]
     if not len(defined):
-        return float("nan")
+        return Difference(estimate, float("nan"))
     smaller = min((defined <= 0).mean(), (defined >= 0).mean())
-    return float(min(1.0, max(2 * smaller, 1 / len(defined))))
+    least = 1 / len(defined) if varies(float(defined.min()), float(defined.max())) else 2 * 0.5**support.units
+    return Difference(estimate, float(min(1.0, max(2 * smaller, least))))
 
 
 def paired_difference(
@@ -213,83 +214,11 @@ def paired_difference(
         events: Events or positives among the patients, carried with the estimate.
 
     Returns:
-        First minus second, with the percentile interval and the bootstrap's two-sided p value.
+        First minus second, as of `percentile_difference`.
     """
-    estimate, values = bootstrap(lambda weights: first(weights) - second(weights), patients, replicates, seed, events)
-    return Difference(estimate, two_sided_p(values))
-
-
-def relative_gain(
-    first: Statistic,
-    second: Statistic,
-    patients: int,
-    replicates: int = 2000,
-    seed: int = 0,
-    events: int | None = None,
-) -> Estimate:
-    """How much the first statistic exceeds the second, as a share of the second: (first - second) / second.
-
-    Args and interval as of `paired_difference`.
-    """
-
-    def gain(weights: np.ndarray) -> np.ndarray:
-        base = second(weights)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(base > 0, first(weights) / base - 1, np.nan)
-
-    return bootstrap(gain, patients, replicates, seed, events)[0]
-
-
-def auroc_bootstrap(
-    target: np.ndarray, score: np.ndarray, replicates: int = 2000, seed: int = 0, strata: np.ndarray | None = None
-) -> Estimate:
-    """AUC with its percentile interval, within strata where they are given; undefined when a class has no patient.
-
-    Raises:
-        DataError: if the arrays differ in length, or a score is not finite.
-    """
-    labels, score = binary_arrays(target, score)
-    statistic = lambda weights: weighted_auroc(labels, score, weights, strata)  # noqa: E731
-    return bootstrap(statistic, len(labels), replicates, seed, int(labels.sum()), strata)[0]
-
-
-def auroc_of(target: np.ndarray, score: np.ndarray, strata: np.ndarray | None = None) -> Estimate:
-    """AUC with DeLong's interval; within strata, where they are given, with that of a bootstrap within them.
-
-    Raises:
-        DataError: as of `auroc_bootstrap`.
-    """
-    return auroc_delong(target, score) if strata is None else auroc_bootstrap(target, score, strata=strata)
-
-
-def macro_auroc_bootstrap(
-    target: np.ndarray, score: np.ndarray, replicates: int = 2000, seed: int = 0, strata: np.ndarray | None = None
-) -> Estimate:
-    """Mean over classes of the one-vs-rest AUC, as scikit-learn's `multi_class="ovr"`, with its percentile interval.
-
-    Args:
-        target: int [N], class indices.
-        score: float [N, C], a probability per class.
-        replicates: Number of replicates.
-        seed: Seed.
-        strata: As of `weighted_auroc` and `bootstrap`.
-
-    Returns:
-        The estimate; undefined when a class has no patient. `events` counts the patients outside the largest class.
-
-    Raises:
-        DataError: if the shapes do not match, or a score is not finite.
-    """
-    target, score = np.asarray(target), np.asarray(score, dtype=np.float64)
-    if score.ndim != 2 or target.shape != score.shape[:1] or not np.isfinite(score).all():
-        raise DataError(
-            f"Targets {target.shape} and scores {score.shape} must match [N] and [N, C], with finite scores."
-        )
-    if not np.isin(target, np.arange(score.shape[1])).all():
-        raise DataError(f"Targets beyond the {score.shape[1]} classes that have scores; leave out missing ones.")
-    counts = np.bincount(target.astype(int), minlength=score.shape[1])
-    statistic = lambda weights: macro_auroc(target, score, weights, strata)  # noqa: E731
-    return bootstrap(statistic, len(target), replicates, seed, int(len(target) - counts.max()), strata)[0]
+    both = first.minus(second)
+    estimate, values = bootstrap(both, patients, replicates, seed, events)
+    return percentile_difference(estimate.value, values, both.support, patients, events)
 
 
 def seed_mean(statistics: Sequence[Statistic]) -> Statistic:
@@ -298,4 +227,4 @@ def seed_mean(statistics: Sequence[Statistic]) -> Statistic:
     def mean(weights: np.ndarray) -> np.ndarray:
         return np.mean([statistic(weights) for statistic in statistics], axis=0)
 
-    return mean
+    return Statistic(mean, mean_support([statistic.support for statistic in statistics]))

@@ -10,12 +10,13 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_means
+from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, ratio, weighted_means
 from experiments.statistics.cox import cox_regression
 from experiments.statistics.cox_fit import NoMaximumError
 from experiments.statistics.estimate import Estimate, probabilities, survival_arrays, undefined
 from experiments.statistics.kaplan_meier import survival_at
 from experiments.statistics.operating_point import wilson
+from experiments.statistics.support import WALD, Support
 
 CLIP = 1e-6
 """Probabilities nearer to 0 or 1 are moved this far away, since their log-odds are not finite."""
@@ -40,8 +41,10 @@ def calibration_slope(target: np.ndarray, probability: np.ndarray) -> Estimate:
     target, probability = probabilities(target, probability)
     n, positives = len(target), int(target.sum())
     odds = logit(np.clip(probability, CLIP, 1 - CLIP))
-    if positives in (0, n) or np.ptp(odds) == 0 or _separated(target, odds):
-        return undefined(n, positives)
+    if positives in (0, n):
+        return undefined(n, positives, "one class only")
+    if np.ptp(odds) == 0 or _separated(target, odds):
+        return undefined(n, positives, "predictions are all equal, or separate the classes")
     model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200)
     model.fit(odds[:, None], target)
     fitted = model.predict_proba(odds[:, None])[:, 1]
@@ -68,7 +71,7 @@ def calibration_intercept(target: np.ndarray, probability: np.ndarray) -> Estima
     target, probability = probabilities(target, probability)
     n, positives = len(target), int(target.sum())
     if positives in (0, n):
-        return undefined(n, positives)
+        return undefined(n, positives, "one class only")
     odds = logit(np.clip(probability, CLIP, 1 - CLIP))
     # At these ends all predictions lie above or below the prevalence, so a root lies between them.
     ends = logit(positives / n) - np.array([odds.max(), odds.min()])
@@ -84,7 +87,7 @@ def _separated(target: np.ndarray, odds: np.ndarray) -> bool:
 
 def _wald(value: float, error: float, n: int, events: int) -> Estimate:
     spread = float(norm.ppf(0.975)) * error
-    return Estimate(value, value - spread, value + spread, n, events)
+    return Estimate(value, value - spread, value + spread, n, events, WALD)
 
 
 def brier(target: np.ndarray, probability: np.ndarray) -> Statistic:
@@ -94,8 +97,7 @@ def brier(target: np.ndarray, probability: np.ndarray) -> Statistic:
         DataError: as of `calibration_slope`.
     """
     target, probability = probabilities(target, probability)
-    error = np.square(probability - target)
-    return lambda weights: weighted_means(error, weights)
+    return mean_of(np.square(probability - target))
 
 
 def scaled_brier(target: np.ndarray, probability: np.ndarray) -> Statistic:
@@ -111,11 +113,10 @@ def scaled_brier(target: np.ndarray, probability: np.ndarray) -> Statistic:
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         prevalence = weighted_means(positive, weights)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            variance = prevalence * (1 - prevalence)
-            return np.where(variance > 0, 1 - score(weights) / variance, np.nan)
+        return 1 - ratio(score(weights), prevalence * (1 - prevalence))
 
-    return statistic
+    variance = float(positive.mean() * (1 - positive.mean())) if len(positive) else 0.0
+    return Statistic(statistic, Support(1 - float(ratio(1.0, variance)), 1.0, len(positive)))
 
 
 def calibration_summary(
@@ -144,7 +145,7 @@ def calibration_curve(target: np.ndarray, probability: np.ndarray, groups: int =
         groups: Groups by quantile of the prediction; equal predictions stay together, so there may be fewer.
 
     Returns:
-        Columns predicted, observed, low, high (Wilson), n, events, by increasing prediction.
+        Columns predicted, observed, low, high (Wilson), n, events, interval, by increasing prediction.
 
     Raises:
         DataError: as of `calibration_slope`, or if there is no patient or no group.
@@ -181,7 +182,7 @@ def survival_calibration_curve(
     rows = []
     for members in _quantile_groups(1 - survival, groups):
         kept = survival_at(time[members], event[members], horizon_months)
-        rate = Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low, kept.n, kept.events)
+        rate = kept._replace(value=1 - kept.value, low=1 - kept.high, high=1 - kept.low)
         rows.append({"predicted": float(1 - survival[members].mean()), **_observed(rate)})
     return pd.DataFrame(rows)
 
@@ -216,11 +217,11 @@ def survival_calibration_slope(
     n, events = len(time), int(early.sum())
     slope = pd.DataFrame({"slope": np.log(-np.log(kept))})
     if not events or np.ptp(slope["slope"].to_numpy()) == 0:
-        return undefined(n, events)
+        return undefined(n, events, "no event, or all predictions are equal")
     try:
         fitted = cox_regression(slope, np.minimum(time, horizon_months), early, ["slope"])
     except NoMaximumError:
-        return undefined(n, events)
+        return undefined(n, events, "the likelihood has no maximum")
     row = fitted.table.iloc[0]
     return _wald(float(row["coefficient"]), float(row["standard_error"]), n, events)
 
@@ -243,13 +244,14 @@ def observed_over_expected(
     probabilities(event, survival)
     kept, expected = survival_at(time, event, horizon_months), float(1 - survival.mean())
     if expected <= 0:
-        return undefined(kept.n, kept.events)
+        return undefined(kept.n, kept.events, "no event is predicted")
     value, low, high = ((1 - end) / expected for end in (kept.value, kept.high, kept.low))
-    return Estimate(value, low, high, kept.n, kept.events)
+    return kept._replace(value=value, low=low, high=high)
 
 
-def _observed(share: Estimate) -> dict[str, float | int | None]:
-    return {"observed": share.value, "low": share.low, "high": share.high, "n": share.n, "events": share.events}
+def _observed(share: Estimate) -> dict[str, float | int | str | None]:
+    numbers = {"observed": share.value, "low": share.low, "high": share.high, "n": share.n, "events": share.events}
+    return numbers | {"interval": share.interval}
 
 
 def _quantile_groups(values: np.ndarray, groups: int) -> list[np.ndarray]:

@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import Statistic, bootstrap
+from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate, survival_arrays, undefined
 from experiments.statistics.strata import strata_members
+from experiments.statistics.support import Support, share_support
 from experiments.statistics.weighted_survival import (
     FollowUp,
     Ordering,
@@ -40,17 +41,41 @@ Pairs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Maps weights [R, N] to the weight of concordant pairs and of comparable pairs, each [R]."""
 
 
-def _ratio(parts: Sequence[Pairs]) -> Statistic:
+def _share(parts: Sequence[Pairs], support: Support) -> Statistic:
     """The statistic: weight of concordant pairs over weight of comparable pairs, of all parts together."""
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         weights = np.asarray(weights)
         found = [part(weights) for part in parts]
         concordant, pairs = (np.sum([part[place] for part in found], axis=0) for place in (0, 1))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(pairs > 0, concordant / pairs, np.nan)
+        return ratio(concordant, pairs)
 
-    return statistic
+    return Statistic(statistic, support)
+
+
+def disjoint_pairs(time_months: np.ndarray, event: np.ndarray, strata: np.ndarray | None = None) -> int:
+    """The largest number of pairs that Harrell's C-index compares and that share no patient.
+
+    As many patients of one cohort are as good as independent pairs: a C-index of 1 of them is n of n.
+
+    Args:
+        time_months: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        strata: As of `harrell`.
+    """
+    pairs = 0
+    for members in strata_members(strata, len(time_months)):
+        time, happened = time_months[members], event[members]
+        order = np.lexsort((~happened, time))  # an event comes before a censoring at its time
+        place = np.unique(np.stack([time, ~happened]), axis=1, return_inverse=True)[1].reshape(-1)[order]
+        events = np.flatnonzero(happened[order])
+        # The first events, each with one of the last of all others: if more pairs can be had, they can be had so.
+        for count in range(min(len(events), len(order) // 2), 0, -1):
+            others = np.delete(np.arange(len(order)), events[:count])[-count:]
+            if (place[events[:count]] < place[others]).all():
+                pairs += count
+                break
+    return pairs
 
 
 def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights: EventWeights | None) -> Pairs:
@@ -138,7 +163,8 @@ def harrell(
     """
     time, event, risk = survival_arrays(time_months, event, risk)
     orders = _orderings(time, event, strata)
-    return _ratio([_concordance(order, _risk_scores(risk[order.patients]), False, None) for order in orders])
+    parts = [_concordance(order, _risk_scores(risk[order.patients]), False, None) for order in orders]
+    return _share(parts, share_support(disjoint_pairs(time, event, strata)))
 
 
 def uno(
@@ -181,7 +207,8 @@ def uno(
             order, _risk_scores(risk[order.patients]), False, _inverse_square(order, group, tau, reference)
         )
 
-    return _ratio([pairs(order) for order in _orderings(time, event, strata)])
+    parts = [pairs(order) for order in _orderings(time, event, strata)]
+    return _share(parts, share_support(disjoint_pairs(time, early, strata)))
 
 
 def _inverse_square(order: Ordering, group: FollowUp, tau: float, reference: FollowUp | None) -> EventWeights:
@@ -195,8 +222,7 @@ def _inverse_square(order: Ordering, group: FollowUp, tau: float, reference: Fol
         if used.any():
             survival = censoring_survival(group, just_before(event_times[used]), weights, reference)
             drawn = np.take(weights, patients[used], axis=1) > 0
-            with np.errstate(divide="ignore"):
-                inverse = np.where(survival > 0, 1.0 / np.square(survival), np.nan)
+            inverse = ratio(1.0, np.square(survival))
             # An event that was not drawn has no pairs, whatever the censoring at its time.
             result[:, used] = np.where(drawn, inverse, 0.0) if reference is None else inverse
         return result
@@ -260,7 +286,7 @@ def antolini(
         concordant[events[:, None] == np.arange(columns.start, columns.stop)] = 0
         return concordant
 
-    return _ratio([_concordance(order, scores, adjusted, None)])
+    return _share([_concordance(order, scores, adjusted, None)], share_support(disjoint_pairs(time, event)))
 
 
 def c_index(
@@ -284,5 +310,5 @@ def c_index(
     """
     events = int(np.asarray(event).sum())
     if not events:
-        return undefined(len(event), 0)
+        return undefined(len(event), 0, "no event")
     return bootstrap(statistic, len(event), replicates, seed, events, strata)[0]

@@ -15,8 +15,8 @@ class FractionReached(NamedTuple):
 
     Args:
         value: By the estimates themselves.
-        low: 2.5th percentile over the replicates.
-        high: 97.5th percentile.
+        low: 2.5th percentile over the replicates; NaN where resampling cannot vary any metric.
+        high: 97.5th percentile. It equals low where nearly all replicates agree on a step.
         reached: Share of replicates in which any fraction is enough.
         baseline: Which baseline is the best at 100 %, by the estimates.
         n: Patients that the replicates resample.
@@ -35,8 +35,12 @@ class FractionReached(NamedTuple):
         """The result in words."""
         best = f"{baselines[self.baseline]} at 100 % of the labels"
         ends = f"95 % interval {_percent(self.low)} to {_percent(self.high)}"
+        if self.low == self.high:
+            ends = f"{_percent(self.low)} in 95 % of replicates or more, of the shares that were tried"
+        if np.isnan(self.low):
+            ends = "interval not defined: the metrics are not defined in enough replicates, or vary in none"
         counts = f"n {self.n}, events {self.events}" if self.n is not None else ""
-        extra = f"reached in {100 * self.reached:.0f} % of replicates"
+        extra = "" if np.isnan(self.reached) else f"reached in {100 * self.reached:.0f} % of replicates"
         details = "; ".join(part for part in (ends, extra, counts) if part)
         if np.isinf(self.value):
             return f"{encoder} does not reach {best} at any fraction ({details})."
@@ -89,9 +93,12 @@ def smallest_fraction(
     defined = np.isfinite(encoder_replicates).all(axis=0) & np.isfinite(baseline_replicates).all(axis=0)
     if defined.mean() < 0.9:
         return FractionReached(float(value), np.nan, np.nan, np.nan, int(baselines.argmax()), n, events)
-    found = _first(steps, encoder_replicates[:, defined], baseline_replicates[:, defined], sustained)
+    drawn, bases = encoder_replicates[:, defined], baseline_replicates[:, defined]
+    found = _first(steps, drawn, bases, sustained)
+    if not np.ptp(drawn, axis=1).any() and not np.ptp(bases, axis=1).any():
+        found = np.full(1, np.nan)  # patients who are all alike say nothing of others
     low, high = np.quantile(found, [0.025, 0.975], method="inverted_cdf")  # never between a fraction and infinity
-    reached = float(np.isfinite(found).mean())
+    reached = float("nan") if np.isnan(found).any() else float(np.isfinite(found).mean())
     return FractionReached(float(value), float(low), float(high), reached, int(baselines.argmax()), n, events)
 
 

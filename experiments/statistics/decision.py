@@ -11,6 +11,7 @@ from datamodules.errors import DataError
 from experiments.statistics.bootstrap import patient_weights, percentile_interval, weighted_means
 from experiments.statistics.estimate import predicted_survival_arrays, probabilities
 from experiments.statistics.horizons import known_by, usable_times
+from experiments.statistics.support import Support
 from experiments.statistics.weighted_survival import FollowUp, product_limit
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -37,8 +38,9 @@ def decision_curve(
         seed: Seed.
 
     Returns:
-        Columns threshold, net_benefit, low, high (percentile interval), treat_all, treat_none, advantage,
-        advantage_low, advantage_high (over the better of treating all and treating nobody), n, events.
+        Columns threshold, net_benefit, low, high, interval (its method: bootstrap, or Clopper-Pearson where no
+        replicate differs, as where nobody is treated), treat_all, treat_none, advantage, advantage_low, advantage_high,
+        advantage_interval (over the better of treating all and treating nobody), n, events.
 
     Raises:
         DataError: if lengths differ, there is no patient, or a probability or threshold is out of range.
@@ -48,7 +50,9 @@ def decision_curve(
     worth = np.where(target[:, None], 1.0, -chosen / (1 - chosen))
     acted = worth * (probability[:, None] >= chosen)
     weights = _weights(len(target), replicates, seed)
-    return _table(chosen, weighted_means(acted, weights), weighted_means(worth, weights), len(target), target.sum())
+    return _table(
+        chosen, weighted_means(acted, weights), weighted_means(worth, weights), len(target), int(target.sum())
+    )
 
 
 def survival_decision_curve(
@@ -135,19 +139,24 @@ def _table(chosen: np.ndarray, benefits: np.ndarray, treat_all: np.ndarray, n: i
     advantages = benefits - np.maximum(treat_all, 0.0)
     rows = []
     for number, threshold in enumerate(chosen):
-        benefit = percentile_interval(benefits[0, number], benefits[1:, number])
-        advantage = percentile_interval(advantages[0, number], advantages[1:, number])
+        odds = float(threshold / (1 - threshold))
+        # Of one patient: a true positive is worth 1, a false one costs the odds; against another policy either way.
+        benefit = percentile_interval(benefits[0, number], benefits[1:, number], Support(-odds, 1.0, n))
+        either = Support(-max(1.0, odds), max(1.0, odds), n)
+        advantage = percentile_interval(advantages[0, number], advantages[1:, number], either)
         rows.append(
             {
                 "threshold": float(threshold),
                 "net_benefit": float(benefit.value),
                 "low": benefit.low,
                 "high": benefit.high,
+                "interval": benefit.interval,
                 "treat_all": float(treat_all[0, number]),
                 "treat_none": 0.0,
                 "advantage": float(advantage.value),
                 "advantage_low": advantage.low,
                 "advantage_high": advantage.high,
+                "advantage_interval": advantage.interval,
                 "n": int(n),
                 "events": int(events),
             }

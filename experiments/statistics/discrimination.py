@@ -9,8 +9,10 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from datamodules.errors import DataError
+from datamodules.proportions import LEVEL
 from experiments.statistics.estimate import Estimate, binary_arrays, undefined
 from experiments.statistics.strata import strata_members
+from experiments.statistics.support import DELONG, auroc_support, no_interval
 
 
 class Difference(NamedTuple):
@@ -43,13 +45,14 @@ def delong_components(target: np.ndarray, score: np.ndarray) -> tuple[np.ndarray
     return above, below
 
 
-def auroc_delong(target: np.ndarray, score: np.ndarray, level: float = 0.95) -> Estimate:
-    """AUC with DeLong's normal interval, cut at 0 and 1 as pROC does.
+def auroc_delong(target: np.ndarray, score: np.ndarray) -> Estimate:
+    """AUC with DeLong's normal interval; where that reaches 0 or 1, or has no width, with Newcombe's.
+
+    Elsewhere it is that of pROC, which cuts at 0 and 1 and warns of an AUC of 1.
 
     Args:
         target: 0 or 1, one per patient [N].
         score: Higher means positive [N].
-        level: Confidence level.
 
     Returns:
         The estimate; undefined when a class has no patient. With one patient in a class the variance cannot be
@@ -61,13 +64,19 @@ def auroc_delong(target: np.ndarray, score: np.ndarray, level: float = 0.95) -> 
     target, score = binary_arrays(target, score)
     n, positives = len(target), int(target.sum())
     if positives in (0, n):
-        return undefined(n, positives)
+        return undefined(n, positives, "one class only")
     value = float(roc_auc_score(target, score))
     if min(positives, n - positives) < 2:
-        return Estimate(value, float("nan"), float("nan"), n, positives)
+        low, high, method = no_interval("one patient of a class")
+        return Estimate(value, low, high, n, positives, method)
     above, below = delong_components(target, score)
-    spread = norm.ppf(0.5 + level / 2) * np.sqrt(above.var(ddof=1) / positives + below.var(ddof=1) / (n - positives))
-    return Estimate(value, max(0.0, value - float(spread)), min(1.0, value + float(spread)), n, positives)
+    error = float(np.sqrt(above.var(ddof=1) / positives + below.var(ddof=1) / (n - positives)))
+    support, spread = auroc_support(target), float(norm.ppf(0.5 + LEVEL / 2)) * error
+    if error > 0:
+        low, high, method = support.widened(value, value - spread, value + spread, DELONG)
+    else:
+        low, high, method = support.interval(value)
+    return Estimate(value, low, high, n, positives, method)
 
 
 def mean_roc(target: np.ndarray, score: np.ndarray, strata: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +125,7 @@ def _ends_at(grid: np.ndarray, rate: np.ndarray, sensitivity: np.ndarray) -> tup
     return np.where(on, low[left], between), np.where(on, high[left], between)
 
 
-def delong_test(target: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Difference:
+def delong_test(target: np.ndarray, first: np.ndarray, second: np.ndarray) -> Difference:
     r"""Difference of two correlated AUCs on the same patients (DeLong et al., Biometrics 1988, equation 6).
 
     .. math:: z = (A_1 - A_2) / \sqrt{V_{11} + V_{22} - 2 V_{12}}
@@ -125,11 +134,12 @@ def delong_test(target: np.ndarray, first: np.ndarray, second: np.ndarray, level
         target: 0 or 1, one per patient [N].
         first: Scores of the first system [N].
         second: Scores of the second [N].
-        level: Confidence level.
 
     Returns:
         First minus second, with the normal interval. Undefined when a class has fewer than two patients. Two scores
-        that order all pairs alike differ by exactly 0, with p = 1.
+        that order all pairs alike differ by 0, with p = 1; the interval of a difference that does not vary is that of
+        `Support`, over as many pairs that share no patient as the smaller class has patients, and p that of a sign test
+        over them.
 
     Raises:
         DataError: if the arrays differ in length, or a score is not finite.
@@ -138,11 +148,16 @@ def delong_test(target: np.ndarray, first: np.ndarray, second: np.ndarray, level
     _, second = binary_arrays(target, second)
     n, positives = len(labels), int(labels.sum())
     if min(positives, n - positives) < 2:
-        return Difference(undefined(n, positives), float("nan"))
+        return Difference(undefined(n, positives, "fewer than two patients of a class"), float("nan"))
     components = [delong_components(labels, score) for score in (first, second)]
     above, below = (components[0][side] - components[1][side] for side in (0, 1))
     value = float(above.mean())
     error = float(np.sqrt(above.var(ddof=1) / positives + below.var(ddof=1) / (n - positives)))
-    p = float(2 * norm.sf(abs(value) / error)) if error > 0 else (1.0 if value == 0 else float("nan"))
-    spread = float(norm.ppf(0.5 + level / 2)) * error
-    return Difference(Estimate(value, value - spread, value + spread, n, positives), p)
+    if error > 0:
+        spread = float(norm.ppf(0.5 + LEVEL / 2)) * error
+        estimate = Estimate(value, value - spread, value + spread, n, positives, DELONG)
+        return Difference(estimate, float(2 * norm.sf(abs(value) / error)))
+    one = auroc_support(labels)
+    low, high, method = one.minus(one).interval(value)
+    p = 1.0 if value == 0 else min(1.0, 2 * 0.5**one.units)
+    return Difference(Estimate(value, low, high, n, positives, method), p)

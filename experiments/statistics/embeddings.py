@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import Statistic
+from experiments.statistics.bootstrap import Statistic, mean_of, ratio
+from experiments.statistics.support import Support
 
 TIE = 1e-6
 """Cosines that differ by less are equal: rounding of float32 embeddings."""
@@ -18,23 +19,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return rows / np.where(lengths > 0, lengths, 1.0)
 
 
-def weighted_mean(values: np.ndarray, owner: np.ndarray) -> Statistic:
-    """The mean of values as a statistic of weighted patients.
-
-    Args:
-        values: float [N].
-        owner: int [N], number of each value's patient.
-    """
-
-    def mean(weights: np.ndarray) -> np.ndarray:
-        own = weights[:, owner].astype(np.float64)
-        total = own.sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(total > 0, own @ values / total, np.nan)
-
-    return mean
-
-
 def alignment(first: np.ndarray, second: np.ndarray, owner: np.ndarray) -> Statistic:
     """Mean squared distance of positive pairs on the unit sphere; lower is better (Wang and Isola, ICML 2020).
 
@@ -45,7 +29,7 @@ def alignment(first: np.ndarray, second: np.ndarray, owner: np.ndarray) -> Stati
     """
     if first.shape != second.shape:
         raise DataError(f"Embeddings {first.shape} and {second.shape} must match; expected pairs.")
-    return weighted_mean(np.square(unit(first) - unit(second)).sum(axis=1), owner)
+    return mean_of(np.square(unit(first) - unit(second)).sum(axis=1), 0.0, 4.0, owner)
 
 
 def uniformity(vectors: np.ndarray, owner: np.ndarray) -> Statistic:
@@ -65,10 +49,10 @@ def uniformity(vectors: np.ndarray, owner: np.ndarray) -> Statistic:
     def value(weights: np.ndarray) -> np.ndarray:
         own = weights[:, owner].astype(np.float64)
         pairs = ((own @ apart.astype(np.float64)) * own).sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(pairs > 0, np.log(((own @ kernel) * own).sum(axis=1) / pairs), np.nan)
+        return np.log(ratio(((own @ kernel) * own).sum(axis=1), pairs))
 
-    return value
+    # Half as many pairs share no patient as there are patients; a squared distance on the sphere is 4 at most.
+    return Statistic(value, Support(-8.0, 0.0, len(np.unique(owner)) // 2))
 
 
 def wins(query: np.ndarray, paraphrase: np.ndarray, other: np.ndarray) -> np.ndarray:

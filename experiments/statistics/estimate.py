@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
+from experiments.statistics.support import no_interval
 
 
 class Estimate(NamedTuple):
@@ -20,6 +21,7 @@ class Estimate(NamedTuple):
         high: Upper end.
         n: Patients that it rests on; None where it belongs to no group of patients.
         events: Events among them, or positives of a classification; None where neither applies.
+        interval: Method of the interval, such as `bootstrap`; where there is none `none: ` and the reason.
     """
 
     value: float
@@ -27,15 +29,16 @@ class Estimate(NamedTuple):
     high: float
     n: int | None = None
     events: int | None = None
+    interval: str = ""
 
 
-def undefined(n: int | None = None, events: int | None = None) -> Estimate:
-    """An estimate that cannot be computed, with what it would rest on."""
-    return Estimate(float("nan"), float("nan"), float("nan"), n, events)
+def undefined(n: int | None = None, events: int | None = None, reason: str = "not defined") -> Estimate:
+    """An estimate that cannot be computed, with what it would rest on, and why."""
+    return Estimate(float("nan"), *no_interval(reason)[:2], n, events, no_interval(reason).method)
 
 
 def estimates_table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """One row per estimate: columns statistic, value, low, high, n, events."""
+    """One row per estimate: columns statistic, value, low, high, n, events, interval."""
     return pd.DataFrame([{"statistic": name, **estimate._asdict()} for name, estimate in estimates.items()])
 
 

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import Statistic, bootstrap, weighted_auroc
+from experiments.statistics.auroc import weighted_auroc
+from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate, predicted_survival_arrays, survival_arrays, undefined
+from experiments.statistics.support import auroc_support, share_support
 from experiments.statistics.weighted_survival import FollowUp, censoring_survival, just_before, product_limit
 
 
@@ -90,7 +92,7 @@ def dynamic_auc(
         part[:, : len(cases)] *= _inverse(censoring_survival(group, just_before(time[cases]), weights, reference))
         return weighted_auroc(target, risk[used], part, places)
 
-    return statistic
+    return Statistic(statistic, auroc_support(target, places))
 
 
 def brier_at(
@@ -133,7 +135,7 @@ def brier_at(
         kept = np.take(weights, controls, axis=1) @ np.square(1 - survival[controls]) * inverse[:, -1]
         return np.asarray(lost + kept) / weights.sum(axis=1, dtype=np.float64)
 
-    return statistic
+    return Statistic(statistic, share_support(len(cases) + len(controls)))
 
 
 def mean_dynamic_auc(
@@ -169,12 +171,12 @@ def mean_dynamic_auc(
         survival = product_limit(group, times, weights)
         fall = -np.diff(np.concatenate([np.ones((len(survival), 1)), survival], axis=1), axis=1)
         values = np.column_stack([part(weights) for part in parts])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # A time before the first event of a resample has no AUC and no weight.
-            weighed = np.where(fall > 0, values * fall, 0.0)
-            return np.asarray(weighed.sum(axis=1) / fall.sum(axis=1))
+        # A time before the first event of a resample has no AUC and no weight.
+        weighed = np.multiply(values, fall, out=np.zeros_like(values), where=fall > 0)
+        return ratio(weighed.sum(axis=1), fall.sum(axis=1))
 
-    return statistic
+    # The AUC of the fewest cases or controls knows least.
+    return Statistic(statistic, min((part.support for part in parts), key=lambda support: support.units))
 
 
 def integrated_brier(
@@ -209,7 +211,7 @@ def integrated_brier(
         values = np.column_stack([part(weights) for part in parts])
         return np.asarray(np.trapezoid(values, times, axis=1) / (times[-1] - times[0]))
 
-    return statistic
+    return Statistic(statistic, min((part.support for part in parts), key=lambda support: support.units))
 
 
 def at_horizon(
@@ -243,7 +245,7 @@ def at_horizon(
     time, event, _ = survival_arrays(time_months, event)
     n, events = known_by(time, event, horizon_months)
     if not usable_times([horizon_months], FollowUp(time, event), reference)[0]:
-        return undefined(n, events)
+        return undefined(n, events, "follow-up allows no estimate at the time")
     return bootstrap(statistic, len(time), replicates, seed, strata=strata)[0]._replace(n=n, events=events)
 
 

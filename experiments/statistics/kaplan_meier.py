@@ -10,7 +10,9 @@ from lifelines.statistics import multivariate_logrank_test
 from scipy.stats import beta, norm
 
 from datamodules.errors import DataError
+from datamodules.proportions import CLOPPER_PEARSON
 from experiments.statistics.estimate import Estimate, survival_arrays, undefined
+from experiments.statistics.support import BETA_PRODUCT, GREENWOOD, MedianSupport
 
 _ROUNDING = 1e-9  # of a product of fractions
 
@@ -58,7 +60,11 @@ def kaplan_meier(time_months: np.ndarray, event: np.ndarray) -> SurvivalCurve:
     survival = np.cumprod(1 - counts.events / np.maximum(counts.at_risk, 1))
     log_log = _log_log(survival, counts)
     value, early, late = (_reaches_half(times, curve) for curve in (survival, *log_log))
-    median = Estimate(value, early, late, len(time), int(event.sum()))
+    method = GREENWOOD
+    if np.isfinite(value) and (early == late or not early <= value <= late):
+        # All fall at one time, where the log-log limits say nothing, and order statistics when they are enough.
+        early, late, method = MedianSupport(0.0, np.inf, int(event.sum()), tuple(np.sort(time[event]))).interval(value)
+    median = Estimate(value, early, late, len(time), int(event.sum()), method)
     low, high = _exact_ends(survival, log_log, counts)
     return SurvivalCurve(times, survival, low, high, np.sort(time[~event]), median)
 
@@ -130,12 +136,13 @@ def survival_at(time_months: np.ndarray, event: np.ndarray, horizon_months: floa
     events = int((event & (time <= horizon_months)).sum())
     curve = kaplan_meier(time, event)
     if horizon_months > time.max() and curve.survival[-1] > 0:
-        return undefined(len(time), events)
+        return undefined(len(time), events, "nobody is followed so long")
     place = int(np.searchsorted(curve.times_months, horizon_months, side="right")) - 1
-    low, high = float(curve.low[place]), float(curve.high[place])
+    value, low, high = float(curve.survival[place]), float(curve.low[place]), float(curve.high[place])
     if not events:
         low = float(_never(np.array(np.sum(time >= horizon_months))))
-    return Estimate(float(curve.survival[place]), low, high, len(time), events)
+    method = {1.0: CLOPPER_PEARSON, 0.0: BETA_PRODUCT}.get(value, GREENWOOD)
+    return Estimate(value, low, high, len(time), events, method)
 
 
 def numbers_at_risk(time_months: np.ndarray, at_months: np.ndarray) -> np.ndarray:

@@ -19,5 +19,4 @@ def owner_mean(values: np.ndarray, owner: np.ndarray, owners: int) -> np.ndarray
     sums = np.zeros((owners, values.shape[1]))
     np.add.at(sums, owner, values)
     counts = np.bincount(owner, minlength=owners)[:, None]
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

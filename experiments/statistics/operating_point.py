@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import bootstrap, weighted_means
 from experiments.statistics.estimate import Estimate, binary_arrays, undefined
+from experiments.statistics.support import WILSON
 
 
 def youden_threshold(target: np.ndarray, score: np.ndarray) -> float:
@@ -71,8 +71,9 @@ class OperatingPoint:
         false_positives: Negatives called positive.
         true_negatives: Negatives called so.
         false_negatives: Positives called negative.
-        estimates: sensitivity, specificity, ppv, npv, accuracy (Wilson intervals) and f1 (bootstrap), each with all
-            patients as n and the positives as events; undefined where the share is of nobody.
+        estimates: sensitivity, specificity, ppv, npv, accuracy (Wilson intervals) and f1 (that of the share of right
+            among all right, false and missed positives, of which it is a function), each with all patients as n and the
+            positives as events; undefined where the share is of nobody.
     """
 
     threshold: float
@@ -94,38 +95,29 @@ def wilson(successes: int, trials: int, n: int | None = None, events: int | None
     """
     n, events = trials if n is None else n, successes if events is None else events
     if not trials:
-        return undefined(n, events)
+        return undefined(n, events, "a share of nobody")
     interval = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
-    return Estimate(successes / trials, float(interval.low), float(interval.high), n, events)
+    return Estimate(successes / trials, float(interval.low), float(interval.high), n, events, WILSON)
 
 
-def operating_point(
-    target: np.ndarray, score: np.ndarray, threshold: float, replicates: int = 2000, seed: int = 0
-) -> OperatingPoint:
+def operating_point(target: np.ndarray, score: np.ndarray, threshold: float) -> OperatingPoint:
     """What a test reaches at a threshold that was chosen on other patients.
 
     Args:
         target: 0 or 1 of the tested patients [N].
         score: Higher means positive [N].
         threshold: From `youden_threshold` or `sensitivity_threshold` of the validation patients.
-        replicates: Bootstrap replicates of F1.
-        seed: Seed.
 
     Raises:
         DataError: if the arrays differ in length, a score is not finite, or nobody is tested.
     """
     target, score = binary_arrays(target, score)
+    if not len(target):
+        raise DataError("An operating point of no patients was asked for; expected at least one.")
     called = score >= threshold
     n, positives = len(target), int(target.sum())
     hits, false_alarms = int((called & target).sum()), int((called & ~target).sum())
     misses, rejections = positives - hits, n - positives - false_alarms
-    parts = np.column_stack([called & target, called, target]).astype(np.float64)
-
-    def f1(weights: np.ndarray) -> np.ndarray:
-        agreed, calls, truth = weighted_means(parts, weights).T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(calls + truth > 0, 2 * agreed / (calls + truth), np.nan)
-
     shares = {
         "sensitivity": (hits, positives),
         "specificity": (rejections, n - positives),
@@ -134,5 +126,7 @@ def operating_point(
         "accuracy": (hits + rejections, n),
     }
     estimates = {name: wilson(part, whole, n, positives) for name, (part, whole) in shares.items()}
-    estimates["f1"] = bootstrap(f1, n, replicates, seed, positives)[0]
+    jaccard = wilson(hits, hits + false_alarms + misses, n, positives)
+    value, low, high = (2 * end / (1 + end) for end in jaccard[:3])
+    estimates["f1"] = jaccard._replace(value=value, low=low, high=high)
     return OperatingPoint(float(threshold), hits, false_alarms, rejections, misses, estimates)

@@ -10,10 +10,10 @@ from experiments.outcomes import fold_of, outcomes_of, score_columns
 from experiments.plots.classification import calibration_plot, roc_plot
 from experiments.plots.encoders import encoder_line
 from experiments.registry import ENCODERS, TASKS
-from experiments.statistics.bootstrap import auroc_of
+from experiments.statistics.auroc import auroc_of
 from experiments.statistics.calibration import calibration_summary
 from experiments.statistics.decision import decision_curve
-from experiments.statistics.estimate import Estimate, estimates_table
+from experiments.statistics.estimate import estimates_table, undefined
 from experiments.statistics.operating_point import OperatingPoint, operating_point, youden_threshold
 from experiments.study.decisions import Decisions, decision_blocks
 from experiments.study.page import Block, Gallery, Picture, Row, Section, Table, Text
@@ -170,7 +170,8 @@ def _operating_table(series: Series, reached: dict[str, dict[str, OperatingPoint
         ("Encoder", "Threshold", "TP / FP / FN / TN", *(f"{title} (95 % CI)" for title in _SHARES.values())),
         tuple(rows),
         pd.concat(frames, ignore_index=True),
-        f"Wilson intervals; of F1 by bootstrap. {seed_words(series)}",
+        f"Wilson intervals; of F1 that of the share of TP among TP, FP and FN, of which it is a function. "
+        f"{seed_words(series)}",
     )
 
 
@@ -180,10 +181,10 @@ def _kappa_table(series: Series) -> Table:
         rows.append(Row((capital(group.name),), heading=True))
         for name, predictions in series.first_seed().items():
             outcome = next(outcomes_of(of_group(predictions, group)))
-            kappa = outcome.kappa() or Estimate(float("nan"), float("nan"), float("nan"))
+            kappa = outcome.kappa() or undefined(len(outcome.rows), None, "no kappa of these classes")
             rows.append(Row((ENCODERS[name].title, str(len(outcome.rows)), interval(kappa))))
             records.append({"group": group.name, "encoder": name, "n": len(outcome.rows), "kappa": kappa.value})
-            records[-1] |= {"low": kappa.low, "high": kappa.high}
+            records[-1] |= {"low": kappa.low, "high": kappa.high, "interval": kappa.interval}
     return Table(
         f"kappa-{series.key}",
         "Agreement of the most probable class with the truth: kappa with quadratic weights.",

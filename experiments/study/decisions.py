@@ -10,10 +10,10 @@ import pandas as pd
 from experiments.plots.classification import decision_plot
 from experiments.plots.encoders import encoder_line
 from experiments.registry import ENCODERS, TASKS
-from experiments.statistics.estimate import Estimate
 from experiments.study.page import Block, Gallery, Picture, Row, Table
 from experiments.study.pictures import seed_words
 from experiments.study.points import Series
+from experiments.study.results import estimate_of
 from experiments.study.words import capital, interval
 
 
@@ -74,8 +74,7 @@ def _table(series: Series, frame: pd.DataFrame, titles: Mapping[str, str], thres
         rows.append(Row((capital(titles[str(group)]),), heading=True))
         for name, own in part.groupby("encoder", sort=False):
             values = own.set_index("threshold").loc[list(thresholds)]
-            advantage = values[["advantage", "advantage_low", "advantage_high"]].to_numpy(dtype=float)
-            estimates = [Estimate(*ends[:3]) for ends in advantage.tolist()]
+            estimates = [estimate_of(row, "advantage") for row in values.to_dict("records")]
             rows.append(Row((ENCODERS[str(name)].title, *(interval(found, 3) for found in estimates))))
     return Table(
         f"decision-{series.key}",

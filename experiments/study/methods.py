@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from datamodules.cohort import Cohort
 from experiments.registry import TASKS
+from experiments.statistics.support import MARKED
 from experiments.study.page import Section, Text
 from experiments.study.points import Series, task_label
 from experiments.tracking import git_commit
@@ -76,6 +77,7 @@ def _statistics(found: Sequence[Series]) -> Section:
         "of validation with Wilson intervals, calibration slope and intercept by logistic recalibration with Wald "
         "intervals, Brier score, decision curves after Vickers and Elkin.",
         "Subgroups: the same bootstrap within each; heterogeneity by Cochran's Q.",
+        f"{MARKED} The CSV of a table names the method of each interval.",
     ]
     if survival:
         items.append(

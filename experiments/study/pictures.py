@@ -23,7 +23,7 @@ from experiments.study.points import Series
 from experiments.study.results import estimate_of
 from experiments.study.words import NOT_DEFINED, capital, interval, number, p_value
 
-_HEADING = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan, "events": np.nan}
+_HEADING = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan, "events": np.nan, "interval": ""}
 
 
 def pooled_groups(series: Series) -> list[Group]:
@@ -119,8 +119,8 @@ def _frame_table(series: Series, shown: pd.DataFrame) -> Table:
 
 
 def ends(row: Mapping[Any, Any]) -> Estimate:
-    """The columns value, low and high of a row."""
-    return Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
+    """The columns value, low, high and interval of a row."""
+    return Estimate(float(row["value"]), float(row["low"]), float(row["high"]), interval=str(row["interval"]))
 
 
 def _shares(shown: pd.DataFrame) -> list[float]:
@@ -153,7 +153,7 @@ def _forest_row(row: dict[Hashable, Any], label: str, metric: Metric) -> dict[st
     estimate = estimate_of(row, metric.name)
     shade = encoder_color(row["encoder"])
     entry = {"label": label, "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": row["n"]}
-    return entry | {"events": row[metric.count], "color": shade}
+    return entry | {"interval": estimate.interval, "events": row[metric.count], "color": shade}
 
 
 def _forest_alt(rows: list[dict[str, object]]) -> str:
@@ -162,7 +162,7 @@ def _forest_alt(rows: list[dict[str, object]]) -> str:
         if pd.isna(row["n"]):  # type: ignore[call-overload]
             parts.append(f"{row['label']}:")
         else:
-            parts.append(f"{row['label']} {interval(Estimate(*(float(row[k]) for k in ('value', 'low', 'high'))))};")  # type: ignore[arg-type]
+            parts.append(f"{row['label']} {interval(ends(row))};")
     return " ".join(parts)
 
 

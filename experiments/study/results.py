@@ -11,7 +11,7 @@ from experiments.compare import REPORTED
 from experiments.curves.results import Cell
 from experiments.outcomes import ACROSS_FOLDS, Metric, across_columns
 from experiments.registry import ENCODERS
-from experiments.statistics.bootstrap import percentile_interval, two_sided_p
+from experiments.statistics.bootstrap import percentile_difference, percentile_interval, ratio
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.multiplicity import holm
 from experiments.study.page import Row, Table
@@ -30,9 +30,10 @@ def results_frame(cells: Sequence[Cell], fraction: float) -> pd.DataFrame:
         fraction: The share of the labels.
 
     Returns:
-        Columns group, kind, endpoint, encoder, seeds, n, what is counted, the metric, low, high, across_folds,
-        across_folds_low, across_folds_high (pooled folds; only where there are folds), baseline (the best), difference,
-        difference_low, difference_high, p, p_holm, gain (relative), gain_low, gain_high.
+        Columns group, kind, endpoint, encoder, seeds, n, what is counted, the metric, low, high, interval (its method),
+        across_folds, across_folds_low, across_folds_high, across_folds_interval (pooled folds; only where there are
+        folds), baseline (the best), difference, difference_low, difference_high, difference_interval, p, p_holm, gain
+        (relative), gain_low, gain_high, gain_interval.
     """
     shown = [cell for cell in cells if cell.fraction == fraction]
     rows = []
@@ -55,23 +56,28 @@ def _row(cell: Cell, best: Cell | None) -> dict[str, object]:
         "encoder": cell.encoder,
     }
     row |= {"seeds": len(cell.pooled.by_seed), "n": estimate.n, metric.count: estimate.events}
-    row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
+    row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high, "interval": estimate.interval}
     row |= across_columns(cell.pooled.across_folds)
     row["baseline"] = "" if best is None else best.encoder
     row |= dict.fromkeys(("difference", "difference_low", "difference_high", "p"), np.nan)
     row |= dict.fromkeys(("gain", "gain_low", "gain_high"), np.nan)
+    row |= dict.fromkeys(("difference_interval", "gain_interval"), "")
     if best is None or best is cell or not finite(estimate.value):
         return row
     base = best.pooled
-    difference = cell.pooled.values - base.values
-    gap = percentile_interval(estimate.value - base.estimate.value, difference)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(base.values > 0, cell.pooled.values / base.values - 1, np.nan)
-    gain = percentile_interval(estimate.value / base.estimate.value - 1 if base.estimate.value else np.nan, ratio)
+    against = cell.pooled.support.minus(base.support)
+    difference = percentile_difference(estimate.value - base.estimate.value, cell.pooled.values - base.values, against)
+    gap, level = difference.estimate, base.estimate.value
+    gain = percentile_interval(
+        estimate.value / level - 1 if level else np.nan,
+        ratio(cell.pooled.values, base.values) - 1,
+        against.times(1 / level if level else np.nan),
+    )
     row |= {"difference": gap.value, "difference_low": gap.low, "difference_high": gap.high}
     row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+    row |= {"difference_interval": gap.interval, "gain_interval": gain.interval}
     if cell.kind in REPORTED and not ENCODERS[cell.encoder].baseline:
-        row["p"] = two_sided_p(difference)
+        row["p"] = difference.p
     return row
 
 
@@ -131,6 +137,7 @@ def _cells(row: dict[Hashable, object], metric: Metric) -> Row:
 
 
 def estimate_of(row: dict[Hashable, object], name: str) -> Estimate:
-    """A value of a row with the ends of its interval, `<name>_low` and `<name>_high`, or `low` and `high`."""
-    low, high = (f"{name}_low", f"{name}_high") if f"{name}_low" in row else ("low", "high")
-    return Estimate(float(row[name]), float(row[low]), float(row[high]))  # type: ignore[arg-type]
+    """A value of a row with its interval: `<name>_low`, `<name>_high`, `<name>_interval`, or without the name."""
+    prefix = f"{name}_" if f"{name}_low" in row else ""
+    value, low, high = (float(row[key]) for key in (name, f"{prefix}low", f"{prefix}high"))  # type: ignore[arg-type]
+    return Estimate(value, low, high, interval=str(row[f"{prefix}interval"]))

@@ -86,16 +86,16 @@ def subgroup_table(
         replicates: Bootstrap replicates.
 
     Returns:
-        Columns group, endpoint, variable, level, n, what is counted, the metric, low, high, and p: Cochran's test that
-        the parts of a variable have one metric, NaN where the parts overlap or fewer than two are defined. The first
-        row of a group is all of its patients.
+        Columns group, endpoint, variable, level, n, what is counted, the metric, low, high, interval (its
+        method), and p: Cochran's test that the parts of a variable have one metric, NaN where the parts overlap or
+        fewer than two are defined. The first row of a group is all of its patients.
     """
     metric = metric_of(tables[0])
     rows: list[dict[str, object]] = []
     for group in groups(tables[0]):
         if group.kind in REPORTED:
             rows += _of_group(tables, group, subgroups, metric, fewest, replicates)
-    columns = ["group", "endpoint", "variable", "level", "n", metric.count, metric.name, "low", "high", "p"]
+    columns = ["group", "endpoint", "variable", "level", "n", metric.count, metric.name, "low", "high", "interval", "p"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -117,10 +117,11 @@ def _of_group(
             continue
         row: dict[str, object] = {"group": group.name, "endpoint": outcome.endpoint, "variable": part.variable}
         row |= {"level": part.level, "n": len(outcome.rows), metric.count: outcome.count}
-        row |= dict.fromkeys((metric.name, "low", "high", "p"), np.nan)
+        row |= dict.fromkeys((metric.name, "low", "high", "p"), np.nan) | {"interval": f"none: under {fewest} patients"}
         if len(outcome.rows) >= fewest:
             pooled = pooled_seeds(tables, outcome.rows["patient_id"].tolist(), outcome.endpoint, replicates)
             row |= {metric.name: pooled.estimate.value, "low": pooled.estimate.low, "high": pooled.estimate.high}
+            row["interval"] = pooled.estimate.interval
             spread = float(np.nanstd(pooled.values, ddof=1)) if np.isfinite(pooled.estimate.low) else float("nan")
             if part.apart:
                 errors.setdefault(part.variable, []).append((pooled.estimate.value, spread))

@@ -11,14 +11,13 @@ import pandas as pd
 from datamodules.cohort import Cohort
 from experiments.curves.results import ZERO_SHOT, Cell
 from experiments.registry import ENCODERS, TASKS
-from experiments.statistics.estimate import Estimate
 from experiments.study.aggressiveness_risk import TASK as AGGRESSIVENESS
 from experiments.study.aggressiveness_risk import aggressiveness_section
 from experiments.study.classes import class_sections
 from experiments.study.page import Block, Section, Text
 from experiments.study.pictures import curve_blocks, encoder_forest, subgroup_blocks
 from experiments.study.points import Series, cells_of, unfinished
-from experiments.study.results import results_frame, results_table_of
+from experiments.study.results import estimate_of, results_frame, results_table_of
 from experiments.study.subgroups import subgroup_table, subgroups_of
 from experiments.study.survival import survival_sections
 from experiments.study.words import interval, plural
@@ -111,7 +110,7 @@ def zero_shot_words(runs: Path, cohort: Cohort, task: str, survival: bool) -> st
     parts = []
     for group, rows in table[table["kind"] != "external"].groupby("group", sort=False):
         said = [
-            f"{row['strategy']} {interval(Estimate(row['auroc'], row['low'], row['high']))}"
+            f"{row['strategy']} {interval(estimate_of(row, 'auroc'))}"
             for row in rows[rows["strategy"].isin([strategy, "TF-IDF of reports"])].to_dict("records")
         ]
         parts.append(f"{group}, n {rows['n'].iloc[0]}: {', '.join(said)}")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.statistics.estimate import Estimate
+from experiments.statistics.support import mark
 
 NOT_DEFINED = "not defined"
 
@@ -30,7 +31,8 @@ def interval(estimate: Estimate, digits: int = 2) -> str:
         return NOT_DEFINED
     if math.isnan(estimate.low):
         return f"{number(estimate.value, digits)} (interval not defined)"
-    return f"{number(estimate.value, digits)} ({number(estimate.low, digits)} to {number(estimate.high, digits)})"
+    ends = f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
+    return f"{number(estimate.value, digits)} ({ends}){mark(estimate.interval)}"
 
 
 def signed(estimate: Estimate, digits: int = 2) -> str:
@@ -38,7 +40,9 @@ def signed(estimate: Estimate, digits: int = 2) -> str:
     if math.isnan(estimate.value):
         return NOT_DEFINED
     value, low, high = (_plus(end, digits) for end in (estimate.value, estimate.low, estimate.high))
-    return f"{value} (interval not defined)" if math.isnan(estimate.low) else f"{value} ({low} to {high})"
+    if math.isnan(estimate.low):
+        return f"{value} (interval not defined)"
+    return f"{value} ({low} to {high}){mark(estimate.interval)}"
 
 
 def percent_signed(estimate: Estimate) -> str:
@@ -46,7 +50,9 @@ def percent_signed(estimate: Estimate) -> str:
     if math.isnan(estimate.value):
         return NOT_DEFINED
     value, low, high = (_plus(100 * end, 0) for end in (estimate.value, estimate.low, estimate.high))
-    return f"{value} % (interval not defined)" if math.isnan(estimate.low) else f"{value} % ({low} to {high})"
+    if math.isnan(estimate.low):
+        return f"{value} % (interval not defined)"
+    return f"{value} % ({low} to {high}){mark(estimate.interval)}"
 
 
 def _plus(value: float, digits: int) -> str:

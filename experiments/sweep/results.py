@@ -31,8 +31,9 @@ def trial_table(trials: Sequence[FrozenTrial], space: Space, metric: Metric) -> 
 
     Returns:
         Columns trial, state (complete, pruned, failed, running, waiting), goes_on_with (the interrupted trial, missing
-        for others), value (validation metric of the best epoch; of a pruned trial that of its last), low, high, n and
-        what is counted of the validation patients, epochs reported, seconds, and one column a parameter.
+        for others), value (validation metric of the best epoch; of a pruned trial that of its last), low, high,
+        interval (its method), n and what is counted of the validation patients, epochs reported, seconds, and one
+        column a parameter.
     """
     rows = []
     for trial in trials:
@@ -41,7 +42,7 @@ def trial_table(trials: Sequence[FrozenTrial], space: Space, metric: Metric) -> 
         row: dict[str, object] = {"trial": trial.number, "state": _STATES.get(trial.state, trial.state.name.lower())}
         row |= {"goes_on_with": pd.NA if original == trial.number else original}
         row |= {"value": last if trial.value is None else trial.value}
-        row |= {name: trial.user_attrs.get(name, np.nan) for name in ("low", "high", "n", metric.count)}
+        row |= {name: trial.user_attrs.get(name, np.nan) for name in ("low", "high", "interval", "n", metric.count)}
         row |= {"epochs": len(trial.intermediate_values)}
         row |= {"seconds": np.nan if trial.duration is None else round(trial.duration.total_seconds(), 1)}
         rows.append(row | {path: trial.params.get(path) for path in space.distributions})
@@ -99,5 +100,5 @@ def best_sentences(
 
 def _estimate(trial: FrozenTrial, metric: Metric) -> str:
     found = trial.user_attrs
-    value = with_interval(float(trial.value or 0), float(found["low"]), float(found["high"]))
+    value = with_interval(float(trial.value or 0), float(found["low"]), float(found["high"]), found["interval"])
     return f"{value}, n {found['n']:.0f} ({found[metric.count]:.0f} {metric.count_title})"

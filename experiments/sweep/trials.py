@@ -131,6 +131,7 @@ class Objective:
         counted = {"low": estimate.low, "high": estimate.high, "n": len(outcome.rows), metric.count: outcome.count}
         for name, value in counted.items():
             trial.set_user_attr(name, float(value))
+        trial.set_user_attr("interval", estimate.interval)
         self._track(folder, values, "complete", {"value": finished.best_score, **counted})
         say(f"Trial {trial.number}: {self.sweep.monitor} {finished.best_score:.3f}")
         self._failures = 0

@@ -16,9 +16,10 @@ from datamodules.files import replacing, write_json
 from datamodules.side_reports import side_reports
 from datamodules.splits import split_of_fold
 from experiments.console import say
-from experiments.evaluation import caption
+from experiments.evaluation import caption, marked, with_interval
 from experiments.plots.style import save
 from experiments.stages.text import STAGE, text_encoder_folder
+from experiments.statistics.support import mark
 from experiments.text.figure import text_figure
 from experiments.text.masked import masked_rows
 from experiments.text.probe import stated_codes, text_probe
@@ -238,15 +239,16 @@ def _sentences(values: pd.DataFrame, differences: pd.DataFrame, subject: str) ->
     for metric, kind in ((RETRIEVAL, EVERY), (ATTRIBUTES, MEAN)):
         for row in _rows(values, metric, kind, group):
             lines.append(
-                f"{metric}, {kind}, {group}: {row['system']} {row['value']:.3f} ({row['low']:.3f} to "
-                f"{row['high']:.3f}), {row['kidneys']} kidneys of {row['patients']} patients"
+                f"{metric}, {kind}, {group}: {row['system']} "
+                f"{with_interval(*(row[key] for key in ('value', 'low', 'high', 'interval')))}, "  # type: ignore[arg-type]
+                f"{row['kidneys']} kidneys of {row['patients']} patients"
             )
         for row in _rows(differences, metric, kind, group):
             lines.append(
                 f"  {subject} minus {row['against']}: {row['difference']:+.3f} ({row['low']:+.3f} to "
-                f"{row['high']:+.3f}), p {row['p']:.3f}"
+                f"{row['high']:+.3f}){mark(row['interval'])}, p {row['p']:.3f}"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, *marked(values), *([] if marked(values) else marked(differences))])
 
 
 def _rows(table: pd.DataFrame, metric: str, kind: str, group: str) -> list[dict[str, object]]:

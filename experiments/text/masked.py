@@ -14,7 +14,10 @@ from datamodules.corpus import TEXT_COLUMN, held_out, read_corpus
 from datamodules.errors import DataError
 from datamodules.tokenization import MISSING, ReportTokenizer, TokenMasking
 from experiments.console import counted, say
+from experiments.evaluation import with_interval
 from experiments.statistics.bootstrap import Statistic, bootstrap
+from experiments.statistics.bootstrap import ratio as share
+from experiments.statistics.support import Support
 from experiments.text.systems import TextBase, load_system
 from lightning_modules.losses.text import shifted
 from lightning_modules.networks.text import TextEncoder
@@ -90,12 +93,10 @@ def ratio(rows: np.ndarray, column: int, owner: np.ndarray) -> Statistic:
     """
 
     def value(weights: np.ndarray) -> np.ndarray:
-        own = weights[:, owner].astype(np.float64)
-        total = own @ rows[:, TOKENS]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(total > 0, own @ rows[:, column] / total, np.nan)
+        own = np.take(weights, owner, axis=1).astype(np.float64)
+        return share(own @ rows[:, column], own @ rows[:, TOKENS])
 
-    return value
+    return Statistic(value, Support(0.0, 1.0 if column == HITS else np.inf, len(np.unique(owner))))
 
 
 def masked_loss(
@@ -141,8 +142,8 @@ def masked_loss(
         loss, _ = bootstrap(ratio(rows, LOSS, owner), len(rows), replicates)
         accuracy, _ = bootstrap(ratio(rows, HITS, owner), len(rows), replicates)
         say(
-            f"{name}: loss {loss.value:.3f} nats a token (95 % interval over texts {loss.low:.3f} to {loss.high:.3f}), "
-            f"accuracy {accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f}), {int(rows[:, TOKENS].sum())} "
+            f"{name}: loss {with_interval(*loss[:3], loss.interval)} nats a token (95 % interval over texts), "
+            f"accuracy {with_interval(*accuracy[:3], accuracy.interval)}, {int(rows[:, TOKENS].sum())} "
             f"masked tokens of {len(rows)} texts."
         )
     return 0

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from experiments.attributes.results import attribute_names, attribute_statistic, tested_groups
-from experiments.statistics.bootstrap import Statistic, bootstrap, percentile_interval, two_sided_p
-from experiments.statistics.embeddings import alignment, uniformity, weighted_mean, wins, wins_over_all
+from experiments.attributes.results import attribute_names, attribute_statistic, defined_mean, tested_groups
+from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, percentile_difference
+from experiments.statistics.embeddings import alignment, uniformity, wins, wins_over_all
+from experiments.statistics.support import mean_support
 from experiments.text.masked import HITS, LOSS, ratio
 from experiments.text.retrieval import Answers, Question, kinds_of
 
 RETRIEVAL, ALIGNMENT, UNIFORMITY = "retrieval", "alignment", "uniformity"
 ATTRIBUTES, MASKED = "attribute AUC", "masked tokens"
 EVERY, MEAN = "every fact", "mean of attributes"
-VALUES = ["metric", "kind", "group", "system", "kidneys", "patients", "value", "low", "high"]
-DIFFERENCES = ["metric", "kind", "group", "system", "against", "kidneys", "patients", "difference", "low", "high", "p"]
+VALUES = ["metric", "kind", "group", "system", "kidneys", "patients", "value", "low", "high", "interval"]
+DIFFERENCES = ["metric", "kind", "group", "system", "against", "kidneys", "patients", "difference", "low", "high"]
+DIFFERENCES += ["interval", "p"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def question_measures(questions: Sequence[Question], answers: Mapping[str, Answe
         chosen, owners = part["number"].to_numpy(), dict(zip(part["number"], owner, strict=True))
         yield Measure(
             RETRIEVAL, EVERY, group, len(chosen), len(names),
-            {system: weighted_mean(_all_won(found)[chosen], owner) for system, found in answers.items()},
+            {system: mean_of(_all_won(found)[chosen], owner=owner) for system, found in answers.items()},
         )  # fmt: skip
         for kind in kinds_of([questions[number] for number in chosen]):
             first = next(iter(answers.values()))
@@ -64,7 +66,7 @@ def question_measures(questions: Sequence[Question], answers: Mapping[str, Answe
             theirs, patients = pd.factorize(np.array([owners[number] for number in first.question[used]]))
             yield Measure(
                 RETRIEVAL, kind, group, len(used), len(patients),
-                {system: weighted_mean(_won(found)[used], theirs) for system, found in answers.items()},
+                {system: mean_of(_won(found)[used], owner=theirs) for system, found in answers.items()},
             )  # fmt: skip
         pairs = {system: (found.query[chosen], found.paraphrase[chosen]) for system, found in answers.items()}
         yield Measure(
@@ -139,18 +141,14 @@ def _kept(statistic: Statistic) -> Statistic:
             known[key] = statistic(weights)
         return known[key]
 
-    return value
+    return Statistic(value, statistic.support)
 
 
 def _mean(statistics: Sequence[Statistic]) -> Statistic:
     def mean(weights: np.ndarray) -> np.ndarray:
-        # An attribute whose class a replicate has lost is left out of that replicate.
-        values = np.stack([statistic(weights) for statistic in statistics])
-        defined = np.isfinite(values)
-        count = defined.sum(axis=0)
-        return np.where(count > 0, np.where(defined, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+        return defined_mean([statistic(weights) for statistic in statistics])
 
-    return mean
+    return Statistic(mean, mean_support([statistic.support for statistic in statistics]))
 
 
 def tabulate(
@@ -177,10 +175,13 @@ def tabulate(
             for system, statistic in measure.statistics.items()
         }
         for system, (estimate, drawn) in found.items():
-            values.append(row | {"system": system, "value": estimate.value, "low": estimate.low, "high": estimate.high})
+            ends = {"low": estimate.low, "high": estimate.high, "interval": estimate.interval}
+            values.append(row | {"system": system, "value": estimate.value} | ends)
             if system != subject and subject in found:
                 ours, theirs = found[subject]
-                gain = percentile_interval(ours.value - estimate.value, theirs - drawn)
+                against = measure.statistics[subject].support.minus(measure.statistics[system].support)
+                gain, p = percentile_difference(ours.value - estimate.value, theirs - drawn, against)
                 entry = {"system": subject, "against": system, "difference": gain.value}
-                differences.append(row | entry | {"low": gain.low, "high": gain.high, "p": two_sided_p(theirs - drawn)})
+                ends = {"low": gain.low, "high": gain.high, "interval": gain.interval}
+                differences.append(row | entry | ends | {"p": p})
     return pd.DataFrame(values, columns=VALUES), pd.DataFrame(differences, columns=DIFFERENCES)

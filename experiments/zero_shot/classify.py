@@ -25,7 +25,6 @@ from experiments.suite_cli import SuiteCLI, command_line
 from experiments.tracking import cohort_tags, log_metrics, make_logger
 from experiments.zero_shot.prompt_sets import PromptSet, load_prompts
 from experiments.zero_shot.report import (
-    BOOTSTRAP,
     MEAN,
     NEAREST,
     PREFIX,
@@ -196,7 +195,7 @@ def _log(
         key = f"{row['strategy']}/{row['group']}".replace(" ", "_")
         metrics |= {f"{metric}/{key}": float(row[metric]) for metric in ("auroc", "low", "high", "n")}
     log_metrics(client, str(run_id), metrics)
-    client.set_tag(run_id, "note", f"{note} Intervals: {BOOTSTRAP}; of random prompts their 5th to 95th percentile.")
+    client.set_tag(run_id, "note", f"{note} Intervals: 95 %, patients; of random prompts their 5th to 95th percentile.")
     for artifact in ("results.csv", "roc.png", PREDICTIONS):
         client.log_artifact(run_id, str(folder / artifact))
     client.set_terminated(run_id)

@@ -13,10 +13,13 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from datamodules.files import replacing
-from experiments.evaluation import Group, groups
+from experiments.evaluation import Group, groups, marked
 from experiments.outcomes import fold_of
-from experiments.statistics.bootstrap import bootstrap, macro_auroc
+from experiments.plots.style import words
+from experiments.statistics.auroc import macro_auroc_statistic
+from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.estimate import Estimate
+from experiments.statistics.support import mark
 from experiments.zero_shot.scores import auroc_of_draws, draw_prompts
 
 matplotlib.use("Agg")
@@ -27,7 +30,7 @@ from matplotlib.figure import Figure
 MEAN, NEAREST, RANDOM, REPORTS = "mean prompt", "maximum similarity", "random prompts", "TF-IDF of reports"
 PREFIX = {MEAN: "score_", NEAREST: "max_", REPORTS: "tfidf_"}
 """Columns of the predictions, one per class."""
-BOOTSTRAP, SPREAD = "95 %, patients", "5 to 95 % of random prompts"
+SPREAD = "5 to 95 % of random prompts"
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ def zero_shot_table(found: ZeroShot, draws: int, seed: int, replicates: int = 20
 
     Returns:
         Columns group, kind, strategy, n, counts (patients by class), positives (of two classes), auroc, low, high,
-        interval. Of random prompts `auroc` is the median and the ends are the 5th and 95th percentile over choices; of
-        the others the interval is that of the patients.
+        interval. Of random prompts `auroc` is the median, the ends are the 5th and 95th percentile over choices, and
+        `interval` says so; of the others the interval is that of the patients, and `interval` names its method.
     """
     chosen = draw_prompts(found.code, draws, seed)
     rows = []
@@ -76,27 +79,24 @@ def zero_shot_table(found: ZeroShot, draws: int, seed: int, replicates: int = 20
         folds = fold_of(group.rows)
         for strategy in (MEAN, NEAREST):
             estimate = _estimate(target, found.scores(group.rows, strategy), replicates, folds)
-            rows.append(_row(found, group, strategy, target, estimate, BOOTSTRAP))
+            rows.append(_row(found, group, strategy, target, estimate))
         values = auroc_of_draws(target, found.logits[group.rows.index.to_numpy()], chosen, 1.0)
         middle, low, high = np.percentile(values, [50, 5, 95]) if np.isfinite(values).all() else [np.nan] * 3
-        spread = Estimate(float(middle), float(low), float(high))
-        rows.append(_row(found, group, RANDOM, target, spread, SPREAD))
+        spread = Estimate(float(middle), float(low), float(high), interval=SPREAD)
+        rows.append(_row(found, group, RANDOM, target, spread))
         score = found.scores(group.rows, REPORTS)
         known = np.isfinite(score).all(axis=1)
         if known.any():
             estimate = _estimate(target[known], score[known], replicates, None if folds is None else folds[known])
-            rows.append(_row(found, group, REPORTS, target[known], estimate, BOOTSTRAP))
+            rows.append(_row(found, group, REPORTS, target[known], estimate))
     return pd.DataFrame(rows)
 
 
 def _estimate(target: np.ndarray, score: np.ndarray, replicates: int, folds: np.ndarray | None) -> Estimate:
-    statistic = lambda weights: macro_auroc(target, score, weights, folds)  # noqa: E731
-    return bootstrap(statistic, len(target), replicates, strata=folds)[0]
+    return bootstrap(macro_auroc_statistic(target, score, folds), len(target), replicates, strata=folds)[0]
 
 
-def _row(
-    found: ZeroShot, group: Group, strategy: str, target: np.ndarray, estimate: Estimate, interval: str
-) -> dict[str, object]:
+def _row(found: ZeroShot, group: Group, strategy: str, target: np.ndarray, estimate: Estimate) -> dict[str, object]:
     counts = np.bincount(target, minlength=len(found.class_names))
     return {
         "group": group.name,
@@ -108,7 +108,7 @@ def _row(
         "auroc": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
-        "interval": interval,
+        "interval": estimate.interval,
     }
 
 
@@ -118,9 +118,10 @@ def format_table(table: pd.DataFrame) -> str:
     for row in table.to_dict("records"):
         value = "-" if np.isnan(row["auroc"]) else f"{row['auroc']:.3f}"
         interval = "not defined" if np.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+        interval += mark(row["interval"])
         kind = f" ({SPREAD})" if row["interval"] == SPREAD else ""
         lines.append(f"{row['group']:20s}{row['strategy']:22s}{row['n']:6d}{value:>8s}  {interval}{kind}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *marked(table)])
 
 
 def roc_figure(found: ZeroShot, table: pd.DataFrame, title: str, note: str) -> Figure:
@@ -169,7 +170,7 @@ def _curves(
         score = found.scores(group.rows, strategy)
         known = np.isfinite(score).all(axis=1)
         row = rows.iloc[0]
-        figure = f"{row['auroc']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        figure = words(Estimate(row["auroc"], row["low"], row["high"], interval=row["interval"]))
         if len(found.class_names) == 2:
             rate, sensitivity, _ = roc_curve(target[known] == 1, score[known, 1])
             yield f"{strategy}: {figure}", rate, sensitivity, style

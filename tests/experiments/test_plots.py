@@ -39,7 +39,7 @@ def _predictions() -> tuple[np.ndarray, np.ndarray]:
 
 def test_roc_carries_auc_and_operating_point(tmp_path: Path) -> None:
     target, score = _predictions()
-    point = operating_point(target, score, youden_threshold(target, score), 50)
+    point = operating_point(target, score, youden_threshold(target, score))
     figure = roc_plot({"size": (target, score), "empty": (target * 0, score)}, "Malignancy", NOTE, {"size": point})
     shown = _texts(figure)
     assert f"size: {words(auroc_delong(target, score))}, n 120, {target.sum()} positive" in shown

@@ -24,6 +24,7 @@ from experiments.curves.results import Cell, Curve, Skipped, curve_table, reache
 from experiments.outcomes import AUROC
 from experiments.point import Point
 from experiments.statistics.estimate import Estimate
+from experiments.statistics.support import share_support
 from experiments.table_features import check_columns, clinical_values
 from experiments.tracking import tracking_uri
 from lightning_modules.losses.balance import class_weights
@@ -200,7 +201,9 @@ def test_the_smallest_fraction_is_that_of_the_best_baseline() -> None:
 
 
 def _pooled(value: float) -> Pooled:
-    return Pooled(AUROC, Estimate(value, value - 0.1, value + 0.1, 100, 60), np.full(50, value), (value,))
+    return Pooled(
+        AUROC, Estimate(value, value - 0.1, value + 0.1, 100, 60), np.full(50, value), (value,), share_support(100)
+    )
 
 
 @pytest.mark.parametrize(

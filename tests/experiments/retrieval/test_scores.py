@@ -95,7 +95,7 @@ def test_statistics_of_weighted_patients_are_those_of_repeated_queries() -> None
     rank, patient = rng.integers(1, 30, size=60), rng.integers(0, 20, size=60)
     weights = rng.multinomial(20, np.full(20, 1 / 20), size=5).astype(np.float32)
     for row, recall, median in zip(
-        weights, recall_statistic(rank, patient, 20, 5, weights), median_statistic(rank, patient, weights), strict=True
+        weights, recall_statistic(rank, patient, 5)(weights), median_statistic(rank, patient, 30)(weights), strict=True
     ):
         repeated = np.repeat(rank, row[patient].astype(int))
         assert recall == pytest.approx((repeated <= 5).mean())

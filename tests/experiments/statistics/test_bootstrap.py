@@ -9,20 +9,24 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import (
+from experiments.statistics.auroc import (
     auroc_bootstrap,
-    bootstrap,
+    auroc_statistic,
     macro_auroc,
     macro_auroc_bootstrap,
+    weighted_auroc,
+)
+from experiments.statistics.bootstrap import (
+    Statistic,
+    bootstrap,
     paired_difference,
     patient_weights,
+    percentile_difference,
     percentile_interval,
-    relative_gain,
     seed_mean,
-    two_sided_p,
-    weighted_auroc,
     weighted_means,
 )
+from experiments.statistics.support import share_support
 
 
 @settings(max_examples=40, deadline=None)
@@ -64,7 +68,7 @@ def test_the_interval_covers_about_95_percent() -> None:
         rng = np.random.default_rng(seed)
         target = np.arange(120) % 2 == 1
         score = rng.normal(size=120) + target  # true AUC: Phi(1 / sqrt 2) = .7602
-        estimate, _ = bootstrap(lambda weights, t=target, s=score: weighted_auroc(t, s, weights), 120, 400, seed)
+        estimate, _ = bootstrap(auroc_statistic(target, score), 120, 400, seed)
         covered += estimate.low <= 0.7602 <= estimate.high
     assert 106 <= covered <= 120
 
@@ -73,26 +77,25 @@ def test_paired_differences_share_replicates() -> None:
     rng = np.random.default_rng(0)
     target = np.arange(200) % 2 == 1
     shared = rng.normal(size=200) + target
-    first = lambda weights: weighted_auroc(target, shared, weights)  # noqa: E731
-    second = lambda weights: weighted_auroc(target, shared + 0.3 * target, weights)  # noqa: E731
+    first, second = auroc_statistic(target, shared), auroc_statistic(target, shared + 0.3 * target)
     difference = bootstrap(second, 200)[1] - bootstrap(first, 200)[1]
     assert difference.std() < 0.3 * bootstrap(first, 200)[1].std()
-    assert two_sided_p(difference) == pytest.approx(1 / 2000)
-    same = bootstrap(first, 200)[1] - bootstrap(first, 200)[1]
-    assert two_sided_p(same) == 1.0
+    support = second.support.minus(first.support)
+    assert percentile_difference(difference.mean(), difference, support).p == pytest.approx(1 / 2000)
+    assert percentile_difference(0.0, np.zeros(2000), support).p == 1.0
 
 
 def test_seeds_are_averaged_within_a_replicate() -> None:
     target = np.array([0, 1, 0, 1]) == 1
     scores = [np.array([0.1, 0.9, 0.2, 0.8]), np.array([0.9, 0.1, 0.8, 0.2])]
-    statistic = seed_mean([lambda weights, s=score: weighted_auroc(target, s, weights) for score in scores])
+    statistic = seed_mean([auroc_statistic(target, score) for score in scores])
     assert statistic(np.ones((1, 4)))[0] == 0.5
 
 
 def test_what_is_not_defined_has_no_interval() -> None:
-    assert np.isnan(percentile_interval(0.7, np.array([np.nan, 0.7, 0.8])).low)
+    assert np.isnan(percentile_interval(0.7, np.array([np.nan, 0.7, 0.8]), share_support(3)).low)
     with pytest.raises(DataError, match="no patients"):
-        bootstrap(lambda weights: weights[:, 0], 0)
+        bootstrap(Statistic(lambda weights: weights[:, 0], share_support(0)), 0)
 
 
 def test_weights_that_are_not_counts() -> None:
@@ -131,20 +134,17 @@ def test_macro_auc_of_three_classes_with_interval() -> None:
         macro_auroc_bootstrap(np.where(target == 0, -100, target), score)
 
 
-def test_difference_and_relative_gain() -> None:
+def test_a_paired_difference() -> None:
     rng = np.random.default_rng(1)
     target = np.arange(200) % 2 == 1
     weak = rng.normal(size=200) + 0.5 * target
     strong = weak + target
-    first = lambda weights: weighted_auroc(target, strong, weights)  # noqa: E731
-    second = lambda weights: weighted_auroc(target, weak, weights)  # noqa: E731
+    first, second = auroc_statistic(target, strong), auroc_statistic(target, weak)
     difference = paired_difference(first, second, 200, events=100)
     assert difference.estimate.value == pytest.approx(roc_auc_score(target, strong) - roc_auc_score(target, weak))
     assert 0 < difference.estimate.low < difference.estimate.value < difference.estimate.high
     assert difference.p == 1 / 2000
-    gain = relative_gain(first, second, 200, events=100)
-    assert gain.value == pytest.approx(roc_auc_score(target, strong) / roc_auc_score(target, weak) - 1)
-    assert (gain.n, gain.events) == (200, 100)
+    assert (difference.estimate.n, difference.estimate.events) == (200, 100)
     assert auroc_bootstrap(target, strong).low == pytest.approx(bootstrap(first, 200)[0].low)
     assert np.isnan(auroc_bootstrap(np.ones(3), np.arange(3.0)).value)
 
@@ -152,8 +152,8 @@ def test_difference_and_relative_gain() -> None:
 def test_replicates_computed_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     target, score = rng.integers(0, 2, 30) == 1, rng.normal(size=30)
-    statistic = lambda weights: weighted_auroc(target, score, weights)  # noqa: E731
+    statistic = auroc_statistic(target, score)
     whole = bootstrap(statistic, 30, 101)[1]
     monkeypatch.setattr("experiments.statistics.bootstrap._AT_ONCE", 30 * 7)
-    monkeypatch.setattr("experiments.statistics.bootstrap._CACHED", 30 * 3)
+    monkeypatch.setattr("experiments.statistics.auroc.CACHED", 30 * 3)
     assert np.array_equal(whole, bootstrap(statistic, 30, 101)[1], equal_nan=True)

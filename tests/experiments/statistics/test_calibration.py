@@ -31,10 +31,10 @@ def test_slope_and_intercept_are_statsmodels() -> None:
     rng = np.random.default_rng(7)
     odds = np.round(rng.normal(size=120), 3)
     target = rng.random(120) < expit(0.4 + 0.6 * odds)
-    assert calibration_slope(target, expit(odds)) == pytest.approx(
+    assert calibration_slope(target, expit(odds))[:5] == pytest.approx(
         (0.8787283417, 0.3790721365, 1.3783845470, 120, 62), abs=1e-6
     )
-    assert calibration_intercept(target, expit(odds)) == pytest.approx(
+    assert calibration_intercept(target, expit(odds))[:5] == pytest.approx(
         (0.22198684, -0.16344354, 0.60741721, 120, 62), abs=1e-6
     )
 

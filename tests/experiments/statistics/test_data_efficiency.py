@@ -12,10 +12,19 @@ FRACTIONS = [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
 
 
 def _constant(values: list[float], replicates: int = 100) -> np.ndarray:
-    return np.repeat(np.array(values)[:, None], replicates, axis=1)
+    """Replicates that hardly vary."""
+    return np.array(values)[:, None] + np.random.default_rng(0).uniform(0, 1e-6, (1, replicates))
 
 
-def test_without_spread_the_interval_is_the_fraction() -> None:
+def test_metrics_of_patients_who_are_all_alike_give_no_interval() -> None:
+    curve, same = [0.5, 1.0], np.ones((1, 100))
+    result = smallest_fraction([0.5, 1.0], np.array(curve), np.repeat(np.array(curve)[:, None], 100, axis=1), [1], same)
+    assert result.value == 1.0
+    assert np.isnan([result.low, result.high, result.reached]).all()
+    assert "interval not defined" in result.sentence("aligned", ["size"])
+
+
+def test_with_little_spread_the_interval_is_the_fraction() -> None:
     curve = [0.5, 0.6, 0.7, 0.75, 0.8, 0.81]
     result = smallest_fraction(
         FRACTIONS, np.array(curve), _constant(curve), np.array([0.7, 0.6]), _constant([0.7, 0.6])
@@ -54,8 +63,8 @@ def test_not_reached_is_said() -> None:
     assert np.isinf(result.value)
     assert result.reached == 0
     assert result.sentence("scratch", ["radiomics"]) == (
-        "scratch does not reach radiomics at 100 % of the labels at any fraction (95 % interval not reached to not "
-        "reached; reached in 0 % of replicates; n 50, events 9)."
+        "scratch does not reach radiomics at 100 % of the labels at any fraction (not reached in 95 % of replicates or "
+        "more, of the shares that were tried; reached in 0 % of replicates; n 50, events 9)."
     )
 
 
@@ -63,7 +72,7 @@ def test_the_sentence_names_the_fraction() -> None:
     curve = [0.5, 0.6, 0.7, 0.75, 0.8, 0.81]
     result = smallest_fraction(FRACTIONS, np.array(curve), _constant(curve), np.array([0.6]), _constant([0.6]))
     assert result.sentence("aligned", ["size"]).startswith(
-        "aligned reaches size at 100 % of the labels with 10 % of them (95 % interval 10 % to 10 %"
+        "aligned reaches size at 100 % of the labels with 10 % of them (10 % in 95 % of replicates or more"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from lifelines import KaplanMeierFitter
 
@@ -106,7 +107,7 @@ def test_without_censoring_it_is_the_curve_of_the_event_by_then() -> None:
     time, event, survival = _followed(censored=False)
     found = survival_decision_curve(time, event, survival, 40.0, replicates=50, seed=2)
     expected = decision_curve((time <= 40).astype(int), 1 - survival, replicates=50, seed=2)
-    np.testing.assert_allclose(found.to_numpy(dtype=float), expected.to_numpy(dtype=float), atol=1e-12)
+    pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-12, check_dtype=False)
 
 
 def test_a_group_that_nobody_follows_to_the_time_has_no_benefit() -> None:

@@ -14,18 +14,13 @@ from sksurv.nonparametric import CensoringDistributionEstimator
 from sksurv.util import Surv
 
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import (
-    auroc_bootstrap,
-    bootstrap,
-    macro_auroc,
-    paired_difference,
-    patient_weights,
-    weighted_auroc,
-)
+from experiments.statistics.auroc import auroc_bootstrap, auroc_statistic, macro_auroc, weighted_auroc
+from experiments.statistics.bootstrap import Statistic, bootstrap, paired_difference, patient_weights
 from experiments.statistics.concordance import c_index, harrell, uno
 from experiments.statistics.discrimination import mean_roc
 from experiments.statistics.horizons import at_horizon, dynamic_auc
 from experiments.statistics.strata import strata_key
+from experiments.statistics.support import share_support
 from tests.experiments.statistics.cohort import apart, censored, resamples
 
 FOLDS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [50, 30, 25, 15]))
@@ -148,7 +143,7 @@ def test_patients_are_resampled_within_their_fold() -> None:
     assert patient_weights(len(FOLDS), 500, 0, strata_key(names)) is weights
     assert np.array_equal(patient_weights(9, 50, 3), patient_weights(9, 50, 3, (7,) * 9))
     with pytest.raises(DataError, match="one each a patient"):
-        bootstrap(lambda w: w[:, 0], 5, 10, strata=np.arange(4))
+        bootstrap(Statistic(lambda w: w[:, 0], share_support(5)), 5, 10, strata=np.arange(4))
 
 
 def test_levels_of_folds_bias_what_is_compared_across_them_and_nothing_within() -> None:
@@ -164,9 +159,10 @@ def test_levels_of_folds_bias_what_is_compared_across_them_and_nothing_within() 
     order = np.random.default_rng(0).permutation(len(FOLDS))
     assert weighted_auroc(target[order], score[order], ONES, FOLDS[order])[0] == pytest.approx(within.value)
     difference = paired_difference(
-        *(lambda w, s=s: weighted_auroc(target, s, w, FOLDS) for s in (score, score - 50.0 * FOLDS)), len(FOLDS), 100
+        *(auroc_statistic(target, s, FOLDS) for s in (score, score - 50.0 * FOLDS)), len(FOLDS), 100
     )
-    assert difference.estimate[:3] == (0.0, 0.0, 0.0)
+    assert difference.estimate.low < difference.estimate.value == 0.0 < difference.estimate.high
+    assert difference.p == 1.0
 
 
 def test_the_bootstrap_of_folds_is_as_fast_as_that_of_one() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from datamodules.errors import DataError
-from experiments.statistics.embeddings import alignment, uniformity, weighted_mean, wins, wins_over_all
+from experiments.statistics.bootstrap import mean_of
+from experiments.statistics.embeddings import alignment, uniformity, wins, wins_over_all
 from experiments.text.embeddings import embed_texts
 from tests.lightning_modules.test_text_encoding import TEXTS, _Encoder
 
@@ -61,7 +62,7 @@ def test_a_paraphrase_wins_loses_or_ties() -> None:
 
 
 def test_a_mean_is_of_the_weighted_patients() -> None:
-    statistic = weighted_mean(np.array([1.0, 3.0, 8.0]), np.array([0, 0, 1]))
+    statistic = mean_of(np.array([1.0, 3.0, 8.0]), 0.0, 8.0, np.array([0, 0, 1]))
     assert statistic(np.array([[1, 1], [1, 0], [0, 2]], dtype=np.float32)) == pytest.approx([4.0, 2.0, 8.0])
 
 
