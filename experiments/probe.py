@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.exceptions import ConvergenceWarning
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -126,6 +125,9 @@ def probe_scores(fitted: np.ndarray, codes: np.ndarray, tested: np.ndarray, clas
 
     Returns:
         float64 [M, sum of classes]; -20 for a class that no training kidney has.
+
+    Warns:
+        sklearn.exceptions.ConvergenceWarning: if a regression has not converged after ten thousand steps.
     """
     scores = []
     for column, count in enumerate(classes):
@@ -134,12 +136,20 @@ def probe_scores(fitted: np.ndarray, codes: np.ndarray, tested: np.ndarray, clas
         score = np.full((len(tested), count), -20.0)
         known = np.unique(target[stated])
         if len(known) > 1:
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(fitted[stated], target[stated])
-            score[:, known] = model.predict_log_proba(tested)
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=10_000))
+            model.fit(fitted[stated], target[stated])
+            score[:, known] = _log_probability(model.decision_function(tested))
         elif len(known):
             score[:, known] = 0.0
         scores.append(score)
     return np.concatenate(scores, axis=1)
+
+
+def _log_probability(margin: np.ndarray) -> np.ndarray:
+    """Log-probabilities of classes of a logistic regression, finite also where a probability is 0 as a number.
+
+    Args:
+        margin: Log-odds of the second of two classes [M], or a score of every class [M, C].
+    """
+    scores = np.stack([np.zeros(len(margin)), margin], axis=1) if margin.ndim == 1 else margin
+    return np.asarray(log_softmax(scores, axis=1))

@@ -6,23 +6,40 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pydicom
 from pydicom import config
 
 
+class DicomWarning(UserWarning):
+    """A file departs from the standard, as pydicom or a decoder of it says in words that quote values."""
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings, which quote values, out of logs."""
+    """Keep the words of pydicom's warnings, which quote values, out of logs; that there were some is said once.
+
+    What is read is checked afterwards, value by value, and pixels by their shape.
+
+    Warns:
+        DicomWarning: if there were any.
+    """
     mode = config.settings.reading_validation_mode
     config.settings.reading_validation_mode = config.IGNORE
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
             yield
     finally:
         config.settings.reading_validation_mode = mode
+    for module in sorted({Path(one.filename).parent.name for one in found}):
+        warnings.warn(
+            f"{module} warns of DICOM files that depart from the standard; its words quote values and are left out.",
+            DicomWarning,
+            stacklevel=3,
+        )
 
 
 def value_of(dataset: pydicom.Dataset, name: str) -> Any:

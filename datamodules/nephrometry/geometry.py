@@ -136,10 +136,9 @@ class Hull:
         low, high = self.vertices[:, 0].min(), self.vertices[:, 0].max()
         for row in np.flatnonzero((depth >= low) & (depth <= high)):
             room = -(lines + depth[row] * self._planes[:, 0])
-            with np.errstate(divide="ignore", invalid="ignore"):
-                bound = room / across
-            upper = np.where(across > 0.0, bound, np.inf)[:, ~flat].min(axis=1)
-            lower = np.where(across < 0.0, bound, -np.inf)[:, ~flat].max(axis=1)
+            bound = room[:, ~flat] / across[~flat]
+            upper = np.where(across[~flat] > 0.0, bound, np.inf).min(axis=1)
+            lower = np.where(across[~flat] < 0.0, bound, -np.inf).max(axis=1)
             open_lines = (room[:, flat] >= 0.0).all(axis=1)
             filled[row] = open_lines[:, None] & (width >= lower[:, None]) & (width <= upper[:, None])
         return filled

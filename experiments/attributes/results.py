@@ -174,7 +174,8 @@ def dice_table(predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFram
         replicates: Bootstrap replicates; patients are resampled with both their kidneys.
 
     Returns:
-        Columns group, kidneys, patients, dice, low, high, interval (its method), median; empty where nothing was painted.
+        Columns group, kidneys, patients, dice, low, high, interval (its method), median; empty where nothing was
+        painted.
     """
     rows = []
     measured = predictions[predictions[LESION_DICE].notna()] if LESION_DICE in predictions else predictions.iloc[:0]
@@ -229,5 +230,6 @@ def _painted(folder: Path, predictions: pd.DataFrame) -> str:
     row = table.iloc[-1]
     return (
         f" Lesions painted without a mask, {row['group']}: mean Dice, with 95 % interval, "
-        f"{with_interval(row['dice'], row['low'], row['high'], row['interval'])}, median {row['median']:.3f}, {row['kidneys']} kidneys of {row['patients']} patients."
+        f"{with_interval(row['dice'], row['low'], row['high'], row['interval'])}, "
+        f"median {row['median']:.3f}, {row['kidneys']} kidneys of {row['patients']} patients."
     )

@@ -28,7 +28,7 @@ from datamodules.files import write_json
 from experiments.benchmarks.machine import describe_machine, load_average
 from experiments.benchmarks.timing import interleaved
 from experiments.console import progress_bar
-from experiments.statistics.auroc import weighted_auroc
+from experiments.statistics.auroc import auroc_statistic
 from experiments.statistics.bootstrap import Statistic, patient_weights
 from experiments.statistics.concordance import harrell, uno
 
@@ -106,7 +106,7 @@ def contests(patients: int, looped: int, seed: int = 0) -> dict[str, Contest]:
 
     return {
         "AUC": Contest(
-            lambda weights: weighted_auroc(target, risk, weights),
+            auroc_statistic(target, risk),
             lambda rows: float(roc_auc_score(target[rows], risk[rows])),
             10 * looped,
         ),

@@ -224,8 +224,8 @@ def format_curve(table: pd.DataFrame, metric: Metric) -> str:
 
 
 def _line(row: Mapping[Hashable, object], metric: Metric) -> str:
-    ends = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
-    value = with_interval(*ends, row["interval"])
+    middle, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
+    value = with_interval(middle, low, high, row["interval"])
     value = f"{value:{width_of(metric)}s}"
     if metric.within_folds:
         pooled = float(row[ACROSS_FOLDS[0]])  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ def quiet_library() -> Iterator[None]:
     root.addHandler(quiet)  # mirp configures the root logger, unless somebody did before
     try:
         with warnings.catch_warnings(), pd.option_context("mode.copy_on_write", True):
+            # Either warns of a feature that is not defined: `mask_features` gives NaN and the command counts it.
             warnings.filterwarnings("ignore", message=".*to be assigned to the same ?bin.*")
             warnings.filterwarnings("ignore", category=RuntimeWarning, module="mirp")
             yield
@@ -95,7 +96,8 @@ def mask_features(
         base_discretisation_bin_width=settings.bin_width_hu,
     )
     names = [str(name) for name in table.columns if str(name).startswith(_PREFIXES)]
-    values = pd.to_numeric(table[names].iloc[0], errors="coerce")
+    values = pd.to_numeric(table[names].iloc[0], errors="coerce").astype(float)
+    values = values.where(np.isfinite(values))
     return {_short(name): float(values[name]) for name in names}
 
 

@@ -240,7 +240,8 @@ def retrieval_table(parts: list[Kidneys], replicates: int = 2000) -> pd.DataFram
                 lesion = table["lesion"].to_numpy(dtype=bool)
                 for queries, chosen in (("all kidneys", np.ones_like(lesion)), ("kidneys with a lesion", lesion)):
                     if chosen.any():
-                        row = {"group": name, "direction": direction, "queries": queries, "system": system}
+                        row: dict[str, float | str] = {"group": name, "direction": direction}
+                        row |= {"queries": queries, "system": system}
                         rows.append(row | _metrics(ranks.of(chosen), table.loc[chosen, "patient_id"], replicates))
     return pd.DataFrame(rows)
 

@@ -201,9 +201,9 @@ def test_the_smallest_fraction_is_that_of_the_best_baseline() -> None:
 
 
 def _pooled(value: float) -> Pooled:
-    return Pooled(
-        AUROC, Estimate(value, value - 0.1, value + 0.1, 100, 60), np.full(50, value), (value,), share_support(100)
-    )
+    estimate = Estimate(value, value - 0.1, value + 0.1, 100, 60)
+    values = value + np.random.default_rng(0).uniform(0, 1e-6, 50)
+    return Pooled(AUROC, estimate, values, (value,), share_support(100))
 
 
 @pytest.mark.parametrize(

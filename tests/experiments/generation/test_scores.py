@@ -127,7 +127,13 @@ def test_a_copy_is_perfect_and_a_negated_copy_keeps_its_words_and_loses_its_fact
     negated = [text.replace("There is a ", "There is no ").replace("There is ", "There is no ") for text in told]
     negated = [text.replace("no no", "no").replace(" with calculi", " and no calculi") for text in negated]
     scored = _scored(rules, told, copy=told, negated=negated)
-    table = scores_table(scored, replicates=50).set_index(["system", "measure"])["value"]
+    whole = scores_table(scored, replicates=50).set_index(["system", "measure"])
+    table = whole["value"]
+    # Two patients whose reports are copied say little of others, and a loss without an end nothing.
+    perfect = whole.loc["copy"].loc[["fact_micro_f1", "exact", "bleu_1", "bleu_4", "rouge_l", "cider", "hallucination"]]
+    assert (perfect["high"] - perfect["low"] > 0.7).all()
+    assert perfect["interval"].eq("Clopper-Pearson").all()
+    assert not whole["low"].eq(whole["high"]).any()
     for measure in ("fact_micro_f1", "fact_macro_f1", "exact", "bleu_1", "bleu_4", "rouge_l"):
         assert table["copy", measure] == pytest.approx(1.0)
     assert table["copy", "cider"] == pytest.approx(10.0)
@@ -140,6 +146,10 @@ def test_a_copy_is_perfect_and_a_negated_copy_keeps_its_words_and_loses_its_fact
     assert row["difference"] == pytest.approx(table["negated", "fact_micro_f1"] - 1)
     tested = differences.dropna(subset=["p"])
     assert (tested["p_holm"] >= tested["p"]).all()
+    same = differences_table(_scored(rules, told, copy=told, again=told), "copy", replicates=50).dropna(subset=["low"])
+    assert same["difference"].eq(0).all()
+    assert (same["high"] > same["low"]).all()
+    assert same["p"].eq(1).all()
 
 
 def test_scores_by_hand(rules: RuleExtractor) -> None:

@@ -16,6 +16,7 @@ from experiments.retrieval.scores import (
     nearest,
     recall_statistic,
 )
+from experiments.statistics.bootstrap import bootstrap
 
 
 @pytest.fixture
@@ -100,6 +101,15 @@ def test_statistics_of_weighted_patients_are_those_of_repeated_queries() -> None
         repeated = np.repeat(rank, row[patient].astype(int))
         assert recall == pytest.approx((repeated <= 5).mean())
         assert median == np.sort(repeated)[(len(repeated) - 1) // 2]
+
+
+def test_queries_that_are_all_found_first_have_intervals() -> None:
+    rank, patient = np.ones(16, dtype=int), np.arange(16) // 2
+    recall = bootstrap(recall_statistic(rank, patient, 1), 8, 100)[0]
+    assert (recall.low, recall.high) == pytest.approx((0.025 ** (1 / 8), 1.0))
+    few = bootstrap(median_statistic(rank[:8], patient[:8], 30), 4, 100)[0]
+    assert few[:3] == (1.0, 1.0, 30.0)
+    assert (recall.interval, few.interval) == ("Clopper-Pearson", "order statistics")
 
 
 def test_nearest_come_in_order_with_ties_in_place() -> None:

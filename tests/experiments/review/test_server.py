@@ -238,7 +238,7 @@ def test_a_killed_server_has_lost_nothing_and_the_means_are_printed(
     assert main([*command, "--export=summary"]) == 0
     shown = capfd.readouterr().out
     assert "1 patients, 1 kidneys, 1 reviewers" in shown
-    assert "5.000 (interval not defined)" in shown  # of one patient
+    assert "5.000 (1.100 to 5.000)" in shown  # of one patient
     table = pd.read_csv(out / "summary.csv")
     assert set(table["system"]) == set(SYSTEMS)
 

@@ -87,7 +87,13 @@ def test_patients_who_are_all_alike_leave_an_interval_of_some_width(name: str) -
     found = CONSTANT[name]()
     assert found.low <= found.value <= found.high
     assert found.high - found.low > 0.01
-    assert found.interval.split(", ")[-1] in ("Clopper-Pearson", "Newcombe", "Wilson", "order statistics")
+    assert found.interval.split(", ")[-1] in (
+        "Clopper-Pearson",
+        "Newcombe",
+        "Wilson",
+        "order statistics",
+        "beta product",
+    )
 
 
 def test_ends_are_those_of_r() -> None:
