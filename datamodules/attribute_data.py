@@ -73,7 +73,7 @@ class AttributeDataModule(VolumeDataModule):
                 "out of its reports."
             )
         patients = cohort.patients().reset_index(drop=True)
-        parts = self.fold_parts(cohort, patients, "malignancy")
+        parts = self.fold_parts(cohort, patients)
         if parts is None:
             parts = patients["split"].where(patients["role"] == "pretrain", "test")
         patients = patients.assign(part=parts)

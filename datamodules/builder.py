@@ -15,7 +15,7 @@ import pandas as pd
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
-from datamodules.files import read_json, write_json, write_parquet
+from datamodules.files import read_json, read_parquet, write_json, write_parquet
 from datamodules.patient_jobs import PatientJob, run_jobs
 from datamodules.records import Source
 from datamodules.schema import TABLES
@@ -226,6 +226,9 @@ def _assemble(
         raise DataError(f"None of {len(patients)} patients could be imported. {reasons}")
     names = {name for entry in imported for name in entry["rows"]}
     tables = {name: pd.DataFrame([row for e in imported for row in e["rows"].get(name, [])]) for name in sorted(names)}
+    stored = state.root / "splits.parquet"
+    if stored.is_file():  # a rerun that adds patients moves nobody who was there
+        tables["splits"] = read_parquet(stored)[0]
     tables = source.finish(tables)
     finish_volume_set(state.volumes, contract, [entry["volumes"] for entry in imported])
     for name in sorted(set(tables) - set(TABLES)):  # a generator's truth, which no training code reads

@@ -9,8 +9,8 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError, Finding
+from datamodules.label_fractions import MINIMUM_PER_CLASS
 from datamodules.schema import ENDPOINTS
-from datamodules.splits import MINIMUM_PER_CLASS
 from datamodules.volumes import VolumeSet
 
 
@@ -145,6 +145,18 @@ def _check_classes(cohort: Cohort) -> list[Finding]:
                     "its task cannot be trained",
                 )
             )
+        for part in ("val", "test"):
+            own = patients.loc[(patients["role"] == "internal") & (patients["split"] == part), column]
+            if len(own) and len(counts) > 1 and own.nunique() < 2:
+                findings.append(
+                    Finding(
+                        "WARN",
+                        f"the {len(own)} internal patients of {part} are of one class of {column}, or of none",
+                        "splits.parquet",
+                        "patients of both",
+                        "of a small cohort another `seed` in the plan divides the patients otherwise",
+                    )
+                )
     return findings or [
         Finding("PASS", "both classes of malignancy and aggressiveness can be trained", "patients.parquet")
     ]

@@ -16,6 +16,7 @@ import pandas as pd
 from datamodules.cohort import Cohort
 from datamodules.columns import PHASES
 from datamodules.errors import DataError
+from datamodules.keyed_order import keyed_units
 from datamodules.tissues import Tissue
 from datamodules.volumes import VolumeSet
 
@@ -168,7 +169,9 @@ def measure(
             f"No volume of {volumes.folder.name} belongs to a patient of cohort {cohort.info.name}; run "
             "`make data-check`."
         )
-    drawn = index.sample(frac=1, random_state=seed).groupby(["center", "phase"]).head(per_group).sort_values("position")
+    keys = index[["patient_id", "study_id", "series_id", "side"]].itertuples(index=False, name=None)
+    index["drawn"] = keyed_units(keys, seed, "quality")
+    drawn = index.sort_values("drawn").groupby(["center", "phase"]).head(per_group).sort_values("position")
     groups = _read(volumes, drawn, progress)
     return Quality(_table(cohort, index, groups), groups, len(index), len(drawn), per_group)
 

@@ -98,7 +98,10 @@ class Source(Protocol):
         """
 
     def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        """Add the tables that need all patients (`centers`, `splits`) to the assembled ones."""
+        """Add the tables that need all patients (`centers`, `splits`) to the assembled ones.
+
+        `tables` holds `splits` where an earlier build of the cohort stored them; their patients keep what they have.
+        """
 
 
 @runtime_checkable

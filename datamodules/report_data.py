@@ -11,6 +11,7 @@ import numpy as np
 from datamodules.attribute_data import AttributeDataModule
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.keyed_order import keyed_choice
 from datamodules.samples import Plan, RoiDataset, Visits
 from datamodules.sampling import Draw
 from datamodules.schema import PHASES
@@ -40,7 +41,7 @@ class ReportImageDataModule(AttributeDataModule):
     Args:
         root: Folder of the cohort.
         template: Words before every report, with {side} and {phase}.
-        validation_kidneys: Most kidneys of the validation part, drawn by the seed; all when left out. A language model
+        validation_kidneys: Most kidneys of the validation part, by keyed hash; all when left out. A language model
             takes longer over a report than an image encoder over a volume.
         options: As `AttributeDataModule`.
 
@@ -77,9 +78,11 @@ class ReportImageDataModule(AttributeDataModule):
         if not (kidneys["part"] == "train").any():
             raise DataError(f"No kidney of the training part of cohort {cohort.info.name} has a report; look at roles.")
         if self.validation_kidneys is not None:
-            selecting = np.flatnonzero((kidneys["part"] == "val").to_numpy())
-            left_out = np.random.default_rng([self.seed, 13]).permutation(selecting)[self.validation_kidneys :]
-            kidneys.loc[left_out, "part"] = "unused"
+            selecting = [tuple(key) for key in kidneys.loc[kidneys["part"] == "val", KIDNEY].to_numpy().tolist()]
+            chosen = keyed_choice(selecting, self.validation_kidneys, self.seed, "validation kidneys")
+            left_out = set(selecting) - chosen
+            named = kidneys[KIDNEY].itertuples(index=False, name=None)
+            kidneys.loc[[key in left_out for key in named], "part"] = "unused"
         fields = {name: values[known] for name, values in plan.fields.items()}
         fields["report"] = np.array(kidneys["text"].tolist(), dtype=object)
         return replace(plan, kidneys=kidneys.drop(columns=["text"]), fields=fields)

@@ -10,10 +10,10 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.label_fractions import MINIMUM_PER_CLASS, label_fraction, label_order
 from datamodules.labels import MISSING, Label, survival_arrays, targets, time_grid
 from datamodules.samples import Plan
 from datamodules.schema import ENDPOINTS
-from datamodules.splits import MINIMUM_PER_CLASS, label_fraction, label_order
 from datamodules.streaming import VolumeDataModule
 from datamodules.volumes import VolumeSet
 
@@ -92,7 +92,7 @@ class RoiDataModule(VolumeDataModule):
 
     def _parts(self, cohort: Cohort, known: pd.DataFrame) -> pd.DataFrame:
         known = known.copy()
-        parts = self.fold_parts(cohort, known, self.label.outcome)
+        parts = self.fold_parts(cohort, known)
         if parts is not None:
             return known.assign(part=parts)
         roles = ("pretrain",) if self.role == "pretrain" else ("internal", "external")

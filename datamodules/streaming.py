@@ -128,7 +128,7 @@ class VolumeDataModule(lightning.LightningDataModule):
         """The preprocessing contract as plain data, for the module's checkpoint."""
         return self.wanted.to_dict()
 
-    def fold_parts(self, cohort: Cohort, patients: pd.DataFrame, outcome: str) -> pd.Series | None:
+    def fold_parts(self, cohort: Cohort, patients: pd.DataFrame) -> pd.Series | None:
         """The part of each patient when the fold is tested; None for a cohort whose centres have roles.
 
         Raises:
@@ -137,7 +137,7 @@ class VolumeDataModule(lightning.LightningDataModule):
         if cohort.info.evaluation == "folds":
             if self.fold is None:
                 raise DataError(f"Cohort {cohort.info.name} is evaluated in folds; name one with data.fold.")
-            return split_of_fold(patients, self.fold, outcome, cohort.info.seed)
+            return split_of_fold(patients, self.fold)
         if self.fold is not None:
             raise DataError(f"Cohort {cohort.info.name} has roles of centres and no folds; leave data.fold out.")
         return None

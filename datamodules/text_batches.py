@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from datamodules.keyed_order import keyed_choice
 from datamodules.side_reports import shuffle_sentences
 from datamodules.text_sampling import TextDraw
 from datamodules.tokenization import MISSING, ReportTokenizer, TokenMasking
@@ -30,7 +31,7 @@ class Texts:
     sides: list[str] | None = None
 
     def drawn(self, most: int | None, seed: int) -> Texts:
-        """At most so many of them, in their order; all where `most` is None.
+        """At most so many of them, in their order; all where `most` is None. Further texts change few of those drawn.
 
         Args:
             most: Number of texts.
@@ -38,7 +39,8 @@ class Texts:
         """
         if most is None or most >= len(self.texts):
             return self
-        rows = np.sort(np.random.default_rng([seed, 11]).permutation(len(self.texts))[:most])
+        chosen = keyed_choice(self.texts, most, seed, "validation texts")
+        rows = [row for row, text in enumerate(self.texts) if text in chosen]
         return Texts(
             [self.texts[row] for row in rows],
             None if self.attributes is None else self.attributes[rows],

@@ -12,6 +12,7 @@ import torch
 from datamodules.attributes.matching import PRESENCE
 from datamodules.attributes.schema import AttributeSchema
 from datamodules.errors import DataError
+from datamodules.keyed_order import keyed_choice
 from datamodules.side_reports import shuffle_sentences
 from datamodules.text_flips import other_side
 from datamodules.text_rewriting import SIZE_CLASS, Rewriter, Rewritten
@@ -102,10 +103,11 @@ class RewritingCollate:
         return codes
 
 
-def kept_kidneys(lesion: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Which kidneys are trained on: all with a lesion, and few of the others.
+def kept_kidneys(texts: Sequence[str], lesion: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which kidneys are trained on: all with a lesion, and few of the others, by the keyed hash of their text.
 
     Args:
+        texts: Distinct texts of the kidneys.
         lesion: bool [kidneys].
         share: Others, as a share of those with a lesion; at least one is kept where there is one.
         seed: Seed of the draw.
@@ -115,5 +117,5 @@ def kept_kidneys(lesion: np.ndarray, share: float, seed: int) -> np.ndarray:
     """
     others = np.flatnonzero(~lesion)
     count = min(len(others), max(1, round(share * lesion.sum())) if lesion.any() else len(others))
-    drawn = np.random.default_rng([seed, 6]).permutation(others)[:count]
-    return np.sort(np.concatenate([np.flatnonzero(lesion), drawn]))
+    drawn = keyed_choice([texts[place] for place in others], count, seed, "kidneys without a lesion")
+    return np.array([place for place, text in enumerate(texts) if lesion[place] or text in drawn], dtype=np.int64)

@@ -174,7 +174,8 @@ class ReportDataModule(lightning.LightningDataModule):
             if codes is None:
                 parts[name] = Texts(reports.loc[rows, "text"].astype(str).tolist())
                 continue
-            rows = rows[kept_kidneys(self._has_lesion(codes[rows]), self.rewriting.normal_share, self.seed)]
+            texts = reports.loc[rows, "text"].astype(str).tolist()
+            rows = rows[kept_kidneys(texts, self._has_lesion(codes[rows]), self.rewriting.normal_share, self.seed)]
             chosen = reports.loc[rows]
             parts[name] = Texts(chosen["text"].astype(str).tolist(), codes[rows], chosen["side"].astype(str).tolist())
         return parts
@@ -203,7 +204,7 @@ class ReportDataModule(lightning.LightningDataModule):
         if cohort.info.evaluation == "folds":
             if self.fold is None:
                 raise DataError(f"Cohort {cohort.info.name} is evaluated in folds; name one with data.fold.")
-            part = split_of_fold(patients, self.fold, "malignancy", cohort.info.seed)
+            part = split_of_fold(patients, self.fold)
         elif self.fold is not None:
             raise DataError(f"Cohort {cohort.info.name} has roles of centres and no folds; leave data.fold out.")
         else:

@@ -21,6 +21,7 @@ from datamodules.cohort import Cohort
 from datamodules.columns import PHASES
 from datamodules.errors import DataError
 from datamodules.files import replacing
+from datamodules.keyed_order import keyed_units
 from datamodules.quality import ALL_PHASES, Quality, joined, measure
 from datamodules.tissues import KIDNEY_WITH_LESION, LESION
 from datamodules.volumes import VolumeSet
@@ -200,7 +201,9 @@ def _sample(cohort: Cohort, volumes: VolumeSet, centers: Sequence[str], seed: in
     index = kidneys.loc[kidneys["is_index"], ["patient_id", "study_id", "side"]]
     own = cohort["patients"].loc[cohort["patients"]["center"].isin(centers), ["patient_id"]]
     found = volumes.index.merge(own, on="patient_id").merge(index, on=["patient_id", "study_id", "side"])
-    drawn = found.sample(frac=1, random_state=seed).drop_duplicates("patient_id").head(THUMBNAILS)
+    keys = found[["patient_id", "study_id", "series_id", "side"]].itertuples(index=False, name=None)
+    found["drawn"] = keyed_units(keys, seed, "thumbnails")
+    drawn = found.sort_values("drawn").drop_duplicates("patient_id").head(THUMBNAILS)
     order = pd.Categorical(drawn["phase"], PHASES)
     for _, row in drawn.assign(order=order).sort_values(["order", "patient_id"]).iterrows():
         try:

@@ -122,7 +122,7 @@ class TinySource:
         roles = dict(CENTERS) if self.evaluation == "roles" else dict.fromkeys(CENTERS, "internal")
         centers = pd.DataFrame([{"center": center, "role": role} for center, role in roles.items()])
         if self.evaluation == "folds":
-            splits = assign_folds(patients, patients["center"], "malignancy", self.seed)
+            splits = assign_folds(patients, patients["center"], "malignancy", self.seed, stored=tables.get("splits"))
         else:
-            splits = assign_splits(patients, centers, "malignancy", self.seed)
+            splits = assign_splits(patients, centers, self.seed, tables.get("splits"))
         return {**tables, "centers": centers, "splits": splits}

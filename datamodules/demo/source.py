@@ -119,5 +119,5 @@ class DemoSource:
         present = set(tables["patients"]["center"])
         rows = [{"center": center.name, "role": center.role} for center in CENTERS if center.name in present]
         centers = pd.DataFrame(rows)
-        splits = assign_splits(tables["patients"], centers, "malignancy", self.seed)
+        splits = assign_splits(tables["patients"], centers, self.seed, tables.get("splits"))
         return {**tables, "centers": centers, "splits": splits}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ class DicomSource:
         tables = [Path(path) for path in (self.patients, self.reports, self.phases, self.boxes) if path is not None]
         folder = [] if self.masks is None else sorted(Path(self.masks).rglob("*.nii*"))
         settings = {
-            "plan": asdict(self.plan),
+            "plan": self.plan.settings,
             "center": self.center,
             "labels": self.labels,
             "minimum_slices": self.minimum_slices,

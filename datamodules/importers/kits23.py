@@ -26,7 +26,7 @@ from datamodules.nephrometry.measures import measures
 from datamodules.preprocessing import crop_roi
 from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
 from datamodules.rendering import CenterProtocol, render
-from datamodules.splits import assign_folds
+from datamodules.splits import assign_folds, check_folds
 
 PHASE = "arterial"
 FIRST_OF_2023 = 400
@@ -51,12 +51,18 @@ class Kits23Source:
             it there is one centre, and patients are divided.
         seed: Seed of the folds and of rendered images.
         folds: Number of folds.
+
+    Raises:
+        DataError: if folds are fewer than three.
     """
 
     folder: Path
     sites: Path | None = None
     seed: int = 42
     folds: int = 5
+
+    def __post_init__(self) -> None:
+        check_folds(self.folds)
 
     @property
     def info(self) -> CohortInfo:
@@ -127,7 +133,7 @@ class Kits23Source:
         return {
             **tables,
             "centers": pd.DataFrame({"center": names, "role": "internal"}),
-            "splits": assign_folds(patients, groups, "malignancy", self.seed, self.folds),
+            "splits": assign_folds(patients, groups, "malignancy", self.seed, self.folds, tables.get("splits")),
         }
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ class ManifestSource:
         named = [base / value for name in columns for value in frame[name].dropna()]
         folder = [] if self.masks is None else sorted(Path(self.masks).rglob("*.nii*"))
         tables = [self.manifest, base / "patients.csv", base / "reports.csv"]
-        settings = {"plan": asdict(self.plan), "labels": self.labels, "pseudonyms": self.private is not None}
+        settings = {"plan": self.plan.settings, "labels": self.labels, "pseudonyms": self.private is not None}
         return fingerprint(settings, [*tables, *named, *folder])
 
     def patient_ids(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,7 +86,7 @@ class TciaSource(DicomSource):
             "collection": self.collection,
             "recurrence": self.recurrence,
             "centers": self.centers,
-            "plan": asdict(self.plan),
+            "plan": self.plan.settings,
         }
         return fingerprint(settings, self.clinical)
 

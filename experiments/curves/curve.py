@@ -13,8 +13,8 @@ from mlflow.tracking import MlflowClient
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import replacing
+from datamodules.label_fractions import FRACTIONS
 from datamodules.roi import RoiDataModule, labelled
-from datamodules.splits import FRACTIONS
 from experiments.console import is_main_rank, say
 from experiments.curves.figure import curve_figure
 from experiments.curves.points import run_points

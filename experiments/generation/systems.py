@@ -15,6 +15,7 @@ import torch
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.keyed_order import keyed_choice
 from datamodules.report_data import ReportImageDataModule
 from datamodules.side_reports import KIDNEY, side_reports
 from lightning_modules.networks.decoding import Decoding
@@ -211,7 +212,7 @@ def tested_kidneys(module: ReportImageDataModule, patients: int | None, seed: in
 
     Args:
         module: The cohort's kidneys.
-        patients: Largest number of patients, drawn by `seed` in the same proportion from every centre; all when None.
+        patients: Largest number of patients, by keyed hash, in the same proportion from every centre; all when None.
         seed: Seed of the draw.
 
     Returns:
@@ -233,8 +234,10 @@ def tested_kidneys(module: ReportImageDataModule, patients: int | None, seed: in
             raise DataError(f"patients={patients} was found; expected at least 1, or nothing for all.")
         people = table[["patient_id", "center"]].drop_duplicates()
         share = min(1.0, patients / len(people))
-        drawn = people.groupby("center").sample(frac=share, random_state=seed)["patient_id"]
-        table = table[table["patient_id"].isin(set(drawn))]
+        drawn: set[str] = set()
+        for _, own in people.groupby("center")["patient_id"]:
+            drawn |= keyed_choice(own, round(share * len(own)), seed, "generated reports")
+        table = table[table["patient_id"].isin(drawn)]
     return table.sort_values(KIDNEY, ignore_index=True)
 
 

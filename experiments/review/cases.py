@@ -14,6 +14,7 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.keyed_order import keyed_choice
 from datamodules.side_reports import KIDNEY
 from experiments.console import say
 from experiments.generation.generate import SETTINGS, system_folder
@@ -100,7 +101,7 @@ def _drawn(owners: pd.Index, patients: int | None, draw: int) -> np.ndarray:
     if patients is not None and patients < 1:
         raise DataError(f"patients={patients} was found; expected at least 1, or nothing for all.")
     people = sorted(set(owners))
-    drawn = np.random.default_rng(draw).permutation(people)[:patients]
+    drawn = keyed_choice(people, len(people) if patients is None else patients, draw, "rated reports")
     return owners.isin(drawn)
 
 

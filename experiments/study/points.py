@@ -133,7 +133,7 @@ class Series:
             if fold is None:
                 train = known[(known["role"] == "internal") & (known["split"] == "train")]
             else:
-                train = known[split_of_fold(known, fold, self.label.outcome, self.cohort.info.seed) == "train"]
+                train = known[split_of_fold(known, fold) == "train"]
             train = train[train["target"] != MISSING]
             counts += [len(labelled(train, self.label, fraction, seed)) for seed in self.seeds(fraction)]
         return sum(counts) / len(counts)

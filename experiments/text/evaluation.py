@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import replacing, write_json
+from datamodules.keyed_order import keyed_choice
 from datamodules.side_reports import side_reports
 from datamodules.splits import split_of_fold
 from experiments.console import say
@@ -175,7 +176,7 @@ def kidney_parts(cohort: Cohort, patients: int, seed: int, fold: int | None) -> 
     if fold is None:
         people = people.assign(part=people["split"].where(people["role"] == "pretrain", "test"))
     else:
-        people = people.assign(part=split_of_fold(people, fold, "malignancy", cohort.info.seed))
+        people = people.assign(part=split_of_fold(people, fold))
     kidneys = side_reports(cohort).drop(columns="report_id")
     kidneys = kidneys.merge(people[["patient_id", "center", "role", "part"]], on="patient_id")
     fitted, tested = (kidneys[kidneys["part"] == part].drop(columns="part") for part in ("train", "test"))
@@ -186,7 +187,7 @@ def kidney_parts(cohort: Cohort, patients: int, seed: int, fold: int | None) -> 
         )
     names = tested["patient_id"].unique()
     if 0 < patients < len(names):
-        drawn = np.random.default_rng(seed).choice(names, patients, replace=False)
+        drawn = keyed_choice(names, patients, seed, "tested texts")
         tested = tested[tested["patient_id"].isin(drawn)]
     return fitted.reset_index(drop=True), tested.reset_index(drop=True)
 

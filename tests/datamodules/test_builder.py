@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +70,25 @@ def test_a_killed_build_in_processes_goes_on(tiny_root: Path, tmp_path: Path) ->
     build_cohort(TinySource(), root, CONTRACT, workers=1)
     leftovers = [name for name in _content(root) if ".part" in name]
     assert {name: content for name, content in _content(root).items() if name not in leftovers} == _content(tiny_root)
+
+
+@pytest.mark.parametrize("evaluation", ["roles", "folds"])
+def test_a_rerun_that_adds_patients_moves_nobody_and_keeps_a_stored_assignment(tmp_path: Path, evaluation: str) -> None:
+    root, late = tmp_path / "tiny", ("I1-000", "I1-005", "I2-003", "P1-001")
+    source = TinySource(evaluation=evaluation)
+    before, _ = build_cohort(replace(source, fail=late), root, CONTRACT, workers=1)
+    # As an earlier version may have drawn it.
+    splits = before["splits"].copy()
+    column = "split" if evaluation == "roles" else "fold"
+    names = {"train": "test", "test": "train"} if evaluation == "roles" else {0: 1, 1: 0}
+    own = splits["patient_id"].str.startswith("I" if evaluation == "roles" else "")
+    splits.loc[own, column] = splits.loc[own, column].replace(names)
+    Cohort(root, before.info, {**before.tables, "splits": splits}).write()
+    after, report = build_cohort(source, root, CONTRACT, workers=1)
+    assert report.counts["failed"] == 0
+    both = splits.merge(after["splits"], on="patient_id")
+    assert len(both) == len(splits) == len(after["splits"]) - len(late)
+    assert (both[f"{column}_x"] == both[f"{column}_y"]).all()
 
 
 def test_failures_and_skips_are_counted_with_reasons(tmp_path: Path) -> None:

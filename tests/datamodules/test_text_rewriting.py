@@ -91,11 +91,12 @@ def test_a_text_that_states_nothing_is_not_rewritten() -> None:
 
 def test_few_kidneys_without_a_lesion_are_kept() -> None:
     lesion = np.array([True] * 20 + [False] * 30)
-    kept = kept_kidneys(lesion, 0.1, 3)
+    texts = [f"kidney {number}" for number in range(50)]
+    kept = kept_kidneys(texts, lesion, 0.1, 3)
     assert kept.tolist() == sorted(set(kept.tolist()))
     assert lesion[kept].sum() == 20
     assert len(kept) == 22
-    assert len(kept_kidneys(np.zeros(5, dtype=bool), 0.1, 3)) == 5
+    assert len(kept_kidneys(texts[:5], np.zeros(5, dtype=bool), 0.1, 3)) == 5
 
 
 BANK = [

@@ -136,7 +136,7 @@ def test_every_case_is_accounted_for(download: Path, tmp_path: Path) -> None:
     records: dict[str, dict[str, Any]] = {f"case_{number:05d}": {"malignant": number % 2 == 0} for number in range(5)}
     records |= {"case_00051": {}, "case_00060": {}, "case_00002": {"vital_days_after_surgery": -3}}
     write_records(folder, records)
-    cohort, report = build_cohort(Kits23Source(folder, folds=2), tmp_path / "cohort", CONTRACT, workers=1)
+    cohort, report = build_cohort(Kits23Source(folder, folds=3), tmp_path / "cohort", CONTRACT, workers=1)
     reasons: dict[str, str] = dict(zip(report.rows["patient_id"], report.rows["reason"], strict=True))
     assert report.counts == {"imported": 4, "skipped": 3, "failed": 1}
     assert "without an entry in kits23.json" in reasons["case_00050"]
@@ -144,7 +144,7 @@ def test_every_case_is_accounted_for(download: Path, tmp_path: Path) -> None:
     assert "without segmentation.nii.gz" in reasons["case_00060"]
     assert "case_00002" in reasons["case_00002"]
     assert "-3 days" in reasons["case_00002"]
-    assert Cohort.load(cohort.root)["splits"]["fold"].nunique() == 2
+    assert Cohort.load(cohort.root)["splits"]["fold"].nunique() == 3
     assert cohort.info.intensity == "rendered"
     assert cohort.info.evaluation == "folds"
 
@@ -156,7 +156,7 @@ def test_sites_become_centres_and_stay_whole(download: Path, tmp_path: Path) -> 
     write_records(folder, {f"case_{number:05d}": {"malignant": number % 2 == 0} for number in range(6)})
     lines = [f"case_{number:05d},{number // 2}" for number in range(6)]
     (tmp_path / "sites.csv").write_text("\n".join(["case,site_id", *lines[:5]]))
-    source = Kits23Source(folder, tmp_path / "sites.csv", folds=2)
+    source = Kits23Source(folder, tmp_path / "sites.csv", folds=3)
     with pytest.raises(SkipPatient, match=r"case_00005: sites\.csv names no site"):
         source.load("case_00005", CONTRACT)
     (tmp_path / "sites.csv").write_text("\n".join(["case,site_id", *lines]))

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -17,6 +18,7 @@ from datamodules.builder import build_cohort
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from datamodules.files import write_parquet
 from datamodules.importers.manifest import ManifestSource
 from datamodules.importers.plan import CohortPlan
 from datamodules.records import PatientRecord, SkipPatient
@@ -245,6 +247,25 @@ def test_a_cohort_is_built_with_roles_and_with_folds(made: Make, tmp_path: Path)
     by_center = folds.patients().groupby("center")["fold"].nunique()
     assert by_center.eq(1).all()
     assert Cohort.load(tmp_path / "folds").info.evaluation == "folds"
+
+
+@pytest.mark.parametrize("evaluation", ["roles", "folds"])
+def test_an_earlier_cohort_hands_its_assignment_on(tmp_path: Path, evaluation: str) -> None:
+    centers = [f"c{number % 12}" for number in range(120)]
+    patients = pd.DataFrame({"patient_id": [f"p{number}" for number in range(120)], "center": centers})
+    patients["malignancy"] = [int(number % 5 > 0) for number in range(120)]
+    plan = CohortPlan("hospital", evaluation=evaluation)  # type: ignore[arg-type]
+    earlier = plan.finish({"patients": patients[patients["center"] < "c5"].iloc[:50]})["splits"]
+    earlier.loc[earlier["split"] == "val", "split"] = "test"  # as an earlier version may have drawn it
+    write_parquet(tmp_path / "earlier" / "splits.parquet", earlier)
+    grown = replace(plan, earlier=tmp_path / "earlier").finish({"patients": patients})["splits"]
+    both = earlier.merge(grown, on="patient_id")
+    column = {"roles": "split", "folds": "fold"}[evaluation]
+    assert len(both) == 50
+    assert (both[f"{column}_x"] == both[f"{column}_y"]).all()
+    assert "earlier" not in plan.settings
+    with pytest.raises(DataError, match=r"none holds no splits\.parquet"):
+        replace(plan, earlier=tmp_path / "none").finish({"patients": patients})
 
 
 def test_the_fingerprint_follows_the_inputs(made: Make, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def finished(point: Point, cohort: Cohort, strength: float) -> pd.DataFrame:
     parts = []
     if cohort.info.evaluation == "folds":
         for fold in sorted(known["fold"].unique()):
-            split = split_of_fold(known, int(fold), label.outcome, cohort.info.seed)
+            split = split_of_fold(known, int(fold))
             parts.append(known.assign(part=split.to_numpy(), test_fold=int(fold)))
     else:
         parts.append(known[known["role"] != "pretrain"].assign(part=lambda rows: rows["split"]))
