@@ -118,28 +118,26 @@ def assign_folds(
     label = patients[outcome].astype("string").fillna("")
     # Per site: patients of each outcome, and all patients, each as a share of the cohort's.
     counts = pd.crosstab(sites.to_numpy(), label.to_numpy())
-    shares = counts.assign(**{"": counts.get("", 0), "all patients": counts.sum(axis=1)})
-    shares = shares.loc[:, shares.sum() > 0] / shares.sum()[shares.sum() > 0]
+    columns = np.column_stack([counts.to_numpy(dtype=float), counts.sum(axis=1).to_numpy(dtype=float)])
+    shares = dict(zip(counts.index.tolist(), columns / columns.sum(axis=0), strict=True))
     known = _stored_folds(patients, sites, stored)
-    filled = np.zeros((folds, shares.shape[1]))
+    filled = np.zeros((folds, columns.shape[1]))
     for site, fold in known.items():
         if fold < folds:
-            filled[fold] += shares.loc[site].to_numpy()
-    new = [site for site in shares.index if site not in known]
+            filled[fold] += shares[site]
+    new = [site for site in shares if site not in known]
     new = [new[place] for place in keyed_order(new, seed, "fold")]
-    new.sort(key=lambda site: -round(float(shares.loc[site].sum()), 12))  # stable: of equal ones the hash decides
+    new.sort(key=lambda site: -round(float(shares[site].sum()), 12))  # stable: of equal ones the hash decides
     for number, site in enumerate(new):
-        own = shares.loc[site].to_numpy()
+        own = shares[site]
         cost = ((filled + own) ** 2 - filled**2).sum(axis=1)
         empty = filled.sum(axis=1) == 0
         if 0 < empty.sum() >= len(new) - number:  # the last sites fill the last empty folds
             cost[~empty] = np.inf
         known[site] = int(np.argmin(np.round(cost, 12)))
         filled[known[site]] += own
-    fold = sites.map(known).to_numpy()
-    own_fold = _by_patient(stored)
-    fold = [own_fold.get(patient, value) for patient, value in zip(patients["patient_id"], fold, strict=True)]
-    table = pd.DataFrame({"patient_id": patients["patient_id"].to_numpy(), "split": pd.NA, "fold": fold})
+    table = pd.DataFrame({"patient_id": patients["patient_id"].to_numpy(), "split": pd.NA})
+    table["fold"] = sites.map(known).to_numpy()
     return table.astype({"split": "string", "fold": "Int64"})
 
 

@@ -117,5 +117,5 @@ def kept_kidneys(texts: Sequence[str], lesion: np.ndarray, share: float, seed: i
     """
     others = np.flatnonzero(~lesion)
     count = min(len(others), max(1, round(share * lesion.sum())) if lesion.any() else len(others))
-    drawn = keyed_choice([texts[place] for place in others], count, seed, "kidneys without a lesion")
+    drawn = keyed_choice([texts[place] for place in others.tolist()], count, seed, "kidneys without a lesion")
     return np.array([place for place, text in enumerate(texts) if lesion[place] or text in drawn], dtype=np.int64)

@@ -33,14 +33,15 @@ class TinySource:
 
     Args:
         per_center: Patients per centre.
-        seed: Seed.
+        seed: Seed; with the default one the small parts hold both classes, and half of the training labels suffices for
+            malignancy but not for recurrence.
         evaluation: roles or folds.
         fail: Patients whose file is damaged.
         skip: Patients that cannot be used.
     """
 
     per_center: int = 12
-    seed: int = 0
+    seed: int = 200
     evaluation: str = "roles"
     fail: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
