@@ -17,6 +17,7 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.samples import Plan
 from datamodules.streaming import VolumeDataModule
+from datamodules.study_times import rows_before_treatment
 from datamodules.volumes import VolumeSet
 
 MISSING = -100
@@ -24,7 +25,7 @@ _KEYS = ["patient_id", "study_id", "side"]
 
 
 class AttributeDataModule(VolumeDataModule):
-    """Streams both kidneys of every patient with the attributes that the reports state of them.
+    """Streams both kidneys of every patient, before treatment, with the attributes that the reports state of them.
 
     It trains and selects on the pretraining centres and tests on all others, whose patients this stage never sees; of
     a cohort with folds it trains on all folds but one. A kidney of which nothing is stated is left out.
@@ -77,7 +78,7 @@ class AttributeDataModule(VolumeDataModule):
         if parts is None:
             parts = patients["split"].where(patients["role"] == "pretrain", "test")
         patients = patients.assign(part=parts)
-        kidneys = cohort["kidneys"][_KEYS]
+        kidneys = rows_before_treatment(cohort, cohort["kidneys"][_KEYS])
         numbered = patients[["patient_id", "part"]].assign(row=range(len(patients)))
         kidneys = kidneys.merge(numbered, on="patient_id").sort_values(_KEYS).reset_index(drop=True)
         codes = attribute_codes(cohort["attributes"], kidneys, self.schema, self.attributes, self.certain_only)

@@ -11,6 +11,7 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError, Finding
 from datamodules.label_fractions import MINIMUM_PER_CLASS
 from datamodules.schema import ENDPOINTS
+from datamodules.study_times import STUDY, study_times
 from datamodules.volumes import VolumeSet
 
 
@@ -30,6 +31,7 @@ def check_cohort(root: Path, *, verify: bool = True) -> list[Finding]:
     if not any(finding.level == "FAIL" for finding in findings):
         rows = ", ".join(f"{len(frame)} {name}" for name, frame in cohort.tables.items())
         findings.append(Finding("PASS", f"all tables follow their schema ({rows})", "tables"))
+    findings += _check_times(cohort)
     findings += _check_index_kidneys(cohort)
     findings += _check_endpoints(cohort)
     findings += _check_classes(cohort)
@@ -39,6 +41,72 @@ def check_cohort(root: Path, *, verify: bool = True) -> list[Finding]:
 
 def _named(values: list[str], shown: int = 3) -> str:
     return ", ".join(values[:shown]) + (f" and {len(values) - shown} more" if len(values) > shown else "")
+
+
+def _check_times(cohort: Cohort) -> list[Finding]:
+    times, kidneys, patients = study_times(cohort), cohort["kidneys"], cohort["patients"]
+    known = times["days_from_origin"].notna()
+    if not known.any():
+        return [
+            Finding(
+                "WARN",
+                f"none of {len(times)} studies states its time; all are taken to be before treatment",
+                "studies.parquet",
+                "days_from_origin of each",
+                "state it, or make sure that no scan after treatment is among them",
+            )
+        ]
+    findings = []
+    marked = kidneys[kidneys["is_index"]].merge(times[~times["before"]], on=STUDY)
+    marked = marked[marked["days_from_origin"].notna()]
+    if len(marked):
+        findings.append(
+            Finding(
+                "FAIL",
+                f"{len(marked)} studies after treatment are marked index ({_named(sorted(set(marked['patient_id'])))})",
+                "kidneys.parquet",
+                "an index kidney of a study before treatment",
+                "set is_index of them to false, or correct days_from_origin",
+            )
+        )
+    without = sorted(set(times["patient_id"]) - set(times.loc[times["before"], "patient_id"]))
+    if without:
+        findings.append(
+            Finding(
+                "WARN",
+                f"{len(without)} patients have no study before treatment ({_named(without)})",
+                "studies.parquet",
+                "a scan of the tumour",
+                "they enter no task; where day 0 is not the treatment, state `treatment_days`",
+            )
+        )
+    without_origin = set(patients.loc[patients["time_origin"].isna(), "patient_id"])
+    unclear = sorted(without_origin & set(times.loc[known, "patient_id"]))
+    if unclear:
+        findings.append(
+            Finding(
+                "WARN",
+                f"{len(unclear)} patients have days of studies and no time_origin ({_named(unclear)})",
+                "patients.parquet",
+                "what day 0 is",
+                "state it; day 0 is taken for the treatment",
+            )
+        )
+    if (~known).any():
+        untimed = int((~known & times["before"]).sum())
+        findings.append(
+            Finding(
+                "WARN",
+                f"{int((~known).sum())} of {len(times)} studies state no time",
+                "studies.parquet",
+                "days_from_origin of each",
+                f"{untimed} of them, whose patients have no other, are taken to be before treatment; the others enter "
+                "no task",
+            )
+        )
+    later = int((~times["before"] & known).sum())
+    what = f"{int(known.sum())} studies state their time; {later} are follow-up and enter no task"
+    return [*findings, Finding("PASS", what, "studies.parquet")]
 
 
 def _check_index_kidneys(cohort: Cohort) -> list[Finding]:

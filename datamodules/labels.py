@@ -12,6 +12,7 @@ import pandas as pd
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.schema import ENDPOINTS, TABLES
+from datamodules.study_times import index_kidneys
 
 MISSING = -100
 """Target of a patient whose label is not known."""
@@ -83,13 +84,12 @@ class Label:
 
 
 def _of_index_kidney(cohort: Cohort, patients: pd.DataFrame, column: str) -> pd.Series:
-    kidneys = cohort["kidneys"]
-    index = kidneys[kidneys["is_index"]].drop_duplicates("patient_id").set_index("patient_id")
+    index = index_kidneys(cohort).drop_duplicates("patient_id").set_index("patient_id")
     return patients["patient_id"].map(index[column])
 
 
 def targets(cohort: Cohort, label: Label) -> pd.DataFrame:
-    """One row per eligible patient of whom something is known.
+    """One row per eligible patient of whom something is known and whose index kidney was seen before treatment.
 
     Returns:
         The columns of `Cohort.patients()` and `target` (int): the class index; of a survival task 1 where the event of
@@ -101,6 +101,7 @@ def targets(cohort: Cohort, label: Label) -> pd.DataFrame:
         DataError: if a value is not one of the label's classes, or nobody is left.
     """
     patients = cohort.patients()
+    patients = patients[patients["patient_id"].isin(index_kidneys(cohort)["patient_id"])]
     for column, values in label.eligible.items():
         patients = patients[patients[column].isin(values).fillna(False)]
     known = _survival(patients, label) if label.kind == "survival" else _classes(cohort, patients, label)

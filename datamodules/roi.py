@@ -15,6 +15,7 @@ from datamodules.labels import MISSING, Label, survival_arrays, targets, time_gr
 from datamodules.samples import Plan
 from datamodules.schema import ENDPOINTS
 from datamodules.streaming import VolumeDataModule
+from datamodules.study_times import index_kidneys
 from datamodules.volumes import VolumeSet
 
 Role = Literal["internal", "pretrain"]
@@ -54,8 +55,7 @@ class RoiDataModule(VolumeDataModule):
         patients.loc[(patients["target"] == MISSING) & (patients["part"] != "test"), "part"] = "unused"
         train = patients["part"] == "train"
         patients.loc[train & ~patients["patient_id"].isin(self._labelled(patients[train])), "part"] = "unused"
-        kidneys = cohort["kidneys"]
-        kidneys = kidneys.loc[kidneys["is_index"], ["patient_id", "study_id", "side"]]
+        kidneys = index_kidneys(cohort)[["patient_id", "study_id", "side"]]
         numbered = patients[["patient_id", "part"]].assign(row=range(len(patients)))
         kidneys = kidneys.merge(numbered, on="patient_id").sort_values(["patient_id", "study_id", "side"])
         kidneys = kidneys.reset_index(drop=True)

@@ -13,12 +13,13 @@ from datamodules.attributes.sections import plain_text, sentences
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.schema import SIDES
+from datamodules.study_times import rows_before_treatment
 
 KIDNEY = ["patient_id", "study_id", "side"]
 
 
 def side_reports(cohort: Cohort, patients: Collection[str] | None = None) -> pd.DataFrame:
-    """The text of every kidney whose study has a report.
+    """The text of every kidney whose study has a report and is before treatment.
 
     A report of the whole study is split by the side that its sentences speak of; a side that it does not mention reads
     "The left kidney is not described.", which is not the same as a normal one. Several reports of a study follow each
@@ -41,7 +42,7 @@ def side_reports(cohort: Cohort, patients: Collection[str] | None = None) -> pd.
             "where it has masks."
         )
     columns = ["report_id", "patient_id", "study_id", "side", "text"]
-    reports = cohort["reports"][columns].sort_values("report_id")
+    reports = rows_before_treatment(cohort, cohort["reports"][columns]).sort_values("report_id")
     if patients is not None:
         reports = reports[reports["patient_id"].isin(set(patients))]
     texts: dict[tuple[str, str, str], list[str]] = {}

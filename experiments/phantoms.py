@@ -9,6 +9,7 @@ import pandas as pd
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.files import read_parquet, replacing
+from datamodules.study_times import index_kidneys
 from datamodules.volumes import VolumeSet
 from experiments.trivial_predictors import image_statistics, trivial_predictors
 
@@ -31,8 +32,7 @@ def write_predictors(root: Path, contract: PreprocessingContract) -> pd.DataFram
     if len(cohort["patients"]) < ENOUGH:
         return None
     volumes = VolumeSet.find(root, contract.region, contract.hash)
-    kidneys = cohort["kidneys"]
-    index = kidneys[kidneys["is_index"]][["patient_id", "study_id", "side"]].merge(volumes.index)
+    index = index_kidneys(cohort)[["patient_id", "study_id", "side"]].merge(volumes.index)
     # One volume a patient, of the phase that most patients have.
     index["preferred"] = index["phase"].map({"venous": 0, "arterial": 1, "delayed": 2, "non_contrast": 3})
     first = index.sort_values("preferred").drop_duplicates("patient_id")

@@ -23,6 +23,7 @@ from datamodules.errors import DataError
 from datamodules.files import replacing
 from datamodules.keyed_order import keyed_units
 from datamodules.quality import ALL_PHASES, Quality, joined, measure
+from datamodules.study_times import index_kidneys
 from datamodules.tissues import KIDNEY_WITH_LESION, LESION
 from datamodules.volumes import VolumeSet
 from experiments.console import progress_bar
@@ -197,8 +198,7 @@ def _text(axes: Axes, row: _Row, quality: Quality) -> None:
 
 def _sample(cohort: Cohort, volumes: VolumeSet, centers: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
     """A volume of the index kidney of some patients, drawn with the seed, phase by phase."""
-    kidneys = cohort["kidneys"]
-    index = kidneys.loc[kidneys["is_index"], ["patient_id", "study_id", "side"]]
+    index = index_kidneys(cohort)[["patient_id", "study_id", "side"]]
     own = cohort["patients"].loc[cohort["patients"]["center"].isin(centers), ["patient_id"]]
     found = volumes.index.merge(own, on="patient_id").merge(index, on=["patient_id", "study_id", "side"])
     keys = found[["patient_id", "study_id", "series_id", "side"]].itertuples(index=False, name=None)

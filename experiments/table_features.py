@@ -11,6 +11,7 @@ from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.labels import Label
 from datamodules.roi import RoiDataModule
+from datamodules.study_times import index_kidneys
 from experiments.console import say
 
 _MALE = {"male": 1.0, "female": 0.0}
@@ -85,8 +86,7 @@ def clinical_values(cohort: Cohort, patients: pd.DataFrame, columns: Sequence[st
     Returns:
         float64, one row per patient in the same order, NaN where missing; sex is 1 for male and 0 for female.
     """
-    kidneys = cohort["kidneys"]
-    index = kidneys[kidneys["is_index"]].groupby("patient_id")
+    index = index_kidneys(cohort).groupby("patient_id")
     values = {}
     for name in columns:
         if name in _KIDNEY_COLUMNS:

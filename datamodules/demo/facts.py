@@ -183,6 +183,7 @@ class Patient:
     index_side: str
     anatomy: Anatomy
     series: tuple[Series, ...]
+    days_from_origin: int
     clinical: Clinical
 
     @property

@@ -71,6 +71,7 @@ def draw_patient(seed: int, patient_id: str) -> Patient:
         index_side=index_side,
         anatomy=anatomy,
         series=_draw_series(stream(seed, patient_id, "series"), patient_id, center),
+        days_from_origin=-int(stream(seed, patient_id, "study day").integers(0, 61)),
         clinical=_clinical(stream(seed, patient_id, "clinical"), person, kidneys[index_side], texture, center),
     )
 

@@ -17,10 +17,11 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def patient_rows(patient: Patient, report: Report) -> Rows:
-    """Rows of `patients`, `series`, `kidneys`, `reports` and `truth`, as plain data."""
+    """Rows of `patients`, `studies`, `series`, `kidneys`, `reports` and `truth`, as plain data."""
     keys = {"patient_id": patient.patient_id, "study_id": patient.study_id}
     return {
         "patients": [_patient(patient)],
+        "studies": [keys | {"days_from_origin": patient.days_from_origin}],
         "series": [
             keys
             | {

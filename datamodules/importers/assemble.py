@@ -16,6 +16,7 @@ from datamodules.importers.companions import INDEX_SIDE, patient_row, report_row
 from datamodules.importers.locate import LocatedKidney, draws_lesions
 from datamodules.preprocessing import crop_roi
 from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
+from datamodules.study_times import before_treatment
 
 Located = tuple[list[LocatedKidney], list[str]]
 NO_INDEX = "No lesion is known, so no kidney serves a downstream task; state `index_side` to change that."
@@ -47,11 +48,19 @@ class SeriesInput:
 
 @dataclass(frozen=True)
 class StudyInput:
-    """The series of one examination and its reports (rows of `reports.csv`)."""
+    """The series of one examination.
+
+    Args:
+        study_id: Identifier in the cohort.
+        series: What can be read.
+        reports: Its rows of `reports.csv`.
+        days_from_origin: Days from the patient's `time_origin`; None where not known.
+    """
 
     study_id: str
     series: Sequence[SeriesInput]
     reports: Sequence[Mapping[str, Any]] = ()
+    days_from_origin: int | None = None
 
 
 @dataclass
@@ -114,7 +123,11 @@ def assemble(
     used = {study_id: cut for study_id, cut in cuts.items() if cut.volumes}
     if not used:
         reasons.stop(patient_id)
-    index = clinical.get(INDEX_SIDE) or _index_side(used.values())
+    days = {study.study_id: study.days_from_origin for study in studies if study.study_id in used}
+    before = before_treatment(days, clinical.get("treatment_days"))
+    if len(before) < len(used):
+        reasons.add(f"{len(used) - len(before)} of {len(used)} studies are not before treatment and enter no task.")
+    index = clinical.get(INDEX_SIDE) or _index_side(cut for study_id, cut in used.items() if study_id in before)
     if index is None:
         reasons.add(NO_INDEX)
     kidneys, masks = [], []
@@ -122,15 +135,19 @@ def assemble(
         for kidney in cut.kidneys:
             if not any(volume.side == kidney.side for volume in cut.volumes):
                 continue
-            kidneys.append(_kidney_row(patient_id, study_id, kidney, index, draws_lesions(cut.kidneys)))
+            own = index if study_id in before else None
+            kidneys.append(_kidney_row(patient_id, study_id, kidney, own, draws_lesions(cut.kidneys)))
             if kidney.labels is not None:
                 labels = crop_roi(kidney.labels, _center(kidney, cut.kidneys, contract), contract)
                 masks.append(Mask(study_id, kidney.side, labels))
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "patients": [patient_row(patient_id, center, clinical)],
         "series": [{"patient_id": patient_id, **row} for cut in used.values() for row in cut.rows],
         "kidneys": kidneys,
     }
+    timed = [(study_id, day) for study_id, day in days.items() if day is not None]
+    if timed:
+        rows["studies"] = [{"patient_id": patient_id, "study_id": name, "days_from_origin": day} for name, day in timed]
     reports = [
         row
         for study in studies
@@ -205,7 +222,7 @@ def _inside(point: Sequence[float], image: tio.ScalarImage) -> bool:
 
 
 def _index_side(cuts: Any) -> str | None:
-    """Side of the largest lesion over all studies."""
+    """Side of the largest lesion over some studies."""
     sizes: dict[str, float] = {}
     for cut in cuts:
         for kidney in cut.kidneys:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from datamodules.clinical import Pathology, aggressiveness
 from datamodules.errors import DataError
+from datamodules.importers.study_days import ORIGIN_DATE, check_dates
 from datamodules.importers.tables import columns_of, read_table, records
 from datamodules.schema import SIDES, TABLES, Column, Table
 
@@ -28,9 +29,10 @@ PATIENT_COLUMNS = Table(
             for column in _PATIENTS.columns
         ),
         Column(INDEX_SIDE, "string", "Side of the largest lesion, where no mask shows it.", choices=SIDES),
+        Column(ORIGIN_DATE, "string", "Date of day 0, to count the days to a study; it is not kept."),
     ),
 )  # fmt: skip
-"""Columns of `patients.csv`: those of the table `patients`, and `index_side`."""
+"""Columns of `patients.csv`: those of the table `patients`, `index_side`, and `origin_date`, which is not kept."""
 
 REPORT_COLUMNS = Table(
     "reports",
@@ -48,8 +50,8 @@ def read_patients(path: Path) -> dict[str, dict[str, Any]]:
     """Read the clinical table.
 
     Args:
-        path: CSV or TSV with `patient_id` and any columns of the table `patients`; dates have no column, only ages
-            and intervals have.
+        path: CSV or TSV with `patient_id` and any columns of the table `patients`. Ages and intervals have columns;
+            the only date is that of day 0, from which the days to each study are counted.
 
     Returns:
         The known values of each patient; aggressiveness is derived where it is not stated.
@@ -57,7 +59,9 @@ def read_patients(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         DataError: naming file, row and column of the first bad cells.
     """
-    rows = {str(row["patient_id"]): row for row in records(read_table(path, PATIENT_COLUMNS))}
+    table = read_table(path, PATIENT_COLUMNS)
+    check_dates(table, ORIGIN_DATE, path.name)
+    rows = {str(row["patient_id"]): row for row in records(table)}
     return {patient: with_aggressiveness(row) for patient, row in rows.items()}
 
 
@@ -126,5 +130,5 @@ def patient_row(patient_id: str, center: str, clinical: Mapping[str, Any]) -> di
         raise DataError(
             f"{patient_id}: the clinical table says centre {stated!r}, the scans say {center!r}; correct one of them."
         )
-    known = {name: value for name, value in clinical.items() if name != INDEX_SIDE}
+    known = {name: value for name, value in clinical.items() if name not in (INDEX_SIDE, ORIGIN_DATE)}
     return {**known, "patient_id": patient_id, "center": center}

@@ -30,6 +30,7 @@ from datamodules.importers.masks import find_segmentation, fit, mapping, read_se
 from datamodules.importers.phases import PhaseRule, guess_phase, read_phase_rules, ruled_phase
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, check_outside, private_folder
+from datamodules.importers.study_days import ORIGIN_DATE, dicom_study_days
 from datamodules.records import PatientRecord, SkipPatient
 
 _HEADERS = 2
@@ -51,7 +52,8 @@ class DicomSource:
         center: Centre of patients whose centre the clinical table does not state.
         private: Folder outside the cohort for the key of the pseudonyms and the index of files; by default beside the
             cohort, under its name and `.private`.
-        patients: Clinical table (CSV or TSV) with PatientID as `patient_id`.
+        patients: Clinical table (CSV or TSV) with PatientID as `patient_id`. Its `origin_date` (YYYY-MM-DD) is
+            subtracted from the date of each study; neither date is kept.
         reports: Reports (CSV or TSV) with StudyInstanceUID as `study_id`.
         phases: CSV with `phase` and `series_uid` (and `stack`) or `description` (a pattern with * and ?), which
             overrules what the headers say.
@@ -180,6 +182,7 @@ class DicomSource:
         if patient_id == DAMAGED_FILES:
             raise DataError(f"{summary['damaged_files']} damaged DICOM files do not name their patient.")
         headers = self._index.headers(patient_id)
+        clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
         reasons = Reasons()
         inputs = []
         studies = sorted({header.study_uid for header in headers})
@@ -188,8 +191,9 @@ class DicomSource:
             # A mask that is named by the patient says nothing of which study it was drawn on.
             names = [self._naming.study(study_uid), *([patient_id] if len(studies) == 1 else [])]
             series = self._study(own, names, reasons)
-            inputs.append(StudyInput(self._naming.study(study_uid), series, self._reports.get(study_uid, ())))
-        clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
+            path = self.folder / own[0].path
+            days = dicom_study_days(path, clinical.get(ORIGIN_DATE), clinical.get("time_origin"))
+            inputs.append(StudyInput(self._naming.study(study_uid), series, self._reports.get(study_uid, ()), days))
         center = str(clinical.get("center", self._center_of(patient_id)))
         return assemble(patient_id, center, inputs, clinical, contract, reasons)
 

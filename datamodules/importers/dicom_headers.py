@@ -1,7 +1,8 @@
 """The technical header of a DICOM file: the few attributes that an import needs, and nothing else.
 
-No attribute outside `TAGS` is ever read from a file, so a name, a date or an institution cannot reach a table, a
-message or a log. The identifiers among them leave this part of the code as pseudonyms only.
+No attribute outside `TAGS` is ever read here, so a name, a date or an institution cannot reach a table, a message or a
+log; `study_days` alone reads the date of a study, and gives a number of days. The identifiers among them leave this
+part of the code as pseudonyms only.
 """
 
 from __future__ import annotations

@@ -31,9 +31,10 @@ from datamodules.importers.phases import guess_phase
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, PublicNames
 from datamodules.importers.scan import read_nifti
+from datamodules.importers.study_days import ORIGIN_DATE, STUDY_DATE, check_dates, days_between
 from datamodules.importers.tables import read_table, records
 from datamodules.records import PatientRecord
-from datamodules.schema import PHASES, ROLES, Column, Table
+from datamodules.schema import PHASES, ROLES, TABLES, Column, Table
 
 _PARTS = ("kidney", "kidney_left", "kidney_right", "tumor", "cyst")
 _BOXES = tuple(f"{side}_box_{unit}" for side in ("left", "right") for unit in ("ras_mm", "voxel"))
@@ -54,6 +55,8 @@ MANIFEST = Table(
         *(Column(f"{part}_mask", "string", f"Binary mask of {part}, relative to the manifest.") for part in _PARTS),
         *(Column(box, "string", "Box x y z x y z of one kidney.") for box in _BOXES),
         Column("slice_thickness_mm", "number", "Nominal slice thickness.", low=0.05, high=30),
+        TABLES["studies"].column("days_from_origin"),
+        Column(STUDY_DATE, "string", "Date of the examination, instead of its days; it is not kept."),
     ),
 )
 """Columns of a manifest."""
@@ -104,6 +107,10 @@ class ManifestSource:
         frame = read_table(self.manifest, MANIFEST)
         _check_one(frame, "patient_id", "center", self.manifest.name)
         _check_one(frame, "study_id", "patient_id", self.manifest.name)
+        check_dates(frame, STUDY_DATE, self.manifest.name)
+        for column in ("days_from_origin", STUDY_DATE):
+            if column in frame:
+                _check_one(frame, "study_id", column, self.manifest.name)
         if "role" in frame:
             _check_one(frame, "center", "role", self.manifest.name)
         return frame
@@ -163,12 +170,13 @@ class ManifestSource:
         for line, row in zip(frame.index, records(frame), strict=True):
             series = self._series(row, f"{self.manifest.name}, row {line}", reasons)
             studies.setdefault(str(row["study_id"]), []).extend([] if series is None else [series])
+        clinical = self._clinical.get(raw, {})
+        days = _study_days(frame, clinical.get(ORIGIN_DATE))
         inputs = [
-            StudyInput(self._naming.study(study), series, self._reports.get(study, ()))
+            StudyInput(self._naming.study(study), series, self._reports.get(study, ()), days.get(study))
             for study, series in studies.items()
         ]
-        center = str(frame["center"].iloc[0])
-        return assemble(patient_id, center, inputs, self._clinical.get(raw, {}), contract, reasons)
+        return assemble(patient_id, str(frame["center"].iloc[0]), inputs, clinical, contract, reasons)
 
     def _series(self, row: Mapping[str, Any], where: str, reasons: Reasons) -> SeriesInput | None:
         phase, evidence = row.get("phase"), "manifest"
@@ -231,6 +239,16 @@ class ManifestSource:
             stated = self._table.dropna(subset=["role"])
             roles = dict(stated[["center", "role"]].itertuples(index=False, name=None))
         return self.plan.finish(tables, roles)
+
+
+def _study_days(frame: pd.DataFrame, origin_date: object) -> dict[str, int]:
+    """Days from day 0 of every study that states them, or its date where day 0 has one."""
+    days = {}
+    for row in records(frame):
+        found = row.get("days_from_origin", days_between(row.get(STUDY_DATE), origin_date))
+        if found is not None:
+            days[str(row["study_id"])] = int(found)
+    return days
 
 
 def _read(path: Path, where: str) -> tuple[tio.ScalarImage, list[str]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.study_times import index_kidneys
 from datamodules.volumes import VolumeSet
 from experiments.cohorts import profile_contract
 from experiments.console import say
@@ -57,8 +58,8 @@ def downstream_positions(cohort: Cohort, volumes: VolumeSet) -> list[int]:
     """
     patients = cohort.patients()
     wanted = patients.loc[patients["role"] != "pretrain", "patient_id"]
-    kidneys = cohort["kidneys"]
-    kidneys = kidneys.loc[kidneys["is_index"] & kidneys["patient_id"].isin(wanted), ["patient_id", "study_id", "side"]]
+    kidneys = index_kidneys(cohort)
+    kidneys = kidneys.loc[kidneys["patient_id"].isin(wanted), ["patient_id", "study_id", "side"]]
     found = kidneys.merge(volumes.index, on=["patient_id", "study_id", "side"])
     if found.empty:
         raise DataError(f"Cohort {cohort.info.name} has no volume of an index kidney outside its pretraining centres.")

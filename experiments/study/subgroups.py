@@ -9,6 +9,7 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.columns import PHASES
+from datamodules.study_times import STUDY, index_kidneys
 from experiments.compare import REPORTED, pooled_seeds
 from experiments.evaluation import Group, groups
 from experiments.outcomes import Metric, metric_of, outcomes_of
@@ -46,13 +47,13 @@ def subgroups_of(cohort: Cohort) -> list[Subgroup]:
     those that a patient was scanned in: since predictions are averaged over them, the parts overlap.
     """
     patients = cohort.patients().set_index("patient_id")
-    kidneys = cohort["kidneys"]
-    index = kidneys[kidneys["is_index"]].drop_duplicates("patient_id").set_index("patient_id")
+    index = index_kidneys(cohort).drop_duplicates("patient_id").set_index("patient_id")
     size = patients["tumor_size_mm"].fillna(index["lesion_diameter_mm"].reindex(patients.index))
     found = []
     if 1 < patients["center"].nunique() <= MOST_CENTERS:
         found += [_part("Centre", str(name), rows.index) for name, rows in patients.groupby("center")]
-    scanned = cohort["series"].groupby("phase")["patient_id"].agg(set)
+    read = cohort["series"].merge(index_kidneys(cohort)[STUDY].drop_duplicates(), on=STUDY)
+    scanned = read.groupby("phase")["patient_id"].agg(set)
     found += [
         Subgroup("Phase", f"{phase.replace('_', '-')} scanned", frozenset(map(str, scanned[phase])), apart=False)
         for phase in PHASES

@@ -10,6 +10,7 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.columns import ENDPOINTS, PHASES, ROLES
+from datamodules.study_times import rows_before_treatment
 from experiments.statistics.balance import categorical_p, largest_smd, numeric_p
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.kaplan_meier import kaplan_meier, log_rank
@@ -66,7 +67,8 @@ def _by_center(patients: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _described(cohort: Cohort) -> pd.DataFrame:
     """Patients with the phases of their scans and pT in whole stages."""
     patients = cohort.patients()
-    phases = cohort["series"].groupby("patient_id")["phase"].agg(lambda found: ",".join(sorted(set(found))))
+    series = rows_before_treatment(cohort, cohort["series"])
+    phases = series.groupby("patient_id")["phase"].agg(lambda found: ",".join(sorted(set(found))))
     found = patients["patient_id"].map(phases).fillna("")
     for phase in PHASES:
         patients[f"phase_{phase}"] = [phase in names.split(",") for names in found]

@@ -15,6 +15,7 @@ from datamodules.files import write_parquet
 from datamodules.labels import targets
 from datamodules.roi import RoiDataModule
 from datamodules.side_reports import KIDNEY, side_reports
+from datamodules.study_times import index_kidneys
 from experiments.console import say
 from experiments.encoders import folds_of
 from experiments.evaluation import caption
@@ -172,8 +173,7 @@ def report_scores(module: RoiDataModule, tested: pd.DataFrame, classes: int) -> 
     else:
         fitted = targets(cohort, module.label)
         fitted = fitted[fitted["role"] == "pretrain"]
-    kidneys = cohort["kidneys"]
-    reports = side_reports(cohort).merge(kidneys.loc[kidneys["is_index"], KIDNEY], on=KIDNEY)
+    reports = side_reports(cohort).merge(index_kidneys(cohort)[KIDNEY], on=KIDNEY)
     found = patient_probabilities(reports, fitted, tested, classes)
     return none if found is None else found.reindex(tested["patient_id"]).to_numpy(dtype=float)
 

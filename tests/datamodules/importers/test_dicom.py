@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -151,6 +152,39 @@ def test_the_cohort_is_right_and_a_rerun_keeps_it(report: pd.DataFrame, ward: tu
     assert cohort["patients"]["age_years"].tolist() == [66.0, 66.0]
     with pytest.raises(DataError, match="finished cohort made from another source"):
         build_cohort(source_of(root, minimum_slices=5), root / "out", CONTRACT, workers=1)
+
+
+@pytest.mark.parametrize("told", ["by dates", "by the archive", "not at all"])
+def test_a_study_after_surgery_is_follow_up_and_its_date_is_not_kept(tmp_path: Path, told: str) -> None:
+    event = {"LongitudinalTemporalEventType": "SURGERY"}
+    tags: list[dict[str, object]] = [{}, {"StudyDate": "20200101"}]
+    if told == "by the archive":
+        tags = [
+            {**event, "LongitudinalTemporalOffsetFromEvent": -4.0},
+            {**event, "LongitudinalTemporalOffsetFromEvent": 255.0},
+        ]
+    for number, extra in enumerate(tags):
+        scan = replace(scan_of(1, tags=extra), study=f"{ROOT}77.{number}", series=f"{ROOT}77.{number}.1")
+        scan.write(tmp_path / "in" / str(number))
+        save_seg(scan, tmp_path / "in" / str(number) / "seg")
+    dates = {"by dates": ",2019-04-21"}.get(told, ",")
+    (tmp_path / "patients.csv").write_text(f"patient_id,time_origin,origin_date\n{RAW_ID}-1,surgery{dates}\n")
+    cohort, _ = build_cohort(
+        source_of(tmp_path, patients=tmp_path / "patients.csv"), tmp_path / "out", CONTRACT, workers=1
+    )
+    index = cohort["kidneys"][cohort["kidneys"]["is_index"]]
+    if told == "not at all":
+        assert "studies" not in cohort.tables
+        assert len(index) == 2
+        return
+    days = dict(cohort["studies"][["study_id", "days_from_origin"]].itertuples(index=False, name=None))
+    assert sorted(days.values()) == [-4, 255]
+    assert [days[study] for study in index["study_id"]] == [-4]
+    for path in [*(tmp_path / "out").rglob("*"), *(tmp_path / "out.private").rglob("*")]:
+        if path.is_file():
+            assert not any(date in path.read_bytes() for date in (b"20190417", b"2019-04", b"20200101", b"2020-01")), (
+                path
+            )
 
 
 def test_the_region_is_cut_around_each_kidney(tmp_path: Path) -> None:

@@ -249,6 +249,53 @@ def test_a_cohort_is_built_with_roles_and_with_folds(made: Make, tmp_path: Path)
     assert Cohort.load(tmp_path / "folds").info.evaluation == "folds"
 
 
+def _followed(tmp_path: Path, times: dict[str, dict[str, object]]) -> list[dict[str, object]]:
+    """Two studies: the second, after surgery, shows a larger lesion in the other kidney."""
+    save(tmp_path / "later.nii.gz", np.where(labels()[::-1] > 0, labels()[::-1], 0).astype(np.uint8))
+    first = ROW | {"mask": "mask.nii.gz"} | times["e1"]
+    return [first, ROW | {"study_id": "e2", "series_id": "s2", "mask": "later.nii.gz"} | times["e2"]]
+
+
+@pytest.mark.parametrize("stated", ["days", "dates"])
+def test_a_study_after_surgery_is_follow_up(made: Make, tmp_path: Path, stated: str) -> None:
+    days: dict[str, dict[str, object]] = {"e1": {"days_from_origin": -12}, "e2": {"days_from_origin": 101}}
+    if stated == "dates":
+        days = {"e1": {"study_date": "2019-04-05"}, "e2": {"study_date": "20190727"}}
+        (tmp_path / "patients.csv").write_text("patient_id,time_origin,origin_date\np1,surgery,2019-04-17\n")
+    record = load(made(*_followed(tmp_path, days)))
+    assert [row["days_from_origin"] for row in record.rows["studies"]] == [-12, 101]
+    index = [(row["study_id"], row["side"]) for row in record.rows["kidneys"] if row["is_index"]]
+    assert index == [("e1", "left")]
+    assert len(record.rows["kidneys"]) == 4
+    assert any("1 of 2 studies are not before treatment" in note for note in record.notes)
+    assert "2019" not in repr(record.rows)
+
+
+def test_without_times_both_studies_are_index(made: Make, tmp_path: Path) -> None:
+    record = load(made(*_followed(tmp_path, {"e1": {}, "e2": {}})))
+    assert "studies" not in record.rows
+    assert {row["study_id"] for row in record.rows["kidneys"] if row["is_index"]} == {"e1", "e2"}
+
+
+def test_dates_that_are_none_are_refused_without_quoting_them(made: Make, tmp_path: Path) -> None:
+    source = made(ROW | {"mask": "mask.nii.gz", "study_date": "17.4.2019"})
+    with pytest.raises(
+        DataError, match=r"manifest\.csv, row 2, column study_date: no date; expected YYYY-MM-DD"
+    ) as seen:
+        source.patient_ids()
+    assert "2019" not in str(seen.value)
+    (tmp_path / "patients.csv").write_text("patient_id,origin_date\np1,April 2019\n")
+    with pytest.raises(DataError, match=r"patients\.csv, row 2, column origin_date: no date") as seen:
+        made(ROW | {"mask": "mask.nii.gz"}).patient_ids()
+    assert "2019" not in str(seen.value)
+    (tmp_path / "patients.csv").unlink()
+    rows = [
+        ROW | {"mask": "mask.nii.gz", "series_id": name, "days_from_origin": day} for name, day in (("a", 1), ("b", 2))
+    ]
+    with pytest.raises(DataError, match="column days_from_origin: different values were found for one study_id"):
+        made(*rows).patient_ids()
+
+
 @pytest.mark.parametrize("evaluation", ["roles", "folds"])
 def test_an_earlier_cohort_hands_its_assignment_on(tmp_path: Path, evaluation: str) -> None:
     centers = [f"c{number % 12}" for number in range(120)]
