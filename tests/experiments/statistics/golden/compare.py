@@ -230,6 +230,11 @@ def document() -> str:
         "middle of a step of the curve at just one half, as R has it. Intervals of a Kaplan-Meier estimate of 0 or 1,",
         "which R does not give, are of the beta product (Fay, Brittain and Proschan 2013).",
         "",
+        "An AUC whose interval by DeLong or bootstrap reaches 0 or 1 has it and Newcombe's (2006, method 5) together:",
+        "pROC gives 1-1 for an AUC of 1, and warns. Any other figure that no replicate of a bootstrap changes has the",
+        "interval of Clopper and Pearson over its patients, or over as many comparable pairs as share no patient; a",
+        "difference has it too, and p of a sign test. The column `interval` of a table names the method.",
+        "",
     ]
     return "\n".join(lines)
 
