@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +19,8 @@ from experiments.outbox import Outbox
 class BufferedMLFlowLogger(MLFlowLogger):
     """Gathers metrics and hands them to the run's outbox together.
 
-    Metrics are handed over whenever a checkpoint was saved and at the end of a fit or test, also of one that fails. A
-    killed process loses what it gathered since, and a run that resumes from that checkpoint logs it again.
+    Metrics are handed over before and after a checkpoint is saved and at the end of a fit or test, also of one that
+    fails. A killed process loses what it gathered since, and a run that resumes from that checkpoint logs it again.
 
     Args:
         outbox: What sends them.
@@ -78,8 +79,12 @@ class BufferedMLFlowLogger(MLFlowLogger):
         self._gathered, self._written = [], time.monotonic()
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Hand over everything that happened before the checkpoint."""
+        """Hand over everything that happened before the checkpoint, and what is logged next as soon as it is.
+
+        Lightning logs the metrics of an epoch after its checkpoint, from which a killed run goes on without that epoch.
+        """
         self.write()
+        self._written = -math.inf
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
