@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ from datamodules.schema import ENDPOINTS
 from experiments.console import is_main_rank, say
 from experiments.launch import Launch, claim
 from experiments.locks import training
+from experiments.penalty import balanced_folds, cross_validated_loss
 from experiments.radiomics.boosting import boosted_classes, boosted_survival
 from experiments.radiomics.features import model_features
 from experiments.radiomics.settings import BaselineConfig
 from experiments.statistics.auroc import macro_auroc
 from experiments.statistics.concordance import harrell
 from experiments.statistics.cox_fit import CoxFit, fit_cox
+from experiments.statistics.partial_likelihood import PartialLikelihood
 from experiments.suite_cli import SuiteCLI
 from experiments.tracking import make_logger
 from lightning_modules.baseline_hazard import BaselineHazard
@@ -58,9 +60,10 @@ def run_probe(launch: Launch) -> MLFlowLogger:
     """Fit and test a model on the frozen features, radiomics or columns of a launch, in the place of a training run.
 
     A logistic regression with the class weights of fine-tuning, or a Cox model with a ridge penalty and Efron's ties;
-    or boosted trees with the same weights and Cox's likelihood. The penalty, or depth and number of trees, are chosen
-    on validation patients by the metric of the task. Writes `predictions.parquet` as a
-    training run does, with the curve of survival at the cut points of the task's time grid.
+    or boosted trees with the same weights and Cox's likelihood. The penalty of a linear model is that of the least loss
+    in folds of the training and validation patients; depth and number of trees are chosen on validation patients by the
+    metric of the task. Writes `predictions.parquet` as a training run does, with the curve of survival at the cut
+    points of the task's time grid.
 
     Returns:
         The logger, for further metrics.
@@ -83,9 +86,9 @@ def _run_probe(launch: Launch) -> MLFlowLogger:
     started = time.monotonic()
     fit = _MODELS[baseline.model, module.label.kind](module, train, val, (val, test))
     seconds = time.monotonic() - started
-    how = f"chosen on {len(val.patient)} validation patients ({fit.validation:.3f})"
+    how = f"{fit.validation:.3f} on {len(val.patient)} validation patients"
     if np.isnan(fit.validation):
-        how = "the middle one, since validation tells none apart"
+        how = "validation patients tell nothing"
     chosen = ", ".join(f"{name} {value:g}" for name, value in fit.chosen.items())
     say(
         f"{baseline.model.capitalize()} model on {train.feature.shape[1]} features of {len(train.patient)} patients, "
@@ -139,25 +142,6 @@ class Ranking(Protocol):
         """Log-risk [N] of features [N, F]."""
 
 
-Model = TypeVar("Model")
-
-
-def _chosen(
-    strengths: Sequence[float], fitted: Callable[[float], Model], validated: Callable[[Model], float]
-) -> tuple[Model, float, float]:
-    """The model of the best strength on validation; of equal ones, and where none can be told, that in the middle.
-
-    A model of one feature ranks alike under every penalty. The strongest would leave next to nothing of it but the
-    intercept, and where folds are pooled their intercepts would rank the patients.
-    """
-    results = [(strength, fitted(strength)) for strength in strengths]
-    values = np.array([validated(model) for _, model in results])
-    told = bool(np.isfinite(values).any())
-    equal = np.flatnonzero(values == np.nanmax(values)) if told else np.arange(len(values))
-    middle = int(equal[len(equal) // 2])
-    return results[middle][1], results[middle][0], float(values[middle]) if told else float("nan")
-
-
 def _validated_classes(val: Part, classes: int) -> Callable[[np.ndarray], float]:
     """Macro AUC of probabilities of the validation patients; NaN where they lack a class."""
 
@@ -199,18 +183,51 @@ def _risks(module: RoiDataModule, model: Ranking, train: Part, predicted: Sequen
 
 def _logistic(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
     counts = module.class_counts
-    weight = dict(enumerate(class_weights(counts, "root").tolist()))
-    metric = _validated_classes(val, len(counts))
+    weight = class_weights(counts, "root").numpy().astype(np.float64)
 
-    def fitted(strength: float) -> LogisticRegression:
-        model = LogisticRegression(C=1 / strength, class_weight=weight, max_iter=5000)
-        return model.fit(train.feature, train.outcome)
+    def fitted(strength: float, feature: np.ndarray, outcome: np.ndarray) -> LogisticRegression:
+        model = LogisticRegression(C=1 / strength, class_weight=dict(enumerate(weight.tolist())), max_iter=5000)
+        return model.fit(feature, outcome)
 
-    def validated(model: LogisticRegression) -> float:
-        return metric(model.predict_proba(val.feature)) if len(val.patient) else float("nan")
+    both = _together(train, val)
 
-    model, strength, value = _chosen(LOGISTIC_STRENGTHS, fitted, validated)
+    def left_out(strength: float, rows: np.ndarray, tested: np.ndarray) -> float:
+        model = fitted(strength, both.feature[rows], both.outcome[rows])
+        outcome = both.outcome[tested]
+        probability = model.predict_proba(both.feature[tested])[np.arange(len(tested)), outcome]
+        return float(-(weight[outcome] * np.log(np.maximum(probability, 1e-12))).sum())
+
+    strength = _penalty(module, both, both.outcome, LOGISTIC_STRENGTHS, left_out)
+    model = fitted(strength, train.feature, train.outcome)
+    value = float("nan")
+    if len(val.patient):
+        value = _validated_classes(val, len(counts))(model.predict_proba(val.feature))
     return Fit(_scores(module, model, predicted), {"penalty": strength}, value)
+
+
+def _together(train: Part, val: Part) -> Part:
+    if not len(val.patient):
+        return train
+    return Part(*(np.concatenate(pair) for pair in zip(train, val, strict=True)))
+
+
+def _penalty(
+    module: RoiDataModule,
+    both: Part,
+    outcome: np.ndarray,
+    strengths: Sequence[float],
+    left_out: Callable[[float, np.ndarray, np.ndarray], float],
+) -> float:
+    """The strength of least loss over folds of the training and validation patients; else that in the middle.
+
+    A loss counts every patient, where an AUC of sixty validation patients moves with a few of them. The validation
+    patients choose the penalty and nothing else: the model is fitted on the training patients.
+    """
+    names = module.plan.patients["patient_id"].astype(str).to_numpy()[both.patient].tolist()
+    fold = balanced_folds(names, outcome, module.seed)
+    if fold is None:
+        return strengths[len(strengths) // 2]
+    return strengths[int(np.argmin(cross_validated_loss(strengths, fold, left_out)))]
 
 
 def _within_span(train: Part, others: Sequence[Part]) -> tuple[Part, list[Part]]:
@@ -237,12 +254,20 @@ def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part
         except DataError as error:
             raise DataError(f"Task {module.label.name}, penalty {strength:g}: {error}") from error
 
-    metric = _validated_survival(val)
+    both = _together(train, val)
+    months, event = both.outcome["months"], both.outcome["event"]
 
-    def validated(model: CoxFit) -> float:
-        return metric(model.predict(val.feature)) if len(val.patient) else float("nan")
+    def left_out(strength: float, rows: np.ndarray, tested: np.ndarray) -> float:
+        """What the left-out patients add to the partial likelihood (Verweij and van Houwelingen, Stat Med 1993)."""
+        model = fit_cox(both.feature[rows], months[rows], event[rows], strength)
+        kept = PartialLikelihood(both.feature[rows], months[rows], event[rows])
+        loss = kept.value(model.coefficient) - everybody.value(model.coefficient)
+        return loss if np.isfinite(loss) else float("inf")
 
-    model, strength, value = _chosen(COX_STRENGTHS, fitted, validated)
+    everybody = PartialLikelihood(both.feature, months, event)
+    strength = _penalty(module, both, event, COX_STRENGTHS, left_out)
+    model = fitted(strength)
+    value = _validated_survival(val)(model.predict(val.feature)) if len(val.patient) else float("nan")
     return Fit(_risks(module, model, train, predicted), {"penalty": strength}, value)
 
 

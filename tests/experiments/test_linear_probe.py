@@ -2,39 +2,79 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sksurv.ensemble import GradientBoostingSurvivalAnalysis
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-from experiments.linear_probe import Part, _chosen, _risks, _within_span
+from experiments.linear_probe import LOGISTIC_STRENGTHS, Part, _logistic, _risks, _within_span
+from experiments.penalty import balanced_folds
 from experiments.radiomics.cox_boosting import CoxBoosting
 from experiments.statistics.concordance import harrell
 from experiments.statistics.cox_fit import fit_cox
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([0.5, 0.9, 0.6], (1, 0.9)),
-        ([0.7, 0.7, 0.7, 0.7, 0.7], (2, 0.7)),
-        ([0.6, 0.7, 0.7, 0.7, 0.6], (2, 0.7)),
-        ([math.nan, 0.4, math.nan], (1, 0.4)),
-    ],
-)
-def test_the_best_and_of_equal_ones_the_middle(values: list[float], expected: tuple[int, float]) -> None:
-    model, strength, value = _chosen(list(range(len(values))), lambda s: s, lambda s: values[int(s)])
-    assert (model, value) == expected
-    assert strength == expected[0]
+def test_folds_of_a_penalty_spread_the_outcomes_and_follow_the_patient() -> None:
+    names, outcome = [f"P{number}" for number in range(61)], np.arange(61) % 4 == 0
+    fold = balanced_folds(names, outcome, 7)
+    assert fold is not None
+    for value in (True, False):
+        counts = np.bincount(fold[outcome == value], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    order = np.random.default_rng(0).permutation(61)
+    shuffled = balanced_folds([names[place] for place in order], outcome[order], 7)
+    assert shuffled is not None
+    assert np.array_equal(shuffled, fold[order])
 
 
-def test_where_validation_tells_nothing_the_middle_is_taken() -> None:
-    model, _, value = _chosen([1.0, 2.0, 3.0], lambda s: s, lambda s: math.nan)
-    assert model == 2.0
-    assert math.isnan(value)
+def test_of_few_events_there_are_as_many_folds_and_of_one_none() -> None:
+    names = [f"P{number}" for number in range(20)]
+    fold = balanced_folds(names, np.arange(20) < 3, 0)
+    assert fold is not None
+    assert sorted(set(fold.tolist())) == [0, 1, 2]
+    assert balanced_folds(names, np.arange(20) < 1, 0) is None
+    assert balanced_folds(names, np.zeros(20), 0) is None
+
+
+def _module(patients: int, classes: int) -> SimpleNamespace:
+    frame = pd.DataFrame({"patient_id": [f"P{number}" for number in range(patients)]})
+    label = SimpleNamespace(name="made", class_names=[str(number) for number in range(classes)])
+    return SimpleNamespace(plan=SimpleNamespace(patients=frame), seed=1, label=label, class_counts=[50, 50])
+
+
+def test_the_penalty_is_that_of_scikit_learns_cross_validated_loss() -> None:
+    rng = np.random.default_rng(5)
+    feature = rng.normal(size=(160, 30))
+    outcome = (feature[:, 0] + rng.normal(size=160) > 0).astype(np.int64)
+    rows = np.arange(160)
+    train, val = (Part(part, feature[part], outcome[part]) for part in (rows[:100], rows[100:]))
+    module = _module(160, 2)
+    fit = _logistic(module, train, val, [val])
+    fold = balanced_folds(module.plan.patients["patient_id"].tolist(), outcome, 1)
+    expected = GridSearchCV(
+        LogisticRegression(max_iter=5000),
+        {"C": [1 / strength for strength in LOGISTIC_STRENGTHS]},
+        scoring="neg_log_loss",
+        cv=PredefinedSplit(fold),
+    ).fit(feature, outcome)
+    assert fit.chosen["penalty"] == pytest.approx(1 / expected.best_params_["C"])
+
+
+def test_noise_gets_a_strong_penalty_and_one_lucky_validation_set_does_not_change_that() -> None:
+    strong = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        feature, outcome = rng.normal(size=(160, 60)), rng.integers(0, 2, 160)
+        rows = np.arange(160)
+        train, val = (Part(part, feature[part], outcome[part]) for part in (rows[:100], rows[100:]))
+        strong.append(_logistic(_module(160, 2), train, val, [val]).chosen["penalty"])
+    assert min(strong) >= 100
+    assert np.median(strong) >= 1000
 
 
 def test_a_cox_model_within_the_span_of_its_patients_is_the_same_model() -> None:
