@@ -22,7 +22,7 @@ from experiments.console import say
 from experiments.encoders import exported_encoder
 from experiments.evaluation import caption, with_interval
 from experiments.features import frozen_features
-from experiments.registry import ENCODERS, choose, compose
+from experiments.registry import ENCODERS, WITHOUT_MASKS, choose, compose
 from experiments.suite_cli import SuiteCLI, command_line
 from lightning_modules.metrics.patient_scores import PatientTable
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
@@ -89,8 +89,7 @@ def _data(
         "data.init_args.root": data,
         "data.init_args.fold": fold,
         "data.init_args.phases": "single",
-        "data.init_args.anatomy": False,
-        "model.init_args.anatomy_weight": 0.0,
+        **WITHOUT_MASKS,
     }
     cli = SuiteCLI(command_line(files, {"seed_everything": seed, **options}, extra), run=False)
     return cli.datamodule, EncoderConfig.of(cli.resolved_config()["encoder"])

@@ -366,6 +366,10 @@ def axis_file(axis: str, name: str) -> Path:
     return CONFIGS / axis / f"{name}.yaml"
 
 
+WITHOUT_MASKS: dict[str, object] = {"data.init_args.anatomy": False, "model.init_args.anatomy_weight": 0.0}
+"""Flags of the stage image for those who read its kidneys with an encoder of their own, and need no mask."""
+
+
 def encoder_files(name: str) -> list[Path]:
     """The YAML files of an encoder: of one that a stage trains, those of the encoder that the stage started from."""
     entry = ENCODERS[name]

@@ -18,7 +18,7 @@ from datamodules.side_reports import KIDNEY, side_reports
 from experiments.console import say
 from experiments.encoders import folds_of
 from experiments.evaluation import caption, marked, with_interval
-from experiments.registry import ENCODERS, compose
+from experiments.registry import ENCODERS, WITHOUT_MASKS, compose
 from experiments.retrieval.figure import retrieval_figure
 from experiments.retrieval.scores import (
     Ranks,
@@ -118,7 +118,7 @@ def retrieval(
 def _data(data: Path, profile: str, seed: int, fold: int | None, encoder: str, extra: list[str]) -> AttributeDataModule:
     name, options = read_as(encoder)
     files = compose("image", profile=profile, encoder=name)
-    options |= {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold}
+    options |= {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold, **WITHOUT_MASKS}
     module: AttributeDataModule = SuiteCLI(command_line(files, options, extra), run=False).datamodule
     return module
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -108,4 +106,4 @@ def _neighbour_difference(value: torch.Tensor) -> torch.Tensor:
     for axis in (2, 3, 4):
         size = value.shape[axis] - 1
         total.narrow(axis, 0, size).add_((value.narrow(axis, 1, size) - value.narrow(axis, 0, size)).abs())
-    return cast(torch.Tensor, total / 3)
+    return total / 3

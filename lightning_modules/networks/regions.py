@@ -69,8 +69,8 @@ class RegionEncoder(nn.Module):
             )
         width, patch = config.region_width, config.patch
         self.window_hu, self.channels_last = config.window_hu, config.channels_last
-        kernel, pad = tuple(3 * size for size in patch), patch
-        self.stem = nn.Conv3d(2, width, kernel, stride=patch, padding=pad)
+        kernel = (3 * patch[0], 3 * patch[1], 3 * patch[2])
+        self.stem = nn.Conv3d(2, width, kernel, stride=patch, padding=patch)
         self.down1 = _block(width, width)
         self.down2 = _block(width, 2 * width, stride=2)
         self.down3 = nn.Sequential(_block(2 * width, 4 * width, stride=2), _block(4 * width, 4 * width))
@@ -153,7 +153,8 @@ class RegionEncoder(nn.Module):
         missing = [max(0, want - have) for want, have in zip(size, logits.shape[2:], strict=True)]
         if any(missing):
             logits = functional.pad(logits, [0, missing[2], 0, missing[1], 0, missing[0]], mode="replicate")
-        return logits[:, :, :depth, :height, :width]
+        painted: torch.Tensor = logits[:, :, :depth, :height, :width]
+        return painted
 
     def _tokens(self, fine: torch.Tensor, coarse: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
         """Mean and spread of the decoder's features in every region, [B, R, T]."""

@@ -162,7 +162,7 @@ def test_a_kidney_without_a_mask_adds_nothing_to_the_loss() -> None:
     torch.testing.assert_close(loss, anatomy_loss(logits[[0, 2]], share[[0, 2]], known[[0, 2]], sinus[[0, 2]]))
     none = anatomy_loss(logits, share, torch.zeros(3, dtype=torch.bool), sinus)
     assert torch.isfinite(none)
-    assert float(none) == pytest.approx(0.0, abs=1e-6)
+    assert none.item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_where_the_sinus_is_not_drawn_painting_it_outside_costs_nothing() -> None:
