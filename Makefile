@@ -115,7 +115,7 @@ volumes: $(READY) $(COHORT) ## write the volumes that ENCODER reads, from the so
 encoders: $(READY) ## every encoder: what it reads, its licence, what is here, how to get the rest
 	$(RUN_SUITE) encoders --data "$(DATA)" --runs "$(RUNS)" --profile $(PROFILE) --pretrain_seed $(PRETRAIN_SEED)
 
-data-check: $(READY) ## check the cohort DATA: findings as PASS, WARN, FAIL, and as JSON
+data-check: $(READY) ## check the cohort DATA: findings as PASS, WARN, FAIL, and as JSON; ARGS=--deep=true reads every byte
 	$(RUN_SUITE) data-check --data "$(DATA)" $(ARGS)
 
 qc: $(READY) $(COHORT) ## one picture and one table of the cohort's scans: thumbnails, HU, spacing, flags

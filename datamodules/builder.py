@@ -19,6 +19,7 @@ from datamodules.files import read_json, read_parquet, write_json, write_parquet
 from datamodules.patient_jobs import PatientJob, run_jobs
 from datamodules.records import Source
 from datamodules.schema import TABLES
+from datamodules.volume_files import is_whole
 from datamodules.volumes import VolumeSet, checksum, finish_volume_set, shard_name, volume_folder
 
 Progress = Callable[[int, int], None]
@@ -122,10 +123,10 @@ def add_volumes(
         DataError: if the source gives other patients or volumes than the cohort holds, or a patient failed.
     """
     folder = volume_folder(cohort.root, contract)
-    if (folder / "contract.json").is_file():
+    if is_whole(folder):
         return VolumeSet(folder)
     patients = cohort["patients"]["patient_id"].tolist()
-    _check_source(source, cohort, patients)
+    _check_source(source, cohort, patients, folder)
     state = _AddedSet(cohort.root, contract, source.fingerprint)
     _work_off(source, state, patients, contract, workers, progress)
     entries = [read_json(state.path(patient)) for patient in patients]
@@ -139,7 +140,7 @@ def add_volumes(
     return VolumeSet(folder)
 
 
-def _check_source(source: Source, cohort: Cohort, patients: list[str]) -> None:
+def _check_source(source: Source, cohort: Cohort, patients: list[str], added: Path) -> None:
     """Refuse a source that is not the cohort's: it must give the very volumes that stand there."""
     absent = sorted(set(patients) - set(source.patient_ids()))
     if absent:
@@ -147,10 +148,10 @@ def _check_source(source: Source, cohort: Cohort, patients: list[str]) -> None:
             f"The source has no patient {absent[0]} ({len(absent)} of {len(patients)} are absent); name the one that "
             f"cohort {cohort.info.name} was made from."
         )
-    known = [VolumeSet(path.parent) for path in sorted((cohort.root / "volumes").glob("*/contract.json"))]
+    known = [path.parent for path in sorted((cohort.root / "volumes").glob("*/contract.json")) if path.parent != added]
     if not known:
         raise DataError(f"Cohort {cohort.info.name} holds no finished volume set; run `make cohort` or `make import`.")
-    stored = known[0]
+    stored = VolumeSet(known[0])
     rows = stored.index[stored.index["patient_id"] == patients[0]]
     keys = ["study_id", "series_id", "side"]
     expected = {tuple(row[key] for key in keys): int(row["crc32"]) for row in rows.to_dict("records")}
@@ -196,9 +197,16 @@ class _State:
             entry: dict[str, Any] = read_json(path)
         except DataError:  # a damaged disk: the patient is done again
             return None
+        return None if entry["status"] == "failed" or self._lost(entry) else entry
+
+    def _lost(self, entry: dict[str, Any]) -> bool:
+        """Whether a file of an imported patient is missing."""
         shard = entry.get("volumes")
-        lost = shard is not None and shard["litdata"] and not (self.volumes / "shards" / shard["shard"]).is_file()
-        return None if lost or entry["status"] == "failed" else entry
+        if shard is None:
+            return False
+        stem = Path(shard["shard"]).stem
+        names = [f"shards/{stem}.bin"] * bool(shard["litdata"]) + [f"masks/{stem}.npz"] * shard["masks"]
+        return not all((self.volumes / name).is_file() for name in names)
 
 
 class _AddedSet(_State):
@@ -209,6 +217,11 @@ class _AddedSet(_State):
         self.folder = root / ".build" / self.volumes.name
         key = self.folder / "source.json"
         if key.is_file() and read_json(key)["fingerprint"] != fingerprint:
+            if (self.volumes / "contract.json").is_file():
+                raise DataError(
+                    f"Volume set {self.volumes.name} is finished, has lost a file and was made from another source or "
+                    "with other settings; name that source, or delete the set."
+                )
             shutil.rmtree(self.folder)
             shutil.rmtree(self.volumes, ignore_errors=True)
         write_json(key, {"fingerprint": fingerprint})

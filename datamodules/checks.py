@@ -12,15 +12,17 @@ from datamodules.errors import DataError, Finding
 from datamodules.label_fractions import MINIMUM_PER_CLASS
 from datamodules.schema import ENDPOINTS
 from datamodules.study_times import STUDY, study_times
+from datamodules.volume_files import check_files
 from datamodules.volumes import VolumeSet
 
 
-def check_cohort(root: Path, *, verify: bool = True) -> list[Finding]:
+def check_cohort(root: Path, *, verify: bool = True, deep: bool = False) -> list[Finding]:
     """Every finding about a cohort; findings are returned, not raised.
 
     Args:
         root: Folder of the cohort.
-        verify: Whether to read every volume and compare its checksum.
+        verify: Whether to read every volume and label map and compare their checksums.
+        deep: Whether to read every byte of the shards, too; expected with `verify`.
 
     Returns:
         Findings, PASS included, in the order tables, patients, outcomes, volumes.
@@ -35,7 +37,7 @@ def check_cohort(root: Path, *, verify: bool = True) -> list[Finding]:
     findings += _check_index_kidneys(cohort)
     findings += _check_endpoints(cohort)
     findings += _check_classes(cohort)
-    findings += _check_volume_sets(cohort, verify)
+    findings += _check_volume_sets(cohort, verify, deep)
     return findings
 
 
@@ -230,7 +232,7 @@ def _check_classes(cohort: Cohort) -> list[Finding]:
     ]
 
 
-def _check_volume_sets(cohort: Cohort, verify: bool) -> list[Finding]:
+def _check_volume_sets(cohort: Cohort, verify: bool, deep: bool) -> list[Finding]:
     folders = sorted(path for path in (cohort.root / "volumes").glob("*") if path.is_dir())
     if not folders:
         return [Finding("FAIL", "no volume set", "volumes", "at least one", "run `make cohort` or `make import` again")]
@@ -241,10 +243,12 @@ def _check_volume_sets(cohort: Cohort, verify: bool) -> list[Finding]:
         except DataError as error:
             findings.append(Finding("FAIL", str(error).rstrip("."), folder.name))
             continue
-        failed = _check_coverage(cohort, volumes) + (_check_contents(volumes) if verify else [])
-        findings += failed or [
-            Finding("PASS", f"{len(volumes)} volumes{' with right checksums' if verify else ''}", folder.name)
-        ]
+        found = _check_coverage(cohort, volumes) + (_check_contents(volumes) if verify else [])
+        found += check_files(folder, content=verify, shards=deep)
+        if not any(finding.level == "FAIL" for finding in found):
+            told = f"{len(volumes)} volumes{' with right checksums' if verify else ''}"
+            found.append(Finding("PASS", f"{told}{', every byte read' if deep else ''}", folder.name))
+        findings += found
     return findings
 
 

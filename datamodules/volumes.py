@@ -7,6 +7,7 @@ only, a patient who withdraws is one file to delete, and a build that was interr
         contract.json       the preprocessing contract
         index.json          litdata's index
         index.parquet       one row per volume: its keys, phase, position, shard and checksum
+        files.parquet       one row per file below: its patient, size and checksum
         shards/<id>.bin     int16 [D, H, W] in HU
         masks/<id>.npz      uint8 [D, H, W] label maps, where known
 """
@@ -32,6 +33,7 @@ from datamodules.errors import DataError
 from datamodules.files import put, read_json, read_parquet, remove_leftovers, replacing, write_json, write_parquet
 from datamodules.object_store import ShardStore
 from datamodules.records import Mask, Volume
+from datamodules.volume_files import MEND, check_bytes, file_entry, read_files, read_masks, write_files
 
 _KEYS = ("patient_id", "study_id", "series_id", "side", "phase")
 _ONE_CHUNK = 1 << 50  # bytes; a patient is never divided
@@ -80,7 +82,9 @@ def write_shard(
         _check_array(mask.labels, np.dtype(np.uint8), contract, f"{patient_id}, {mask.study_id}, {mask.side}")
     name = shard_name(patient_id)
     entry = _write_chunk(folder / "shards" / f"{name}.bin", patient_id, volumes) if volumes else None
+    names = [f"shards/{name}.bin"] if volumes else []
     if masks:
+        names.append(f"masks/{name}.npz")
         with replacing(folder / "masks" / f"{name}.npz") as temporary, temporary.open("wb") as handle:
             named: dict[str, Any] = {f"{mask.study_id}|{mask.side}": mask.labels for mask in masks}
             np.savez_compressed(handle, **named)
@@ -91,7 +95,9 @@ def write_shard(
         }
         for volume in volumes
     ]
-    return {"patient_id": patient_id, "shard": f"{name}.bin", "litdata": entry, "rows": rows, "masks": bool(masks)}
+    files = [file_entry(folder, written, patient_id) for written in names]
+    own = {"patient_id": patient_id, "shard": f"{name}.bin", "litdata": entry}
+    return own | {"rows": rows, "masks": bool(masks), "files": files}
 
 
 def _check_array(array: np.ndarray, kind: np.dtype[Any], contract: PreprocessingContract, where: str) -> None:
@@ -144,6 +150,7 @@ def finish_volume_set(folder: Path, contract: PreprocessingContract, entries: Se
     frame.insert(0, "position", range(len(frame)))
     write_json(folder / "shards" / "index.json", {"chunks": chunks, "config": config, "updated_at": "0"})
     write_parquet(folder / "index.parquet", frame)
+    write_files(folder, entries)
     write_json(folder / "contract.json", contract.to_dict())
 
 
@@ -151,8 +158,8 @@ class VolumeSet:
     """Read access to a volume set; picklable, opened lazily in every process.
 
     The shards may lie on an object store: upload the set's folder as it is, and keep the cohort's tables and the set's
-    `contract.json`, `index.parquet` and `masks` local. Credentials, endpoint and region come from the environment
-    (s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, AWS_ENDPOINT_URL, AWS_REGION; gs:
+    `contract.json`, `index.parquet`, `files.parquet` and `masks` local. Credentials, endpoint and region come from the
+    environment (s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, AWS_ENDPOINT_URL, AWS_REGION; gs:
     GOOGLE_APPLICATION_CREDENTIALS), never from a configuration file. gs needs the extra `object-store`.
 
     Args:
@@ -181,6 +188,8 @@ class VolumeSet:
         self._checksums = self.index["crc32"].to_numpy(dtype=np.int64)
         self._shards = self.index["shard"].to_numpy(dtype=object)
         self._verified = np.zeros(len(self.index), dtype=bool)
+        self._files = read_files(folder)
+        self._whole: set[str] = set()
         self._stream: litdata.StreamingDataset | None = None
         if url is None:
             missing = sorted(name for name in set(self._shards) if not (folder / "shards" / name).is_file())
@@ -245,7 +254,10 @@ class VolumeSet:
         try:
             image = self._open()[int(position)]["image"]
         except Exception as error:  # litdata raises many kinds; every one means that this shard is not readable
-            raise DataError(f"{self._located(shard)} could not be read ({type(error).__name__}: {error}).") from error
+            mend = f" {MEND}." if self._store is None else ""
+            raise DataError(
+                f"{self._located(shard)} could not be read ({type(error).__name__}: {error}).{mend}"
+            ) from error
         if not self._verified[position]:
             found = checksum(image)
             if found != self._checksums[position] or image.shape != self.contract.grid:
@@ -253,18 +265,34 @@ class VolumeSet:
                 raise DataError(
                     f"{self._located(shard)} is damaged: volume {position} has CRC-32 {found:08x}, expected "
                     f"{self._checksums[position]:08x}. "
-                    f"Delete the file and run `make cohort` or `make import` again{upload}."
+                    f"{MEND}{upload}."
                 )
             self._verified[position] = True
         return image
 
     def masks(self, patient_id: str) -> dict[tuple[str, str], np.ndarray]:
-        """The label maps of a patient by (study_id, side), uint8 [D, H, W]; empty where none are known."""
-        path = self.folder / "masks" / f"{shard_name(patient_id)}.npz"
-        if not path.is_file():
-            return {}
-        with np.load(path, allow_pickle=False) as stored:
-            return {(name.split("|")[0], name.split("|")[1]): stored[name] for name in stored.files}
+        """The label maps of a patient by (study_id, side), uint8 [D, H, W]; empty where none are known.
+
+        Their checksum is verified the first time that this process reads them.
+
+        Raises:
+            DataError: if the file is missing, truncated or damaged, naming it.
+        """
+        name = f"masks/{shard_name(patient_id)}.npz"
+        listed = self._files is not None and name in self._files.index
+        where = f"{name} of {self.folder.parent.parent.name}/{self.folder.name}"
+        try:
+            content = (self.folder / name).read_bytes()
+        except FileNotFoundError as error:
+            if not listed:
+                return {}
+            raise DataError(f"{where}, of patient {patient_id}, is missing. {MEND}.") from error
+        except OSError as error:
+            raise DataError(f"{where} could not be read: {error.strerror or error}.") from error
+        if self._files is not None and listed and name not in self._whole:
+            check_bytes(content, self._files.loc[name].to_dict(), where)
+            self._whole.add(name)
+        return read_masks(content, f"{where}, of patient {patient_id},")
 
     def mask(self, patient_id: str, study_id: str, side: str) -> np.ndarray | None:
         """The label map of one kidney, uint8 [D, H, W]; None where it is not known."""

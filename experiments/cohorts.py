@@ -146,19 +146,20 @@ def _fold_table(built: Cohort) -> Table:
     return table
 
 
-def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: bool = False) -> int:
+def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: bool = False, deep: bool = False) -> int:
     """Check a cohort the way a radiologist and an engineer would, before any training time is spent.
 
     Args:
         data: Folder of the cohort.
         out: JSON file for the findings; `<data>/data-check.json` by default.
-        quick: Leave out the checksums of the volumes.
+        quick: Leave out the checksums of volumes and masks.
+        deep: Read every byte of volumes, masks and shards.
 
     Returns:
         1 when a finding is a FAIL, else 0.
     """
     console = Console()
-    findings = check_cohort(data, verify=not quick)
+    findings = check_cohort(data, verify=deep or not quick, deep=deep)
     _print_findings(console, findings)
     if data.is_dir() or out is not None:
         write_json(out or data / "data-check.json", [finding.to_dict() for finding in findings])

@@ -14,6 +14,7 @@ from datamodules.errors import DataError
 from datamodules.files import read_json
 from datamodules.index_kidneys import IndexKidneys
 from datamodules.records import ReportsProgress, Source
+from datamodules.volume_files import is_whole
 from datamodules.volumes import volume_folder
 from experiments.console import progress_bar, say
 from experiments.published.inputs import described, encoder_contract
@@ -54,7 +55,7 @@ def volumes(
     if ENCODERS[encoder].release:
         made_from = IndexKidneys(made_from)
     folder = volume_folder(data, contract)
-    if (folder / "contract.json").is_file():
+    if is_whole(folder):
         say(f"Cohort {cohort.info.name} holds the volumes of ENCODER={encoder} already: {folder.name}")
         return 0
     say(f"ENCODER={encoder} reads {described(contract)}.")
