@@ -15,6 +15,9 @@ from datamodules.study_times import STUDY, study_times
 from datamodules.volume_files import check_files
 from datamodules.volumes import VolumeSet
 
+LOCAL_PATHS = Path(".build", "made_from.json")
+"""What earlier versions kept in a cohort: the places of its sources on the machine that imported it."""
+
 
 def check_cohort(root: Path, *, verify: bool = True, deep: bool = False) -> list[Finding]:
     """Every finding about a cohort; findings are returned, not raised.
@@ -37,6 +40,12 @@ def check_cohort(root: Path, *, verify: bool = True, deep: bool = False) -> list
     findings += _check_index_kidneys(cohort)
     findings += _check_endpoints(cohort)
     findings += _check_classes(cohort)
+    if (root / LOCAL_PATHS).is_file():
+        where, fix = (
+            LOCAL_PATHS.as_posix(),
+            "delete it before the cohort is shared; `make volumes` then asks for SOURCE=",
+        )
+        findings.append(Finding("WARN", "holds paths of the machine that imported the cohort", where, "no path", fix))
     findings += _check_volume_sets(cohort, verify, deep)
     return findings
 

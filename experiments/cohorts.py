@@ -12,16 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.builder import ImportReport, build_cohort
-from datamodules.checks import check_cohort
+from datamodules.checks import LOCAL_PATHS, check_cohort
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
-from datamodules.errors import Finding
+from datamodules.errors import DataError, Finding
 from datamodules.files import write_json
 from datamodules.records import ReportsProgress, Source
 from experiments.console import progress_bar
+from experiments.origins import Origin, remember
 from experiments.phantoms import write_predictors
 from experiments.registry import PROFILES, axis_file, choose
-from experiments.sources import SOURCE_FILE, make_source, recognise
+from experiments.sources import make_source, recognise
 from experiments.statistics.support import mark
 
 
@@ -97,8 +98,12 @@ def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, pro
         built, report = build_cohort(
             source, out, contract, workers, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    made_from = {"kind": kind, "path": None if path is None else str(path.resolve()), "options": options}
-    write_json(out / ".build" / SOURCE_FILE, made_from)
+    if path is not None:
+        (out / LOCAL_PATHS).unlink(missing_ok=True)
+        try:
+            remember(out, Origin(kind, str(path.resolve()), options))
+        except (DataError, OSError, RuntimeError) as error:
+            console.print(f"`make volumes` will ask for SOURCE=, which could not be remembered: {error}")
     _print_report(console, built, report, source)
     return 0 if not report.counts["failed"] else 2
 

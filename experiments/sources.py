@@ -14,9 +14,6 @@ from datamodules.errors import DataError
 from datamodules.records import Source
 from experiments.registry import choose
 
-SOURCE_FILE = "made_from.json"
-"""File under `.build` of a cohort that keeps what it was imported from, on the machine that did it."""
-
 
 @dataclass(frozen=True)
 class SourceEntry:

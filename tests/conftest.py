@@ -16,6 +16,12 @@ from tests.tiny import CONTRACT, TinySource
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _memory_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the suite remembers of imports is kept with the tests, not with their user."""
+    os.environ["RENAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort with roles; read only."""

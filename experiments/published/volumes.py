@@ -11,15 +11,15 @@ import numpy as np
 from datamodules.builder import add_volumes
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.files import read_json
 from datamodules.index_kidneys import IndexKidneys
 from datamodules.records import ReportsProgress, Source
 from datamodules.volume_files import is_whole
 from datamodules.volumes import volume_folder
 from experiments.console import progress_bar, say
+from experiments.origins import recall
 from experiments.published.inputs import described, encoder_contract
 from experiments.registry import ENCODERS
-from experiments.sources import SOURCE_FILE, make_source, recognise
+from experiments.sources import make_source, recognise
 
 _LARGEST_SHARE = 0.9
 """Share of the free disk that a volume set may take."""
@@ -43,8 +43,8 @@ def volumes(
         encoder: Image encoder whose preprocessing contract the volumes follow.
         data: Folder of the cohort.
         profile: Profile; only encoders without a contract of their own depend on it.
-        source: Folder or manifest that the cohort was imported from; remembered where the cohort still lies on the
-            machine that made it.
+        source: Folder or manifest that the cohort was imported from; remembered for the user who imported it, on that
+            machine.
         kind: Kind of source; recognised from the path by default.
         options: Options of that kind.
         workers: Processes; all cores by default.
@@ -79,18 +79,17 @@ def _source(cohort: Cohort, path: Path | None, kind: str, options: dict[str, Any
     if cohort.info.phantom and cohort.info.name == "demo":
         drawn = {"patients": len(cohort["patients"]), "seed": cohort.info.seed}
         return make_source("demo", None, cohort.root, drawn)
-    remembered = cohort.root / ".build" / SOURCE_FILE
-    if not remembered.is_file():
+    origin = recall(cohort.root)
+    if origin is None or origin.path is None:
         raise DataError(
-            f"Cohort {cohort.info.name} does not remember what it was imported from; name it with SOURCE=, and "
-            "OPTIONS= as for `make import`."
+            f"What cohort {cohort.info.name} was imported from is not known here; name it with SOURCE=, and OPTIONS= "
+            "as for `make import`."
         )
-    stored = read_json(remembered)
-    if stored["path"] is not None and not Path(stored["path"]).exists():
+    if not Path(origin.path).exists():
         raise DataError(
             f"What cohort {cohort.info.name} was imported from is no longer where it was; name it with SOURCE=."
         )
-    return make_source(stored["kind"], stored["path"] and Path(stored["path"]), cohort.root, stored["options"])
+    return make_source(origin.kind, Path(origin.path), cohort.root, origin.options)
 
 
 def _check_disk(cohort: Cohort, voxels: int, *, one_kidney: bool) -> None:

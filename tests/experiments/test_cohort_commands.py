@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from datamodules.checks import LOCAL_PATHS
 from datamodules.cohort import Cohort
 from experiments.cli import main
 from tests.datamodules.importers.kits_phantom import abdomen, scan, write_case, write_records
@@ -49,6 +51,54 @@ def test_a_damaged_case_is_named_and_exits_with_2(
     report = pd.read_parquet(tmp_path / "out" / "import.parquet").set_index("patient_id")
     assert report.loc["case_00009", "status"] == "failed"
     assert Cohort.load(tmp_path / "out")["patients"]["patient_id"].tolist() == good
+
+
+def test_a_cohort_holds_no_path_of_its_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENAL_CACHE", str(tmp_path / "cache"))
+    folder, out, labels = tmp_path / "Ward_Doe_Jane", tmp_path / "out", abdomen()
+    cases = [f"case_{number:05d}" for number in range(4)]
+    for number, case in enumerate(cases):
+        write_case(folder, case, labels, scan(labels, number))
+    write_records(folder, {case: {"malignant": number % 2 == 0} for number, case in enumerate(cases)})
+    assert _import(folder, out, "--options={folds: 2}") == 0
+    kept = [path for path in out.rglob("*") if path.is_file()]
+    assert len(kept) > 10
+    for path in kept:
+        assert b"Ward_Doe_Jane" not in path.read_bytes(), path.name
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+    (origin,) = (tmp_path / "cache" / "sources").iterdir()
+    assert origin.stat().st_mode & 0o777 == 0o600
+    volumes = ["volumes", "--encoder=scratch", f"--data={out}", "--profile=small", "--workers=1"]
+    assert main(volumes) == 0
+    assert len(list((out / "volumes").glob("*/contract.json"))) == 2
+    # Another user, or another machine, is asked for the source; a damaged memory is none.
+    for damage in (lambda: origin.write_text("{"), origin.unlink):
+        damage()
+        for added in (out / "volumes").glob("*/contract.json"):
+            if json.loads(added.read_text())["grid"][1] != 48:
+                added.unlink()
+        capsys.readouterr()
+        assert main(volumes) == 2
+        assert "name it with SOURCE=" in capsys.readouterr().err
+    assert main([*volumes, f"--source={folder}", "--options={folds: 2}"]) == 0
+
+
+def test_paths_that_an_older_cohort_holds_are_told_and_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out, labels = tmp_path / "dataset", tmp_path / "out", abdomen()
+    for number in range(4):
+        write_case(folder, f"case_{number:05d}", labels, scan(labels, number))
+    write_records(folder, {f"case_{number:05d}": {"malignant": number % 2 == 0} for number in range(4)})
+    assert _import(folder, out, "--options={folds: 2}") == 0
+    (out / LOCAL_PATHS).write_text(json.dumps({"kind": "kits23", "path": str(folder), "options": {}}))
+    capsys.readouterr()
+    assert main(["data-check", f"--data={out}", "--quick=true"]) == 0
+    assert "WARN .build/made_from.json: holds paths of the machine" in capsys.readouterr().out
+    assert _import(folder, out, "--options={folds: 2}") == 0
+    assert not (out / LOCAL_PATHS).exists()
 
 
 @pytest.mark.parametrize(
