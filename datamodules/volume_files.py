@@ -54,10 +54,14 @@ def write_files(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     write_parquet(folder / FILES, pd.DataFrame(rows).convert_dtypes())
 
 
-def read_files(folder: Path) -> pd.DataFrame | None:
-    """One row per file: file, patient_id, bytes, crc32; None of a set that was made before there were checksums."""
+def read_files(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """By its name what is known of each file: file, patient_id, bytes, crc32; None of a set that was made before there
+    were checksums."""
     path = folder / FILES
-    return read_parquet(path)[0].set_index("file", drop=False) if path.is_file() else None
+    if not path.is_file():
+        return None
+    rows: list[dict[str, Any]] = read_parquet(path)[0].astype(object).to_dict("records")  # type: ignore[assignment]
+    return {row["file"]: row for row in rows}
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -66,7 +70,7 @@ def missing_files(folder: Path) -> list[str]:
     if files is None:
         names = [f"shards/{name}" for name in set(read_parquet(folder / "index.parquet")[0]["shard"])]
     else:
-        names = files["file"].tolist()
+        names = list(files)
     return sorted(name for name in names if not (folder / name).is_file())
 
 
@@ -121,7 +125,7 @@ def check_files(folder: Path, *, content: bool, shards: bool) -> list[Finding]:
     if files is None:
         return [Finding("WARN", "its masks have no checksums", folder.name, FILES, RENEW)]
     findings = []
-    for row in files.to_dict("records"):
+    for row in files.values():
         path = folder / row["file"]
         where = f"{folder.name}/{row['file']}"
         if not path.is_file():

@@ -279,18 +279,18 @@ class VolumeSet:
             DataError: if the file is missing, truncated or damaged, naming it.
         """
         name = f"masks/{shard_name(patient_id)}.npz"
-        listed = self._files is not None and name in self._files.index
+        known = None if self._files is None else self._files.get(name)
         where = f"{name} of {self.folder.parent.parent.name}/{self.folder.name}"
         try:
             content = (self.folder / name).read_bytes()
         except FileNotFoundError as error:
-            if not listed:
+            if known is None:
                 return {}
             raise DataError(f"{where}, of patient {patient_id}, is missing. {MEND}.") from error
         except OSError as error:
             raise DataError(f"{where} could not be read: {error.strerror or error}.") from error
-        if self._files is not None and listed and name not in self._whole:
-            check_bytes(content, self._files.loc[name].to_dict(), where)
+        if known is not None and name not in self._whole:
+            check_bytes(content, known, where)
             self._whole.add(name)
         return read_masks(content, f"{where}, of patient {patient_id},")
 
