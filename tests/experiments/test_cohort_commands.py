@@ -62,7 +62,7 @@ def test_a_cohort_holds_no_path_of_its_sources(
     for number, case in enumerate(cases):
         write_case(folder, case, labels, scan(labels, number))
     write_records(folder, {case: {"malignant": number % 2 == 0} for number, case in enumerate(cases)})
-    assert _import(folder, out, "--options={folds: 2}") == 0
+    assert _import(folder, out, "--options={folds: 3}") == 0
     kept = [path for path in out.rglob("*") if path.is_file()]
     assert len(kept) > 10
     for path in kept:
@@ -82,7 +82,7 @@ def test_a_cohort_holds_no_path_of_its_sources(
         capsys.readouterr()
         assert main(volumes) == 2
         assert "name it with SOURCE=" in capsys.readouterr().err
-    assert main([*volumes, f"--source={folder}", "--options={folds: 2}"]) == 0
+    assert main([*volumes, f"--source={folder}", "--options={folds: 3}"]) == 0
 
 
 def test_paths_that_an_older_cohort_holds_are_told_and_removed(
@@ -92,12 +92,12 @@ def test_paths_that_an_older_cohort_holds_are_told_and_removed(
     for number in range(4):
         write_case(folder, f"case_{number:05d}", labels, scan(labels, number))
     write_records(folder, {f"case_{number:05d}": {"malignant": number % 2 == 0} for number in range(4)})
-    assert _import(folder, out, "--options={folds: 2}") == 0
+    assert _import(folder, out, "--options={folds: 3}") == 0
     (out / LOCAL_PATHS).write_text(json.dumps({"kind": "kits23", "path": str(folder), "options": {}}))
     capsys.readouterr()
     assert main(["data-check", f"--data={out}", "--quick=true"]) == 0
     assert "WARN .build/made_from.json: holds paths of the machine" in capsys.readouterr().out
-    assert _import(folder, out, "--options={folds: 2}") == 0
+    assert _import(folder, out, "--options={folds: 3}") == 0
     assert not (out / LOCAL_PATHS).exists()
 
 
