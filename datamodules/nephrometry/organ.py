@@ -125,14 +125,14 @@ def measure_organ(labels: np.ndarray, spacing_mm: Spacing, side: Literal["left",
     hollow, opening = _hilum(hull, space, frame, spacing_mm)
     # The pelvis leaves the kidney as the ureter does; only what lies in the kidney is sinus.
     drawn = np.isin(labels, SINUS) & inside
-    usual = _usual_place(inside, frame, spacing_mm)
+    usual, usual_mm = _usual_place(inside, frame, spacing_mm)
     if (drawn & (labels == Tissue.RENAL_SINUS)).any():
         sinus = drawn
     elif drawn.any():
         sinus = drawn | hollow
     else:
         sinus = (hollow if hollow.any() else usual) | calyces(parenchyma, lesions, spacing_mm)
-    polar_mm = opening or _extent(drawn if drawn.any() else usual, frame, spacing_mm)
+    polar_mm = opening or (_extent(drawn, frame, spacing_mm) if drawn.any() else usual_mm)
     source: Literal["mask", "approximated"] = "mask" if drawn.any() else "approximated"
     return Organ(parenchyma, lesions, spacing_mm, hull, inside, frame, sinus, source, polar_mm)
 
@@ -218,16 +218,25 @@ def _extent(mask: Bools, frame: Frame, spacing_mm: Spacing) -> tuple[float, floa
     return float(along.min()), float(along.max())
 
 
-def _usual_place(inside: Bools, frame: Frame, spacing_mm: Spacing) -> Bools:
-    """Where the sinus of a kidney usually lies, bool [D, H, W]."""
+def _usual_place(inside: Bools, frame: Frame, spacing_mm: Spacing) -> tuple[Bools, tuple[float, float]]:
+    """Where the sinus of a kidney usually lies, bool [D, H, W], and its ends along the kidney in mm.
+
+    A kidney of a few thick slices may have no voxel there: then it is the nearest one, and the ends are the ellipsoid's.
+    """
     usual = Axes(
         frame.centre + USUAL_MEDIAL * frame.lengths_mm[1] * frame.medial,
         np.stack([frame.superior, frame.medial, frame.anterior]),
         frame.lengths_mm * np.array(USUAL_LENGTHS),
     )
+    points = positions(inside, spacing_mm)
+    contained = usual.contains(points)
     place = np.zeros_like(inside)
-    place[inside] = usual.contains(positions(inside, spacing_mm))
-    return place
+    if contained.any():
+        place[inside] = contained
+        return place, _extent(place, frame, spacing_mm)
+    place[inside] = np.arange(len(points)) == int(np.argmin(np.linalg.norm(points - usual.centre, axis=1)))
+    reach = float(usual.lengths_mm[0])
+    return place, (-reach, reach)
 
 
 def original_surface(organ: Organ, lesion: Bools, clearance_mm: float = 4.0, seed: int = 0) -> Axes:
