@@ -72,7 +72,7 @@ ON_DEVICES = --devices $(DEVICES) --nodes $(NODES)
 
 .PHONY: help setup cohort import volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
   pretrain-alignment pretrain-report finetune radiomics curve sweep probe compare report evaluate-text zeroshot retrieval embed generate \
-  score-reports review submit resume ui doctor figure benchmarks \
+  score-reports review submit resume ui doctor licences figure benchmarks \
   test lint clean
 
 help: ## explain targets and variables
@@ -89,8 +89,8 @@ $(READY): pyproject.toml constraints.txt
 	    || { echo "Python 3.11 was not found (python3.11 or python3); install it, or use conda with environment.yml."; exit 2; }; \
 	  "$(BASE_PYTHON)" -m venv .venv; }
 	$(PY) -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --group no-deps
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,radiomics]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --group no-deps --group radiomics-no-deps
 	@touch $@
 
 # --- cohorts ----------------------------------------------------------------------------------------------------
@@ -213,6 +213,9 @@ ui: $(READY) ## open MLflow on the runs: http://localhost:PORT
 # --- care -------------------------------------------------------------------------------------------------------
 doctor: $(READY) ## check Python, packages, GPU, quantisation, disk, MLflow store and cohort
 	$(RUN_SUITE) doctor --data "$(DATA)" --runs "$(RUNS)" $(ARGS)
+
+licences: $(READY) ## write docs/LICENCES.md and refuse what is GPL in a default installation
+	$(RUN_SUITE) licences
 
 figure: $(READY) $(COHORT) ## draw the README's picture of a phantom patient
 	$(RUN_SUITE) figure --data "$(DATA)" $(ARGS)

@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("experiments.study.report", "report"),
     "resume": (__name__, "resume"),
     "doctor": ("experiments.doctor", "doctor"),
+    "licences": ("experiments.licences.table", "licences"),
     "figure": (__name__, "figure"),
     "benchmarks": (__name__, "benchmarks"),
 }

@@ -21,6 +21,7 @@ from datamodules.processes import process_pool
 from datamodules.volumes import VolumeSet
 from experiments.console import counted, say
 from experiments.radiomics.extract import (
+    check_library,
     lesion_mask,
     mask_features,
     measurable,
@@ -121,11 +122,12 @@ def _visits(volumes: VolumeSet, positions: np.ndarray) -> list[Visit]:
 
 
 def check_masks(volumes: VolumeSet) -> None:
-    """Refuse a volume set without masks before anything is measured.
+    """Refuse a volume set without masks, or a machine without mirp, before anything is measured.
 
     Raises:
-        DataError: if it holds none.
+        DataError: if it holds none, or mirp is not installed.
     """
+    check_library()
     if not any(folder_of_masks(volumes).glob("*.npz")):
         raise DataError(
             f"Volume set {volumes.folder.name} holds no masks, inside which radiomics are measured. "

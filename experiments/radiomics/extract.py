@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 
+from datamodules.errors import DataError
 from datamodules.nephrometry.geometry import bounding_slices
 from datamodules.nephrometry.kidneys import find_lesions
 from datamodules.tissues import KIDNEY_WITH_LESION, Tissue
@@ -19,6 +21,19 @@ _PREFIXES = ("morph_", "stat_", "cm_", "rlm_", "szm_", "ngt_")
 _READ_INTENSITIES = ("morph_com", "morph_integ_int", "morph_moran_i", "morph_geary_c")
 _MARGIN_VOXELS = 4
 """Around the mask when the volume is cut to it: the reach of the cubic splines that resample it."""
+
+
+def check_library() -> None:
+    """Refuse to begin without mirp.
+
+    Raises:
+        DataError: if it is not installed.
+    """
+    if importlib.util.find_spec("mirp") is None:
+        raise DataError(
+            "Radiomics are measured by mirp, which is not installed; expected the extra `radiomics`: run `make setup`, "
+            "or `pip install --editable .[radiomics]` and `pip install --no-deps --group radiomics-no-deps`."
+        )
 
 
 @contextmanager

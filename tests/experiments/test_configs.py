@@ -159,7 +159,7 @@ def test_help_explains_every_variable() -> None:
 def test_dependencies_stand_in_one_place() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["--constraint constraints.txt", "--editable .[dev]"]
+    assert pip == ["--constraint constraints.txt", "--editable .[dev,radiomics]"]
     names = {entry.split("=")[0].split(">")[0] for entry in environment["dependencies"] if isinstance(entry, str)}
     assert names == {"python", "pip", "make", "git"}
 

@@ -1,0 +1,1 @@
+"""The licences of everything that the suite is installed with."""
