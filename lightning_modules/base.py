@@ -75,12 +75,14 @@ class SuiteModule(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse an encoder that reads HU through another window than the data's, before any step."""
-        window, presented = getattr(self.backbone(), "window_hu", None), self.contract.get("window_hu")
-        if window is not None and presented is not None and tuple(window) != tuple(presented):
-            raise ModelError(
-                f"The encoder reads HU through the window {tuple(window)} and the data present {tuple(presented)}; set "
-                "encoder.window_hu to contract.window_hu."
-            )
+        presented = self.contract.get("window_hu")
+        for module in self.modules() if presented is not None else ():
+            window = getattr(module, "window_hu", None)
+            if window is not None and tuple(window) != tuple(presented):
+                raise ModelError(
+                    f"The encoder reads HU through the window {tuple(window)} and the data present {tuple(presented)}; "
+                    "set encoder.window_hu to contract.window_hu."
+                )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay over all steps of the run."""

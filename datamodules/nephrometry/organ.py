@@ -221,7 +221,7 @@ def _extent(mask: Bools, frame: Frame, spacing_mm: Spacing) -> tuple[float, floa
 def _usual_place(inside: Bools, frame: Frame, spacing_mm: Spacing) -> tuple[Bools, tuple[float, float]]:
     """Where the sinus of a kidney usually lies, bool [D, H, W], and its ends along the kidney in mm.
 
-    A kidney of a few thick slices may have no voxel there: then it is the nearest one, and the ends are the ellipsoid's.
+    A kidney of a few thick slices may have no voxel there: then it is the nearest one, with the ends of the ellipsoid.
     """
     usual = Axes(
         frame.centre + USUAL_MEDIAL * frame.lengths_mm[1] * frame.medial,

@@ -32,7 +32,7 @@ FLAGS: dict[str, Any] = {
     "encoder": {"width": 4, "depth": 10, "stem_pool": True},
     "trainer": {"accelerator": "cpu"},
 }
-ENCODER = EncoderConfig(depth=10, width=8)
+ENCODER = EncoderConfig(network="regions", depth=10, width=8, region_width=4)
 
 
 @dataclass

@@ -109,7 +109,7 @@ def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         "--encoder.width=8",
         "--encoder.deep_width=null",
         "--encoder.stem_size=7",
-        "--encoder.stem_norm=batch",
+        "--encoder.region_width=4",
     ]
     report.run(Pretraining(data=root, runs=runs, devices="1", extra=(*short, *small, *as_exported)), cohort, None)
     fill_cache(runs, cohort.info.name, side_reports(cohort)["text"].tolist())
