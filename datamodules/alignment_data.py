@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from datamodules.batch import RoiBatch
 from datamodules.cohort import Cohort
 from datamodules.embedding_cache import EmbeddingCache
 from datamodules.errors import DataError
+from datamodules.identity import REPORTS
 from datamodules.samples import Plan, RoiDataset, Visits
 from datamodules.sampling import Draw
 from datamodules.side_reports import KIDNEY, excerpt, side_reports
@@ -98,6 +99,10 @@ class ReportedKidneyDataModule(AttributeDataModule):
             fields=fields,
             drawn={"text": self.drawn(wordings)},
         )
+
+    def stated(self) -> Mapping[str, Sequence[bytes]]:
+        """The attributes and the reports, of which excerpts follow."""
+        return {**super().stated(), REPORTS: [wordings[0].encode() for wordings in self.wordings]}
 
     def texts(self, part: str) -> list[str]:
         """The texts that samples of one part are drawn from: of train excerpts, of others the reports."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from datamodules.attributes.schema import AttributeSchema, load_schema
 from datamodules.batch import RoiBatch
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.identity import ATTRIBUTES, MASKS, array_rows
 from datamodules.samples import Plan
 from datamodules.streaming import VolumeDataModule
 from datamodules.study_times import rows_before_treatment
@@ -104,6 +105,15 @@ class AttributeDataModule(VolumeDataModule):
             batch["sinus_known"] = (codes != OTHER_OR_SINUS).flatten(1).all(dim=1)
             batch["anatomy"] = self.augmentation.follow(codes, len(ANATOMY), batch["seed"] if training else None)
         return super().on_after_batch_transfer(batch, dataloader_idx)
+
+    def stated(self) -> Mapping[str, Sequence[bytes]]:
+        """The attributes, and the masks where samples hold them."""
+        found: dict[str, Sequence[bytes]] = {ATTRIBUTES: array_rows(self.plan.fields["attributes"])}
+        if "anatomy" in self.plan.drawn:
+            keys = list(self.plan.kidneys[_KEYS].astype(str).itertuples(index=False, name=None))
+            masks = {name: self.plan.volumes.mask_checksums(name) for name in dict.fromkeys(key[0] for key in keys)}
+            found[MASKS] = [str(masks[patient].get((study, side))).encode() for patient, study, side in keys]
+        return found
 
     @property
     def class_counts(self) -> dict[str, dict[str, int]]:

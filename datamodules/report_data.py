@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from datamodules.attribute_data import AttributeDataModule
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.identity import REPORTS
 from datamodules.keyed_order import keyed_choice
 from datamodules.samples import Plan, RoiDataset, Visits
 from datamodules.sampling import Draw
@@ -86,6 +88,10 @@ class ReportImageDataModule(AttributeDataModule):
         fields = {name: values[known] for name, values in plan.fields.items()}
         fields["report"] = np.array(kidneys["text"].tolist(), dtype=object)
         return replace(plan, kidneys=kidneys.drop(columns=["text"]), fields=fields)
+
+    def stated(self) -> Mapping[str, Sequence[bytes]]:
+        """The attributes and the reports."""
+        return {**super().stated(), REPORTS: [str(text).encode() for text in self.plan.fields["report"]]}
 
     def dataset(self, visits: Visits, fused: bool) -> RoiDataset:
         """Samples with their prompt."""

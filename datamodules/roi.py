@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.identity import LABELS, array_rows
 from datamodules.label_fractions import MINIMUM_PER_CLASS, label_fraction, label_order
 from datamodules.labels import MISSING, Label, survival_arrays, targets, time_grid
 from datamodules.samples import Plan
@@ -64,6 +66,10 @@ class RoiDataModule(VolumeDataModule):
         survival = self.label.kind == "survival"
         values = survival_arrays(patients) if survival else {"target": patients["target"].to_numpy(dtype="int64")}
         return Plan(cohort, volumes, patients, kidneys, {name: array[rows] for name, array in values.items()})
+
+    def stated(self) -> Mapping[str, Sequence[bytes]]:
+        """The label, or the endpoints."""
+        return {LABELS: array_rows(*(self.plan.fields[name] for name in sorted(self.plan.fields)))}
 
     @property
     def class_counts(self) -> list[int]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.batch import RoiBatch
+from datamodules.bound_data import BoundDataModule
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.files import write_parquet
+from datamodules.identity import DataIdentity, plan_identity
 from datamodules.loaders import ResumableLoader, WatchedLoader
 from datamodules.samples import Plan, RoiDataset, Visits, collate
 from datamodules.sampling import Draw, EvenBatchSampler, SequentialDraws, VisitSampler
@@ -34,7 +36,7 @@ _STUCK_SECONDS = 600
 """A loader worker that gives no batch for so long is taken for stuck, and the run ends with that."""
 
 
-class VolumeDataModule(lightning.LightningDataModule):
+class VolumeDataModule(BoundDataModule):
     """Streams kidney ROIs to every rank; a subclass says which kidneys, and what is known of them.
 
     Training draws one contrast phase at random per visit and epoch; validation and test see every phase, and metrics
@@ -122,6 +124,21 @@ class VolumeDataModule(lightning.LightningDataModule):
         cohort = Cohort.load(self.root)
         volumes = VolumeSet.find(self.root, self.wanted.region, self.wanted.hash, **self.store)
         return self.select(cohort, volumes)
+
+    @cached_property
+    def identity(self) -> DataIdentity:
+        """What data it uses: patients with their parts, their volumes, and what is stated of them."""
+        plan = self.plan
+        keys = ["patient_id", "study_id", "side"]
+        volumes = plan.volumes.index
+        if self.phases == "single":
+            order = volumes["phase"].map({phase: place for place, phase in enumerate(SINGLE_PHASE_ORDER)})
+            volumes = volumes.assign(order=order).sort_values(["order", "position"]).drop_duplicates(keys)
+        return plan_identity(plan.patients, plan.kidneys, volumes, plan.volumes.contract.hash, self.stated())
+
+    @abstractmethod
+    def stated(self) -> Mapping[str, Sequence[bytes]]:
+        """What a run learns or is told of every kidney of the plan besides its volumes, by its name in a refusal."""
 
     @property
     def contract(self) -> dict[str, Any]:

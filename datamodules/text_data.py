@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
@@ -17,9 +16,11 @@ from datamodules.attribute_data import attribute_codes
 from datamodules.attributes.matching import PRESENCE
 from datamodules.attributes.phrasings import HELD_BACK, LEARNED, phrasings
 from datamodules.attributes.schema import load_schema
+from datamodules.bound_data import BoundDataModule
 from datamodules.cohort import Cohort
 from datamodules.corpus import TEXT_COLUMN, held_out, read_corpus
 from datamodules.errors import DataError
+from datamodules.identity import ATTRIBUTES, REPORTS, DataIdentity, array_rows, corpus_identity, kidney_identity
 from datamodules.schema import SIDES
 from datamodules.side_reports import side_reports
 from datamodules.splits import split_of_fold
@@ -32,7 +33,7 @@ from datamodules.tokenization import MISSING, Replacement, ReportTokenizer, Toke
 Objective = Literal["mntp", "views", "attributes"]
 
 
-class ReportDataModule(lightning.LightningDataModule):
+class ReportDataModule(BoundDataModule):
     """Streams the texts of kidneys, each distinct one once an epoch, in batches of like length.
 
     It trains on the training part of the pretraining centres and selects on their validation part; of a cohort with
@@ -156,16 +157,31 @@ class ReportDataModule(lightning.LightningDataModule):
             "val": Texts([text for text, held in zip(texts, kept, strict=True) if held]),
         }
 
-    def _cohort_parts(self) -> dict[str, Texts]:
+    @cached_property
+    def identity(self) -> DataIdentity:
+        """What data it uses: the patients whose reports it reads, these, and what is stated of them."""
+        if self.corpus is not None:
+            # As read: which of them select follows from the text and the configuration.
+            return corpus_identity({name: part.texts for name, part in self._corpus_parts(Path(self.corpus)).items()})
+        reports, codes = self._reports
+        stated = {REPORTS: [text.encode() for text in reports["text"].astype(str)]}
+        return kidney_identity(reports, stated if codes is None else stated | {ATTRIBUTES: array_rows(codes)})
+
+    @cached_property
+    def _reports(self) -> tuple[pd.DataFrame, np.ndarray | None]:
+        """The reports of train and val with their part, and what is stated of each where that is asked for."""
         cohort = Cohort.load(self.root)
         part = self._part_of_patients(cohort)
         reports = side_reports(cohort, part.index[part.isin(["train", "val"])])
         reports = reports.assign(part=reports["patient_id"].map(part))
-        codes = None
-        if self.objective == "attributes":
-            codes = _facts(cohort, reports)
-            stated = (codes[:, 1:] != MISSING).any(axis=1)
-            reports, codes = reports[stated].reset_index(drop=True), codes[stated]
+        if self.objective != "attributes":
+            return reports, None
+        codes = _facts(cohort, reports)
+        stated = (codes[:, 1:] != MISSING).any(axis=1)
+        return reports[stated].reset_index(drop=True), codes[stated]
+
+    def _cohort_parts(self) -> dict[str, Texts]:
+        reports, codes = self._reports
         # Training before validation, so that a text of both stays in training.
         reports = reports.sort_values("part", kind="stable").drop_duplicates("text")
         parts = {}

@@ -18,6 +18,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -302,6 +303,24 @@ class VolumeSet:
         with np.load(path, allow_pickle=False) as stored:
             name = f"{study_id}|{side}"
             return stored[name] if name in stored.files else None
+
+    def mask_checksums(self, patient_id: str) -> dict[tuple[str, str], int]:
+        """CRC-32 of the label maps of a patient by (study_id, side), as their archive lists them.
+
+        Raises:
+            DataError: if the archive is damaged.
+        """
+        path = self.folder / "masks" / f"{shard_name(patient_id)}.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found = {tuple(entry.filename.removesuffix(".npy").split("|")): entry.CRC for entry in archive.filelist}
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(
+                f"Masks {path.name} are damaged ({error}); run `make import` again, which writes them anew."
+            ) from error
+        return {(study, side): crc for (study, side), crc in found.items()}
 
     def _open(self) -> litdata.StreamingDataset:
         if self._stream is None:

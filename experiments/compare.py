@@ -13,12 +13,14 @@ from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, replacing
+from datamodules.labels import targets
+from datamodules.schema import ENDPOINTS
 from experiments.console import say
 from experiments.evaluation import groups, marked, row_name, scored_caption, width_of, with_interval
 from experiments.launch import DONE, RUN_COMMAND
 from experiments.outcomes import ACROSS_FOLDS, FOLD, Metric, across_columns, metric_of, outcomes_of
 from experiments.point import mode_suffix
-from experiments.registry import ENCODERS, MODES, TASKS, choose
+from experiments.registry import ENCODERS, MODES, TASKS, choose, task_label
 from experiments.statistics.bootstrap import bootstrap, percentile_difference, seed_mean
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.multiplicity import benjamini_hochberg, holm
@@ -50,7 +52,7 @@ def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "", mode: 
         mode: Only fine-tuned points, or only linear probes.
 
     Raises:
-        DataError: if a point was tested in other folds than the cohort has now.
+        DataError: if a point was tested in other folds, or on other labels, than the cohort has now.
     """
     points = []
     for done in sorted((runs / f"renal/{cohort.info.name}/{task}").glob(f"*/{DONE}")):
@@ -59,6 +61,7 @@ def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "", mode: 
         if (point["tag"], point.get("mode", "finetune")) == (tag, mode) and point["encoder"] in ENCODERS:
             predictions = read_parquet(done.parent / PREDICTIONS)[0]
             _check_folds(predictions, cohort, done.parent.name)
+            _check_labels(predictions, cohort, task, done.parent.name)
             points.append(Finished(point["encoder"], point["fraction"], point["seed"], predictions))
     return points
 
@@ -75,6 +78,43 @@ def _check_folds(predictions: pd.DataFrame, cohort: Cohort, name: str) -> None:
             f"{moved} of {len(tested)} patients of {name} were tested in another fold than the one that cohort "
             f"{cohort.info.name} has them in now; move the run away, and run it again on this split."
         )
+
+
+def changed_labels(predictions: pd.DataFrame, cohort: Cohort, task: str) -> int:
+    """How many tested patients have another label, or other endpoints, in the cohort than in predictions.
+
+    Args:
+        predictions: Predictions of a task.
+        cohort: The cohort; patients who are not in it do not count.
+        task: The task.
+    """
+    known = targets(cohort, task_label(task)).set_index("patient_id")
+    tested = _tested(predictions)
+    tested = tested[tested.index.isin(known.index)]
+    now = known.loc[tested.index]
+    differs = np.zeros(len(tested), dtype=bool)
+    if "target" in tested:
+        differs |= _numbers(tested["target"]) != _numbers(now["target"])
+    for name in ENDPOINTS:
+        for column in (f"{name}_months", f"{name}_event"):
+            if column in tested:
+                label = np.where(now[f"{name}_known"], _numbers(now[column]), np.nan)
+                differs |= ~np.isclose(_numbers(tested[column]), label, rtol=1e-5, atol=1e-5, equal_nan=True)
+    return int(differs.sum())
+
+
+def _check_labels(predictions: pd.DataFrame, cohort: Cohort, task: str, name: str) -> None:
+    """Refuse a point of other labels: its figures would be those of a cohort that is no more."""
+    changed = changed_labels(predictions, cohort, task)
+    if changed:
+        raise DataError(
+            f"{changed} tested patients of {name} have another label now than the one that they were tested against; "
+            f"delete the run, and run it again with `make finetune TASK={task}`."
+        )
+
+
+def _numbers(values: pd.Series) -> np.ndarray:
+    return values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def compare(

@@ -20,6 +20,7 @@ from experiments.buffered_logger import BufferedMLFlowLogger
 from experiments.console import is_main_rank, say
 from experiments.failed_runs import clear_failed, mark_failed
 from experiments.locks import training
+from experiments.run_data import RUN_COMMAND, RunData, check_same_data, recorded_hashes, run_data
 from experiments.suite_cli import SuiteCLI, command_line, read_checkpoint
 from experiments.tracking import make_logger, send_kept
 from experiments.trainer import PREVIOUS
@@ -27,7 +28,6 @@ from lightning_modules.base import SuiteModule, check_checkpoint
 from lightning_modules.errors import ModelError
 
 DONE = "DONE"
-RUN_COMMAND = "run.json"
 CONFIG = "config.yaml"
 LAST = "last.ckpt"
 _RESUMED = (LAST, PREVIOUS[LAST], "best.ckpt")
@@ -39,6 +39,8 @@ _FREE = (
     "text.base",
     "text.compute_dtype",
     "text.checkpointing",
+    # What differs in the data is said of the data.
+    "data_sha256",
     "run_dir",
     "trainer.default_root_dir",
     "trainer.accelerator",
@@ -81,6 +83,7 @@ class Launch:
         command: The command and arguments that `make resume` calls again.
         parent: MLflow id of the parent run.
         extra: Further command-line arguments of the user.
+        sources: Exported weights that it owes something to without loading them, as embeddings of a text encoder.
     """
 
     files: list[Path]
@@ -93,6 +96,7 @@ class Launch:
     command: Mapping[str, Any]
     parent: str | None = None
     extra: list[str] = field(default_factory=list)
+    sources: tuple[Path, ...] = ()
 
     def arguments(self) -> list[str]:
         """The command line of the parser."""
@@ -125,7 +129,8 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
         callbacks: Further callbacks, which are no part of the configuration.
 
     Raises:
-        DataError: if the folder holds a run with another configuration, or another process trains in it.
+        DataError: if the folder holds a run with another configuration or on other data, another process trains in it,
+            or the run would start from weights that have seen whom it tests.
         ModelError: if a checkpoint does not fit.
         DivergedError: if the loss is no number any more; the folder is marked, and free for another configuration.
     """
@@ -136,10 +141,12 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
 def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finished:
     cli = SuiteCLI(launch.arguments(), run=False)
     resolved = cli.resolved_config()
-    claim(launch, resolved)
+    data = run_data(cli, launch.sources, test, launch.command)
+    claim(launch, cli, data)
     checkpoints = launch.folder / "checkpoints"
     resume = resumed_from(checkpoints, cli.model)
-    logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
+    tags = {**launch.tags, **data.tags()}
+    logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, tags, launch.parent)
     if is_main_rank():
         logger.experiment.log_dict(logger.run_id, _without_paths(resolved), "config.yaml")
     cli.trainer.logger = logger
@@ -198,48 +205,60 @@ def resumed_from(checkpoints: Path, module: SuiteModule) -> Path | None:
 
 @rank_zero_only
 def mark_done(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write DONE, the last file of a run."""
-    write_json(folder / DONE, dict(content))
+    """Write DONE, the last file of a run, with the hash of its data."""
+    write_json(folder / DONE, {**content, **recorded_hashes(folder)})
 
 
 def check_finished(launch: Launch) -> bool:
-    """Whether the run is finished with the very configuration that is asked for.
+    """Whether the run is finished with the very configuration and data that are asked for.
 
     Raises:
-        DataError: if the folder holds a run with another configuration.
+        DataError: if the folder holds a run with another configuration, or on other data.
     """
     if not (launch.folder / DONE).is_file():
         return False
-    _check_same(launch, SuiteCLI(launch.arguments(), run=False, parse_only=True).resolved_config())
+    _check_same(launch, SuiteCLI(launch.arguments(), run=False, parse_only=True))
     send_kept(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags)
     return True
 
 
-def claim(launch: Launch, resolved: Mapping[str, Any]) -> None:
+def claim(launch: Launch, cli: SuiteCLI, data: RunData) -> None:
     """Make the folder this run's own, or check that it already is.
 
+    Args:
+        launch: The run.
+        cli: Its parser.
+        data: Its data.
+
     Raises:
-        DataError: if the folder holds a run with another configuration.
+        DataError: if the folder holds a run with another configuration or on other data, or the run would start from
+            weights that have seen whom it tests; nothing is written then.
     """
     path = launch.folder / CONFIG
-    clear_failed(launch.folder, same=path.is_file() and not _differing(launch, resolved))
+    same = path.is_file() and not _differing(launch, cli.resolved_config()) and data.lies_in(launch.folder)
+    clear_failed(launch.folder, same=same)
     if path.is_file():
-        _check_same(launch, resolved)
+        _check_same(launch, cli)
+    data.refuse_leaks()
+    if path.is_file():
         return
     if not is_main_rank():
         return
+    resolved = {**cli.resolved_config(), "data_sha256": data.used.sha256}
+    data.write(launch.folder)  # before the configuration, by which the other ranks see that the folder is claimed
     with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")
+        temporary.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     write_json(launch.folder / RUN_COMMAND, dict(launch.command))
 
 
-def _check_same(launch: Launch, resolved: Mapping[str, Any]) -> None:
-    differing = _differing(launch, resolved)
+def _check_same(launch: Launch, cli: SuiteCLI) -> None:
+    differing = _differing(launch, cli.resolved_config())
     if differing:
         raise DataError(
             f"Run {launch.name} exists with another configuration ({'; '.join(differing[:4])}). "
             "Finished work is not overwritten: give this one a name of its own with TAG=, or delete the folder."
         )
+    check_same_data(launch.folder, launch.name, cli)
 
 
 def _differing(launch: Launch, resolved: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from experiments.penalty import balanced_folds, cross_validated_loss
 from experiments.radiomics.boosting import boosted_classes, boosted_survival
 from experiments.radiomics.features import model_features
 from experiments.radiomics.settings import BaselineConfig
+from experiments.run_data import run_data
 from experiments.statistics.auroc import macro_auroc
 from experiments.statistics.concordance import harrell
 from experiments.statistics.cox_fit import CoxFit, fit_cox
@@ -78,7 +79,8 @@ def run_probe(launch: Launch) -> MLFlowLogger:
 
 def _run_probe(launch: Launch) -> MLFlowLogger:
     cli = SuiteCLI(launch.arguments(), run=False)
-    claim(launch, cli.resolved_config())
+    data = run_data(cli, launch.sources, True, launch.command)
+    claim(launch, cli, data)
     module: RoiDataModule = cli.datamodule
     cache = launch.runs / launch.experiment.rsplit("/", 1)[0] / "features"
     baseline: BaselineConfig = cli.config_init["baseline"]
@@ -94,7 +96,8 @@ def _run_probe(launch: Launch) -> MLFlowLogger:
         f"{baseline.model.capitalize()} model on {train.feature.shape[1]} features of {len(train.patient)} patients, "
         f"fitted in {seconds:.1f} s; {chosen}, {how}"
     )
-    logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags, launch.parent)
+    tags = {**launch.tags, **data.tags()}
+    logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, tags, launch.parent)
     if is_main_rank():
         metric = "c_index" if module.label.kind == "survival" else "auroc"
         read = {"columns": ", ".join(baseline.columns) or "none", "model": baseline.model}

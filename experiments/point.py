@@ -131,4 +131,5 @@ class Point:
             tags=self.tags(cohort),
             command=self.command(),
             extra=list(self.extra),
+            sources=() if weights is None else (weights,),
         )

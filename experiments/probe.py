@@ -23,6 +23,7 @@ from experiments.encoders import exported_encoder
 from experiments.evaluation import caption, with_interval
 from experiments.features import frozen_features
 from experiments.registry import ENCODERS, WITHOUT_MASKS, choose, compose
+from experiments.run_data import bind_results, read_trained_on
 from experiments.suite_cli import SuiteCLI, command_line
 from lightning_modules.metrics.patient_scores import PatientTable
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
@@ -62,6 +63,8 @@ def probe(
     cohort = Cohort.load(data)
     weights = exported_encoder(runs, cohort, encoder, seed, fold)
     module, config = _data(data, encoder, profile, seed, fold, extra or [])
+    if weights is not None:
+        read_trained_on(weights).refuse_seen(module.identity, f"ENCODER={encoder}", ("test",))
     torch.manual_seed(seed)
     network = build_encoder(config) if weights is None else load_exported(weights)[0]
     cache = runs / f"renal/{cohort.info.name}/features"
@@ -69,6 +72,7 @@ def probe(
     table = attribute_table(_predict(module, fitted, tested))
     folder = runs / f"renal/{cohort.info.name}/probe"
     path = folder / f"attributes-{encoder}-s{seed}{'' if fold is None else f'-fold{fold}'}.csv"
+    bind_results(path, [module.identity])
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
     for row in table[table["attribute"] == MEAN].to_dict("records"):

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from datamodules.errors import DataError
+from datamodules.labels import Label
 from lightning_modules.networks.published import RELEASES
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -368,6 +371,12 @@ def axis_file(axis: str, name: str) -> Path:
 
 WITHOUT_MASKS: dict[str, object] = {"data.init_args.anatomy": False, "model.init_args.anatomy_weight": 0.0}
 """Flags of the stage image for those who read its kidneys with an encoder of their own, and need no mask."""
+
+
+def task_label(task: str) -> Label:
+    """The label of a task, from the file that fine-tuning takes it from."""
+    content = yaml.safe_load(axis_file("task", task).read_text(encoding="utf-8"))
+    return Label(**content["data"]["init_args"]["label"])
 
 
 def encoder_files(name: str) -> list[Path]:

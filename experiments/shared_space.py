@@ -15,12 +15,14 @@ from datamodules.cohort import Cohort
 from datamodules.embedding_cache import EmbeddingCache
 from datamodules.errors import DataError
 from datamodules.streaming import VolumeDataModule
+from datamodules.trained_on import TrainedOn
 from experiments.console import counted
 from experiments.encoders import exported_encoder
 from experiments.features import frozen_features
 from experiments.published.inputs import encoder_contract
 from experiments.published.weights import text_folder
 from experiments.registry import ENCODERS, STAGES, EncoderEntry, choose
+from experiments.run_data import read_trained_on
 from experiments.stages.text import text_encoder_folder
 from experiments.statistics.means import owner_mean
 from experiments.text.embeddings import HasFingerprint, embed_texts
@@ -104,6 +106,7 @@ class SharedSpace:
         cache: Embeddings of texts by its text encoder.
         load_text: Gives the text encoder; called when a text is not in the cache.
         features: Folder of cached features of volumes, shared with probes of the same encoder.
+        trained_on: Whom its weights have seen.
         device: Where images are embedded; the GPU where there is one by default.
     """
 
@@ -111,6 +114,7 @@ class SharedSpace:
     cache: EmbeddingCache
     load_text: Callable[[], HasFingerprint]
     features: Path
+    trained_on: TrainedOn = field(default_factory=TrainedOn.nobody)
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def __post_init__(self) -> None:
@@ -204,7 +208,7 @@ def load_space(cohort: Cohort | None, options: SpaceOptions) -> SharedSpace:
         name = options.base or read_text_encoder(text).config.base_name
         return load_text_encoder(text, base=model_source(name)[0])
 
-    return SharedSpace(model, cache, load_text, root / FEATURES)
+    return SharedSpace(model, cache, load_text, root / FEATURES, read_trained_on(exported))
 
 
 def _published_space(cohort: Cohort | None, options: SpaceOptions, root: Path) -> SharedSpace:
@@ -217,7 +221,7 @@ def _published_space(cohort: Cohort | None, options: SpaceOptions, root: Path) -
     contract = encoder_contract(options.encoder).to_dict()
     pair = load_pair(ENCODERS[options.encoder].release, weights, folder, contract)
     cache = EmbeddingCache(root / EMBEDDINGS, str(pair.text_encoder["fingerprint"]), pair.text.feature_dim)
-    return SharedSpace(pair, cache, lambda: pair.text, root / FEATURES)
+    return SharedSpace(pair, cache, lambda: pair.text, root / FEATURES, read_trained_on(weights))
 
 
 def _exported(cohort: Cohort | None, options: SpaceOptions) -> Path:
@@ -277,10 +281,11 @@ def embed_part(space: SharedSpace, module: VolumeDataModule, part: str) -> Sampl
     """Embed every volume of one part, kidney by kidney.
 
     Raises:
-        DataError: if nobody is in that part.
+        DataError: if nobody is in that part, or the model was trained on somebody who is.
         ModelError: if the model expects another preprocessing.
     """
     check_contract(space, module.contract)
+    space.trained_on.refuse_seen(module.identity, "The aligned model", (part,))
     visits = module.visits(part)
     if not visits.kidney:
         raise DataError(f"No kidney of the {part} part has a volume; check roles and splits with `make data-check`.")

@@ -83,6 +83,7 @@ class SuiteCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the shared groups and link them."""
         parser.add_argument("--run_dir", type=str, default="runs/unnamed", help="Folder of the run.")
+        parser.add_argument("--data_sha256", type=str, default="", help="Data that it used; written, never given.")
         parser.add_class_arguments(PreprocessingContract, "contract")
         parser.add_class_arguments(EncoderConfig, "encoder")
         parser.add_class_arguments(TextEncoderConfig, "text")

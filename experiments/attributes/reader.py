@@ -14,7 +14,9 @@ from torch import nn
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
 from datamodules.schema import PHASES
+from datamodules.trained_on import TrainedOn
 from experiments.encoders import ENCODER_FOLDER, stage_folder
+from experiments.run_data import read_trained_on
 from experiments.suite_cli import read_checkpoint
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
@@ -30,11 +32,13 @@ class AttributeReader:
         encoder: Maps images [B, 1, D, H, W] to features.
         heads: Map features to attributes.
         contract: Preprocessing contract that it was trained with.
+        trained_on: Whom the encoder has seen.
     """
 
     encoder: nn.Module
     heads: AttributeHeads
     contract: Mapping[str, Any]
+    trained_on: TrainedOn
 
 
 def attribute_reader(
@@ -75,7 +79,7 @@ def attribute_reader(
             f"The attribute encoder in {export.name} expects another preprocessing than the aligned model "
             f"({', '.join(name for name, _, _ in differing)}); name one of the same contract with --attributes."
         )
-    return AttributeReader(encoder, heads, exported.contract)
+    return AttributeReader(encoder, heads, exported.contract, read_trained_on(export))
 
 
 def _heads_of_run(run: Path) -> AttributeHeads | None:

@@ -28,6 +28,7 @@ from experiments.plots.style import save
 from experiments.point import Point, mode_suffix
 from experiments.radiomics.cache import check_masks
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
+from experiments.run_data import read_trained_on
 from experiments.suite_cli import SuiteCLI, command_line
 from experiments.table_features import check_columns
 from experiments.tracking import best_effort, log_metrics, tracking_uri
@@ -148,8 +149,10 @@ def _plan(first: Point, cohort: Cohort, names: list[str], shares: list[float], s
     skipped, kept = [], []
     for name in names:
         try:
-            for fold in folds_of(cohort):
-                exported_encoder(first.runs, cohort, name, first.pretrain_seed, fold, first.pretrain_tag)
+            for fold, module in zip(folds_of(cohort), modules, strict=True):
+                weights = exported_encoder(first.runs, cohort, name, first.pretrain_seed, fold, first.pretrain_tag)
+                if weights is not None:
+                    read_trained_on(weights).refuse_seen(module.identity, f"ENCODER={name}")
             check_columns(modules[0].label, ENCODERS[name].columns, ENCODERS[name].radiomics)
             if ENCODERS[name].radiomics:
                 check_masks(modules[0].plan.volumes)

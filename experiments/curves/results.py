@@ -11,7 +11,8 @@ import pandas as pd
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
 from datamodules.files import read_parquet
-from experiments.compare import REPORTED, Pooled, pooled_seeds
+from experiments.compare import REPORTED, Pooled, changed_labels, pooled_seeds
+from experiments.console import say
 from experiments.evaluation import groups, marked, row_name, width_of, with_interval
 from experiments.outcomes import ACROSS_FOLDS, Metric, across_columns, outcomes_of
 from experiments.point import Point
@@ -119,10 +120,23 @@ def collect(plan: Curve, cohort: Cohort, replicates: int = 2000) -> list[Cell]:
 
 
 def zero_shot_rows(plan: Curve, cohort: Cohort, metric: Metric) -> list[dict[str, object]]:
-    """Rows at 0 % of the labels, where `make zeroshot` was run for the task and its encoder is in the curve."""
+    """Rows at 0 % of the labels, where `make zeroshot` was run for the task and its encoder is in the curve.
+
+    Figures of other patients or labels than those of the points are left out, which is said.
+    """
     encoder, strategy = ZERO_SHOT
     folder = plan.first.folder(cohort).parent / f"{encoder}-zeroshot-s{plan.first.pretrain_seed}"
     if encoder not in plan.encoders or not (folder / "results.csv").is_file():
+        return []
+    tested = read_parquet(folder / PREDICTIONS)[0]
+    tested = tested[tested["part"] == "test"]
+    point = next(point for point in plan.points() if point.name not in plan.failed)
+    theirs = read_parquet(point.folder(cohort) / PREDICTIONS)[0]
+    others = set(tested["patient_id"]) ^ set(theirs.loc[theirs["part"] == "test", "patient_id"])
+    changed = changed_labels(tested, cohort, plan.first.task)
+    if others or changed:
+        what = f"{len(others)} tested patients are others" if others else f"{changed} of the labels are others now"
+        say(f"Left out: zero-shot figures of {encoder}, of which {what}; run `make zeroshot` again.")
         return []
     found = pd.read_csv(folder / "results.csv")
     rows: list[dict[str, object]] = []

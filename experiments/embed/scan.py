@@ -16,13 +16,12 @@ from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
-from datamodules.labels import Label
 from datamodules.side_reports import side_reports
 from experiments.attributes.reader import attribute_probabilities, attribute_reader
 from experiments.console import say
 from experiments.embed.figure import embed_figure
 from experiments.evaluation import caption
-from experiments.registry import PROFILES, TASKS, axis_file, choose
+from experiments.registry import PROFILES, TASKS, axis_file, choose, task_label
 from experiments.retrieval.scores import nearest
 from experiments.shared_space import SharedSpace, SpaceOptions, load_space
 from experiments.zero_shot.prompt_sets import available, load_prompts
@@ -161,7 +160,7 @@ def zero_shot_classes(space: SharedSpace, vectors: np.ndarray, tasks: Sequence[s
         vectors: float [K, d], unit vectors of kidneys.
         tasks: Tasks that have prompts.
     """
-    labels = {task: _label(task) for task in tasks}
+    labels = {task: task_label(task) for task in tasks}
     sets = {task: load_prompts(task).ordered(label.classes).prompts() for task, label in labels.items()}
     embedded = space.texts([text for texts, _ in sets.values() for text in texts], whole=True)
     found: list[dict[str, dict[str, Any]]] = [{} for _ in vectors]
@@ -174,12 +173,6 @@ def zero_shot_classes(space: SharedSpace, vectors: np.ndarray, tasks: Sequence[s
             classes = {name: round(float(p), 4) for name, p in zip(labels[task].class_names, row, strict=True)}
             entry[task] = {"title": TASKS[task].title, "classes": classes}
     return found
-
-
-def _label(task: str) -> Label:
-    """The label of a task, from the file that fine-tuning takes it from."""
-    content = yaml.safe_load(axis_file("task", task).read_text(encoding="utf-8"))
-    return Label(**content["data"]["init_args"]["label"])
 
 
 def nearest_reports(space: SharedSpace, cohort: Cohort, vectors: np.ndarray, count: int) -> list[list[dict[str, Any]]]:

@@ -25,6 +25,7 @@ from experiments.generation.records import GENERATED, generated_table, write_gen
 from experiments.generation.systems import SYSTEMS, Options, Study, module_of, tested_kidneys, writer_of
 from experiments.locks import held
 from experiments.registry import choose, compose
+from experiments.run_data import bind_results
 from experiments.suite_cli import SuiteCLI, command_line
 from lightning_modules.networks.decoding import Decoding
 
@@ -100,6 +101,7 @@ def generate(
 
 def _generate(name: str, studies: Sequence[Study], patients: int | None, folder: Path) -> None:
     """Write the reports of one system, unless they lie in its folder already."""
+    bind_results(folder / GENERATED, [study.module.identity for study in studies])
     settings = [_settings(name, study, patients) for study in studies]
     for study, own in zip(studies, settings, strict=True):
         study.folder, study.scope = folder, _hash(own)
@@ -202,6 +204,7 @@ def _settings(name: str, study: Study, patients: int | None) -> dict[str, Any]:
         "system": name,
         "cohort": study.cohort.table_hash,
         "split": study.cohort.split_hash,
+        "data": study.module.identity.sha256,
         "seed": options.seed,
         "fold": options.fold,
         "patients": patients,

@@ -24,6 +24,7 @@ def nearest_reports(study: Study, count: int) -> list[list[str]]:
     options = study.options
     space = load_space(study.cohort, SpaceOptions(options.runs, options.seed, options.fold, base=options.base))
     check_contract(space, study.module.contract)
+    space.trained_on.refuse_seen(study.module.identity, "The aligned model", ("test",))
     candidates = study.training.drop_duplicates(["side", "text"]).reset_index(drop=True)
     reports = space.texts(candidates["text"].tolist())
     found: list[list[str]] = []

@@ -41,6 +41,7 @@ def predicted_attributes(study: Study) -> tuple[dict[str, np.ndarray], dict[str,
             f"Cohort {study.cohort.info.name} has no attribute heads with pretraining seed {options.seed}; run `make "
             "pretrain STAGES=image` first."
         )
+    reader.trained_on.refuse_seen(study.module.identity, "The attribute encoder", ("test",))
     rows = study.kidneys["row"].tolist()
     found: dict[str, list[list[float]]] = {name: [] for name in reader.heads.classes}
     with counted("kidneys") as show:

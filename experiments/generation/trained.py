@@ -13,6 +13,7 @@ from datamodules.errors import DataError
 from datamodules.report_data import prompt_of
 from experiments.generation.journal import in_batches
 from experiments.generation.systems import Study
+from experiments.run_data import read_trained_on
 from experiments.stages.report import report_writer_folder
 from lightning_modules.contracts import differing_fields
 from lightning_modules.errors import ModelError
@@ -77,7 +78,7 @@ def load_writer(study: Study) -> ReportWriter:
     """The report writer of the cohort.
 
     Raises:
-        DataError: if the report stage was not run yet.
+        DataError: if the report stage was not run yet, or on somebody who is tested.
         ModelError: if it was trained on other preprocessing.
     """
     options = study.options
@@ -87,6 +88,7 @@ def load_writer(study: Study) -> ReportWriter:
             f"Cohort {study.cohort.info.name} has no report writer with pretraining seed {options.seed}; run "
             f"`make pretrain STAGES=report{f' TAG={options.tag}' if options.tag else ''}` first."
         )
+    read_trained_on(folder).refuse_seen(study.module.identity, "The report writer", ("test",))
     name = options.base or read_report_writer(folder).text.base_name
     writer, found = load_report_writer(folder, model_source(name)[0])
     differing = differing_fields(found.contract, study.module.contract)

@@ -54,9 +54,9 @@ class Visit:
 
 def cache_file(folder: Path, volumes: VolumeSet, settings: RadiomicsSettings) -> Path:
     """One file for each set of volumes and masks, and settings; other scans at the same places are others."""
-    masks = folder_of_masks(volumes)
-    sizes = [f"{path.name} {path.stat().st_size}" for path in sorted(masks.glob("*.npz"))]
-    told_apart = "\n".join([volumes.contract.hash, volumes.index.to_csv(index=False), *sizes])
+    patients = sorted(set(volumes.index["patient_id"].astype(str)))
+    masks = [f"{patient} {sorted(volumes.mask_checksums(patient).items())}" for patient in patients]
+    told_apart = "\n".join([volumes.contract.hash, volumes.index.to_csv(index=False), *masks])
     return folder / f"radiomics-{settings.hash}-{hashlib.sha256(told_apart.encode()).hexdigest()[:12]}.parquet"
 
 

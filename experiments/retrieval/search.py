@@ -29,6 +29,7 @@ from experiments.retrieval.scores import (
     median_statistic,
     recall_statistic,
 )
+from experiments.run_data import bind_results
 from experiments.shared_space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space, read_as
 from experiments.statistics.bootstrap import bootstrap
 from experiments.suite_cli import SuiteCLI, command_line
@@ -102,6 +103,7 @@ def retrieval(
     name = "-".join(part for part in (encoder, f"s{seed}", pretrain_tag) if part)
     folder = runs / f"renal/{cohort.info.name}/retrieval" / name
     folder.mkdir(parents=True, exist_ok=True)
+    bind_results(folder / "results.csv", [module.identity for module in modules])
     with replacing(folder / "results.csv") as temporary:
         table.to_csv(temporary, index=False)
     kidneys = pd.concat([part.table for part in parts], ignore_index=True)
@@ -110,7 +112,8 @@ def retrieval(
     if ENCODERS[encoder].release:
         note += " Index kidneys alone, whose volumes a published encoder has."
     retrieval_figure(folder / "retrieval.png", parts[0].table, *_aligned(parts[0]), modules[0].plan.volumes, note, seed)
-    _log(runs, folder, cohort, table, note, {"profile": profile, "seed": str(seed), "encoder": encoder})
+    more = {"profile": profile, "seed": str(seed), "encoder": encoder, "training_patients": space.trained_on.words}
+    _log(runs, folder, cohort, table, note, more)
     say(f"{format_table(table)}\n{note}\nFolder: {folder.as_posix()}")
     return 0
 

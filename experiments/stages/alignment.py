@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from experiments.evaluation import caption, with_interval
 from experiments.launch import Finished, Launch, train
 from experiments.registry import ENCODERS, STAGES
 from experiments.retrieval.scores import recall_statistic
+from experiments.run_data import hand_over
 from experiments.shared_space import EMBEDDINGS
 from experiments.stages.common import Pretraining, already_finished, close, placeholders, stage_launch
 from experiments.stages.text_tower import load_source, save_trained, text_tower, trained_options
@@ -62,6 +64,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
     embeddings = {"data.init_args.embeddings": wanted.runs / "renal" / cohort.info.name / EMBEDDINGS}
     options |= trained_options(text, settings) if trained else embeddings
     launch = stage_launch(wanted, cohort, stage, fold, options=options)
+    launch = replace(launch, sources=(text,))
     if already_finished(launch):
         return
     if not trained:
@@ -146,7 +149,8 @@ def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, title:
     if isinstance(module, TextTowerAlignment):
         if module.sharded:
             module = module.unsharded(_best(folder.parent / "checkpoints"))
-        save_trained(module.text_encoder.eval(), cohort, folder / TEXT, summary)
+        seen = hand_over(folder.parent, folder / TEXT)
+        save_trained(module.text_encoder.eval(), cohort, folder / TEXT, summary, seen)
     else:
         shutil.copytree(text, folder / TEXT, dirs_exist_ok=True, copy_function=copy_file)
     exported = read_text_encoder(folder / TEXT)
@@ -159,7 +163,8 @@ def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, title:
     module.model.crop = crop
     config = EncoderConfig.of(module.hparams["encoder"])
     card = encoder_card(title, cohort.info, config, module.contract, summary)
-    return save_aligned(folder, module.model, f"{card}{_text_section(recorded)}")
+    training_data = hand_over(folder.parent, folder)
+    return save_aligned(folder, module.model, f"{card}{_text_section(recorded)}", training_data)
 
 
 def _best(folder: Path) -> dict[str, Any]:

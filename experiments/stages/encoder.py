@@ -9,6 +9,7 @@ from experiments.cards import encoder_card
 from experiments.encoders import ENCODER_FOLDER
 from experiments.launch import Finished
 from experiments.registry import STAGES
+from experiments.run_data import hand_over
 from lightning_modules.networks.encoders import EncoderConfig
 from lightning_modules.networks.export import save_encoder
 
@@ -22,4 +23,6 @@ def export_encoder(finished: Finished, cohort: Cohort, stage: str, folder: Path,
     model = finished.model
     config = EncoderConfig.of(model.hparams["encoder"])
     card = encoder_card(STAGES[stage].title, cohort.info, config, model.contract, summary)
-    return save_encoder(folder / ENCODER_FOLDER, model.encoder, config, model.contract, card)  # type: ignore[arg-type]
+    export = folder / ENCODER_FOLDER
+    training_data = hand_over(folder, export)
+    return save_encoder(export, model.encoder, config, model.contract, card, training_data)  # type: ignore[arg-type]

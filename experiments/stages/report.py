@@ -14,6 +14,7 @@ from experiments.console import is_main_rank, say
 from experiments.encoders import exported_encoder, stage_folder
 from experiments.evaluation import caption, with_interval
 from experiments.launch import Launch, check_finished, read_done, train
+from experiments.run_data import hand_over
 from experiments.stages.common import Pretraining, close, wait_for_all_ranks
 from experiments.stages.language import language_launch
 from experiments.statistics.bootstrap import bootstrap, mean_of
@@ -84,8 +85,10 @@ def _train(launch: Launch, info: CohortInfo, title: str) -> None:
     summary = f"{_summary(model)} {caption(info)}"
     writer = model.writer.eval()
     card = writer_card(f"Report writer, {title}", info, writer.text, writer.config, model.contract, summary)
+    export = launch.folder / WRITER_FOLDER
+    training_data = hand_over(launch.folder, export)
     sha256 = save_report_writer(
-        launch.folder / WRITER_FOLDER, writer, model.encoder_config, model.contract, model.origin(), card
+        export, writer, model.encoder_config, model.contract, model.origin(), card, training_data
     )
     close(launch, finished, summary, {"writer_sha256": sha256}, WRITER_FOLDER)
 

@@ -16,6 +16,7 @@ from experiments.encoders import ENCODER_FOLDER, stage_folder
 from experiments.evaluation import caption, with_interval
 from experiments.launch import Launch, check_finished, read_done, train
 from experiments.registry import choose
+from experiments.run_data import hand_over
 from experiments.stages.common import Pretraining, close, wait_for_all_ranks
 from experiments.stages.language import language_launch
 from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
@@ -93,7 +94,8 @@ def _train(launch: Launch, info: CohortInfo, name: str) -> None:
     summary = f"{reached} {caption(info)}"
     encoder = model.encoder.eval()
     card = text_card(f"Text encoder, {OBJECTIVES[name]}", info, encoder.config, encoder.base_fingerprint, summary)
-    sha256 = save_text_encoder(launch.folder / ENCODER_FOLDER, encoder, card)
+    export = launch.folder / ENCODER_FOLDER
+    sha256 = save_text_encoder(export, encoder, card, hand_over(launch.folder, export))
     done = {"encoder_sha256": sha256, "encoder_fingerprint": encoder.fingerprint(), **figures}
     close(launch, finished, summary, done, ENCODER_FOLDER)
 

@@ -11,6 +11,7 @@ from typing import Any
 from datamodules.attributes.models import model_source
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.trained_on import TRAINING_DATA, TrainedOn
 from experiments.cards import text_card
 from experiments.console import is_main_rank
 from experiments.encoders import ENCODER_FOLDER
@@ -67,11 +68,19 @@ def trained_options(folder: Path, settings: TextEncoderConfig) -> dict[str, Any]
     }
 
 
-def save_trained(encoder: TextEncoder, cohort: Cohort, folder: Path, summary: str) -> None:
-    """Write a text encoder that was trained in alignment."""
+def save_trained(encoder: TextEncoder, cohort: Cohort, folder: Path, summary: str, training_data: str) -> None:
+    """Write a text encoder that was trained in alignment.
+
+    Args:
+        encoder: The encoder.
+        cohort: The cohort.
+        folder: Folder to write.
+        summary: What the alignment reached.
+        training_data: Hash of the record of whom it was trained on, which lies in the folder.
+    """
     title = "Text encoder, trained with the image encoder"
     card = text_card(title, cohort.info, encoder.config, encoder.base_fingerprint, summary)
-    save_text_encoder(folder, encoder, card)
+    save_text_encoder(folder, encoder, card, training_data)
 
 
 def _base_folder(wanted: Pretraining, cohort: Cohort, settings: TextEncoderConfig) -> Path:
@@ -80,10 +89,15 @@ def _base_folder(wanted: Pretraining, cohort: Cohort, settings: TextEncoderConfi
     config = replace(settings, base=source, base_name=name, projection=None)
     digest = hashlib.sha256(json.dumps(config.recorded(), sort_keys=True).encode()).hexdigest()[:8]
     folder = wanted.runs / "renal" / cohort.info.name / "text" / f"base-{digest}" / ENCODER_FOLDER
+
+    def whole() -> bool:
+        return (folder / ADAPTER).is_file() and (folder / TRAINING_DATA).is_file()
+
     if not is_main_rank():
-        wait_for_main("text encoder", (folder / ADAPTER).is_file)
-    elif not (folder / ADAPTER).is_file():
+        wait_for_main("text encoder", whole)
+    elif not whole():
         encoder = TextEncoder(config)
         title = f"Language model {name}, un-adapted"
-        save_text_encoder(folder, encoder, text_card(title, cohort.info, config, encoder.base_fingerprint, ""))
+        card = text_card(title, cohort.info, config, encoder.base_fingerprint, "")
+        save_text_encoder(folder, encoder, card, TrainedOn.nobody().write(folder))
     return folder

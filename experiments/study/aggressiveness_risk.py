@@ -10,11 +10,11 @@ from datamodules.labels import targets
 from datamodules.schema import ENDPOINTS
 from experiments.evaluation import Group, groups
 from experiments.outcomes import RISK, Outcome, outcomes_of, score_columns
-from experiments.registry import ENCODERS
+from experiments.registry import ENCODERS, task_label
 from experiments.result_figures import risk_group_of
 from experiments.study.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.study.pictures import pooled_groups, seed_words
-from experiments.study.points import Series, task_label
+from experiments.study.points import Series
 from experiments.study.survival import NAMES, RISK_HEADER, curves_picture, risk_cells, risk_record
 from experiments.study.words import capital, interval
 

@@ -17,9 +17,8 @@ from datamodules.errors import DataError
 from datamodules.files import read_parquet
 from datamodules.labels import MISSING, Label, targets
 from experiments.plots.style import new_figure
-from experiments.registry import TASKS
+from experiments.registry import TASKS, task_label
 from experiments.study.page import Picture, Row, Table
-from experiments.study.points import task_label
 from experiments.study.words import capital, plural
 
 _ROLE_TITLES = {"pretrain": "Pretraining centres", "internal": "Internal centres", "external": "External centres"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from datamodules.cohort import Cohort
-from experiments.registry import TASKS
+from experiments.registry import TASKS, task_label
 from experiments.statistics.support import MARKED
 from experiments.study.page import Section, Text
-from experiments.study.points import Series, task_label
+from experiments.study.points import Series
 from experiments.tracking import git_commit
 
 

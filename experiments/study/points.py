@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
@@ -24,16 +23,10 @@ from experiments.evaluation import groups
 from experiments.launch import DONE, RUN_COMMAND
 from experiments.outcomes import Metric, metric_of, outcomes_of
 from experiments.point import Point, mode_suffix
-from experiments.registry import ENCODERS, MODES, axis_file
+from experiments.registry import ENCODERS, MODES, task_label
 
 _INDEX = ("aligned", "stage1", "scratch")
 """The encoder that is looked at by subgroup and risk group: the first of these that was run, whatever the results."""
-
-
-def task_label(task: str) -> Label:
-    """The label of a task, from the file that fine-tuning takes it from."""
-    content = yaml.safe_load(axis_file("task", task).read_text(encoding="utf-8"))
-    return Label(**content["data"]["init_args"]["label"])
 
 
 @dataclass(frozen=True)

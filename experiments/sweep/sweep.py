@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna import Study
 
+from datamodules.bound_data import FITTED
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.labels import MISSING
@@ -20,6 +21,7 @@ from experiments.locks import held
 from experiments.outcomes import AUROC, C_INDEX, MACRO_AUROC, Metric
 from experiments.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
+from experiments.run_data import bind_results
 from experiments.suite_cli import SuiteCLI
 from experiments.sweep.publish import publish
 from experiments.sweep.sampler import PRUNERS
@@ -105,6 +107,7 @@ def sweep(
     arguments |= {"pretrain_tag": pretrain_tag, "extra": list(point.extra)}
     command = {"command": "sweep", "arguments": arguments}
     plan = Sweep(point, searched, folder, command, cli.model.monitor)
+    bind_results(folder / "trials.csv", [cli.datamodule.identity.of(FITTED)])
     study = open_study(plan, cohort, url, pruner, own, parse([]))
     parent = shared_run(runs, cohort, point.experiment(cohort), "sweep", sweep=folder.name)
     search(plan, study, Objective(plan, cohort, parent), trials)

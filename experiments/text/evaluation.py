@@ -13,12 +13,14 @@ from matplotlib import pyplot as plt
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import replacing, write_json
+from datamodules.identity import REPORTS, DataIdentity, kidney_identity
 from datamodules.keyed_order import keyed_choice
 from datamodules.side_reports import side_reports
 from datamodules.splits import split_of_fold
 from experiments.console import say
 from experiments.evaluation import caption, marked, with_interval
 from experiments.plots.style import save
+from experiments.run_data import bind_results, read_trained_on
 from experiments.stages.text import STAGE, text_encoder_folder
 from experiments.statistics.support import mark
 from experiments.text.figure import text_figure
@@ -109,15 +111,26 @@ def evaluate_text(
     chosen = TextBase(base, layers, quantization, max_length)
     if exported is not None:
         chosen = TextBase.of_adapted(exported, base)
-    values, differences = _evaluate(cohort, wanted, chosen, exported, runs, device)
+    identity = _identity(cohort, wanted)
+    if exported is not None:
+        read_trained_on(exported).refuse_seen(identity, "The text encoder", ("test",))
     subject = BIDIRECTIONAL if exported is None else ADAPTED
     name = f"evaluation-{wording}-s{seed}{'' if fold is None else f'-fold{fold}'}{'' if exported else '-base'}"
     folder = runs / f"renal/{cohort.info.name}/{STAGE}" / name
+    bind_results(folder / "text.csv", [identity])
+    values, differences = _evaluate(cohort, wanted, chosen, exported, runs, device)
     _write(folder, cohort, values, differences, wanted, chosen)
     _log(runs, folder, name, cohort, values)
     say(_sentences(values, differences, subject))
     say(f"{caption(cohort.info)} Tables and figure: {folder.as_posix()}")
     return 0
+
+
+def _identity(cohort: Cohort, wanted: TextEvaluation) -> DataIdentity:
+    """The reports that are fitted on and tested."""
+    fitted, tested = kidney_parts(cohort, wanted.patients, wanted.seed, wanted.fold)
+    kidneys = pd.concat([fitted.assign(part="train"), tested.assign(part="test")], ignore_index=True)
+    return kidney_identity(kidneys, {REPORTS: [text.encode() for text in kidneys["text"].astype(str)]})
 
 
 def _evaluate(

@@ -20,6 +20,7 @@ from experiments.console import say
 from experiments.encoders import folds_of
 from experiments.evaluation import caption
 from experiments.registry import TASKS, choose, compose
+from experiments.run_data import bind_results
 from experiments.shared_space import SharedSpace, SpaceOptions, embed_part, load_space, read_as
 from experiments.statistics.means import owner_mean
 from experiments.suite_cli import SuiteCLI, command_line
@@ -79,17 +80,19 @@ def zeroshot(
     prompts = load_prompts(task)
     cohort = Cohort.load(data)
     options = SpaceOptions(runs, seed, None, model, text, base, encoder, pretrain_tag)
-    parts = []
+    parts, identities = [], []
     for fold in folds_of(cohort):
         space = load_space(cohort, replace(options, fold=fold))
         module = _data(task, data, profile, seed, fold, encoder, extra or [])
         ordered = prompts.ordered(module.label.classes)
         parts.append(classify(space, module, ordered, fold))
+        identities.append(module.identity)
     found = _joined(parts)
     table = zero_shot_table(found, draws, seed)
     name = "-".join(part for part in (encoder, "zeroshot", f"s{seed}", pretrain_tag) if part)
     folder = runs / f"renal/{cohort.info.name}/{task}" / name
     folder.mkdir(parents=True, exist_ok=True)
+    bind_results(folder / "results.csv", identities)
     write_parquet(folder / PREDICTIONS, found.predictions)
     per_class = ", ".join(str(count) for count in np.bincount(found.code))
     note = f"{caption(cohort.info)} Prompts a class: {per_class}. {REPORTS}: {_fitted_on(cohort)}."
@@ -102,7 +105,8 @@ def zeroshot(
         name,
         table,
         note,
-        {"profile": profile, "seed": str(seed), "draws": str(draws), "encoder": encoder},
+        {"profile": profile, "seed": str(seed), "draws": str(draws), "encoder": encoder}
+        | {"training_patients": space.trained_on.words},
     )
     say(f"{format_table(table)}\n{note}\nFolder: {folder.as_posix()}")
     return 0

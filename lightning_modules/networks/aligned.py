@@ -177,7 +177,7 @@ class AlignedModel(nn.Module):
         return model.eval()
 
 
-def save_aligned(folder: Path, model: AlignedModel, card: str) -> str:
+def save_aligned(folder: Path, model: AlignedModel, card: str, training_data: str = "") -> str:
     """Write an aligned model; the encoder's weights are written last, so a folder with them is complete.
 
     The folder is that of an exported image encoder (`networks.export`), so that fine-tuning can start from it, with
@@ -187,13 +187,14 @@ def save_aligned(folder: Path, model: AlignedModel, card: str) -> str:
         folder: Folder to write.
         model: The trained model.
         card: Model card in Markdown.
+        training_data: Hash of the record of whom it was trained on, where one lies beside it.
 
     Returns:
         SHA-256 of the image encoder's weights file.
     """
     # The heads name the hash of the encoder, which waits in a folder of its own until they are written.
     staged = folder / ".encoder"
-    sha256 = save_encoder(staged, model.image_encoder, model.encoder_config, model.contract, card)
+    sha256 = save_encoder(staged, model.image_encoder, model.encoder_config, model.contract, card, training_data)
     heads = {name: value for name, value in model.state_dict().items() if not name.startswith("image_encoder.")}
     write_tensors(folder / HEADS, heads)
     content = {
@@ -224,7 +225,7 @@ def model_folder(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    wanted = [WEIGHTS, CONFIG, CONTRACT, CARD, ALIGNMENT, HEADS, f"{TEXT}/*"]
+    wanted = [WEIGHTS, CONFIG, CONTRACT, CARD, ALIGNMENT, HEADS, "*.parquet", f"{TEXT}/*"]
     try:
         return Path(snapshot_download(source, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, OSError) as error:

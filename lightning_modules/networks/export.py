@@ -43,7 +43,12 @@ class ExportedEncoder:
 
 
 def save_encoder(
-    folder: Path, encoder: nn.Module, config: EncoderConfig, contract: Mapping[str, Any], card: str
+    folder: Path,
+    encoder: nn.Module,
+    config: EncoderConfig,
+    contract: Mapping[str, Any],
+    card: str,
+    training_data: str = "",
 ) -> str:
     """Write an encoder; the weights are written last, so a folder with weights is complete.
 
@@ -53,12 +58,14 @@ def save_encoder(
         config: Its configuration.
         contract: Preprocessing contract of its training data.
         card: Model card in Markdown.
+        training_data: Hash of the record of whom it was trained on, where one lies beside it.
 
     Returns:
         SHA-256 of the weights file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG, json.dumps({"format": FORMAT, "encoder": asdict(config)}, indent=2) + "\n")
+    content = {"format": FORMAT, "encoder": asdict(config), "training_data_sha256": training_data}
+    write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
     write_text(folder / CONTRACT, json.dumps(dict(contract), indent=2) + "\n")
     write_text(folder / CARD, card)
     write_tensors(folder / WEIGHTS, encoder.state_dict())

@@ -56,6 +56,7 @@ def save_report_writer(
     contract: Mapping[str, Any],
     origin: Mapping[str, Any],
     card: str,
+    training_data: str = "",
 ) -> str:
     """Write a report writer; its trained weights are written last, so a folder with them is complete.
 
@@ -66,6 +67,7 @@ def save_report_writer(
         contract: Preprocessing contract of its training data.
         origin: What its weights belong to.
         card: Model card in Markdown.
+        training_data: Hash of the record of whom it was trained on, where one lies beside it.
 
     Returns:
         SHA-256 of the trained weights.
@@ -78,6 +80,7 @@ def save_report_writer(
         "text": writer.text.recorded(),
         "writer": asdict(writer.config),
         "origin": dict(origin),
+        "training_data_sha256": training_data,
     }
     write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
     write_text(folder / CARD, card)

@@ -45,7 +45,7 @@ class ExportedText:
     sha256: str
 
 
-def save_text_encoder(folder: Path, encoder: TextEncoder, card: str) -> str:
+def save_text_encoder(folder: Path, encoder: TextEncoder, card: str, training_data: str = "") -> str:
     """Write a text encoder; its adapters are written last, so a folder with adapters is complete.
 
     Args:
@@ -53,6 +53,7 @@ def save_text_encoder(folder: Path, encoder: TextEncoder, card: str) -> str:
             without its output layer; `config.json` is ours.
         encoder: The trained encoder.
         card: Model card in Markdown.
+        training_data: Hash of the record of whom it was trained on, where one lies beside it.
 
     Returns:
         SHA-256 of the weights.
@@ -66,6 +67,7 @@ def save_text_encoder(folder: Path, encoder: TextEncoder, card: str) -> str:
         "feature_dim": encoder.feature_dim,
         "base_fingerprint": encoder.base_fingerprint,
         "fingerprint": encoder.fingerprint(),
+        "training_data_sha256": training_data,
     }
     write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
     if encoder.config.adapter:

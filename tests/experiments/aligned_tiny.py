@@ -18,6 +18,7 @@ from datamodules.cohort import Cohort
 from datamodules.embedding_cache import EmbeddingCache
 from datamodules.files import write_parquet
 from datamodules.schema import TABLES, conform
+from datamodules.trained_on import TrainedOn
 from experiments.attributes.extract import attributes
 from experiments.shared_space import SharedSpace
 from lightning_modules.networks.aligned import AlignedConfig, AlignedModel, save_aligned
@@ -88,7 +89,7 @@ def tiny_space(folder: Path, seed: int = 0) -> SharedSpace:
 def export(folder: Path, seed: int = 0) -> Path:
     """The random model as a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_aligned(folder, aligned_model(seed), "card")
+    save_aligned(folder, aligned_model(seed), "card", TrainedOn.nobody().write(folder))
     return folder
 
 

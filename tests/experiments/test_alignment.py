@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -13,6 +14,8 @@ import yaml
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json
+from datamodules.identity import DataIdentity, digests
+from datamodules.trained_on import TrainedOn
 from experiments.console import configure_output
 from experiments.encoders import exported_encoder, stage_folder
 from experiments.shared_space import SpaceOptions, load_space
@@ -33,13 +36,15 @@ TINY = {
     "data": {"init_args": {"samples_per_epoch": 16}},
 }
 
+OF_TEXT = TrainedOn(pd.DataFrame({"patient": [7], "volume": [-1]}))
+
 
 def _export_text(base: Path, runs: Path, cohort: Cohort, seed: int) -> str:
     config = TextEncoderConfig(base=str(base), base_name="tiny", quantization="none", lora_rank=2, max_length=48)
     encoder = TextEncoder(config, "cpu")
     stir(encoder, seed)
     folder = stage_folder(runs, cohort, "text", 42, None) / "attribute_contrast" / "encoder"
-    save_text_encoder(folder, encoder, "# Card\n")
+    save_text_encoder(folder, encoder, "# Card\n", OF_TEXT.write(folder))
     return encoder.fingerprint()
 
 
@@ -74,6 +79,14 @@ def test_from_both_encoders_to_an_aligned_model(
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, checkpoint[f"model.image_encoder.{name}"])
     assert torch.equal(model.text_mean, checkpoint["model.text_mean"])
+    seen = TrainedOn.read(folder / "encoder")  # its own patients, and those of both encoders that it started from
+    own = TrainedOn.read(stage_folder(runs, cohort, "image", 42, None) / "encoder").patients
+    people = cohort.patients()
+    trained = people.loc[(people["role"] == "pretrain") & (people["split"] == "train"), "patient_id"]
+    assert set(own) == set(digests(trained))
+    assert set(seen.patients) == {7, *own}
+    assert read_json(folder / "encoder/config.json")["training_data_sha256"] == seen.sha256
+    assert read_json(folder / "DONE")["data_sha256"] == [DataIdentity.read(folder / "data.parquet").sha256]
     assert float(model.text_mean.abs().sum()) > 0
     written = [(folder / "encoder" / name).read_text() for name in ("alignment.json", "config.json", "README.md")]
     assert str(tmp_path) not in "".join(written)

@@ -19,6 +19,7 @@ from datamodules.errors import DataError
 from datamodules.importers.manifest import ManifestSource
 from datamodules.importers.plan import CohortPlan
 from datamodules.side_reports import side_reports
+from datamodules.trained_on import TrainedOn
 from experiments.embed.scan import embed, network_crop
 from experiments.zero_shot.prompt_sets import available, load_prompts
 from lightning_modules.attributes import AttributePretraining
@@ -48,7 +49,8 @@ def folder(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     stage1 = AttributePretraining(ENCODER, CLASSES, CONTRACT.to_dict(), OptimizerConfig()).eval()
     torch.nn.init.normal_(stage1.phase.weight)
     exported = made / "runs/renal/tiny/pretrain/image-s42/encoder"
-    save_encoder(exported, stage1.encoder, ENCODER, CONTRACT.to_dict(), "card")
+    seen = TrainedOn.nobody().write(exported)
+    save_encoder(exported, stage1.encoder, ENCODER, CONTRACT.to_dict(), "card", seen)
     save_heads(exported, AttributeHeads.of_state(stage1.state_dict(), CLASSES, PHASES))
     save(made / "scan.nii.gz", scan_hu(), axes="LPS")
     save(made / "mask.nii.gz", labels())

@@ -40,8 +40,17 @@ def test_a_kidney_is_measured_once_in_any_order(lesion_root: Path, tmp_path: Pat
     other = RadiomicsSettings(SETTINGS.masks, spacing_mm=0, bin_width_hu=10)
     assert cache_file(tmp_path, volumes, other) != cache_file(tmp_path, volumes, SETTINGS)
     before = cache_file(tmp_path, volumes, SETTINGS)
-    next((volumes.folder / "masks").glob("*.npz")).write_bytes(b"")
+    path = next((volumes.folder / "masks").glob("*.npz"))
+    whole = path.read_bytes()
+    with np.load(path) as stored:
+        labels = {name: stored[name] for name in stored.files}
+    next(iter(labels.values()))[0, 0, 0] = 2  # of the same size on the disk, or not
+    np.savez_compressed(path, **labels)  # type: ignore[arg-type]
     assert cache_file(tmp_path, volumes, SETTINGS) != before
+    path.write_bytes(whole[:-40])
+    with pytest.raises(DataError, match=r"Masks .* are damaged .* run `make import` again"):
+        cache_file(tmp_path, volumes, SETTINGS)
+    path.write_bytes(whole)
 
 
 def test_what_was_measured_before_an_interruption_is_kept(

@@ -106,7 +106,7 @@ def test_the_command_writes_table_picture_and_no_text_of_a_report(cohort_root: P
     assert retrieval(data=cohort_root, runs=runs, model=model, replicates=50, extra=extra_flags(tmp_path)) == 0
     folder = runs / "renal/tiny/retrieval/aligned-s42"
     assert {path.name for path in folder.iterdir()} == {
-        "kidneys.parquet", "mlflow.json", "results.csv", "retrieval.png",
+        "kidneys.parquet", "mlflow.json", "results.csv", "results-data.parquet", "retrieval.png",
     }  # fmt: skip
     table = pd.read_csv(folder / "results.csv")
     assert len(table) == 6 * 2 * 2

@@ -16,7 +16,7 @@ from datamodules.splits import split_of_fold
 from experiments.evaluation import results_table
 from experiments.launch import DONE, RUN_COMMAND
 from experiments.point import Point
-from experiments.study.points import task_label
+from experiments.registry import task_label
 
 
 def vary(root: Path) -> Path:

@@ -14,6 +14,7 @@ from datamodules.attributes.rules import RuleExtractor
 from datamodules.attributes.schema import load_schema
 from datamodules.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.trained_on import TrainedOn
 from experiments.text.evaluation import evaluate_text, kidney_parts
 from experiments.text.masked import HITS, LOSS, TOKENS, masked_loss, masked_rows, ratio
 from experiments.text.probe import stated_codes, text_probe
@@ -196,7 +197,7 @@ def adapted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {name: value + 0.05 * torch.randn_like(value) for name, value in encoder.adapter_state().items()}
     encoder.load_adapter_state(state)
     folder = tmp_path_factory.mktemp("adapted")
-    save_text_encoder(folder, encoder, "card")
+    save_text_encoder(folder, encoder, "card", TrainedOn.nobody().write(folder))
     return folder
 
 
@@ -206,7 +207,7 @@ def test_the_command_compares_every_system(cohort: Cohort, base: Path, adapted: 
 
     run()
     folder = tmp_path / "renal/demo/text/evaluation-other-s42"
-    names = {"text.csv", "text_differences.csv", "text.png", "evaluation.json", "mlflow.json"}
+    names = {"text.csv", "text-data.parquet", "text_differences.csv", "text.png", "evaluation.json", "mlflow.json"}
     assert {path.name for path in folder.iterdir()} == names
     values, differences = (pd.read_csv(folder / name) for name in ("text.csv", "text_differences.csv"))
     assert set(values["system"]) == {TFIDF, CAUSAL_LAST, CAUSAL_MEAN, BIDIRECTIONAL, ADAPTED}

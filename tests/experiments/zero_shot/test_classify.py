@@ -98,7 +98,8 @@ def test_the_table_holds_every_strategy_group_and_interval(done: Path) -> None:
     assert table.loc[("pooled external", NEAREST), "interval"] in ("bootstrap", "bootstrap, Newcombe", "Newcombe")
     tfidf = roc_auc_score(external["target"], external["tfidf_malignant"])
     assert table.loc[("pooled external", REPORTS), "auroc"] == pytest.approx(tfidf)
-    assert {path.name for path in done.iterdir()} == {"mlflow.json", "predictions.parquet", "results.csv", "roc.png"}
+    written = {"mlflow.json", "predictions.parquet", "results.csv", "results-data.parquet", "roc.png"}
+    assert {path.name for path in done.iterdir()} == written
 
 
 def test_mlflow_knows_the_figures_and_no_path(done: Path, cohort_root: Path) -> None:
