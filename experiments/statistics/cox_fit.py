@@ -294,7 +294,11 @@ def _end(likelihood: FirthLikelihood, best: Maximum, place: int, side: int, leve
     near = float(best.point[place])
     far = near + side * error
     for _ in range(60):
+        inside = others
         if above(far) < 0:
+            others = inside  # beyond the end they may have run to where the likelihood is no number
+            if above(near) < 0:
+                break
             return float(brentq(above, near, far, xtol=1e-12 * max(1.0, abs(far)), rtol=1e-14))
         near, far = far, far + 1.5 * (far - near)
-    raise NotConvergedError("The profile of Firth's likelihood does not fall; leave out covariates.")
+    raise NotConvergedError("The end of a profile of Firth's likelihood was not found; leave out covariates.")
