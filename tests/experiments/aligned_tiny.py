@@ -33,7 +33,9 @@ FLAGS: dict[str, Any] = {
     "encoder": {"width": 4, "depth": 10, "stem_pool": True},
     "trainer": {"accelerator": "cpu"},
 }
-ENCODER = EncoderConfig(network="regions", depth=10, width=8, region_width=4)
+ENCODER = EncoderConfig(depth=10, width=8)
+REGIONS = EncoderConfig(network="regions", depth=10, width=8, region_width=4)
+"""The network that stage 1 trains, as small."""
 
 
 @dataclass
@@ -70,11 +72,11 @@ class HashedWords(nn.Module):
         return f"hashed-{float(self.table.weight[5, 3].detach()):.6f}".replace(".", "_")
 
 
-def aligned_model(seed: int = 0, fingerprint: str = "") -> AlignedModel:
+def aligned_model(seed: int = 0, fingerprint: str = "", encoder: EncoderConfig = ENCODER) -> AlignedModel:
     """An aligned model of random weights for the tiny contract."""
     torch.manual_seed(seed)
     text = {"fingerprint": fingerprint or HashedWords().fingerprint(), "base_name": "hashed"}
-    model = AlignedModel(ENCODER, AlignedConfig(TEXT_DIM, embed_dim=8), CONTRACT.to_dict(), text)
+    model = AlignedModel(encoder, AlignedConfig(TEXT_DIM, embed_dim=8), CONTRACT.to_dict(), text)
     nn.init.normal_(model.text_mean, std=0.1)
     return model.eval()
 
@@ -86,10 +88,10 @@ def tiny_space(folder: Path, seed: int = 0) -> SharedSpace:
     return SharedSpace(aligned_model(seed), cache, lambda: encoder, folder / "features")
 
 
-def export(folder: Path, seed: int = 0) -> Path:
+def export(folder: Path, seed: int = 0, encoder: EncoderConfig = ENCODER) -> Path:
     """The random model as a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_aligned(folder, aligned_model(seed), "card", TrainedOn.nobody().write(folder))
+    save_aligned(folder, aligned_model(seed, encoder=encoder), "card", TrainedOn.nobody().write(folder))
     return folder
 
 

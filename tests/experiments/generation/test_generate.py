@@ -27,7 +27,7 @@ from experiments.locks import held
 from experiments.stages import image, report
 from experiments.stages.common import Pretraining
 from lightning_modules.networks.report_export import load_report_writer
-from tests.experiments.aligned_tiny import CROP, FLAGS, export, fill_cache, with_reports
+from tests.experiments.aligned_tiny import CROP, FLAGS, REGIONS, export, fill_cache, with_reports
 from tests.tiny import CONTRACT
 from tests.tiny_text import make_base
 
@@ -103,7 +103,7 @@ def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     short = [f"--config={folder / 'tiny.yaml'}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
     cohort = Cohort.load(root)
     image.run(Pretraining(data=root, runs=runs, devices="1", extra=tuple(short)), cohort, None)
-    export(stage_folder(runs, cohort, "alignment", 42, None) / "encoder")
+    export(stage_folder(runs, cohort, "alignment", 42, None) / "encoder", encoder=REGIONS)
     small = ["--text.layers=2", "--text.lora_rank=2", f"--text.base={base}"]
     as_exported = [
         "--encoder.width=8",

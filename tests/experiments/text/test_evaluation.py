@@ -141,10 +141,9 @@ def test_a_system_does_not_differ_from_itself() -> None:
     assert set(values["group"]) == {"held out"}
 
 
-def test_the_probe_reads_facts_out_of_facts_and_none_out_of_noise(
-    cohort: Cohort, parts: tuple[pd.DataFrame, pd.DataFrame]
-) -> None:
-    fitted, tested = parts[0], kidney_parts(cohort, 0, 0, None)[1]
+def test_the_probe_reads_facts_out_of_facts_and_none_out_of_noise(tmp_path: Path) -> None:
+    cohort = reports_cohort(tmp_path, 200)  # of fewer patients a rare class is stated too seldom to be learned
+    fitted, tested = kidney_parts(cohort, 0, 0, None)
     codes = stated_codes(cohort, pd.concat([fitted, tested], ignore_index=True))
     rng = np.random.default_rng(0)
     truth = dict(zip([*fitted["text"], *tested["text"]], codes, strict=True))
@@ -158,7 +157,7 @@ def test_the_probe_reads_facts_out_of_facts_and_none_out_of_noise(
     frames = {"known": text_probe(known, fitted, tested, codes), "noise": text_probe(noise, fitted, tested, codes)}  # type: ignore[arg-type]
     assert list(frames["known"]["patient_id"]) == sorted(tested["patient_id"])
     values, _ = tabulate(list(attribute_measures(frames)), "known", 20)
-    assert _value(values, ATTRIBUTES, MEAN, "known") > 0.94  # few kidneys are fitted on
+    assert _value(values, ATTRIBUTES, MEAN, "known") > 0.95
     assert _value(values, ATTRIBUTES, MEAN, "noise") == pytest.approx(0.5, abs=0.1)
 
 
