@@ -52,9 +52,13 @@ class AnatomyLabels:
         self.volumes, self.keys = volumes, keys
 
     def __call__(self, kidney: int, seed: int) -> torch.Tensor:
-        """uint8 [1, D, H, W]; `NO_MASK` throughout where the kidney has no mask. The seed changes nothing."""
+        """uint8 [1, D, H, W]; `NO_MASK` throughout where the kidney has no mask. The seed changes nothing.
+
+        Raises:
+            DataError: if the file of masks is damaged.
+        """
         patient, study, side = self.keys[kidney]
-        labels = self.volumes.mask(patient, study, side)
+        labels = self.volumes.masks(patient).get((study, side))
         if labels is None:
             return torch.full((1, *self.volumes.contract.grid), NO_MASK, dtype=torch.uint8)
         return torch.from_numpy(anatomy_codes(labels))[None]

@@ -295,15 +295,6 @@ class VolumeSet:
             self._whole.add(name)
         return read_masks(content, f"{where}, of patient {patient_id},")
 
-    def mask(self, patient_id: str, study_id: str, side: str) -> np.ndarray | None:
-        """The label map of one kidney, uint8 [D, H, W]; None where it is not known."""
-        path = self.folder / "masks" / f"{shard_name(patient_id)}.npz"
-        if not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as stored:
-            name = f"{study_id}|{side}"
-            return stored[name] if name in stored.files else None
-
     def mask_checksums(self, patient_id: str) -> dict[tuple[str, str], int]:
         """CRC-32 of the label maps of a patient by (study_id, side), as their archive lists them.
 

@@ -15,6 +15,14 @@ from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
 from datamodules.splits import assign_folds, assign_splits
 
 CONTRACT = PreprocessingContract(grid=(8, 12, 12))
+TINY = {
+    "contract": {"grid": [8, 12, 12]},
+    "augmentation": {"crop": [8, 10, 10]},
+    "encoder": {"width": 4, "depth": 10, "stem_pool": True},
+    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    "data": {"init_args": {"samples_per_epoch": None}},
+}
+"""Settings of a downstream run of seconds on the tiny cohort."""
 CENTERS = {"P1": "pretrain", "I1": "internal", "I2": "internal", "E1": "external", "E2": "external"}
 PHASES = ("arterial", "venous")
 

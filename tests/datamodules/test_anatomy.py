@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from datamodules.anatomy import ANATOMY, OTHER_OR_SINUS, anatomy_codes
+from datamodules.anatomy import ANATOMY, NO_MASK, OTHER_OR_SINUS, AnatomyLabels, anatomy_codes
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.contract import PreprocessingContract
+from datamodules.errors import DataError
 from datamodules.tissues import Tissue
+from datamodules.volumes import VolumeSet, shard_name
 
 CONTRACT = PreprocessingContract(grid=(16, 20, 24), extent_mm=(64.0, 60.0, 72.0), pad_hu=-200)
 CONFIG = AugmentationConfig(
@@ -27,6 +31,18 @@ def test_every_tissue_has_its_class() -> None:
     assert found[Tissue.CYST] == "cyst"
     assert {found[t] for t in (Tissue.RENAL_SINUS, Tissue.COLLECTING_SYSTEM)} == {"sinus"}
     assert {found[t] for t in (Tissue.UNLABELED, Tissue.FAT, Tissue.LIVER, Tissue.AORTA)} == {"other"}
+
+
+def test_a_damaged_file_of_masks_is_named_and_a_kidney_without_a_mask_has_none(tiny_copy: Path) -> None:
+    volumes = VolumeSet.find(tiny_copy)
+    keys = [tuple(map(str, key)) for key in volumes.index[["patient_id", "study_id", "side"]].iloc[:1].to_numpy()]
+    labels = AnatomyLabels(volumes, [*keys, (keys[0][0], "another study", "left")])  # type: ignore[list-item]
+    assert labels(0, 0).max() < NO_MASK
+    assert labels(1, 0).min() == NO_MASK
+    path = volumes.folder / "masks" / f"{shard_name(keys[0][0])}.npz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=path.name):
+        AnatomyLabels(VolumeSet.find(tiny_copy), keys)(0, 0)  # type: ignore[arg-type]
 
 
 def test_without_a_drawn_sinus_the_rest_may_be_sinus() -> None:

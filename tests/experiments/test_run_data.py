@@ -31,15 +31,7 @@ from experiments.tracking import tracking_uri
 from lightning_modules.networks.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.export import save_encoder
 from tests.datamodules.test_identity import renamed
-from tests.tiny import CONTRACT, TinySource
-
-TINY = {
-    "contract": {"grid": [8, 12, 12]},
-    "augmentation": {"crop": [8, 10, 10]},
-    "encoder": {"width": 4, "depth": 10, "stem_pool": True},
-    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
-    "data": {"init_args": {"samples_per_epoch": None}},
-}
+from tests.tiny import CONTRACT, TINY, TinySource
 
 
 @pytest.fixture

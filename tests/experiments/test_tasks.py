@@ -19,14 +19,7 @@ from experiments.finetune import Point, centred, finetune
 from experiments.registry import TASKS
 from experiments.statistics.agreement import quadratic_kappa
 from experiments.tracking import tracking_uri
-
-TINY = {
-    "contract": {"grid": [8, 12, 12]},
-    "augmentation": {"crop": [8, 10, 10]},
-    "encoder": {"width": 4, "depth": 10, "stem_pool": True},
-    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
-    "data": {"init_args": {"samples_per_epoch": None}},
-}
+from tests.tiny import TINY
 
 
 @pytest.fixture
