@@ -75,13 +75,15 @@ class SuiteModule(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse an encoder that reads HU through another window than the data's, before any step."""
-        presented = self.contract.get("window_hu")
-        for module in self.modules() if presented is not None else ():
+        if self.contract.get("window_hu") is None:
+            return
+        presented = tuple(self.contract["window_hu"])
+        for module in self.modules():
             window = getattr(module, "window_hu", None)
-            if window is not None and tuple(window) != tuple(presented):
+            if isinstance(window, tuple) and window != presented:
                 raise ModelError(
-                    f"The encoder reads HU through the window {tuple(window)} and the data present {tuple(presented)}; "
-                    "set encoder.window_hu to contract.window_hu."
+                    f"The encoder reads HU through the window {window} and the data present {presented}; set "
+                    "encoder.window_hu to contract.window_hu."
                 )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

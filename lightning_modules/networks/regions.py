@@ -160,7 +160,8 @@ class RegionEncoder(nn.Module):
         """Mean and spread of the decoder's features in every region, [B, R, T]."""
         parts = []
         for features in (fine, coarse):
-            share = functional.adaptive_avg_pool3d(regions, features.shape[2:]).flatten(2)
+            depth, height, width = features.shape[2:]
+            share = functional.adaptive_avg_pool3d(regions, (depth, height, width)).flatten(2)
             flat = features.float().flatten(2).transpose(1, 2)
             share = share / (share.sum(dim=2, keepdim=True) + 0.1)
             mean = share @ flat
