@@ -57,7 +57,7 @@ def categorical_smd(first: Sequence[str], second: Sequence[str]) -> float:
 def largest_smd(groups: Sequence[np.ndarray] | Sequence[Sequence[str]], categorical: bool) -> float:
     """The largest standardised difference of any two groups; NaN where there is no pair with values."""
     measure = categorical_smd if categorical else smd
-    found = [measure(one, two) for one, two in combinations(groups, 2)]
+    found = [measure(one, two) for one, two in combinations(groups, 2)]  # type: ignore[arg-type]
     known = [value for value in found if not np.isnan(value)]
     return max(known, default=float("nan"))
 
