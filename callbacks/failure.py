@@ -12,6 +12,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.divergence import DivergedError
+from callbacks.interruption import TERMINATED, Terminated, end_at_once
 from callbacks.requeue import Requeued
 
 GRACE_S = 60.0
@@ -32,7 +33,7 @@ def failure_sentence(error: BaseException) -> str | None:
     Returns:
         The sentence; None for a defect, whose trace is wanted.
     """
-    for cause in reversed(_chain(error)):
+    for cause in reversed(chain(error)):
         text = str(cause)
         if isinstance(cause, DivergedError):
             return text
@@ -51,12 +52,12 @@ def failure_sentence(error: BaseException) -> str | None:
     return None
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error and what it came from."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    return chain
+def chain(error: BaseException) -> list[BaseException]:
+    """An error and what it came from, in that order."""
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return found
 
 
 class EndTogether(Callback):
@@ -67,13 +68,18 @@ class EndTogether(Callback):
     it sees the exit code and ends the others. Does nothing in a run of one process.
     """
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """End at once on SIGTERM from here on, not as Lightning does."""
+        end_at_once()
+
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """End the other ranks, and this one."""
         if trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt | Requeued):
             return
-        if trainer.global_rank > 0:
+        code = TERMINATED if isinstance(exception, Terminated) else 1
+        if trainer.global_rank > 0 and not isinstance(exception, Terminated):
             sentence = failure_sentence(exception) or f"{type(exception).__name__}: {exception}"
             print(f"error on rank {trainer.global_rank}: {sentence}", file=sys.stderr, flush=True)
         kill = getattr(trainer.strategy.launcher, "kill", None)
@@ -81,7 +87,7 @@ class EndTogether(Callback):
             kill(signal.SIGKILL)
         if trainer.global_rank > 0:
             sys.stdout.flush()
-            os._exit(1)
-        timer = threading.Timer(GRACE_S, os._exit, [1])
+            os._exit(code)
+        timer = threading.Timer(GRACE_S, os._exit, [code])
         timer.daemon = True
         timer.start()

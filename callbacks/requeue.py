@@ -46,6 +46,11 @@ def requeue_on_signal() -> None:
         signal.signal(signal.SIGUSR1, _noted)
 
 
+def requeue_asked() -> bool:
+    """Whether SLURM asked this process to give its job back."""
+    return _Asked.now
+
+
 def _noted(number: int, frame: FrameType | None) -> None:
     _Asked.now = True
     if not _Asked.training:

@@ -135,6 +135,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path.name} is not valid JSON (line {error.lineno}: {error.msg}); write it again.") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else f"no UTF-8 at byte {error.start}"
+        raise DataError(f"{path.name} is not valid JSON ({reason}); write it again.") from error
 
 
 def write_parquet(path: Path, frame: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:

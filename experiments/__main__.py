@@ -1,8 +1,36 @@
 """Entry of `python -m experiments`."""
 
+import os
 import sys
 
-from experiments.cli import main
+
+def leave_working_folder() -> None:
+    """Take the working folder off the module search path, for this process and those that it starts.
+
+    `python -m` looks there first, so that a folder with a `torch` or a `callbacks` of its own, for example one that
+    came with data or shared runs, would be run in their place. The suite's own folder is searched after the
+    installed packages.
+    """
+    here = os.getcwd()
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    import sysconfig
+
+    standard = {os.path.abspath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    kept = [path for path in sys.path if os.path.abspath(path) != root or root in standard]
+    if root not in standard:
+        after = max((place for place, path in enumerate(kept) if os.path.abspath(path) in standard), default=-1)
+        kept.insert(after + 1, root)
+        inherited = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = root if not inherited else f"{root}{os.pathsep}{inherited}"
+    sys.path[:] = kept
+    os.environ["PYTHONSAFEPATH"] = "1"
+
 
 if __name__ == "__main__":
+    try:
+        leave_working_folder()
+        from experiments.cli import main
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(main())

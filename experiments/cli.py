@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, auto_cli
+from jsonargparse import auto_cli
 
-from callbacks.failure import failure_sentence
+from callbacks.interruption import Terminated, ending_on_sigterm
 from datamodules.errors import DataError
 from datamodules.processes import end_with_parent
 from experiments.console import configure_output
-from lightning_modules.errors import ModelError
+from experiments.failures import end
+from experiments.gate import check_arguments, check_seeds
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -133,6 +136,10 @@ def pretrain(
     return 0
 
 
+RESUMABLE: dict[str, Callable[..., int]] = {"finetune": finetune, "pretrain": pretrain}
+"""Commands that `resume` calls again."""
+
+
 def resume(run: str, runs: Path = Path("runs")) -> int:
     """Go on with an interrupted run from its last checkpoint.
 
@@ -140,19 +147,57 @@ def resume(run: str, runs: Path = Path("runs")) -> int:
         run: Folder of the run, or its MLflow id.
         runs: Folder of all runs.
     """
-    from datamodules.files import read_json
     from experiments.launch import RUN_COMMAND
     from experiments.tracking import find_run
 
-    stored = read_json(find_run(runs, run) / RUN_COMMAND)
-    arguments = [f"--{name}={_text(value)}" for name, value in stored["arguments"].items()]
-    return _dispatch([stored["command"], *arguments])
+    return _dispatch(stored_command(find_run(runs, run) / RUN_COMMAND, runs))
+
+
+def stored_command(path: Path, runs: Path) -> list[str]:
+    """The training command that a run keeps, as a command line; run folders are shared, so that it is looked at first.
+
+    Args:
+        path: The run's `run.json`.
+        runs: Folder of all runs. A run below it goes on there, wherever it was begun.
+
+    Raises:
+        DataError: if it is no training command, holds an argument that the command does not take, or would write
+            elsewhere.
+    """
+    from datamodules.files import read_json
+
+    stored = read_json(path)
+    command = stored.get("command") if isinstance(stored, dict) else None
+    arguments = stored.get("arguments") if isinstance(stored, dict) else None
+    if not isinstance(command, str) or command not in RESUMABLE or not isinstance(arguments, dict):
+        raise DataError(
+            f"{path.name} in {path.parent.name} holds the command {str(command)[:80]!r}; `resume` goes on with one of "
+            f"{', '.join(RESUMABLE)} alone. Call the command itself."
+        )
+    known = inspect.signature(RESUMABLE[command]).parameters
+    for name, value in arguments.items():
+        plain = value is None or isinstance(value, str | int | float)
+        texts = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+        if name not in known or not (plain or texts):
+            raise DataError(
+                f"{path.name} in {path.parent.name} holds the argument {name[:80]!r}, which {command} does not take as "
+                "it stands there; the file is damaged or was edited. Call the command itself."
+            )
+    inside, begun = path.resolve(), Path(str(arguments.get("runs", "runs")))
+    if inside.is_relative_to(runs.resolve()):
+        arguments = {**arguments, "runs": str(runs)}
+    elif not inside.is_relative_to(begun.resolve()):
+        raise DataError(
+            f"{path.name} in {path.parent.name} would go on in the folder {begun.name}, in which it does not lie; name "
+            "the folder of all runs with RUNS=."
+        )
+    return [command, *(f"--{name}={_text(value)}" for name, value in arguments.items())]
 
 
 def _text(value: Any) -> str:
     import json
 
-    return json.dumps(value) if isinstance(value, list) else str(value)
+    return json.dumps(value) if isinstance(value, list) else "null" if value is None else str(value)
 
 
 def figure(
@@ -203,22 +248,6 @@ def _dispatch(args: list[str]) -> int:
     return int(result or 0)
 
 
-def _sentence(error: Exception) -> str:
-    """What is wrong in one line; the parser wraps our own errors, and of its own keeps every choice it tried.
-
-    Raises:
-        Exception: the error itself, when it is neither ours nor the parser's: a defect, whose trace is wanted.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, DataError | ModelError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    if not isinstance(error, ArgumentError):
-        raise error
-    return " ".join(str(error).split())
-
-
 def main(args: list[str] | None = None) -> int:
     """Run one command.
 
@@ -226,25 +255,21 @@ def main(args: list[str] | None = None) -> int:
         args: Command line without the program; `sys.argv` by default.
 
     Returns:
-        Exit code: 0 done, 1 a check failed or a process of the run died, 2 bad input (one sentence on standard error),
-        130 interrupted.
+        Exit code: 0 done, 1 a check or the run failed, 2 bad input, 130 interrupted, 143 terminated; but for the first
+        with one sentence on standard error.
     """
     configure_output()
     if int(os.environ.get("LOCAL_RANK") or 0) > 0:  # started by a launcher or by rank 0
         end_with_parent()
     try:
-        return _dispatch(list(sys.argv[1:] if args is None else args))
-    except (ArgumentError, ValueError) as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr)
-    except RuntimeError as error:
-        sentence = failure_sentence(error)
-        if sentence is None:
-            raise  # a defect, whose trace is wanted
-        print(f"error: {sentence}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            "Interrupted; the same command, or `make resume RUN=`, goes on from the last checkpoint.", file=sys.stderr
-        )
-        return 130
-    return 2
+        with ending_on_sigterm():
+            given = list(sys.argv[1:] if args is None else args)
+            check_arguments(given)
+            check_seeds(given)
+            return _dispatch(given)
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        return end(error)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes an exit of it
+            return end(stop)
+        raise

@@ -18,7 +18,7 @@ from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError, Finding
 from datamodules.files import write_json
 from datamodules.records import ReportsProgress, Source
-from experiments.console import progress_bar
+from experiments.console import progress_bar, say
 from experiments.origins import Origin, remember
 from experiments.phantoms import write_predictors
 from experiments.registry import PROFILES, axis_file, choose
@@ -167,7 +167,12 @@ def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: b
     findings = check_cohort(data, verify=deep or not quick, deep=deep)
     _print_findings(console, findings)
     if data.is_dir() or out is not None:
-        write_json(out or data / "data-check.json", [finding.to_dict() for finding in findings])
+        try:
+            write_json(out or data / "data-check.json", [finding.to_dict() for finding in findings])
+        except DataError as error:
+            if out is not None:
+                raise
+            say(f"WARNING: {error} The findings stand above.")  # a cohort on a disk that is read only is no worse
     return 1 if any(finding.level == "FAIL" for finding in findings) else 0
 
 

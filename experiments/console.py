@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import InvalidStateError
 from contextlib import contextmanager
 
 from lightning.pytorch.utilities import rank_zero_only
@@ -88,8 +90,19 @@ def configure_output() -> None:
         logger.propagate = False
     for name, level in _CHATTY.items():
         logging.getLogger(name).setLevel(level)
+    threading.excepthook = _thread_failed
     for message in _EXPECTED:
         warnings.filterwarnings("ignore", message=message)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Print the trace of a thread, but for one that a defect of Python 3.11 prints.
+
+    Where a command is ended together with its workers, the thread that watches over them trips over the tasks that
+    the command withdrew.
+    """
+    if failure.exc_type is not InvalidStateError:
+        threading.__excepthook__(failure)
 
 
 class _CurrentStdout(logging.Handler):

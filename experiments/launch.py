@@ -14,8 +14,10 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.divergence import DivergedError
+from callbacks.interruption import goes_on_from
 from datamodules.errors import DataError
 from datamodules.files import read_json, replacing, write_json
+from datamodules.plain_yaml import read_yaml
 from experiments.buffered_logger import BufferedMLFlowLogger
 from experiments.console import is_main_rank, say
 from experiments.failed_runs import clear_failed, mark_failed
@@ -152,7 +154,8 @@ def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finishe
     cli.trainer.logger = logger
     cli.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+        with goes_on_from(checkpoints / LAST):
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
     except DivergedError as error:
         mark_failed(launch.folder, error)
         raise
@@ -231,9 +234,15 @@ def claim(launch: Launch, cli: SuiteCLI, data: RunData) -> None:
         data: Its data.
 
     Raises:
-        DataError: if the folder holds a run with another configuration or on other data, or the run would start from
-            weights that have seen whom it tests; nothing is written then.
+        DataError: if the folder holds a run with another configuration or on other data, the run would write
+            elsewhere, or would start from weights that have seen whom it tests; nothing is written then.
     """
+    asked = Path(str(cli.config["run_dir"]))
+    if asked != launch.folder:
+        raise DataError(
+            f"Run {launch.name} was told by its flags or files to write to {asked.name}; its "
+            "folder follows from RUNS= and its name. Leave run_dir out."
+        )
     path = launch.folder / CONFIG
     same = path.is_file() and not _differing(launch, cli.resolved_config()) and data.lies_in(launch.folder)
     clear_failed(launch.folder, same=same)
@@ -262,7 +271,11 @@ def _check_same(launch: Launch, cli: SuiteCLI) -> None:
 
 
 def _differing(launch: Launch, resolved: Mapping[str, Any]) -> list[str]:
-    stored = yaml.safe_load((launch.folder / CONFIG).read_text(encoding="utf-8"))
+    stored = read_yaml(launch.folder / CONFIG, f"{CONFIG} of the run {launch.name}")
+    if not isinstance(stored, dict):
+        raise DataError(
+            f"{CONFIG} of the run {launch.name} is damaged: it holds no settings. Restore it, or delete the folder."
+        )
     return differences(identity(stored), identity(resolved))
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.divergence import FiniteGuard
@@ -18,6 +20,7 @@ from callbacks.seeding import EpochSeed
 from datamodules.augmentation import AugmentationConfig
 from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from experiments.gate import check_arguments, check_seed, check_tree, denied_name
 from experiments.radiomics.settings import BaselineConfig
 from experiments.trainer import SuiteTrainer
 from lightning_modules.base import SuiteModule, check_checkpoint
@@ -25,17 +28,6 @@ from lightning_modules.errors import ModelError
 from lightning_modules.networks.encoders import EncoderConfig
 from lightning_modules.networks.text import TextEncoderConfig
 from lightning_modules.optimization import OptimizerConfig
-
-ALLOWED_PACKAGES = (
-    "lightning_modules",
-    "datamodules",
-    "callbacks",
-    "experiments",
-    "lightning",
-    "torch",
-    "torchmetrics",
-)
-"""Packages whose classes a YAML file may name; importing anything else would run code that nobody reviewed."""
 
 
 def command_line(files: Iterable[Path], options: Mapping[str, Any], extra: Iterable[str] = ()) -> list[str]:
@@ -67,7 +59,7 @@ class SuiteCLI(LightningCLI):
 
     def __init__(self, args: list[str], run: bool = True, parse_only: bool = False) -> None:
         self.parse_only = parse_only
-        check_config_files(args)
+        check_arguments(args)
         super().__init__(
             args=args,
             run=run,
@@ -79,6 +71,18 @@ class SuiteCLI(LightningCLI):
             parser_kwargs={"exit_on_error": False, "prog": "python -m experiments"}
             | {name: {"exit_on_error": False} for name in self.subcommands()},
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and refuse what would import other code than the suite's, and a seed that is none."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            if (sentence := denied_name(error)) is not None:
+                raise DataError(sentence) from error
+            raise
+        check_tree(self.config.as_dict())
+        settings = self.config.get(self.config.get("subcommand") or "", self.config)
+        check_seed("seed_everything", settings["seed_everything"])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the shared groups and link them."""
@@ -141,8 +145,10 @@ class SuiteCLI(LightningCLI):
         interval, epochs = settings["check_val_every_n_epoch"], settings["max_epochs"]
         if interval and epochs and epochs > 0:
             kwargs["check_val_every_n_epoch"] = validated_every(interval, epochs)
-        trainer: SuiteTrainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)  # type: ignore[assignment]
-        return trainer
+        try:
+            return super().instantiate_trainer(callbacks=callbacks, **kwargs)  # type: ignore[return-value]
+        except (ValueError, TypeError, MisconfigurationException) as error:  # Lightning raises each of a bad setting
+            raise ModelError(f"Lightning refuses the trainer's settings: {' '.join(str(error).split())}") from error
 
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint that does not fit before any data is read."""
@@ -188,9 +194,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not a safe checkpoint
+        # Its words are not passed on: they advise to load the file without that safety.
         raise ModelError(
-            f"Checkpoint {path.name} could not be read safely ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "it is damaged or holds more than tensors and plain data, and nothing of it was run."
+            f"Checkpoint {path.name} could not be read safely ({type(error).__name__}); it is damaged or holds more "
+            "than tensors and plain data, and nothing of it was run."
         ) from error
     if not isinstance(content, dict):
         raise ModelError(f"Checkpoint {path.name} holds a {type(content).__name__}; expected a Lightning checkpoint.")
@@ -204,46 +211,3 @@ def check_checkpoint_file(path: Path, model: SuiteModule) -> None:
         ModelError: naming what differs.
     """
     check_checkpoint(read_checkpoint(path), model.class_path(), model.contract)
-
-
-def check_config_files(args: list[str]) -> None:
-    """Refuse YAML that names classes outside the suite and its libraries, before anything is imported.
-
-    Raises:
-        DataError: naming file, key and class.
-    """
-    for position, argument in enumerate(args):
-        name, _, value = argument.partition("=")
-        if name not in ("--config", "-c"):
-            if name.endswith("class_path"):
-                _check_class_path(
-                    "command line", name, value or (args[position + 1] if position + 1 < len(args) else "")
-                )
-            continue
-        path = Path(value or (args[position + 1] if position + 1 < len(args) else ""))
-        if not path.is_file():
-            raise DataError(f"Configuration {path.name} does not exist; name a YAML file.")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise DataError(f"Configuration {path.name} is not plain YAML: {' '.join(str(error).split())}.") from error
-        _check_node(path.name, "", content)
-
-
-def _check_node(file: str, key: str, node: Any) -> None:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == "class_path":
-                _check_class_path(file, key, str(value))
-            _check_node(file, f"{key}.{name}".lstrip("."), value)
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            _check_node(file, f"{key}[{number}]", value)
-
-
-def _check_class_path(file: str, key: str, value: str) -> None:
-    if value.split(".")[0] not in ALLOWED_PACKAGES:
-        raise DataError(
-            f"{file}: {key} names the class {value!r}; a configuration may only name classes of "
-            f"{', '.join(ALLOWED_PACKAGES)}."
-        )

@@ -15,6 +15,9 @@ from tests.tiny import CONTRACT, TinySource
 # Beside other workers a second thread only waits.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
+# An error that no one expected ends a test with its trace, not with a sentence.
+os.environ["RENAL_DEBUG"] = "1"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _memory_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:

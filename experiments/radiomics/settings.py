@@ -7,9 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import yaml
-
 from datamodules.errors import DataError
+from datamodules.plain_yaml import read_yaml
 
 FAMILIES = ("morphology", "statistics", "glcm", "glrlm", "glszm", "ngtdm")
 """Families of features by the names of IBSI that mirp takes."""
@@ -78,7 +77,7 @@ class RadiomicsSettings:
         Raises:
             DataError: if the file is not such a file.
         """
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         try:
             return cls(**content["baseline"]["radiomics"])
         except (KeyError, TypeError) as error:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
 from datamodules.errors import DataError
+from datamodules.plain_yaml import read_yaml
 from experiments.launch import flatten
 from experiments.registry import CONFIGS, choose
 from lightning_modules.errors import ModelError
@@ -77,12 +77,7 @@ def read_space(name: str) -> Space:
     if path.suffix not in (".yaml", ".yml"):
         known = {file.stem: file for file in sorted(SPACES.glob("*.yaml"))}
         path = SPACES / f"{choose('SPACE', name, dict(known))}.yaml"
-    if not path.is_file():
-        raise DataError(f"SPACE={path.name} does not exist; name a YAML file, or one of configs/sweep.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"Search space {path.name} is not plain YAML: {' '.join(str(error).split())}.") from error
+    content = read_yaml(path, f"Search space {path.name}")
     if not isinstance(content, dict) or not content:
         raise DataError(f"Search space {path.name} is empty; expected parameter paths with a distribution each.")
     return Space(path.stem, {str(key): _distribution(path.name, str(key), node) for key, node in content.items()})

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from datamodules.attributes.rules import RuleExtractor
 from datamodules.attributes.schema import load_schema
 from datamodules.errors import DataError
+from datamodules.plain_yaml import read_yaml
 
 PROMPTS = Path(__file__).parent / "prompts"
 TEMPLATES = "templates.yaml"
@@ -130,10 +130,7 @@ def load_prompts(task: str, folder: Path = PROMPTS) -> PromptSet:
 
 
 def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"Prompts {path.name} could not be read: {' '.join(str(error).split())}.") from error
+    return read_yaml(path, f"Prompts {path.name}")
 
 
 def lint(prompts: PromptSet) -> list[str]:

@@ -234,8 +234,8 @@ def _fit_arguments(root: Path, config: Path, run_dir: Path) -> list[str]:
     [
         ({"optimizer": {"lrr": 1}}, "lrr"),
         ({"trainer": {"max_epoch": 1}}, "max_epoch"),
-        ({"trainer": {"callbacks": [{"class_path": "os.system"}]}}, "names the class 'os.system'"),
-        ({"data": {"class_path": "subprocess.Popen"}}, "names the class 'subprocess.Popen'"),
+        ({"trainer": {"callbacks": [{"class_path": "os.system"}]}}, "trainer.callbacks names 'os.system'"),
+        ({"data": {"class_path": "subprocess.Popen"}}, "data names 'subprocess.Popen'"),
         ({"contract": {"grid": [0, 1, 1]}}, "grid"),
     ],
 )

@@ -108,7 +108,7 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the file says task renal_r"):
         load_prompts("malignancy", folder)
     (folder / "malignancy.yaml").write_text("{")
-    with pytest.raises(DataError, match="could not be read"):
+    with pytest.raises(DataError, match="is not plain YAML"):
         load_prompts("malignancy", folder)
 
 
