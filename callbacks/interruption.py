@@ -66,7 +66,16 @@ def goes_on_from(checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Mapped, not read: its weights may be large, and whoever ends the process may not wait.
-        done = torch.load(checkpoint, weights_only=True, mmap=True)["epoch"] + 1 if checkpoint.is_file() else 0
-        stop.add_note(f"The same command goes on after epoch {done}." if done else "No epoch was finished yet.")
+        stop.add_note(_place(checkpoint))
         raise
+
+
+def _place(checkpoint: Path) -> str:
+    if not checkpoint.is_file():
+        return "No epoch was finished yet."
+    try:
+        # Mapped, not read: its weights may be large, and whoever ends the process may not wait.
+        done = torch.load(checkpoint, weights_only=True, mmap=True)["epoch"] + 1
+    except Exception as error:  # torch raises many kinds; the interruption must get through
+        return f"{checkpoint.name} could not be read ({type(error).__name__}); the same command says how it goes on."
+    return f"The same command goes on after epoch {done}."

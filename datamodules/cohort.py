@@ -11,6 +11,7 @@ import pandas as pd
 
 from datamodules.errors import DataError, Finding, raise_failures
 from datamodules.files import read_json, read_parquet, write_json, write_parquet
+from datamodules.names import check_name
 from datamodules.schema import TABLES, check_links, check_table, conform
 from datamodules.splits import SPLIT_HASH, check_splits, split_hash
 
@@ -86,6 +87,7 @@ class Cohort:
         try:
             content = read_json(root / "cohort.json")
             info = CohortInfo(**content)
+            check_name("The cohort's name", info.name)
         except (TypeError, DataError) as error:
             return None, [Finding("FAIL", str(error), "cohort.json", "the fields of CohortInfo", "import it again")]
         if info.version != COHORT_VERSION:
@@ -103,8 +105,9 @@ class Cohort:
         """Write all tables, `cohort.json` last, so that a cohort that was interrupted is never read.
 
         Raises:
-            DataError: if a table is refused by its schema, or a patient is in two splits.
+            DataError: if a table is refused by its schema, a patient is in two splits, or the name is no name.
         """
+        check_name("The cohort's name", self.info.name)
         findings: list[Finding] = []
         for name, table in TABLES.items():
             if name in self.tables:

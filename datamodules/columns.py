@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from datamodules.names import IDENTIFIER
+
 Kind = Literal["string", "integer", "number", "boolean"]
 
 ROLES = ("pretrain", "internal", "external")
@@ -28,6 +30,7 @@ class Column:
         choices: The values allowed.
         low: Smallest value allowed.
         high: Largest value allowed.
+        identifier: Whether it names a patient, study, series or report, see `datamodules.names`.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Column:
     choices: tuple[Any, ...] | None = None
     low: float | None = None
     high: float | None = None
+    identifier: bool = False
 
     @property
     def expectation(self) -> str:
@@ -47,6 +51,8 @@ class Column:
             low = "-inf" if self.low is None else f"{self.low:g}"
             high = "inf" if self.high is None else f"{self.high:g}"
             text = f"{self.kind} in [{low}, {high}]"
+        elif self.identifier:
+            text = IDENTIFIER
         else:
             text = self.kind
         return text + (" or missing" if self.nullable else "")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from datamodules.columns import ENDPOINTS, PHASES, RENAL_A, ROLES, SIDES, SPLITS, Column, Kind, Table
 from datamodules.errors import Finding
+from datamodules.names import is_identifier
 from datamodules.tables import TABLES
 
 __all__ = [
@@ -99,6 +100,9 @@ def _check_column(frame: pd.DataFrame, column: Column, source: str, shown: int =
         bad |= (typed > column.high).fillna(False)
     if column.kind == "string" and not column.nullable:
         bad |= (typed.str.strip() == "").fillna(False)
+    if column.identifier:
+        refused = [value for value in typed.dropna().unique() if not is_identifier(value)]
+        bad |= typed.isin(refused)
     rows = list(frame.index[bad.to_numpy(dtype=bool)])
     findings = [
         Finding(

@@ -9,8 +9,12 @@ def _key(name: str, doc: str, choices: tuple[str, ...] | None = None) -> Column:
     return Column(name, "string", doc, nullable=False, choices=choices)
 
 
-_PATIENT = _key("patient_id", "Pseudonym of the patient.")
-_STUDY = _key("study_id", "Pseudonym of the examination; one patient may have several.")
+def _identifier(name: str, doc: str) -> Column:
+    return Column(name, "string", doc, nullable=False, identifier=True)
+
+
+_PATIENT = _identifier("patient_id", "Pseudonym of the patient.")
+_STUDY = _identifier("study_id", "Pseudonym of the examination; one patient may have several.")
 _SIDE = _key("side", "Side of the kidney.", SIDES)
 _POINTS = (1, 2, 3)
 
@@ -100,7 +104,7 @@ TABLES: dict[str, Table] = {
             (
                 _PATIENT,
                 _STUDY,
-                _key("series_id", "Pseudonym of the series."),
+                _identifier("series_id", "Pseudonym of the series."),
                 _key("phase", "Contrast phase.", PHASES),
                 Column("phase_evidence", "string", "What the phase was read from."),
                 _key("intensity", "Whether HU were acquired or rendered from masks.", ("acquired", "rendered")),
@@ -151,7 +155,7 @@ TABLES: dict[str, Table] = {
             "reports",
             ("report_id",),
             (
-                _key("report_id", "Pseudonym of the report."),
+                _identifier("report_id", "Pseudonym of the report."),
                 _PATIENT,
                 _STUDY,
                 Column("side", "string", "Side the text speaks of; missing when it speaks of both.", choices=SIDES),

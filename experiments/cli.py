@@ -18,7 +18,7 @@ from datamodules.errors import DataError
 from datamodules.processes import end_with_parent
 from experiments.console import configure_output
 from experiments.failures import end
-from experiments.gate import check_arguments, check_seeds
+from experiments.gate import check_arguments, check_names_and_seeds
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -232,6 +232,8 @@ def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None
 
 
 def _dispatch(args: list[str]) -> int:
+    check_arguments(args)
+    check_names_and_seeds(args)
     if args and args[0] in TRAINER_COMMANDS:
         from experiments.suite_cli import SuiteCLI
 
@@ -263,10 +265,7 @@ def main(args: list[str] | None = None) -> int:
         end_with_parent()
     try:
         with ending_on_sigterm():
-            given = list(sys.argv[1:] if args is None else args)
-            check_arguments(given)
-            check_seeds(given)
-            return _dispatch(given)
+            return _dispatch(list(sys.argv[1:] if args is None else args))
     except (Exception, KeyboardInterrupt, Terminated) as error:
         return end(error)
     except SystemExit as stop:

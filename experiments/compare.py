@@ -11,8 +11,9 @@ import pandas as pd
 
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from datamodules.files import read_json, read_parquet, replacing
+from datamodules.files import read_json, read_parquet
 from datamodules.labels import targets
 from datamodules.schema import ENDPOINTS
 from experiments.console import say
@@ -159,8 +160,7 @@ def compare(
         )
     table = comparison_table(points, reference, replicates, correction)
     path = runs / f"renal/{cohort.info.name}/{task}" / f"comparison{mode_suffix(mode, tag)}.csv"
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(path, table)
     metric = metric_of(points[0].predictions)
     text = format_comparison(table, reference, metric)
     compared = int(table["p"].notna().sum())

@@ -15,6 +15,7 @@ from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch import callbacks, loggers, profilers, strategies
 
 from datamodules.errors import DataError
+from datamodules.names import check_name
 from datamodules.plain_yaml import UnboundedError, check_bounds, read_yaml
 
 SUITE = (
@@ -143,12 +144,18 @@ def check_seed(name: str, seed: object) -> None:
         raise DataError(f"{name}={seed} was asked for; expected a whole number from 0 to {(1 << 32) - 1}.")
 
 
-def check_seeds(args: list[str]) -> None:
-    """Refuse seeds on a command line that are none, as `check_seed` does."""
+def check_names_and_seeds(args: list[str]) -> None:
+    """Refuse seeds on a command line that are none, and tags that cannot become part of a folder's name.
+
+    Raises:
+        DataError: naming the flag.
+    """
     for position, argument in enumerate(args):
         name, equals, value = argument.partition("=")
+        given = value if equals else "".join(args[position + 1 : position + 2])
+        if name in ("--tag", "--pretrain_tag") and given:
+            check_name(name, given)
         if re.fullmatch(r"--(?:[\w.]+\.)?(?:seeds?|pretrain_seed|seed_everything)", name):
-            given = value if equals else "".join(args[position + 1 : position + 2])
             for number in re.findall(r"-?\d+", given):
                 check_seed(name, int(number[:20]))
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from datamodules.cohort import Cohort
 from datamodules.contract import PreprocessingContract
-from datamodules.files import read_parquet, replacing
+from datamodules.csv_files import write_csv
+from datamodules.files import read_parquet
 from datamodules.study_times import index_kidneys
 from datamodules.volumes import VolumeSet
 from experiments.trivial_predictors import image_statistics, trivial_predictors
@@ -40,8 +41,7 @@ def write_predictors(root: Path, contract: PreprocessingContract) -> pd.DataFram
     images = pd.DataFrame([image_statistics(patient, volumes.read(position)) for patient, position in pairs])
     truth = read_parquet(root / "truth.parquet")[0]
     table = trivial_predictors(_plain(cohort.tables), _plain({"truth": truth})["truth"], images)
-    with replacing(root / PREDICTORS) as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(root / PREDICTORS, table)
     return table
 
 

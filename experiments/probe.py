@@ -16,7 +16,7 @@ from torch import nn
 from callbacks.predictions import attribute_frame
 from datamodules.attribute_data import MISSING, AttributeDataModule
 from datamodules.cohort import Cohort
-from datamodules.files import replacing
+from datamodules.csv_files import write_csv
 from experiments.attributes.results import MEAN, attribute_table
 from experiments.console import say
 from experiments.encoders import exported_encoder
@@ -73,8 +73,7 @@ def probe(
     folder = runs / f"renal/{cohort.info.name}/probe"
     path = folder / f"attributes-{encoder}-s{seed}{'' if fold is None else f'-fold{fold}'}.csv"
     bind_results(path, [module.identity])
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(path, table)
     for row in table[table["attribute"] == MEAN].to_dict("records"):
         say(
             f"Linear probe on {encoder}, mean AUC of attributes, {row['group']}, with 95 % interval: "

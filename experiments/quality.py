@@ -19,6 +19,7 @@ from rich.console import Console
 
 from datamodules.cohort import Cohort
 from datamodules.columns import PHASES
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.files import replacing
 from datamodules.keyed_order import keyed_units
@@ -74,8 +75,7 @@ def qc(data: Path = Path("data/demo"), out: Path | None = None, region: str = "k
         task = bar.add_task(f"{cohort.info.name}: volumes", total=None)
         quality = measure(cohort, volumes, progress=lambda done, total: bar.update(task, completed=done, total=total))
     folder = data if out is None else out
-    with replacing(folder / "qc.csv") as temporary:
-        quality.table.to_csv(temporary, index=False)
+    write_csv(folder / "qc.csv", quality.table)
     draw(cohort, volumes, quality, folder / "qc.png")
     _print_flags(console, cohort, quality)
     return 0

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.cohort import CohortInfo
-from datamodules.files import replacing
+from datamodules.csv_files import write_csv
 from experiments.console import say
 from experiments.evaluation import Group, groups, results_table, scored_caption
 from experiments.outcomes import RISK, fold_of, metric_of, outcomes_of, score_columns
@@ -35,8 +35,7 @@ def write_results(
         The table, and the figures: `roc.png`, or `km_<group>.png` of every pooled group of a survival task.
     """
     table = results_table(predictions)
-    with replacing(folder / "results.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(folder / "results.csv", table)
     metric = metric_of(predictions)
     draw = _draw_survival if metric.survival else _draw_classes
     return table, draw(folder, predictions, title, scored_caption(info, metric))

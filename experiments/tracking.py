@@ -269,7 +269,12 @@ def find_run(runs: Path, wanted: str) -> Path:
     if re.fullmatch(r"[0-9a-f]{32}", wanted):
         for run in _runs_of_id(runs, wanted):
             if "run_dir" in run.data.tags:
-                return runs / run.data.tags["run_dir"]
+                folder = runs / run.data.tags["run_dir"]
+                if folder.resolve().is_relative_to(runs.resolve()):
+                    return folder
+                raise DataError(
+                    f"RUN={wanted} lies outside of {runs.name} by what the store says; name the run's folder itself."
+                )
     raise DataError(
         f"RUN={wanted} is neither a run folder (with run.json) nor the MLflow id of a run in {runs.name}; "
         "copy one from `make ui` or from the runs folder."

@@ -10,6 +10,7 @@ import pandas as pd
 
 from datamodules.attributes.schema import AttributeSchema
 from datamodules.attributes.statements import Statement
+from datamodules.csv_files import from_text
 from datamodules.errors import DataError, Finding
 from datamodules.schema import SIDES, TABLES, check_table, conform
 
@@ -134,7 +135,7 @@ def _read_review(path: Path) -> pd.DataFrame:
             f"{path.name}, line 1: unknown columns {unknown}, missing columns {missing}; expected "
             f"{', '.join(_REVIEW_COLUMNS[:-1])} and, if wanted, comment."
         )
-    return review.apply(lambda column: column.str.strip())
+    return review.apply(lambda column: column.map(from_text).str.strip())
 
 
 def _refused(row: Mapping[Any, str], known: set[tuple[str, str, str]], schema: AttributeSchema) -> str | None:

@@ -12,6 +12,7 @@ import pandas as pd
 from datamodules.cohort import CohortInfo, Evaluation
 from datamodules.errors import DataError
 from datamodules.files import read_parquet
+from datamodules.names import check_name
 from datamodules.schema import ROLES, TABLES
 from datamodules.splits import assign_folds, assign_splits, check_folds
 
@@ -46,6 +47,7 @@ class CohortPlan:
     earlier: Path | None = None
 
     def __post_init__(self) -> None:
+        check_name("The cohort's name", self.name)
         wrong = sorted({role for role in (*self.roles.values(), self.default_role) if role not in ROLES})
         if wrong:
             raise DataError(f"Role {wrong[0]!r} was asked for; expected one of {', '.join(ROLES)}.")

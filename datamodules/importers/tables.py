@@ -29,6 +29,11 @@ def read_text_table(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise DataError(f"{path.name} was not found; expected a table in text form. Check the name and try again.")
+    if b"\0" in path.read_bytes():
+        # pandas ends a cell there, so that two patients who differ behind it would become one.
+        raise DataError(
+            f"{path.name} holds a NUL character; expected UTF-8 text with one header line. Export it again."
+        )
     separator = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
     try:
         frame = pd.read_csv(path, sep=separator, dtype="string", keep_default_na=False, encoding="utf-8-sig")

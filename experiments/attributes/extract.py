@@ -18,6 +18,7 @@ from datamodules.attributes.schema import AttributeSchema, load_schema
 from datamodules.attributes.statements import Extractor, Statement, check_statement
 from datamodules.attributes.table import REVIEWER, check_attributes, merge_review, statements_table
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.demo.centers import CENTERS
 from datamodules.errors import DataError, raise_failures
 from datamodules.files import read_json, read_parquet, replacing, write_json, write_parquet
@@ -221,8 +222,7 @@ def _report(job: _Job, tables: Mapping[str, pd.DataFrame], summary: dict[str, An
         if frame is None:
             path.unlink(missing_ok=True)  # of an earlier call with another extractor
             continue
-        with replacing(path) as temporary:
-            frame.to_csv(temporary, index=False)
+        write_csv(path, frame)
         files.add(path.name)
     summary |= _counts(job, primary, kidneys) | {"files": sorted(files)}
     with replacing(job.folder / "attributes.png") as temporary:

@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 from callbacks.predictions import LESION_DICE
 from datamodules.attribute_data import MISSING
 from datamodules.cohort import CohortInfo
-from datamodules.files import replacing
+from datamodules.csv_files import write_csv
 from experiments.evaluation import caption, with_interval
 from experiments.plots.style import save
 from experiments.statistics.auroc import macro_auroc_statistic
@@ -201,8 +201,7 @@ def dice_table(predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFram
 def stage_summary(folder: Path, predictions: pd.DataFrame, info: CohortInfo) -> str:
     """Write `attributes.csv` and `attributes.png`, and say the mean AUC in a sentence."""
     table = attribute_table(predictions)
-    with replacing(folder / "attributes.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(folder / "attributes.csv", table)
     if table["auroc"].notna().any():
         figure = attribute_figure(table, "Attributes predicted from the image", caption(info))
         save(figure, folder / "attributes.png")
@@ -225,8 +224,7 @@ def _painted(folder: Path, predictions: pd.DataFrame) -> str:
     table = dice_table(predictions)
     if table.empty:
         return ""
-    with replacing(folder / "lesion_dice.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(folder / "lesion_dice.csv", table)
     row = table.iloc[-1]
     return (
         f" Lesions painted without a mask, {row['group']}: mean Dice, with 95 % interval, "

@@ -11,8 +11,8 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from datamodules.files import replacing
 from datamodules.label_fractions import FRACTIONS
 from datamodules.roi import RoiDataModule, labelled
 from experiments.console import is_main_rank, say
@@ -202,8 +202,7 @@ def _publish(plan: Curve, cohort: Cohort) -> None:
     suffix = mode_suffix(first.mode, first.tag)
     paths = [folder / f"curve{suffix}.csv", folder / f"curve{suffix}-reached.csv", folder / f"curve{suffix}.png"]
     for path, frame in zip(paths, (table, reached), strict=False):
-        with replacing(path) as temporary:
-            frame.to_csv(temporary, index=False)
+        write_csv(path, frame)
     note = " ".join([scored_caption(cohort.info, metric), *(f"Skipped: {skipped.short}" for skipped in plan.skipped)])
     note += f" {len(plan.failed)} points failed and are left out." if plan.failed else ""
     how = "linear probe" if first.mode == "probe" else "fine-tuned"

@@ -20,6 +20,7 @@ from experiments.generation.server import Pace, Server
 _LARGEST_ANSWER, _CHUNK = 1 << 22, 1 << 14
 _LONGEST_WAIT_S = 900.0
 _LONGEST_REASON = 160
+_SHORTEST_KEY = 8
 _SAFE = re.compile(r"[^ -~]+")
 
 
@@ -164,7 +165,9 @@ class ChatClient:
         status, headers, content = self._post(body, name)
         if status != requests.codes.ok:
             self._refused(status, headers, content)
-        return _read_answer(content)
+        answer = _read_answer(content)
+        # A server may repeat what it was sent, and an answer is kept.
+        return answer._replace(text=self._without_key(answer.text), model=self._without_key(answer.model))
 
     def _post(self, body: Mapping[str, Any], name: str) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of one request, which is bounded in time and size as a whole."""
@@ -232,8 +235,12 @@ class ChatClient:
 
     def _discreet(self, text: str) -> str:
         """A server's words without the key, on one line, not too long."""
-        shown = text.replace(self.server.key, "...") if self.server.key else text
-        return _SAFE.sub(" ", shown)[:_LONGEST_REASON]
+        return _SAFE.sub(" ", self._without_key(text))[:_LONGEST_REASON]
+
+    def _without_key(self, text: str) -> str:
+        """A server's words without the key; one that is a short word, as servers of one's own take, is no secret."""
+        key = self.server.key
+        return text.replace(key, "...") if len(key) >= _SHORTEST_KEY else text
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from datamodules.attributes.rules import RuleExtractor
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from datamodules.files import replacing
 from experiments.console import say
 from experiments.evaluation import caption, marked, with_interval
 from experiments.generation.figure import scores_figure
@@ -63,8 +63,7 @@ def score_reports(
     folder = system_folder(runs, cohort, "scores", seed, tag)
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in zip(TABLES, tables, strict=False):
-        with replacing(folder / name) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(folder / name, table)
     titles = {name: SYSTEMS[name].title for name in names}
     note = f"{caption(cohort.info)} Facts as rules read them out of both reports; 95 % intervals over patients."
     scores_figure(folder / TABLES[3], tables[0], titles, note)

@@ -12,8 +12,9 @@ import pandas as pd
 from datamodules.attribute_data import MISSING, AttributeDataModule
 from datamodules.attributes.schema import AttributeSchema
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from datamodules.files import read_parquet, replacing, write_parquet
+from datamodules.files import read_parquet, write_parquet
 from datamodules.side_reports import KIDNEY, side_reports
 from experiments.console import say
 from experiments.encoders import folds_of
@@ -104,8 +105,7 @@ def retrieval(
     folder = runs / f"renal/{cohort.info.name}/retrieval" / name
     folder.mkdir(parents=True, exist_ok=True)
     bind_results(folder / "results.csv", [module.identity for module in modules])
-    with replacing(folder / "results.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(folder / "results.csv", table)
     kidneys = pd.concat([part.table for part in parts], ignore_index=True)
     write_parquet(folder / "kidneys.parquet", kidneys.drop(columns=["text", "row"]))
     note = f"{caption(cohort.info)} Found: an identical report, or one that states the same attributes."

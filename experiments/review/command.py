@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from datamodules.files import read_json, replacing
+from datamodules.files import read_json
 from datamodules.volumes import VolumeSet
 from experiments.cohorts import profile_contract
 from experiments.console import say
@@ -109,8 +110,7 @@ def _summarise(cohort: Cohort, folder: Path) -> None:
     table, agreement = summary_table(ratings), agreement_table(ratings)
     for name, frame in ((SUMMARY, table), (AGREEMENT, agreement)):
         if len(frame):
-            with replacing(folder / name) as temporary:
-                frame.to_csv(temporary, index=False)
+            write_csv(folder / name, frame)
     left = len(everything) - len(ratings)
     more = f" {left} ratings of kidneys that are not finished are left out." if left else ""
     titles = {name: SYSTEMS[name].title for name in systems}

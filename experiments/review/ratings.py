@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from datamodules.csv_files import as_text, from_text
 from datamodules.errors import DataError
 from datamodules.files import replacing
 
@@ -129,7 +130,8 @@ def write_ratings(path: Path, rows: Iterable[Rating]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        # The comment alone is free words; names and identifiers are checked.
+        writer.writerows({**asdict(row), "comment": as_text(row.comment)} for row in rows)
         handle.flush()
         os.fsync(handle.fileno())
 
@@ -168,4 +170,5 @@ def _parsed(row: dict[str, Any]) -> Rating:
     if row["marks_visible"] not in flags:
         raise ValueError(f"marks_visible is {row['marks_visible']!r}")
     numbers = {"position": int(row["position"]), "case": int(row["case"]), "seconds": float(row["seconds"])}
-    return Rating(**{**row, **numbers, "quality": quality, "marks_visible": flags[row["marks_visible"]]})
+    words = {"comment": from_text(row["comment"])}
+    return Rating(**{**row, **words, **numbers, "quality": quality, "marks_visible": flags[row["marks_visible"]]})

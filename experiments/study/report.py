@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.files import remove_leftovers, settle_tree
 from experiments.console import say
@@ -65,7 +66,7 @@ def report(
         (temporary / REPORT).write_text(page.render(), encoding="utf-8")
         (temporary / "tables").mkdir()
         for name, frame in {**{table.name: table.frame for table in page.tables()}, **extra}.items():
-            frame.to_csv(temporary / "tables" / f"{name}.csv", index=False)
+            write_csv(temporary / "tables" / f"{name}.csv", frame)
     say(f"{caption(cohort.info)}\nReport: {(folder / REPORT).as_posix()}")
     return 0
 

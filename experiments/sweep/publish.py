@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from optuna import Study
 
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.files import replacing
 from experiments.console import say
@@ -34,8 +35,7 @@ def publish(
     folder, point = plan.folder, plan.point
     table = trial_table(study.get_trials(deepcopy=False), plan.space, metric)
     paths = [folder / "trials.csv", folder / "history.png"]
-    with replacing(paths[0]) as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(paths[0], table)
     if not (table["state"] == "complete").any():
         raise DataError(f"No trial of {folder.name} was trained to its end, so none is the best; raise TRIALS=.")
     complete, shares = int((table["state"] == "complete").sum()), importances(study)

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from datamodules.errors import DataError
+from datamodules.names import check_name
 from datamodules.plain_yaml import read_yaml
 from experiments.launch import flatten
 from experiments.registry import CONFIGS, choose
@@ -80,6 +81,7 @@ def read_space(name: str) -> Space:
     content = read_yaml(path, f"Search space {path.name}")
     if not isinstance(content, dict) or not content:
         raise DataError(f"Search space {path.name} is empty; expected parameter paths with a distribution each.")
+    check_name("SPACE", path.stem)
     return Space(path.stem, {str(key): _distribution(path.name, str(key), node) for key, node in content.items()})
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from datamodules.cohort import Cohort
+from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from datamodules.files import replacing, write_json
+from datamodules.files import write_json
 from datamodules.identity import REPORTS, DataIdentity, kidney_identity
 from datamodules.keyed_order import keyed_choice
 from datamodules.side_reports import side_reports
@@ -214,8 +215,7 @@ def _write(
     base: TextBase,
 ) -> None:
     for name, table in (("text.csv", values), ("text_differences.csv", differences)):
-        with replacing(folder / name) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(folder / name, table)
     recorded = {**asdict(wanted), "base": {**asdict(base), "name": Path(base.name).name}, "note": caption(cohort.info)}
     write_json(folder / "evaluation.json", recorded)
     group = values["group"].iloc[-1]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
+from datamodules.csv_files import write_csv
 from datamodules.files import replacing
 from experiments.evaluation import Group, groups, marked
 from experiments.outcomes import fold_of
@@ -185,8 +186,7 @@ def _curves(
 
 def write_zero_shot(folder: Path, found: ZeroShot, table: pd.DataFrame, title: str, note: str) -> None:
     """Write `results.csv` and `roc.png` into a folder."""
-    with replacing(folder / "results.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(folder / "results.csv", table)
     figure = roc_figure(found, table, title, note)
     with replacing(folder / "roc.png") as temporary:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")

@@ -250,6 +250,26 @@ def test_what_no_patience_mends_stops_at_once(
     assert len(server.seen) <= 2
 
 
+def test_a_server_that_repeats_the_key_has_it_kept_nowhere(
+    cohort: Cohort6, server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def repeat(seen: Seen) -> Reply:
+        sent = seen.headers["Authorization"]
+        return Reply(
+            report(seen)
+            .body.replace(b"There is", f"You sent {sent}. There is".encode())
+            .replace(b"stand-in", f"stand-in {KEY}".encode())
+        )
+
+    server.behave = repeat
+    folder = whole(cohort, tmp_path)
+    shown = capsys.readouterr()
+    assert "You sent Bearer ... There is a mass" in " ".join(read_generated(folder / "generated.parquet")["text"])
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(KEY.encode() in path.read_bytes() for path in written)
+    assert KEY not in shown.out + shown.err
+
+
 def test_a_wrong_key_stops_at_once_and_is_written_nowhere(
     cohort: Cohort6, server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from datamodules.errors import DataError
 from experiments.review.cases import Case, case_order, lettered
-from experiments.review.ratings import COLUMNS, Rating, Ratings, read_ratings
+from experiments.review.ratings import COLUMNS, Rating, Ratings, read_ratings, write_ratings
 from experiments.review.summary import agreement_table, finished_ratings, format_summary, summary_table
 
 SYSTEMS = ("base", "template", "writer")
@@ -36,6 +37,15 @@ def test_a_rating_is_read_as_it_was_said(tmp_path: Path) -> None:
     assert again.first_rated == kept.first_rated
     assert again.marks_visible  # they were seen before
     assert [path.name for path in tmp_path.iterdir()] == ["ratings.csv"]
+
+
+@pytest.mark.parametrize("comment", ["=cmd|'/C calc'!A0", "-1+1", "@x", "'=1", "\t=1", "fine - really"])
+def test_a_comment_is_no_formula_and_reads_back(comment: str, tmp_path: Path) -> None:
+    write_ratings(tmp_path / "ratings.csv", [_rating(quality=3, errors="none", comment=comment)])
+    with (tmp_path / "ratings.csv").open(newline="", encoding="utf-8") as handle:
+        (row,) = csv.DictReader(handle)
+    assert row["comment"][0] not in "=+-@\t\r"
+    assert read_ratings(tmp_path / "ratings.csv")[0].comment == comment
 
 
 def test_a_full_disk_loses_no_rating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
