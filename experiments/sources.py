@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from datamodules.errors import DataError
 from datamodules.records import Source
+from experiments.gate import denied_name
 from experiments.registry import choose
 
 
@@ -103,7 +104,7 @@ def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]
     try:
         parsed = parser.parse_object(values)
     except ArgumentError as error:
-        reason = " ".join(str(error).split())
+        reason = denied_name(error) or " ".join(str(error).split())
         raise DataError(f"Options of the {kind} source were refused: {reason}") from error
     source: Source = cls(**parser.instantiate_classes(parsed).as_dict())
     return source

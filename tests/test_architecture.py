@@ -82,6 +82,16 @@ def test_the_whole_stack_imports_together() -> None:
     assert all(module.__name__ for module in (*stack, transformers))
 
 
+def test_every_parser_stands_behind_the_gate() -> None:
+    parsers = re.compile(
+        r"^from (jsonargparse|lightning\.pytorch\.cli) import .*(ArgumentParser|auto_cli|LightningCLI)", re.MULTILINE
+    )
+    found = {path: path.read_text(encoding="utf-8") for room in ROOMS for path in _files(room)}
+    makers = {path for path, text in found.items() if parsers.search(text)}
+    assert makers
+    assert [path.name for path in makers if "from experiments.gate import" not in found[path]] == []
+
+
 def test_no_file_runs_yaml_or_pickles() -> None:
     banned = ("yaml.load(", "yaml.unsafe_load", "weights_only=False", "allow_pickle=True", "pickle.load", "eval(")
     found = [
