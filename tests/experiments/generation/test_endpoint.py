@@ -264,7 +264,7 @@ def test_a_server_that_repeats_the_key_has_it_kept_nowhere(
     server.behave = repeat
     folder = whole(cohort, tmp_path)
     shown = capsys.readouterr()
-    assert "You sent Bearer ... There is a mass" in " ".join(read_generated(folder / "generated.parquet")["text"])
+    assert "You sent Bearer .... There is a mass" in " ".join(read_generated(folder / "generated.parquet")["text"])
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(KEY.encode() in path.read_bytes() for path in written)
     assert KEY not in shown.out + shown.err

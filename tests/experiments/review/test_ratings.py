@@ -44,7 +44,7 @@ def test_a_comment_is_no_formula_and_reads_back(comment: str, tmp_path: Path) ->
     write_ratings(tmp_path / "ratings.csv", [_rating(quality=3, errors="none", comment=comment)])
     with (tmp_path / "ratings.csv").open(newline="", encoding="utf-8") as handle:
         (row,) = csv.DictReader(handle)
-    assert row["comment"][0] not in "=+-@\t\r"
+    assert row["comment"][0] not in "=+-@\t\n"
     assert read_ratings(tmp_path / "ratings.csv")[0].comment == comment
 
 
