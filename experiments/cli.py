@@ -136,7 +136,7 @@ def pretrain(
     return 0
 
 
-RESUMABLE: dict[str, Callable[..., int]] = {"finetune": finetune, "pretrain": pretrain}
+RESUMABLE = ("finetune", "pretrain", "sweep")
 """Commands that `resume` calls again."""
 
 
@@ -174,7 +174,7 @@ def stored_command(path: Path, runs: Path) -> list[str]:
             f"{path.name} in {path.parent.name} holds the command {str(command)[:80]!r}; `resume` goes on with one of "
             f"{', '.join(RESUMABLE)} alone. Call the command itself."
         )
-    known = inspect.signature(RESUMABLE[command]).parameters
+    known = inspect.signature(_function(command)).parameters
     for name, value in arguments.items():
         plain = value is None or isinstance(value, str | int | float)
         texts = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
@@ -231,6 +231,12 @@ def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None
     return 0
 
 
+def _function(command: str) -> Callable[..., int]:
+    module, name = COMMANDS[command]
+    function: Callable[..., int] = getattr(importlib.import_module(module), name)
+    return function
+
+
 def _dispatch(args: list[str]) -> int:
     check_arguments(args)
     check_names_and_seeds(args)
@@ -245,7 +251,7 @@ def _dispatch(args: list[str]) -> int:
     if args and args[0] == "resume" and len(args) > 1 and not args[1].startswith("-"):
         args = ["resume", f"--run={args[1]}", *args[2:]]
     names = args[:1] if args and args[0] in COMMANDS else list(COMMANDS)
-    commands = {name: getattr(importlib.import_module(COMMANDS[name][0]), COMMANDS[name][1]) for name in names}
+    commands: dict[str, Any] = {name: _function(name) for name in names}
     result = auto_cli(commands, args=args, as_positional=False, exit_on_error=False, prog="python -m experiments")
     return int(result or 0)
 
