@@ -45,6 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "nested.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": str(tmp_path / "other.yaml")}}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("evil_module", None)  # of a test before this one
     assert importlib.util.find_spec("evil_module") is not None  # it could be imported
     return tmp_path
 
