@@ -38,7 +38,7 @@ def test_a_cohort_is_read_as_it_was_written(tiny_root: Path) -> None:
         ("patients", "os_months", -1.0, r"row 3, column os_months: value -1\.0; expected number in \[0, 600\]"),
         ("patients", "sex", "unknown", r"column sex: value 'unknown'; expected one of female, male or missing"),
         ("patients", "age_years", "old", r"column age_years: values of another type"),
-        ("patients", "patient_id", None, r"row 3, column patient_id: value missing; expected string"),
+        ("patients", "patient_id", None, r"row 3, column patient_id: value missing; expected 1 to 128 visible"),
         ("series", "phase", "late", r"series\.parquet, row 3, column phase: value 'late'"),
         ("kidneys", "renal_r", 4, r"kidneys\.parquet, row 3, column renal_r: value 4"),
         ("splits", "split", "holdout", r"splits\.parquet, row 3, column split: value 'holdout'"),
