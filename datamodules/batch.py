@@ -13,7 +13,7 @@ class RoiBatch(TypedDict):
     """
 
     image: torch.Tensor  # [B, 1, D, H, W]; where phases are fused [B, P, 1, D, H, W]
-    phase: torch.Tensor  # int64 [B], index into datamodules.schema.PHASES; fused [B, P]
+    phase: torch.Tensor  # int64 [B], index into datamodules.cohort.columns.PHASES; fused [B, P]
     patient: torch.Tensor  # int64 [B], row of the DataModule's patient table; survives a gather over ranks
     kidney: torch.Tensor  # int64 [B], row of the DataModule's kidney table
     sample: torch.Tensor  # int64 [B], position of the volume; repeats are dropped by it

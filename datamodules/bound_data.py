@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
+from datamodules.cohort.identity import DataIdentity
+from datamodules.cohort.trained_on import TrainedOn
 from datamodules.errors import DataError
-from datamodules.identity import DataIdentity
-from datamodules.trained_on import TrainedOn
 
 FITTED = ("train", "val")
 

@@ -16,36 +16,36 @@ from jsonargparse import auto_cli
 from callbacks.interruption import Terminated, ending_on_sigterm
 from datamodules.errors import DataError
 from datamodules.processes import end_with_parent
-from experiments.console import configure_output
-from experiments.failures import end
-from experiments.gate import check_arguments, check_names_and_seeds
+from experiments.runs.console import configure_output
+from experiments.runs.failures import end
+from experiments.runs.gate import check_arguments, check_names_and_seeds
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 COMMANDS: dict[str, tuple[str, str]] = {
-    "cohort": ("experiments.cohorts", "cohort"),
-    "import": ("experiments.cohorts", "import_cohort"),
-    "volumes": ("experiments.published.volumes", "volumes"),
-    "encoders": ("experiments.published.table", "encoders"),
-    "data-check": ("experiments.cohorts", "data_check"),
-    "qc": ("experiments.quality", "qc"),
-    "reports": ("experiments.reports", "reports"),
-    "attributes": ("experiments.attributes.extract", "attributes"),
+    "cohort": ("experiments.cohorts.commands", "cohort"),
+    "import": ("experiments.cohorts.commands", "import_cohort"),
+    "volumes": ("experiments.encoders.published.volumes", "volumes"),
+    "encoders": ("experiments.encoders.published.table", "encoders"),
+    "data-check": ("experiments.cohorts.commands", "data_check"),
+    "qc": ("experiments.cohorts.quality_page", "qc"),
+    "reports": ("experiments.cohorts.measured_reports", "reports"),
+    "attributes": ("experiments.cohorts.attributes", "attributes"),
     "finetune": (__name__, "finetune"),
     "pretrain": (__name__, "pretrain"),
-    "probe": ("experiments.probe", "probe"),
-    "zeroshot": ("experiments.zero_shot.classify", "zeroshot"),
-    "retrieval": ("experiments.retrieval.search", "retrieval"),
+    "probe": ("experiments.pretraining.evaluation.attribute_probe", "probe"),
+    "zeroshot": ("experiments.aligned.zero_shot.classify", "zeroshot"),
+    "retrieval": ("experiments.aligned.retrieval.search", "retrieval"),
     "generate": ("experiments.generation.generate", "generate"),
     "score-reports": ("experiments.generation.evaluate", "score_reports"),
-    "review": ("experiments.review.command", "review"),
-    "embed": ("experiments.embed.scan", "embed"),
-    "evaluate-text": ("experiments.text.evaluation", "evaluate_text"),
-    "masked-loss": ("experiments.text.masked", "masked_loss"),
-    "radiomics": ("experiments.radiomics.command", "radiomics"),
-    "curve": ("experiments.curves.curve", "curve"),
-    "sweep": ("experiments.sweep.sweep", "sweep"),
-    "compare": ("experiments.compare", "compare"),
-    "report": ("experiments.study.report", "report"),
+    "review": ("experiments.generation.review.command", "review"),
+    "embed": ("experiments.aligned.one_scan.scan", "embed"),
+    "evaluate-text": ("experiments.pretraining.evaluation.text_evaluation", "evaluate_text"),
+    "masked-loss": ("experiments.pretraining.evaluation.masked", "masked_loss"),
+    "radiomics": ("experiments.encoders.radiomics.command", "radiomics"),
+    "curve": ("experiments.studies.curve.curve", "curve"),
+    "sweep": ("experiments.studies.sweep.sweep", "sweep"),
+    "compare": ("experiments.studies.compare", "compare"),
+    "report": ("experiments.studies.report.command", "report"),
     "resume": (__name__, "resume"),
     "doctor": ("experiments.doctor", "doctor"),
     "licences": ("experiments.licences.table", "licences"),
@@ -91,8 +91,8 @@ def finetune(
         nodes: Machines, each with `devices`; more than one is started by torchrun or srun.
         pretrain_tag: TAG of the pretraining whose encoder is used; also that of the run where it has none.
     """
-    from experiments import finetune as command
-    from experiments.launcher import check_launcher
+    from experiments.finetuning import finetune as command
+    from experiments.runs.launcher import check_launcher
 
     check_launcher(nodes, mode)
     flags = (*(() if params is None else (f"--config={params}",)), *(extra or ()))
@@ -128,8 +128,8 @@ def pretrain(
         nodes: Machines, each with `devices`; more than one is started by torchrun or srun.
         tag: Suffix of the runs' names, for settings that you changed.
     """
-    from experiments.pretrain import Pretraining, parse_stages
-    from experiments.pretrain import pretrain as command
+    from experiments.pretraining.pretrain import Pretraining, parse_stages
+    from experiments.pretraining.pretrain import pretrain as command
 
     wanted = Pretraining(parse_stages(stages), profile, data, seed, devices, runs, tuple(extra or ()))
     command(replace(wanted, nodes=nodes, tag=tag))
@@ -147,8 +147,8 @@ def resume(run: str, runs: Path = Path("runs")) -> int:
         run: Folder of the run, or its MLflow id.
         runs: Folder of all runs.
     """
-    from experiments.launch import RUN_COMMAND
-    from experiments.tracking import find_run
+    from experiments.runs.launch import RUN_COMMAND
+    from experiments.runs.tracking import find_run
 
     return _dispatch(stored_command(find_run(runs, run) / RUN_COMMAND, runs))
 
@@ -210,7 +210,7 @@ def figure(
         patient: Patient; one with four phases and a well visible lesion by default.
         out: Picture to write.
     """
-    from experiments.figures import demo_figure
+    from experiments.cohorts.phantom_figure import demo_figure
 
     demo_figure(data, patient, out)
     return 0
@@ -241,7 +241,7 @@ def _dispatch(args: list[str]) -> int:
     check_arguments(args)
     check_names_and_seeds(args)
     if args and args[0] in TRAINER_COMMANDS:
-        from experiments.suite_cli import SuiteCLI
+        from experiments.runs.suite_cli import SuiteCLI
 
         SuiteCLI(args)
         return 0

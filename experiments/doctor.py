@@ -14,11 +14,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from datamodules.cohort import Cohort
+from datamodules.cohort.cohort import Cohort
 from datamodules.errors import Finding
 from datamodules.files import write_json
-from experiments.tracking import tracking_uri
-from experiments.trainer import auto_precision
+from experiments.runs.tracking import tracking_uri
+from experiments.runs.trainer import auto_precision
 
 PACKAGES = (
     "torch",

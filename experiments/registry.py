@@ -9,9 +9,9 @@ from typing import Literal
 
 import yaml
 
+from datamodules.cohort.labels import Label
 from datamodules.errors import DataError
-from datamodules.labels import Label
-from lightning_modules.networks.published import RELEASES
+from lightning_modules.networks.image.published import RELEASES
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -44,7 +44,7 @@ class EncoderEntry:
         citation: What to cite.
         stage: Pretraining stage that exports the weights for a cohort; None where none is needed.
         columns: Columns of the cohort's tables that it reads in the place of images, all known before surgery.
-        release: Published weights that it takes, a name of `lightning_modules.networks.published.RELEASES`, with
+        release: Published weights that it takes, a name of `lightning_modules.networks.image.published.RELEASES`, with
             network, feature dimension, source and checksum; its preprocessing contract is in its YAML file.
         radiomics: Whether it reads radiomics, by the settings of `radiomics.yaml`; beside its features where it has
             weights.
@@ -74,7 +74,7 @@ class EncoderEntry:
 
 @dataclass(frozen=True)
 class StageEntry:
-    """A pretraining stage; the module of its name under `experiments/stages` runs it.
+    """A pretraining stage; the module of its name under `experiments/pretraining/stages` runs it.
 
     Args:
         title: What it is called in tables.

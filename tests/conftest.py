@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.builder import build_cohort
+from datamodules.importers.builder import build_cohort
 from tests.tiny import CONTRACT, TinySource
 
 # Beside other workers a second thread only waits.

@@ -9,22 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.probe import probe_scores
+from experiments.pretraining.evaluation.attribute_probe import probe_scores
 
 ROOT = Path(__file__).parents[1]
 SUPPRESSING = ("simplefilter", "filterwarnings", "errstate", "seterr", "suppress_warnings")
 ALLOWED = {
     ("callbacks/pruning.py", "filterwarnings"): "an epoch that is run again keeps its first report, which is the same",
     (
-        "datamodules/importers/dicom_values.py",
+        "datamodules/importers/dicom/values.py",
         "simplefilter",
     ): "records all, and says that there were some",
-    ("datamodules/labels.py", "filterwarnings"): "the cuts that are returned are made unique, as documented",
-    ("experiments/console.py", "filterwarnings"): "a list of messages, each of which the suite does on purpose",
-    ("experiments/radiomics/extract.py", "filterwarnings"): "a feature that is not defined becomes NaN and is counted",
-    ("experiments/sweep/sampler.py", "simplefilter"): "optuna calls what it offers experimental",
-    ("experiments/sweep/storage.py", "simplefilter"): "optuna calls what it offers experimental",
-    ("lightning_modules/networks/lora.py", "filterwarnings"): "peft deprecates what only itself calls",
+    ("datamodules/cohort/labels.py", "filterwarnings"): "the cuts that are returned are made unique, as documented",
+    ("experiments/runs/console.py", "filterwarnings"): "a list of messages, each of which the suite does on purpose",
+    (
+        "experiments/encoders/radiomics/extract.py",
+        "filterwarnings",
+    ): "a feature that is not defined becomes NaN and is counted",
+    ("experiments/studies/sweep/sampler.py", "simplefilter"): "optuna calls what it offers experimental",
+    ("experiments/studies/sweep/storage.py", "simplefilter"): "optuna calls what it offers experimental",
+    ("lightning_modules/networks/text/adapters.py", "filterwarnings"): "peft deprecates what only itself calls",
 }
 """File and function of every suppression, and why nothing is lost by it."""
 
@@ -61,7 +64,9 @@ def test_a_certain_probe_gives_finite_log_probabilities() -> None:
     np.testing.assert_allclose(np.exp(three).sum(axis=1), 1.0)
 
 
-@pytest.mark.parametrize("name", ["probe.py", "statistics/bootstrap.py", "statistics/concordance.py"])
+@pytest.mark.parametrize(
+    "name", ["pretraining/evaluation/attribute_probe.py", "statistics/bootstrap.py", "statistics/concordance.py"]
+)
 def test_the_walk_sees_what_it_looks_for(name: str, tmp_path: Path) -> None:
     source = (ROOT / "experiments" / name).read_text(encoding="utf-8")
     (tmp_path / "file.py").write_text(f"{source}\nwith np.errstate(invalid='ignore'):\n    pass\n", encoding="utf-8")

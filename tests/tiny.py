@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from datamodules.cohort import CohortInfo
-from datamodules.contract import PreprocessingContract
+from datamodules.cohort.cohort import CohortInfo
+from datamodules.cohort.splits import assign_folds, assign_splits
 from datamodules.errors import DataError
-from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
-from datamodules.splits import assign_folds, assign_splits
+from datamodules.importers.records import Mask, PatientRecord, SkipPatient, Volume
+from datamodules.volumes.contract import PreprocessingContract
 
 CONTRACT = PreprocessingContract(grid=(8, 12, 12))
 TINY = {

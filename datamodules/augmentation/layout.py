@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from datamodules.contract import PreprocessingContract
+from datamodules.volumes.contract import PreprocessingContract
 
 
 def turned(batch: torch.Tensor, contract: PreprocessingContract) -> torch.Tensor:

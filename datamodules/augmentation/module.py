@@ -11,8 +11,8 @@ from datamodules.augmentation.intensity import vary_, window_
 from datamodules.augmentation.layout import presented, turned
 from datamodules.augmentation.parameters import AugmentationConfig, AugmentationParameters, Mode, sample_parameters
 from datamodules.augmentation.separable import SeparableResampler, pitch_reach
-from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from datamodules.volumes.contract import PreprocessingContract
 
 
 class VolumeAugmentation(nn.Module):

@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from datamodules.volumes.contract import PreprocessingContract
 
 Mode = Literal["separable", "exact"]
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from datamodules.augmentation.geometry import D, Grid, H, PlanarMap, SamplingMap, W, crop_center
-from datamodules.contract import PreprocessingContract
+from datamodules.volumes.contract import PreprocessingContract
 
 
 def pitch_reach(degrees: float, contract: PreprocessingContract) -> int:

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import torchio as tio
 
-from datamodules.contract import PreprocessingContract
+from datamodules.cohort.study_times import before_treatment
 from datamodules.errors import DataError
 from datamodules.importers.companions import INDEX_SIDE, patient_row, report_rows
 from datamodules.importers.locate import LocatedKidney, draws_lesions
-from datamodules.preprocessing import crop_roi
-from datamodules.records import Mask, PatientRecord, SkipPatient, Volume
-from datamodules.study_times import before_treatment
+from datamodules.importers.records import Mask, PatientRecord, SkipPatient, Volume
+from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.crop import crop_roi
 
 Located = tuple[list[LocatedKidney], list[str]]
 NO_INDEX = "No lesion is known, so no kidney serves a downstream task; state `index_side` to change that."

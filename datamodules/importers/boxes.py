@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datamodules.cohort.columns import SIDES, Column, Table
+from datamodules.importers.delimited import read_table
 from datamodules.importers.locate import parse_box
-from datamodules.importers.tables import read_table
-from datamodules.schema import SIDES, Column, Table
 
 Boxes = dict[str, tuple[tuple[str, tuple[float, ...]], ...]]
 

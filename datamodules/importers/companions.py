@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from datamodules.clinical import Pathology, aggressiveness
+from datamodules.cohort.clinical import Pathology, aggressiveness
+from datamodules.cohort.columns import SIDES, Column, Table
+from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
+from datamodules.importers.delimited import columns_of, read_table, records
 from datamodules.importers.study_days import ORIGIN_DATE, check_dates
-from datamodules.importers.tables import columns_of, read_table, records
-from datamodules.schema import SIDES, TABLES, Column, Table
 
 INDEX_SIDE = "index_side"
 
@@ -68,7 +69,7 @@ def read_patients(path: Path) -> dict[str, dict[str, Any]]:
 def with_aggressiveness(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with `aggressiveness`, unless it states it or the malignancy is not known.
 
-    The definition is that of `datamodules.clinical.aggressiveness`.
+    The definition is that of `datamodules.cohort.clinical.aggressiveness`.
     """
     names = [field.name for field in fields(Pathology) if field.name != "malignant"]
     known = {name: row[name] for name in names if name in row}

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torchio as tio
 
-from datamodules.contract import Region
+from datamodules.anatomy.nephrometry import Kidney, coarsened, score, separate_kidneys
+from datamodules.anatomy.nephrometry.geometry import bounding_slices
+from datamodules.anatomy.nephrometry.measures import measures
+from datamodules.anatomy.tissues import LESION, Tissue
 from datamodules.errors import DataError
 from datamodules.importers.masks import SIDE_CODES, KidneyMask, voxels_of
-from datamodules.nephrometry import Kidney, coarsened, score, separate_kidneys
-from datamodules.nephrometry.geometry import bounding_slices
-from datamodules.nephrometry.measures import measures
-from datamodules.tissues import LESION, Tissue
+from datamodules.volumes.contract import Region
 
 Point = tuple[float, float, float]
 

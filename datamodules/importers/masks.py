@@ -11,10 +11,10 @@ import nibabel
 import numpy as np
 import torchio as tio
 
+from datamodules.anatomy.nephrometry.geometry import bounding_slices
+from datamodules.anatomy.tissues import Tissue
 from datamodules.errors import DataError
-from datamodules.importers.scan import read_nifti_labels
-from datamodules.nephrometry.geometry import bounding_slices
-from datamodules.tissues import Tissue
+from datamodules.importers.nifti.scan import read_nifti_labels
 
 SIDE_CODES = {"left": 1, "right": 2}
 

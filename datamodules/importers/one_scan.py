@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import torchio as tio
 
-from datamodules.contract import PreprocessingContract
+from datamodules.cohort.columns import PHASES, SIDES
 from datamodules.errors import DataError
 from datamodules.importers.assemble import NO_INDEX, Located, Reasons, SeriesInput, StudyInput, assemble
-from datamodules.importers.dicom import DAMAGED_FILES, EMPTY_FOLDERS, DicomSource
-from datamodules.importers.dicom_index import build_index
-from datamodules.importers.dicom_seg import is_segmentation
-from datamodules.importers.dicom_series import refusal
+from datamodules.importers.dicom.index import build_index
+from datamodules.importers.dicom.seg import is_segmentation
+from datamodules.importers.dicom.series import refusal
+from datamodules.importers.dicom.source import DAMAGED_FILES, EMPTY_FOLDERS, DicomSource
 from datamodules.importers.locate import locate_box, locate_kidneys, parse_box
 from datamodules.importers.masks import KidneyMask, fit, read_binary_masks, read_mask, read_segmentation
+from datamodules.importers.nifti.scan import read_nifti
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import PublicNames
-from datamodules.importers.scan import read_nifti
-from datamodules.records import PatientRecord, SkipPatient
-from datamodules.schema import PHASES, SIDES
+from datamodules.importers.records import PatientRecord, SkipPatient
+from datamodules.volumes.contract import PreprocessingContract
 
 _SCAN = "scan"
 _UNKNOWN = "unknown"

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datamodules.cohort.columns import PHASES, Column, Table
 from datamodules.errors import DataError
-from datamodules.importers.tables import read_table, records
-from datamodules.schema import PHASES, Column, Table
+from datamodules.importers.delimited import read_table, records
 
 ARTERIAL_S, VENOUS_S, DELAYED_S = 15.0, 70.0, 180.0
 """First second after injection of each phase; the end of the last is an hour."""

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from datamodules.cohort import CohortInfo, Evaluation
+from datamodules.cohort.cohort import CohortInfo, Evaluation
+from datamodules.cohort.columns import ROLES
+from datamodules.cohort.splits import assign_folds, assign_splits, check_folds
+from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
 from datamodules.files import read_parquet
 from datamodules.names import check_name
-from datamodules.schema import ROLES, TABLES
-from datamodules.splits import assign_folds, assign_splits, check_folds
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import pydicom
 
 from datamodules.errors import Finding, raise_failures
-from datamodules.importers.dicom_values import number_of, quiet, value_of
+from datamodules.importers.dicom.values import number_of, quiet, value_of
 
 ORIGIN_DATE, STUDY_DATE = "origin_date", "study_date"
 """Columns that are read beside those of the cohort, and are never part of it."""

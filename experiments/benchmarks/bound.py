@@ -12,7 +12,7 @@ from datamodules.augmentation import VolumeAugmentation
 from datamodules.augmentation.geometry import sampling_map
 from datamodules.augmentation.intensity import vary_, window_
 from datamodules.augmentation.separable import SeparableResampler, pitch_reach
-from datamodules.contract import PreprocessingContract
+from datamodules.volumes.contract import PreprocessingContract
 from experiments.benchmarks.chains import DEFAULT
 from experiments.benchmarks.machine import copy_bandwidth, copy_seconds
 from experiments.benchmarks.processes import BATCH

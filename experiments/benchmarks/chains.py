@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
-from datamodules.augmentation.reference import torchio_image, torchio_reference, torchio_tensor
+from experiments.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
 from experiments.benchmarks.volumes import Material
 
 Chain = Callable[[Sequence[int]], torch.Tensor]

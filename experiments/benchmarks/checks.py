@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from datamodules.augmentation import AugmentationConfig, AugmentationParameters, VolumeAugmentation
 from datamodules.augmentation.parameters import Mode
-from datamodules.augmentation.reference import torchio_image, torchio_reference, torchio_tensor
-from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
+from datamodules.volumes.contract import PreprocessingContract
 from experiments.benchmarks.chains import ALL_AXES, DEFAULT, monai_transform
+from experiments.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
 from experiments.benchmarks.volumes import Material, phantom
 
 BATCH = 4

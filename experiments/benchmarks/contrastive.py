@@ -22,17 +22,17 @@ from rich.table import Table
 from torch.nn import functional
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
-from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.processes import fresh_process
+from datamodules.volumes.contract import PreprocessingContract
 from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb
 from experiments.benchmarks.timing import interleaved
-from lightning_modules.alignment import ClipAlignment
+from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
 from lightning_modules.losses.contrastive import info_nce, knowledge_info_nce
 from lightning_modules.losses.sigmoid import sigmoid_loss
-from lightning_modules.networks.encoders import EncoderConfig
-from lightning_modules.optimization import OptimizerConfig, make_optimizer
+from lightning_modules.networks.image.encoders import EncoderConfig
+from lightning_modules.pretrain.alignment import ClipAlignment
 
 RESULTS = Path(__file__).parent / "results" / "contrastive.json"
 PAIRS, DIM, ATTRIBUTES, TEXT_DIM = 4096, 4096, 31, 576
@@ -176,7 +176,7 @@ class SeededImages:
     """Images of a global batch that exist only while a part of them is asked for.
 
     Drawn in HU on the contract's grid from a seed each, and augmented from the same seed: as
-    `datamodules.alignment_data.RereadImages` reads them from shards.
+    `datamodules.alignment.RereadImages` reads them from shards.
 
     Args:
         count: Number of images.

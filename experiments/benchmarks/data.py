@@ -18,8 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from datamodules.contract import PreprocessingContract
 from datamodules.files import write_json
+from datamodules.volumes.contract import PreprocessingContract
 from experiments.benchmarks.bound import measure_bound
 from experiments.benchmarks.chains import REFERENCE, all_chains
 from experiments.benchmarks.checks import check_chains, error_of_default

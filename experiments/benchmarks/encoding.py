@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from datamodules.attributes.report import kidney_text
-from datamodules.demo.source import DemoSource
+from datamodules.cohort.columns import SIDES
 from datamodules.files import write_json
-from datamodules.schema import SIDES
+from datamodules.phantoms.source import DemoSource
+from datamodules.reports.reader.clauses import kidney_text
 from experiments.benchmarks.machine import describe_machine, load_average
 from experiments.benchmarks.timing import interleaved, summarize
-from experiments.text.systems import TextBase
-from lightning_modules.networks.text import TextEncoder
-from lightning_modules.networks.text_encoding import TOKENS_PER_BATCH, encode_texts, token_counts
+from experiments.pretraining.evaluation.text_systems import TextBase
+from lightning_modules.networks.text.encoder import TextEncoder
+from lightning_modules.networks.text.encoding import TOKENS_PER_BATCH, encode_texts, token_counts
 
 RESULTS = Path(__file__).parent / "results" / "encoding.json"
 PLAIN, PLAIN_64 = "in the order given, 32 at a time", "in the order given, 64 at a time"

@@ -27,7 +27,7 @@ from datamodules.errors import DataError
 from datamodules.files import write_json
 from experiments.benchmarks.machine import describe_machine, load_average
 from experiments.benchmarks.timing import interleaved
-from experiments.console import progress_bar
+from experiments.runs.console import progress_bar
 from experiments.statistics.auroc import auroc_statistic
 from experiments.statistics.bootstrap import Statistic, patient_weights
 from experiments.statistics.concordance import harrell, uno

@@ -8,7 +8,7 @@ from typing import Any
 from datamodules.processes import fresh_process
 from experiments.benchmarks.machine import forget_peak, peak_mb
 from experiments.benchmarks.steps import bare_step, make_batch, make_module
-from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.image.encoders import EncoderConfig
 
 
 def peak_memory_mb(config: EncoderConfig, crop: tuple[int, int, int], size: int) -> float:

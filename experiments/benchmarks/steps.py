@@ -19,11 +19,11 @@ from callbacks.divergence import FiniteGuard
 from callbacks.failure import EndTogether
 from callbacks.progress import Throughput
 from callbacks.seeding import EpochSeed
-from datamodules.attributes.schema import load_schema
-from experiments.tracking import make_logger
-from lightning_modules.attributes import AttributePretraining
-from lightning_modules.networks.encoders import EncoderConfig
-from lightning_modules.optimization import OptimizerConfig, make_optimizer
+from datamodules.reports.schema import load_schema
+from experiments.runs.tracking import make_logger
+from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
+from lightning_modules.networks.image.encoders import EncoderConfig
+from lightning_modules.pretrain.attributes import AttributePretraining
 
 LIGHTNING, UNBUFFERED = "LightningModule", "LightningModule, a write to MLflow at every step"
 BASE = Path(__file__).parents[1] / "configs" / "base.yaml"

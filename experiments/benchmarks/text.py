@@ -18,15 +18,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from datamodules.attributes.models import SMALL, model_source
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.processes import fresh_process
+from datamodules.reports.llm.models import SMALL, model_source
 from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb, resident_mb
 from experiments.benchmarks.text_memory import BASES, BaseSizes, memory_plan
-from experiments.console import say
-from lightning_modules.networks.text import TextEncoder, TextEncoderConfig
-from lightning_modules.optimization import OptimizerConfig, make_optimizer
+from experiments.runs.console import say
+from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
+from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 
 RESULTS = Path(__file__).parent / "results" / "text.json"
 PLAN_BATCH, PLAN_LENGTH = 8, 224

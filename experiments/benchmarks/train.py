@@ -35,7 +35,7 @@ from experiments.benchmarks.steps import (
     monai_step,
 )
 from experiments.benchmarks.timing import summarize
-from lightning_modules.networks.encoders import EncoderConfig
+from lightning_modules.networks.image.encoders import EncoderConfig
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 BARE = "bare PyTorch loop"

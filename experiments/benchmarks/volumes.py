@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from datamodules.contract import PreprocessingContract
-from datamodules.records import Volume
-from datamodules.volumes import VolumeSet, finish_volume_set, write_shard
+from datamodules.importers.records import Volume
+from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.shards import VolumeSet, finish_volume_set, write_shard
 
 PER_PATIENT = 4  # one volume per contrast phase
 

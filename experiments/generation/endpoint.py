@@ -28,7 +28,7 @@ from experiments.generation.server import Pace, Server
 from experiments.generation.slices import Part, Viewing, png, question, read_prompt
 from experiments.generation.spending import Prices
 from experiments.generation.systems import Options, Study, arguments_of
-from lightning_modules.networks.decoding import Decoding
+from lightning_modules.networks.joint.decoding import Decoding
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from datamodules.attributes.rules import RuleExtractor
-from datamodules.cohort import Cohort
+from datamodules.cohort.cohort import Cohort
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from experiments.console import say
-from experiments.evaluation import caption, marked, with_interval
-from experiments.generation.figure import scores_figure
+from datamodules.reports.reader.rules import RuleExtractor
 from experiments.generation.generate import SETTINGS, system_folder
 from experiments.generation.records import GENERATED, read_generated
-from experiments.generation.scores import MEASURES, attribute_table, differences_table, scored_groups, scores_table
+from experiments.generation.score_figure import scores_figure
+from experiments.generation.system_scores import (
+    MEASURES,
+    attribute_table,
+    differences_table,
+    scored_groups,
+    scores_table,
+)
 from experiments.generation.systems import SYSTEMS, references
 from experiments.registry import choose
-from experiments.tracking import cohort_tags, log_metrics, make_logger
+from experiments.runs.console import say
+from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
+from experiments.scores.results_table import caption, marked, with_interval
 
 TABLES = ("results.csv", "differences.csv", "attributes.csv", "scores.png")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.attributes.anatomy import opposite, side_mentions
-from datamodules.attributes.measurements import diameters
-from datamodules.attributes.report import read_report
-from datamodules.attributes.schema import AttributeSchema
-from datamodules.attributes.statements import Extractor, Statement
 from datamodules.errors import DataError
+from datamodules.reports.reader.clauses import read_report
+from datamodules.reports.reader.measurements import diameters
+from datamodules.reports.reader.organs import opposite, side_mentions
+from datamodules.reports.reader.statements import Extractor, Statement
+from datamodules.reports.schema import AttributeSchema
 
 RIGHT, WRONG, INVENTED, MISSED = "right", "wrong", "invented", "missed"
 VERDICTS = (RIGHT, WRONG, INVENTED, MISSED)

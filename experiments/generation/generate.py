@@ -11,23 +11,23 @@ from typing import Any
 
 import pandas as pd
 
-from datamodules.cohort import Cohort
+from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json, write_parquet
-from datamodules.report_data import ReportImageDataModule
-from datamodules.side_reports import KIDNEY
-from experiments.attributes.extract import with_attributes
-from experiments.console import say
-from experiments.encoders import folds_of
-from experiments.evaluation import caption
+from datamodules.reports.sides import KIDNEY
+from datamodules.writing import ReportImageDataModule
+from experiments.cohorts.attributes import with_attributes
+from experiments.encoders.exported import folds_of
 from experiments.generation.journal import UNFINISHED
 from experiments.generation.records import GENERATED, generated_table, write_generated
 from experiments.generation.systems import SYSTEMS, Options, Study, module_of, tested_kidneys, writer_of
-from experiments.locks import held
 from experiments.registry import choose, compose
-from experiments.run_data import bind_results
-from experiments.suite_cli import SuiteCLI, command_line
-from lightning_modules.networks.decoding import Decoding
+from experiments.runs.console import say
+from experiments.runs.locks import held
+from experiments.runs.run_data import bind_results
+from experiments.runs.suite_cli import SuiteCLI, command_line
+from experiments.scores.results_table import caption
+from lightning_modules.networks.joint.decoding import Decoding
 
 TOKENS, SETTINGS = "tokens.parquet", "settings.json"
 DEFAULT = ("writer", "shuffled", "template", "nearest", "normal")

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from datamodules.errors import DataError
-from experiments.console import counted
 from experiments.generation.systems import Study
-from lightning_modules.networks.decoding import Written
+from experiments.runs.console import counted
+from lightning_modules.networks.joint.decoding import Written
 
 UNFINISHED = "unfinished.jsonl"
 """What a system of this machine wrote before its folder is finished."""

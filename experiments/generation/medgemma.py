@@ -16,14 +16,14 @@ import pandas as pd
 import torch
 
 from datamodules.errors import DataError
+from experiments.encoders.published.weights import WEIGHTS_VARIABLE
 from experiments.generation.journal import in_batches
 from experiments.generation.slices import Part, Viewing, question, read_prompt
 from experiments.generation.systems import Options, Study, arguments_of
 from experiments.generation.trained import as_frame
-from experiments.published.weights import WEIGHTS_VARIABLE
-from lightning_modules.errors import ModelError
-from lightning_modules.networks.decoding import Decoding, Written
-from lightning_modules.networks.text_base import base_fingerprint, quiet, resolve_dtype
+from lightning_modules.core.errors import ModelError
+from lightning_modules.networks.joint.decoding import Decoding, Written
+from lightning_modules.networks.text.base import base_fingerprint, quiet, resolve_dtype
 
 _DEFAULTS = {"slices": 8, "pixels": 896, "batch": 1}
 _THOUGHT, _ANSWER = "<unused94>", "<unused95>"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from experiments.aligned.space import SpaceOptions, check_contract, load_space
 from experiments.generation.systems import Study
-from experiments.shared_space import SpaceOptions, check_contract, load_space
 
 
 def write(study: Study) -> pd.DataFrame:

@@ -12,13 +12,13 @@ from rich.progress import Progress
 
 from datamodules.errors import DataError
 from datamodules.files import write_json
-from experiments.console import is_main_rank, progress_bar, say
 from experiments.generation.chat_client import ChatClient, NotAskedError, StoppedError, UnansweredError
 from experiments.generation.journal import Journal
 from experiments.generation.server import Pace, Server
 from experiments.generation.spending import Prices, Spending
 from experiments.generation.systems import Study
-from experiments.locks import held
+from experiments.runs.console import is_main_rank, progress_bar, say
+from experiments.runs.locks import held
 
 ANSWERS = "answers"
 """Folder beside those of the systems with every answer that was ever given, by the hash of its question."""

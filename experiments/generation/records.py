@@ -8,7 +8,7 @@ import pandas as pd
 
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_parquet
-from datamodules.side_reports import KIDNEY
+from datamodules.reports.sides import KIDNEY
 
 GENERATED = "generated.parquet"
 COLUMNS = {

@@ -15,9 +15,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from datamodules.contract import PreprocessingContract
+from datamodules.cohort.columns import PHASES
 from datamodules.errors import DataError
-from datamodules.schema import PHASES
+from datamodules.volumes.contract import PreprocessingContract
 from experiments.generation.systems import Study
 
 PROMPTS = Path(__file__).parent / "prompts.yaml"

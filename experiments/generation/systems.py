@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from datamodules.cohort import Cohort
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.keyed_order import keyed_choice
 from datamodules.errors import DataError
-from datamodules.keyed_order import keyed_choice
-from datamodules.report_data import ReportImageDataModule
-from datamodules.side_reports import KIDNEY, side_reports
-from lightning_modules.networks.decoding import Decoding
+from datamodules.reports.sides import KIDNEY, side_reports
+from datamodules.writing import ReportImageDataModule
+from lightning_modules.networks.joint.decoding import Decoding
 
 IMAGES_AT_ONCE = 32
 

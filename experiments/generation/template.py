@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from datamodules.attribute_data import MISSING
-from datamodules.attributes.schema import AttributeSchema
+from datamodules.attributes import MISSING
 from datamodules.errors import DataError
+from datamodules.reports.schema import AttributeSchema
 
 SENTENCES = Path(__file__).parent / "sentences.yaml"
 PRESENCE = "lesion_present"

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
-from experiments.attributes.reader import attribute_probabilities, attribute_reader
-from experiments.console import counted
+from experiments.encoders.attribute_reader import attribute_probabilities, attribute_reader
 from experiments.generation.systems import Study
 from experiments.generation.template import check_sentences, stated_attributes, template_reports
+from experiments.runs.console import counted
 
 
 def write(study: Study) -> pd.DataFrame:

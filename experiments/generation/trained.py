@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from datamodules.attributes.models import model_source
 from datamodules.errors import DataError
-from datamodules.report_data import prompt_of
+from datamodules.reports.llm.models import model_source
+from datamodules.writing import prompt_of
 from experiments.generation.journal import in_batches
 from experiments.generation.systems import Study
-from experiments.run_data import read_trained_on
-from experiments.stages.report import report_writer_folder
-from lightning_modules.contracts import differing_fields
-from lightning_modules.errors import ModelError
-from lightning_modules.networks.decoding import Written
-from lightning_modules.networks.report_export import load_report_writer, read_report_writer
-from lightning_modules.networks.report_writer import ReportWriter
+from experiments.pretraining.stages.report import report_writer_folder
+from experiments.runs.run_data import read_trained_on
+from lightning_modules.core.contracts import differing_fields
+from lightning_modules.core.errors import ModelError
+from lightning_modules.export.writer import load_report_writer, read_report_writer
+from lightning_modules.networks.joint.decoding import Written
+from lightning_modules.networks.joint.report_writer import ReportWriter
 
 
 def write(study: Study) -> pd.DataFrame:

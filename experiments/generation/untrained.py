@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from datamodules.attributes.models import model_source
-from datamodules.report_data import prompt_of
+from datamodules.reports.llm.models import model_source
+from datamodules.writing import prompt_of
 from experiments.generation.journal import in_batches
 from experiments.generation.systems import Study
 from experiments.generation.trained import as_frame
-from lightning_modules.networks.decoding import Written
-from lightning_modules.networks.encoders import EncoderConfig
-from lightning_modules.networks.report_writer import ReportWriter, WriterConfig
-from lightning_modules.networks.text import TextEncoderConfig
-from lightning_modules.networks.text_base import base_fingerprint, base_folder
+from lightning_modules.networks.image.encoders import EncoderConfig
+from lightning_modules.networks.joint.decoding import Written
+from lightning_modules.networks.joint.report_writer import ReportWriter, WriterConfig
+from lightning_modules.networks.text.base import base_fingerprint, base_folder
+from lightning_modules.networks.text.encoder import TextEncoderConfig
 
 BASE = "smollm2"
 _ASKED = "You are a radiologist. Write the findings of this examination in two or three short sentences.\n"

@@ -17,7 +17,7 @@ from sacrebleu.metrics.bleu import BLEU
 from torchmetrics.functional.text import rouge_score
 
 from datamodules.errors import DataError
-from datamodules.proportions import unlike_share
+from experiments.statistics.proportions import unlike_share
 from experiments.statistics.support import Interval, Support
 
 ORDERS = 4

@@ -17,8 +17,8 @@ from packaging.utils import canonicalize_name
 
 from datamodules.errors import DataError
 from datamodules.files import replacing
-from experiments.console import say
 from experiments.licences.packages import imported_packages, installed_for
+from experiments.runs.console import say
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "LICENCES.md"

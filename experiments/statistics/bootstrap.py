@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from datamodules.errors import DataError
-from datamodules.proportions import BOOTSTRAP
 from experiments.statistics.discrimination import Difference
 from experiments.statistics.estimate import Estimate, undefined
+from experiments.statistics.proportions import BOOTSTRAP
 from experiments.statistics.strata import strata_key, strata_members
 from experiments.statistics.support import Support, mean_support, no_interval
 

@@ -9,8 +9,8 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from datamodules.errors import DataError
-from datamodules.proportions import LEVEL
 from experiments.statistics.estimate import Estimate, binary_arrays, undefined
+from experiments.statistics.proportions import LEVEL
 from experiments.statistics.strata import strata_members
 from experiments.statistics.support import DELONG, auroc_support, no_interval
 

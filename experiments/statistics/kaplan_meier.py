@@ -10,8 +10,8 @@ from lifelines.statistics import multivariate_logrank_test
 from scipy.stats import beta, norm
 
 from datamodules.errors import DataError
-from datamodules.proportions import CLOPPER_PEARSON
 from experiments.statistics.estimate import Estimate, survival_arrays, undefined
+from experiments.statistics.proportions import CLOPPER_PEARSON
 from experiments.statistics.support import BETA_PRODUCT, GREENWOOD, MedianSupport
 
 _ROUNDING = 1e-9  # of a product of fractions

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
-from datamodules.proportions import CLOPPER_PEARSON, LEVEL, unvaried_ends
+from experiments.statistics.proportions import CLOPPER_PEARSON, LEVEL, unvaried_ends
 from experiments.statistics.strata import strata_members
 
 DELONG, WILSON, WALD, GREENWOOD = "DeLong", "Wilson", "Wald", "log-log Greenwood"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_modules.networks.regions import ANATOMY
+from lightning_modules.networks.image.regions import ANATOMY
 
 CLASS_WEIGHTS = (0.5, 1.0, 2.0, 2.0, 1.0)
 """Weight of the classes in the cross-entropy: most of a region is neither kidney nor lesion."""

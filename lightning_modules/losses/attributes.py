@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from lightning_modules.errors import ModelError
+from lightning_modules.core.errors import ModelError
 from lightning_modules.losses.balance import MISSING
 
 Weighting = Literal["sum", "uncertainty", "gradient"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from lightning_modules.errors import ModelError
+from lightning_modules.core.errors import ModelError
 
 Ties = Literal["efron", "breslow"]
 

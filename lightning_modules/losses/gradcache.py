@@ -20,8 +20,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from lightning_modules.errors import ModelError
-from lightning_modules.losses.gather import row_counts
+from lightning_modules.core.distributed import row_counts
+from lightning_modules.core.errors import ModelError
 
 Encode = Callable[[slice], torch.Tensor]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from lightning_modules.errors import ModelError
+from lightning_modules.core.errors import ModelError
 from lightning_modules.losses.balance import MISSING
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-from lightning_modules.errors import ModelError
+from lightning_modules.core.errors import ModelError
 from lightning_modules.losses.attributes import sum_over_ranks
 
 CHUNK = 512

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from lightning_modules.core.distributed import gather_rows, row_counts, row_offset
 from lightning_modules.losses.attributes import number_of_ranks, sum_over_ranks
 from lightning_modules.losses.balance import MISSING
-from lightning_modules.losses.gather import gather_rows, row_counts, row_offset
 
 
 class Terms(NamedTuple):

@@ -19,8 +19,8 @@ from callbacks import requeue
 from callbacks.checkpoint import LastCheckpoint
 from callbacks.requeue import Requeue, Requeued, requeue_on_signal
 from callbacks.seeding import EpochSeed
-from datamodules.loaders import ResumableLoader
-from datamodules.sampling import EvenBatchSampler, VisitSampler
+from datamodules.loading.loaders import ResumableLoader
+from datamodules.loading.sampling import EvenBatchSampler, VisitSampler
 
 JOB = {"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0",
        "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # fmt: skip

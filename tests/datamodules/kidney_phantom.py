@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.nephrometry.geometry import Spacing
-from datamodules.tissues import Tissue
+from datamodules.anatomy.nephrometry.geometry import Spacing
+from datamodules.anatomy.tissues import Tissue
 
 SEMI_AXES_MM = np.array([55.0, 25.0, 30.0])
 FIELD_MM = np.array([170.0, 130.0, 150.0])

@@ -15,7 +15,7 @@ from datamodules import files
 from datamodules.errors import DataError
 from datamodules.files import copy_file, replacing, settle_tree, write_json
 from datamodules.importers.pseudonyms import KEY_FILE, Pseudonyms
-from lightning_modules.networks.written import write_files, write_tensors, write_text
+from lightning_modules.export.written import write_files, write_tensors, write_text
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "json": lambda path: write_json(path, {"new": True}),

@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from datamodules.builder import build_cohort
-from datamodules.cohort import Cohort
+from datamodules.cohort.cohort import Cohort
 from datamodules.csv_files import as_text, from_text, write_csv
 from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, write_json, write_parquet
+from datamodules.importers.builder import build_cohort
+from datamodules.importers.delimited import read_text_table
 from datamodules.importers.plan import CohortPlan
-from datamodules.importers.tables import read_text_table
 from datamodules.names import check_name, is_identifier
 from experiments.cli import main
 from tests.tiny import CONTRACT, TinySource

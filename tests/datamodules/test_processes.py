@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from datamodules import processes
-from datamodules.contract import PreprocessingContract
-from datamodules.records import PatientRecord
+from datamodules.importers.records import PatientRecord
+from datamodules.volumes.contract import PreprocessingContract
 from tests.tiny import TinySource
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def sleep(seconds: float) -> float:
 
 IMPORT = """
 from pathlib import Path
-from datamodules.builder import build_cohort
+from datamodules.importers.builder import build_cohort
 from tests.datamodules.test_processes import EndlessSource
 from tests.tiny import CONTRACT
 build_cohort(EndlessSource(), Path({folder!r}), CONTRACT, workers=2)
@@ -55,7 +55,7 @@ with process_pool(2) as pool:
     time.sleep(600)
 """
 CURVE = """
-from experiments.workers import Workers, environments
+from experiments.runs.workers import Workers, environments
 from tests.datamodules.test_processes import sleep
 with Workers(sleep, environments(2)) as workers:
     workers.submit(600.0)

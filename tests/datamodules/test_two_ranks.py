@@ -18,11 +18,11 @@ import yaml
 
 from callbacks.failure import failure_sentence
 from datamodules.augmentation import AugmentationConfig
-from datamodules.builder import build_cohort
-from datamodules.contract import PreprocessingContract
-from datamodules.labels import Label
-from datamodules.records import PatientRecord, Volume
-from datamodules.roi import RoiDataModule
+from datamodules.cohort.labels import Label
+from datamodules.importers.builder import build_cohort
+from datamodules.importers.records import PatientRecord, Volume
+from datamodules.tasks import RoiDataModule
+from datamodules.volumes.contract import PreprocessingContract
 from tests.tiny import CONTRACT, TinySource
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ def test_uneven_centres_over_two_ranks(tmp_path: Path) -> None:
 
 def _expected(root: Path) -> dict[str, list[int]]:
     """The code of every volume of the index kidney by part, from the tables and not from the loaders."""
-    from datamodules.cohort import Cohort
+    from datamodules.cohort.cohort import Cohort
 
     cohort, order = Cohort.load(root), UnevenSource().patient_ids()
     roles = cohort["centers"].set_index("center")["role"].to_dict()

@@ -14,15 +14,16 @@ import torch
 import yaml
 from torch import nn
 
-from datamodules.cohort import Cohort
-from datamodules.embedding_cache import EmbeddingCache
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.table_checks import conform
+from datamodules.cohort.tables import TABLES
+from datamodules.cohort.trained_on import TrainedOn
 from datamodules.files import write_parquet
-from datamodules.schema import TABLES, conform
-from datamodules.trained_on import TrainedOn
-from experiments.attributes.extract import attributes
-from experiments.shared_space import SharedSpace
-from lightning_modules.networks.aligned import AlignedConfig, AlignedModel, save_aligned
-from lightning_modules.networks.encoders import EncoderConfig
+from datamodules.reports.embedding_cache import EmbeddingCache
+from experiments.aligned.space import SharedSpace
+from experiments.cohorts.attributes import attributes
+from lightning_modules.networks.image.encoders import EncoderConfig
+from lightning_modules.networks.joint.aligned import AlignedConfig, AlignedModel, save_aligned
 from tests.tiny import CONTRACT
 
 TEXT_DIM = 12

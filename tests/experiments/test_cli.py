@@ -12,12 +12,12 @@ import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
-from datamodules.cohort import Cohort
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.splits import SPLIT_HASH
 from datamodules.files import read_parquet, write_parquet
-from datamodules.splits import SPLIT_HASH
-from datamodules.volumes import VolumeSet
+from datamodules.volumes.shards import VolumeSet
 from experiments.cli import main
-from experiments.tracking import tracking_uri
+from experiments.runs.tracking import tracking_uri
 
 TINY = {
     "contract": {"grid": [8, 12, 12]},
@@ -116,7 +116,7 @@ def test_no_path_and_no_identifier_leave_the_run_folder(tiny_root: Path, tmp_pat
 
 def test_same_seed_fractions_are_nested(tiny_root: Path, tmp_path: Path, tiny_config: Path) -> None:
     from experiments.registry import compose
-    from experiments.suite_cli import SuiteCLI
+    from experiments.runs.suite_cli import SuiteCLI
 
     files = [f"--config={path}" for path in compose("finetune", profile="demo", encoder="scratch", task="malignancy")]
 

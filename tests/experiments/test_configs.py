@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.point import FROM_PRETRAINED
+from experiments.finetuning.point import FROM_PRETRAINED
+from experiments.pretraining.stages.common import placeholders
 from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose, encoder_files
-from experiments.stages.common import placeholders
-from experiments.suite_cli import SuiteCLI, command_line, validated_every
+from experiments.runs.suite_cli import SuiteCLI, command_line, validated_every
 
 ROOT = Path(__file__).parents[2]
 # What a published encoder reads has a size of its own, and sets that of the crop and the batch.

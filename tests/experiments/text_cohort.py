@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from datamodules.cohort import Cohort
-from datamodules.demo.source import DemoSource
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.tables import TABLES
 from datamodules.files import write_parquet
-from datamodules.schema import TABLES
-from tests.datamodules.attributes.small import random_model
+from datamodules.phantoms.source import DemoSource
+from tests.datamodules.reports.small import random_model
 
 
 def reports_cohort(root: Path, patients: int = 100) -> Cohort:

@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from datamodules.tissues import Tissue
+from datamodules.anatomy.tissues import Tissue
 from tests.datamodules.kidney_phantom import kidney
 
 SPACING = (3.0, 3.0, 3.0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torchio as tio
 
+from datamodules.anatomy.tissues import Tissue
 from datamodules.errors import DataError
 from datamodules.importers.locate import locate_kidneys, parse_box
 from datamodules.importers.masks import (
@@ -22,7 +23,6 @@ from datamodules.importers.masks import (
     read_mask,
     read_segmentation,
 )
-from datamodules.tissues import Tissue
 from tests.datamodules.importers.nifti_phantom import AFFINE, kidney, labels, save, scan_hu, tumor
 
 

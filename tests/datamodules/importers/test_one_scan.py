@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datamodules.contract import PreprocessingContract
 from datamodules.errors import DataError
-from datamodules.importers.manifest import ManifestSource
+from datamodules.importers.nifti.manifest import ManifestSource
 from datamodules.importers.one_scan import Place, read_scan
 from datamodules.importers.plan import CohortPlan
+from datamodules.volumes.contract import PreprocessingContract
 from tests.datamodules.importers.dicom_phantom import KIDNEYS_RAS_MM, RAW_ID, Scan, segmentation
 from tests.datamodules.importers.nifti_phantom import AFFINE, SHAPE, kidney, labels, save, scan_hu, tumor
 

@@ -17,19 +17,19 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from datamodules.cohort import Cohort
+from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json
-from datamodules.volumes import VolumeSet
+from datamodules.volumes.shards import VolumeSet
 from experiments.cli import main
-from experiments.console import configure_output
 from experiments.generation import questions
 from experiments.generation.chat_client import _read_answer, _retry_after
 from experiments.generation.endpoint import server_of
 from experiments.generation.generate import _allowed, _study, generate, reports_of, system_folder
 from experiments.generation.records import read_generated
 from experiments.generation.systems import Options, Study
-from lightning_modules.networks.decoding import Decoding
+from experiments.runs.console import configure_output
+from lightning_modules.networks.joint.decoding import Decoding
 from tests.experiments.aligned_tiny import extra_argument, extra_flags, with_reports
 from tests.experiments.generation.stand_in import KEY, Reply, Seen, StandIn, report, stand_in
 

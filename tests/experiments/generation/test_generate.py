@@ -12,21 +12,21 @@ import torch
 import yaml
 
 from datamodules.augmentation import AugmentationConfig
-from datamodules.cohort import Cohort
+from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet
-from datamodules.report_data import ReportImageDataModule, prompt_of
-from datamodules.side_reports import side_reports
-from experiments.console import configure_output
-from experiments.encoders import stage_folder
+from datamodules.reports.sides import side_reports
+from datamodules.writing import ReportImageDataModule, prompt_of
+from experiments.encoders.exported import stage_folder
 from experiments.generation.evaluate import score_reports
 from experiments.generation.generate import generate, system_folder
 from experiments.generation.records import read_generated
 from experiments.generation.shuffled import other_patients
-from experiments.locks import held
-from experiments.stages import image, report
-from experiments.stages.common import Pretraining
-from lightning_modules.networks.report_export import load_report_writer
+from experiments.pretraining.stages import image, report
+from experiments.pretraining.stages.common import Pretraining
+from experiments.runs.console import configure_output
+from experiments.runs.locks import held
+from lightning_modules.export.writer import load_report_writer
 from tests.experiments.aligned_tiny import CROP, FLAGS, REGIONS, export, fill_cache, with_reports
 from tests.tiny import CONTRACT
 from tests.tiny_text import make_base

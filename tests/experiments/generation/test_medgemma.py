@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from datamodules.cohort import Cohort
-from datamodules.contract import PreprocessingContract
+from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from experiments.console import configure_output
+from datamodules.volumes.contract import PreprocessingContract
 from experiments.generation import journal, medgemma
 from experiments.generation.generate import _present, _study, reports_of
 from experiments.generation.medgemma import load, report_in
 from experiments.generation.slices import Part, Viewing, axial_slices, pictures, question
 from experiments.generation.systems import Options, Study
-from lightning_modules.errors import ModelError
-from lightning_modules.networks.decoding import Decoding
+from experiments.runs.console import configure_output
+from lightning_modules.core.errors import ModelError
+from lightning_modules.networks.joint.decoding import Decoding
 from tests.experiments.aligned_tiny import extra_flags, with_reports
 from tests.experiments.generation.gemma_tiny import SIDE, make_medgemma
 

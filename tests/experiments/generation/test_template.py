@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.attributes.rules import RuleExtractor
-from datamodules.attributes.schema import load_schema
 from datamodules.errors import DataError
+from datamodules.reports.reader.rules import RuleExtractor
+from datamodules.reports.schema import load_schema
 from experiments.generation import template
 from experiments.generation.template import check_sentences, stated_attributes, template_reports, worded
 

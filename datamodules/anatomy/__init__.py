@@ -1,0 +1,1 @@
+"""The kidney and what lies around it: tissues, their appearance, and nephrometry."""

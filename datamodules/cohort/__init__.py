@@ -1,0 +1,1 @@
+"""A cohort on disk: its tables, splits, labels, times and identity."""

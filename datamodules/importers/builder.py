@@ -1,0 +1,255 @@
+"""Building a cohort from a source: in parallel, resumable, every patient accounted for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.tables import TABLES
+from datamodules.errors import DataError
+from datamodules.files import read_json, read_parquet, write_json, write_parquet
+from datamodules.importers.patient_jobs import PatientJob, run_jobs
+from datamodules.importers.records import Source
+from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.shards import VolumeSet, checksum, finish_volume_set, shard_name, volume_folder
+from datamodules.volumes.volume_files import is_whole
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of every patient.
+
+    `rows` has the columns patient_id, status (imported, skipped, failed) and reason.
+    """
+
+    rows: pd.DataFrame
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of patients by status."""
+        tally = Counter(self.rows["status"])
+        return {status: tally.get(status, 0) for status in ("imported", "skipped", "failed")}
+
+
+def default_workers() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build_cohort(
+    source: Source,
+    root: Path,
+    contract: PreprocessingContract,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Cohort, ImportReport]:
+    """Read or generate every patient of a source and write the cohort.
+
+    Patients that an interrupted build finished are kept as long as the source's fingerprint is unchanged; the cohort
+    can be loaded only after the last file, `cohort.json`, is written. The same source under another contract adds a
+    volume set to the cohort.
+
+    Args:
+        source: Importer or generator.
+        root: Folder of the cohort.
+        contract: Preprocessing contract of the volume set to write.
+        workers: Processes; all cores by default.
+        progress: Called with (patients done, patients in all).
+
+    Returns:
+        The cohort as it can be loaded, and what became of every patient; also in `import.parquet`.
+
+    Raises:
+        DataError: if the folder holds another cohort, no patient could be imported, or the disk is full.
+    """
+    patients = source.patient_ids()
+    state = _State(root, contract, source.fingerprint)
+    _work_off(source, state, patients, contract, workers, progress)
+    return _assemble(source, state, patients, contract)
+
+
+def _work_off(
+    source: Source,
+    state: _State,
+    patients: list[str],
+    contract: PreprocessingContract,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Write every patient that an interrupted call did not, and say how many are done."""
+    pending = [patient for patient in patients if state.entry(patient) is None]
+    done = len(patients) - len(pending)
+    if progress is not None:
+        progress(done, len(patients))
+    job = PatientJob(source, state.folder, state.volumes, contract)
+    jobs = run_jobs(job, pending, default_workers() if workers is None else workers)
+    for count, _ in enumerate(jobs, start=done + 1):
+        if progress is not None:
+            progress(count, len(patients))
+
+
+def add_volumes(
+    source: Source,
+    cohort: Cohort,
+    contract: PreprocessingContract,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> VolumeSet:
+    """Write a further volume set of a finished cohort; its tables stay as they are.
+
+    Patients that an interrupted call finished are kept.
+
+    Args:
+        source: Where the cohort came from.
+        cohort: The cohort.
+        contract: Preprocessing contract of the set to write.
+        workers: Processes; all cores by default.
+        progress: Called with (patients done, patients in all).
+
+    Returns:
+        The set; a finished one is not written again.
+
+    Raises:
+        DataError: if the source gives other patients or volumes than the cohort holds, or a patient failed.
+    """
+    folder = volume_folder(cohort.root, contract)
+    if is_whole(folder):
+        return VolumeSet(folder)
+    patients = cohort["patients"]["patient_id"].tolist()
+    _check_source(source, cohort, patients, folder)
+    state = _AddedSet(cohort.root, contract, source.fingerprint)
+    _work_off(source, state, patients, contract, workers, progress)
+    entries = [read_json(state.path(patient)) for patient in patients]
+    lost = [entry for entry in entries if entry["status"] != "imported"]
+    if lost:
+        raise DataError(
+            f"{len(lost)} of {len(patients)} patients of cohort {cohort.info.name} have no volumes for "
+            f"{folder.name}: {lost[0]['reason']} Repair the source and run the same command again; the others are kept."
+        )
+    finish_volume_set(folder, contract, [entry["volumes"] for entry in entries])
+    return VolumeSet(folder)
+
+
+def _check_source(source: Source, cohort: Cohort, patients: list[str], added: Path) -> None:
+    """Refuse a source that is not the cohort's: it must give the very volumes that stand there."""
+    absent = sorted(set(patients) - set(source.patient_ids()))
+    if absent:
+        raise DataError(
+            f"The source has no patient {absent[0]} ({len(absent)} of {len(patients)} are absent); name the one that "
+            f"cohort {cohort.info.name} was made from."
+        )
+    known = [path.parent for path in sorted((cohort.root / "volumes").glob("*/contract.json")) if path.parent != added]
+    if not known:
+        raise DataError(f"Cohort {cohort.info.name} holds no finished volume set; run `make cohort` or `make import`.")
+    stored = VolumeSet(known[0])
+    rows = stored.index[stored.index["patient_id"] == patients[0]]
+    keys = ["study_id", "series_id", "side"]
+    expected = {tuple(row[key] for key in keys): int(row["crc32"]) for row in rows.to_dict("records")}
+    record = source.load(patients[0], stored.contract)
+    found = {(one.study_id, one.series_id, one.side): checksum(one.image) for one in record.volumes}
+    shared = expected.keys() & found.keys()  # either may hold the index kidney alone
+    if not shared or any(expected[key] != found[key] for key in shared):
+        raise DataError(
+            f"The source gives other volumes of patient {patients[0]} than cohort {cohort.info.name} holds: its files "
+            "or the code that reads them changed since. Make the cohort anew in another folder."
+        )
+
+
+class _State:
+    """The entries of finished patients under `.build/`, valid for one source."""
+
+    def __init__(self, root: Path, contract: PreprocessingContract, fingerprint: str) -> None:
+        self.root, self.volumes = root, volume_folder(root, contract)
+        self.folder = root / ".build" / self.volumes.name
+        key = root / ".build" / "source.json"
+        stored = read_json(key)["fingerprint"] if key.is_file() else None
+        if stored == fingerprint:
+            return
+        if (root / "cohort.json").is_file():
+            raise DataError(
+                f"{root.name} holds a finished cohort made from another source or with other settings; "
+                "finished work is not overwritten. Choose another folder, or delete that one."
+            )
+        if stored is not None:  # an interrupted build of something else: none of it can be kept
+            shutil.rmtree(root / ".build")
+            shutil.rmtree(root / "volumes", ignore_errors=True)
+        write_json(key, {"fingerprint": fingerprint})
+
+    def path(self, patient_id: str) -> Path:
+        return self.folder / f"{shard_name(patient_id)}.json"
+
+    def entry(self, patient_id: str) -> dict[str, Any] | None:
+        """What a finished patient left; None where it is to be done (again): failures are tried again."""
+        path = self.path(patient_id)
+        if not path.is_file():
+            return None
+        try:
+            entry: dict[str, Any] = read_json(path)
+        except DataError:  # a damaged disk: the patient is done again
+            return None
+        return None if entry["status"] == "failed" or self._lost(entry) else entry
+
+    def _lost(self, entry: dict[str, Any]) -> bool:
+        """Whether a file of an imported patient is missing."""
+        shard = entry.get("volumes")
+        if shard is None:
+            return False
+        stem = Path(shard["shard"]).stem
+        names = [f"shards/{stem}.bin"] * bool(shard["litdata"]) + [f"masks/{stem}.npz"] * shard["masks"]
+        return not all((self.volumes / name).is_file() for name in names)
+
+
+class _AddedSet(_State):
+    """The entries of a set that is added to a finished cohort; they are valid for one source."""
+
+    def __init__(self, root: Path, contract: PreprocessingContract, fingerprint: str) -> None:
+        self.root, self.volumes = root, volume_folder(root, contract)
+        self.folder = root / ".build" / self.volumes.name
+        key = self.folder / "source.json"
+        if key.is_file() and read_json(key)["fingerprint"] != fingerprint:
+            if (self.volumes / "contract.json").is_file():
+                raise DataError(
+                    f"Volume set {self.volumes.name} is finished, has lost a file and was made from another source or "
+                    "with other settings; name that source, or delete the set."
+                )
+            shutil.rmtree(self.folder)
+            shutil.rmtree(self.volumes, ignore_errors=True)
+        write_json(key, {"fingerprint": fingerprint})
+
+
+def _assemble(
+    source: Source, state: _State, patients: list[str], contract: PreprocessingContract
+) -> tuple[Cohort, ImportReport]:
+    entries = [entry for patient in patients if (entry := state.entry(patient) or _failed(state, patient)) is not None]
+    report = ImportReport(pd.DataFrame([{k: e[k] for k in ("patient_id", "status", "reason")} for e in entries]))
+    write_parquet(state.root / "import.parquet", report.rows)
+    imported = [entry for entry in entries if entry["status"] == "imported"]
+    if not imported:
+        reasons = "; ".join(f"{entry['patient_id']}: {entry['reason']}" for entry in entries[:3])
+        raise DataError(f"None of {len(patients)} patients could be imported. {reasons}")
+    names = {name for entry in imported for name in entry["rows"]}
+    tables = {name: pd.DataFrame([row for e in imported for row in e["rows"].get(name, [])]) for name in sorted(names)}
+    stored = state.root / "splits.parquet"
+    if stored.is_file():  # a rerun that adds patients moves nobody who was there
+        tables["splits"] = read_parquet(stored)[0]
+    tables = source.finish(tables)
+    finish_volume_set(state.volumes, contract, [entry["volumes"] for entry in imported])
+    for name in sorted(set(tables) - set(TABLES)):  # a generator's truth, which no training code reads
+        write_parquet(state.root / f"{name}.parquet", tables[name])
+    Cohort(state.root, source.info, {name: frame for name, frame in tables.items() if name in TABLES}).write()
+    return Cohort.load(state.root), report
+
+
+def _failed(state: _State, patient_id: str) -> dict[str, Any] | None:
+    path = state.path(patient_id)
+    return read_json(path) if path.is_file() else None

@@ -1,0 +1,1 @@
+"""DICOM folders as a source of patients."""

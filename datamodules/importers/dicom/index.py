@@ -1,0 +1,169 @@
+"""Which file belongs to which patient: a folder of DICOM files is read through once, headers only.
+
+The index lies in the private folder, never in the cohort, for it holds paths. It has one file per patient, so that a
+worker reads what it needs and a hospital's archive does not have to fit into memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from datamodules.errors import DataError
+from datamodules.files import read_json, write_json
+from datamodules.importers.dicom.headers import NotDicom, SliceHeader, read_headers
+from datamodules.importers.pseudonyms import Naming
+from datamodules.processes import process_pool
+
+Progress = Callable[[int, int], None]
+
+_CHUNK = 50
+"""Files that one process reads before it answers: about a tenth of a second."""
+_WORTH_A_POOL = 10_000
+"""Number of files from which the start of more processes does not matter."""
+_LEAST_WORKERS = 3
+"""On two busy cores two processes were not faster than one."""
+_OPEN_FILES = 64
+_DONE = "complete.json"
+
+
+@dataclass(frozen=True)
+class DicomIndex:
+    """The headers of one imported folder.
+
+    Args:
+        folder: Where the index lies.
+    """
+
+    folder: Path
+
+    def summary(self) -> dict[str, Any]:
+        """`patients` (identifier to file), and `empty_folders`, `damaged_files`, `other_files` that have no patient."""
+        content: dict[str, Any] = read_json(self.folder / _DONE)
+        return content
+
+    def headers(self, patient_id: str) -> list[SliceHeader]:
+        """All slices and other objects of a patient, in the order of their paths."""
+        lines = (self.folder / self.summary()["patients"][patient_id]).read_text(encoding="utf-8").splitlines()
+        return [SliceHeader.from_dict(json.loads(line)) for line in lines]
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """All files below a folder, in a stable order."""
+    for folder, below, names in os.walk(root):
+        below.sort()
+        for name in sorted(names):
+            yield Path(folder) / name
+
+
+def build_index(
+    root: Path, store: Path, naming: Naming, workers: int = 1, progress: Progress | None = None
+) -> DicomIndex:
+    """Read the header of every file below a folder, or take the index that an earlier run finished.
+
+    Args:
+        root: Folder of DICOM files, nested in any way; files are known by their content, not by their names.
+        store: Folder of the index, named by the fingerprint of `root`.
+        naming: Gives patients their identifiers.
+        workers: Processes that may be used, for many files; the index is the same with any number of them.
+        progress: Called with (files done, files in all); not called when there is nothing to read.
+
+    Raises:
+        DataError: if `root` is no folder.
+    """
+    if not root.is_dir():
+        raise DataError("The folder of DICOM files was not found; check the name of the source.")
+    if (store / _DONE).is_file():
+        return DicomIndex(store)
+    shutil.rmtree(store, ignore_errors=True)
+    store.mkdir(mode=0o700, parents=True)
+    empty = sum(1 for _, below, names in os.walk(root) if not below and not names)
+    paths = list(files_below(root))
+    kinds: Counter[str] = Counter()
+    with _Lines(store) as lines:
+        for done, found in enumerate(_read(paths, root, naming, workers), start=1):
+            kinds[found.kind] += 1
+            for line in found.lines:
+                lines.add(found.patient, line)
+            if progress is not None and (done % _CHUNK == 0 or done == len(paths)):
+                progress(done, len(paths))
+        patients = lines.names
+    unassigned = {"damaged_files": kinds["damaged"], "other_files": kinds["other"]}
+    write_json(store / _DONE, {"patients": patients, "empty_folders": empty, **unassigned})
+    return DicomIndex(store)
+
+
+class _File(NamedTuple):
+    """What one file holds: the headers of a patient as lines of JSON, or nothing that has a patient."""
+
+    kind: Literal["headers", "damaged", "other"]
+    patient: str = ""
+    lines: tuple[str, ...] = ()
+
+
+def _read(paths: Sequence[Path], root: Path, naming: Naming, workers: int) -> Iterator[_File]:
+    """What every file holds, in the order of `paths`.
+
+    Reading a header is work for the processor, which threads of one process would share.
+    """
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    job = functools.partial(_read_chunk, root=root, naming=naming)
+    if workers < _LEAST_WORKERS or len(paths) < _WORTH_A_POOL:
+        yield from itertools.chain.from_iterable(map(job, chunks))
+        return
+    pool = process_pool(min(workers, len(chunks)))
+    try:
+        yield from itertools.chain.from_iterable(pool.map(job, chunks))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for an archive
+
+
+def _read_chunk(paths: Sequence[Path], root: Path, naming: Naming) -> list[_File]:
+    return [_read_file(path, root, naming) for path in paths]
+
+
+def _read_file(path: Path, root: Path, naming: Naming) -> _File:
+    try:
+        raw, headers = read_headers(path, root)
+    except NotDicom:
+        return _File("other")
+    except DataError:
+        return _File("damaged")
+    patient = naming.patient(raw)
+    return _File("headers", patient, tuple(json.dumps(asdict(replace(header, patient=patient))) for header in headers))
+
+
+class _Lines:
+    """Appends lines to one file per patient, a bounded number of them open."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.names: dict[str, str] = {}
+        self._open: dict[str, Any] = {}
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def add(self, patient: str, line: str) -> None:
+        name = self.names.setdefault(patient, f"{len(self.names):06d}.jsonl")
+        if name not in self._open:
+            if len(self._open) >= _OPEN_FILES:
+                self._close()
+            self._open[name] = (self.store / name).open("a", encoding="utf-8")
+        self._open[name].write(line + "\n")
+
+    def _close(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()

@@ -1,0 +1,240 @@
+"""From the slices of one SeriesInstanceUID to stacks: sets of parallel, evenly spaced slices that make one volume."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.errors import DataError
+from datamodules.importers.dicom.headers import SliceHeader
+
+CT_CLASSES = ("CT Image Storage", "Enhanced CT Image Storage", "Legacy Converted Enhanced CT Image Storage")
+TRUNCATED = "truncated files"
+ANNOTATED = "marked as showing burned-in text, which may name the patient (BurnedInAnnotation is YES)"
+EVEN_MM = 0.02
+"""Positions are rounded in files; distances of slices that differ by less than this, or 2 %, are equal."""
+TILT_DEGREES = 0.5
+"""A gantry tilted by less moves a slice by less than the smallest pixel."""
+
+_PROJECTION = re.compile(r"\b(?:MIP|MINIP|MPVR|VRT|VOLUME ?RENDERED|PROJECTION ?IMAGE|3D|DOSE|SCREEN ?SAVE|SURFACE)\b")
+_SCOUT = re.compile(r"\b(?:scout|localizer|localiser|topogram|surview|scanogram)\b")
+
+SamePixels = Callable[[SliceHeader, SliceHeader], bool]
+
+
+def refusal(header: SliceHeader, *, burned_in: bool = False) -> str | None:
+    """Why an object cannot be a slice of a CT volume, in words; None if it can.
+
+    Args:
+        header: Header of the object.
+        burned_in: Whether pixels with burned-in text are welcome.
+    """
+    if header.modality != "CT":
+        return f"{header.modality or 'objects without a modality'} instead of CT"
+    if header.sop_class not in CT_CLASSES:
+        return f"{header.sop_class} (secondary capture, dose sheet or other object without a volume)"
+    if "LOCALIZER" in header.image_type or _SCOUT.search(header.description.lower()):
+        return "a localiser (scout)"
+    # The first two values say original or derived, primary or secondary; reformatted volumes are welcome.
+    if match := _PROJECTION.search(" ".join(header.image_type[2:]).replace("_", " ")):
+        return f"a derived picture ({match.group()})"
+    if header.annotated and not burned_in:
+        return ANNOTATED
+    if header.truncated and not header.rows:
+        return TRUNCATED
+    if header.position is None or header.orientation is None or header.pixel_spacing is None or not header.rows:
+        return "no position, orientation or pixel spacing"
+    return None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Parallel slices that make one volume.
+
+    Args:
+        series_uid: SeriesInstanceUID.
+        number: Number of the stack in its series, from 1 on.
+        count: Number of stacks in the series.
+        slices: In the order of their positions along the normal.
+        notes: What was done to them.
+    """
+
+    series_uid: str
+    number: int
+    count: int
+    slices: tuple[SliceHeader, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The UID, with the stack's number where the series holds several."""
+        return self.series_uid if self.count == 1 else f"{self.series_uid}#{self.number}"
+
+
+def split_series(slices: Sequence[SliceHeader], same_pixels: SamePixels) -> list[Stack]:
+    """Sort the slices of one series into stacks.
+
+    Slices of one orientation and size belong together. A slice that stands twice, pixel by pixel, is dropped with a
+    note. What is then not one even stack is divided by acquisition, temporal position or blocks of instance numbers,
+    whichever gives even stacks; where none does, it stays one stack that `geometry` refuses with the reason.
+
+    Args:
+        slices: Headers of one SeriesInstanceUID for which `refusal` is None.
+        same_pixels: Whether two slices hold the same pixels; asked only of slices at one position.
+    """
+    found: list[tuple[list[SliceHeader], int]] = []
+    for group in _by_geometry(slices):
+        kept, dropped = _drop_copies(group, same_pixels)
+        parts = _divide(kept)
+        found += [(part, dropped if number == 0 else 0) for number, part in enumerate(parts)]
+    stacks = []
+    for number, (part, dropped) in enumerate(found, start=1):
+        notes = (f"{dropped} duplicated slices were dropped",) if dropped else ()
+        stacks.append(Stack(part[0].series_uid, number, len(found), tuple(part), notes))
+    return stacks
+
+
+def _axes(header: SliceHeader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors along a row, along a column and along the normal, in LPS."""
+    along = np.asarray(header.orientation, dtype=float).reshape(2, 3)
+    row = along[0] / np.linalg.norm(along[0])
+    column = along[1] - row * (along[1] @ row)
+    column = column / np.linalg.norm(column)
+    return row, column, np.cross(row, column)
+
+
+def _along(slices: Sequence[SliceHeader]) -> np.ndarray:
+    """Position of each slice along the normal of the first, in mm."""
+    normal = _axes(slices[0])[2]
+    return np.array([np.asarray(header.position, dtype=float) @ normal for header in slices])
+
+
+def _by_geometry(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    groups: dict[tuple[object, ...], list[SliceHeader]] = {}
+    for header in slices:
+        orientation = np.round(np.asarray(header.orientation), 2) + 0.0
+        spacing = np.round(np.asarray(header.pixel_spacing), 3)
+        key = (*orientation.tolist(), *spacing.tolist(), header.rows, header.columns)
+        groups.setdefault(key, []).append(header)
+    return [_sorted(group) for group in groups.values()]
+
+
+def _sorted(slices: Sequence[SliceHeader]) -> list[SliceHeader]:
+    order = np.argsort(_along(slices), kind="stable")
+    return [slices[index] for index in order]
+
+
+def _drop_copies(slices: list[SliceHeader], same_pixels: SamePixels) -> tuple[list[SliceHeader], int]:
+    """Leave out what repeats an earlier slice at its position, pixel by pixel."""
+    kept: list[SliceHeader] = []
+    places: list[float] = []
+    for header, place in zip(slices, _along(slices), strict=True):
+        here = [other for other, at in zip(kept[-8:], places[-8:], strict=True) if abs(at - place) <= EVEN_MM]
+        if any(same_pixels(header, other) for other in here):
+            continue
+        kept.append(header)
+        places.append(float(place))
+    return kept, len(slices) - len(kept)
+
+
+def _even(slices: Sequence[SliceHeader]) -> bool:
+    if len(slices) < 2:
+        return False
+    steps = np.diff(np.sort(_along(slices)))
+    return bool(steps.min() > EVEN_MM and np.ptp(steps) <= max(2 * EVEN_MM, 0.04 * float(np.median(steps))))
+
+
+def _divide(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
+    if _even(slices):
+        return [slices]
+    keys: list[list[object]] = [
+        [header.acquisition for header in slices],
+        [header.temporal for header in slices],
+        _blocks(slices),
+    ]
+    for key in keys:
+        groups: dict[object, list[SliceHeader]] = {}
+        for value, header in zip(key, slices, strict=True):
+            groups.setdefault(value, []).append(header)
+        if len(groups) > 1 and all(_even(group) for group in groups.values()):
+            return sorted(groups.values(), key=lambda group: min(header.instance or 0 for header in group))
+    return [slices]
+
+
+def _blocks(slices: Sequence[SliceHeader]) -> list[object]:
+    """Number of the block of each slice when every position was scanned equally often, one pass after another."""
+    places = np.round(_along(slices) / EVEN_MM).astype(int)
+    counts = np.unique(places, return_counts=True)[1]
+    if len(set(counts.tolist())) != 1 or any(header.instance is None for header in slices):
+        return [0] * len(slices)
+    length = len(slices) // int(counts[0])
+    ranks = np.argsort(np.argsort([header.instance or 0 for header in slices], kind="stable"), kind="stable")
+    return [int(rank) // length for rank in ranks]
+
+
+@dataclass(frozen=True)
+class StackGeometry:
+    """Where the voxels of a stack lie, in LPS millimetres.
+
+    Args:
+        directions: [3, 3], columns are unit vectors along i (a row), j (a column) and the normal.
+        spacing: Along i, j and the normal, in mm.
+        origin: Centre of the first voxel of the first slice.
+        drift: Shift of each slice against the one before it along i and j, in mm; not 0 when the gantry was tilted.
+    """
+
+    directions: np.ndarray
+    spacing: tuple[float, float, float]
+    origin: np.ndarray
+    drift: tuple[float, float]
+
+    @property
+    def tilt_degrees(self) -> float:
+        """Angle between the normal and the line through the slices."""
+        return float(np.degrees(np.arctan2(np.hypot(*self.drift), self.spacing[2])))
+
+
+def geometry(stack: Stack, minimum_slices: int) -> StackGeometry:
+    """Check the positions of a stack and find its geometry.
+
+    Args:
+        stack: The stack.
+        minimum_slices: Least number of slices of a volume.
+
+    Raises:
+        DataError: if there are too few slices, two differ at one position, some are missing, or they are uneven or
+            do not lie on one line. The message names no file.
+    """
+    slices = stack.slices
+    if len(slices) < minimum_slices:
+        raise DataError(f"{len(slices)} slices; expected at least {minimum_slices}")
+    row, column, normal = _axes(slices[0])
+    steps = np.diff(_along(slices))
+    if (steps <= EVEN_MM).any():
+        raise DataError(
+            f"{int((steps <= EVEN_MM).sum())} slices stand twice with different pixels; expected one slice at each "
+            "position"
+        )
+    step = float(np.median(steps))
+    gaps = np.round(steps / step).astype(int) - 1
+    if np.abs(steps - step).max() > max(EVEN_MM, 0.02 * step):
+        if (gaps > 0).any() and np.abs(steps - step * (gaps + 1)).max() <= max(EVEN_MM, 0.1 * step):
+            after = int(np.argmax(gaps > 0)) + 1
+            raise DataError(
+                f"{int(gaps.sum())} of {len(slices) + int(gaps.sum())} slices are missing, the first after slice "
+                f"{after}; copy the series again"
+            )
+        raise DataError(f"the slices are unevenly spaced ({steps.min():.2f} to {steps.max():.2f} mm)")
+    positions = np.array([header.position for header in slices], dtype=float)
+    shift = (positions - positions[0]) @ np.column_stack([row, column])
+    drift = shift[-1] / (len(slices) - 1)
+    if np.abs(shift - np.arange(len(slices))[:, None] * drift).max() > 0.5:
+        raise DataError("the slices do not lie on one line")
+    spacing = slices[0].pixel_spacing or (0.0, 0.0)
+    mean = float((_along(slices)[-1] - _along(slices)[0]) / (len(slices) - 1))
+    return StackGeometry(
+        np.column_stack([row, column, normal]), (spacing[1], spacing[0], mean), positions[0], (drift[0], drift[1])
+    )

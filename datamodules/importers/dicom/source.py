@@ -1,0 +1,307 @@
+"""Import of DICOM folders: any nesting and file names, one series or many in a folder, several stacks in a series."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torchio as tio
+
+from datamodules.cohort.cohort import CohortInfo
+from datamodules.errors import DataError
+from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble
+from datamodules.importers.boxes import Boxes, read_boxes
+from datamodules.importers.builder import Progress, default_workers
+from datamodules.importers.companions import read_patients, read_reports
+from datamodules.importers.dicom.headers import SliceHeader
+from datamodules.importers.dicom.index import DicomIndex, build_index, files_below
+from datamodules.importers.dicom.pixels import read_stack, same_pixels
+from datamodules.importers.dicom.seg import Segmentation, is_segmentation, read_seg
+from datamodules.importers.dicom.series import TRUNCATED, Stack, refusal, split_series
+from datamodules.importers.fingerprints import fingerprint
+from datamodules.importers.locate import locate_box, locate_kidneys
+from datamodules.importers.masks import find_segmentation, fit, mapping, read_segmentation
+from datamodules.importers.phases import PhaseRule, guess_phase, read_phase_rules, ruled_phase
+from datamodules.importers.plan import CohortPlan
+from datamodules.importers.pseudonyms import Naming, Pseudonyms, check_outside, private_folder
+from datamodules.importers.records import PatientRecord, SkipPatient
+from datamodules.importers.study_days import ORIGIN_DATE, dicom_study_days
+from datamodules.volumes.contract import PreprocessingContract
+
+_HEADERS = 2
+"""Version of the headers in an index; one of another version is read anew."""
+EMPTY_FOLDERS, DAMAGED_FILES = "unassigned-folders", "unassigned-files"
+"""Entries of the import report for what belongs to no patient."""
+
+
+@dataclass
+class DicomSource:
+    """CT series of a folder of DICOM files.
+
+    Identifiers become pseudonyms; names, dates, institutions and paths are never read into a table or a message.
+
+    Args:
+        folder: Folder of DICOM files.
+        plan: Name, roles and splits of the cohort.
+        out: Folder of the cohort.
+        center: Centre of patients whose centre the clinical table does not state.
+        private: Folder outside the cohort for the key of the pseudonyms and the index of files; by default beside the
+            cohort, under its name and `.private`.
+        patients: Clinical table (CSV or TSV) with PatientID as `patient_id`. Its `origin_date` (YYYY-MM-DD) is
+            subtracted from the date of each study; neither date is kept.
+        reports: Reports (CSV or TSV) with StudyInstanceUID as `study_id`.
+        phases: CSV with `phase` and `series_uid` (and `stack`) or `description` (a pattern with * and ?), which
+            overrules what the headers say.
+        masks: Folder with one segmentation per series: `<name>.nii.gz` (nnU-Net) or `<name>/` (TotalSegmentator),
+            named by SeriesInstanceUID (with `#<stack>` for one of several stacks), or by the series' or study's
+            identifier in the cohort, or the patient's where it has one study.
+        labels: Meaning of the codes of a label map in `masks`: `kits`, `totalsegmentator`, or code: name.
+        boxes: CSV with `series_uid`, `side` and `box_ras_mm`, for kidneys without a mask.
+        minimum_slices: Least number of slices of a volume.
+        burned_in: Take images whose headers say that text is burned into their pixels; the text may name the patient.
+
+    The first use reads the header of every file; set `progress` before it to be called with (files done, files in
+    all). It stays in this process: workers are handed the finished index.
+
+    Raises:
+        DataError: if the private folder lies inside the cohort, or an option is refused.
+    """
+
+    folder: Path
+    plan: CohortPlan
+    out: Path
+    center: str = "center"
+    private: Path | None = None
+    patients: Path | None = None
+    reports: Path | None = None
+    phases: Path | None = None
+    masks: Path | None = None
+    labels: str | dict[int, str] = "kits"
+    boxes: Path | None = None
+    minimum_slices: int = 10
+    burned_in: bool = False
+    progress: Progress | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.folder, self.out = Path(self.folder), Path(self.out)
+        self.private = private_folder(self.out) if self.private is None else Path(self.private)
+        check_outside(self.private, self.out)
+        mapping(self.labels)
+        if self.minimum_slices < 3:
+            raise DataError(f"minimum_slices={self.minimum_slices} was asked for; expected at least 3.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings and the place of the index; workers read tables for themselves."""
+        state = {setting.name: getattr(self, setting.name) for setting in fields(self) if setting.init}
+        return state | ({"_index": self._index} if "_index" in self.__dict__ else {})
+
+    @property
+    def _private(self) -> Path:
+        return self.private if self.private is not None else private_folder(self.out)
+
+    @functools.cached_property
+    def _naming(self) -> Naming:
+        return Pseudonyms.load(self._private, self.out)
+
+    @functools.cached_property
+    def _index(self) -> DicomIndex:
+        settings = {"folder": str(self.folder), "names": type(self._naming).__name__}
+        files = fingerprint(settings, files_below(self.folder))
+        store = self._private / f"index-{files}-{_HEADERS}"
+        return build_index(self.folder, store, self._naming, default_workers(), self.progress)
+
+    @functools.cached_property
+    def _rules(self) -> list[PhaseRule]:
+        return [] if self.phases is None else read_phase_rules(Path(self.phases))
+
+    @functools.cached_property
+    def _boxes(self) -> Boxes:
+        return {} if self.boxes is None else read_boxes(Path(self.boxes))
+
+    @functools.cached_property
+    def _clinical(self) -> Mapping[str, Mapping[str, Any]]:
+        """Clinical values by the patient's identifier in the cohort."""
+        rows = {} if self.patients is None else read_patients(Path(self.patients))
+        return {self._naming.patient(raw): row for raw, row in rows.items()}
+
+    @functools.cached_property
+    def _reports(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        return {} if self.reports is None else read_reports(Path(self.reports))
+
+    @property
+    def info(self) -> CohortInfo:
+        """What `cohort.json` will say."""
+        return self.plan.info("DICOM folder", {"importer": "dicom", "pseudonyms": "HMAC-SHA256"})
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the settings and of the names, sizes and times of all files."""
+        tables = [Path(path) for path in (self.patients, self.reports, self.phases, self.boxes) if path is not None]
+        folder = [] if self.masks is None else sorted(Path(self.masks).rglob("*.nii*"))
+        settings = {
+            "plan": self.plan.settings,
+            "center": self.center,
+            "labels": self.labels,
+            "minimum_slices": self.minimum_slices,
+            "files": self._index.folder.name.removesuffix(f"-{_HEADERS}"),
+            **({"burned_in": True} if self.burned_in else {}),  # hashes of older imports stay
+        }
+        return fingerprint(settings, [*tables, *folder])
+
+    def patient_ids(self) -> list[str]:
+        """All patients, and an entry each for empty folders and for damaged files that name no patient.
+
+        Raises:
+            DataError: if a table is refused, or the folder holds no DICOM file.
+        """
+        _ = self._rules, self._boxes, self._clinical, self._reports
+        summary = self._index.summary()
+        if not summary["patients"]:
+            raise DataError(
+                f"No DICOM file was found ({summary['other_files']} other files, {summary['empty_folders']} empty "
+                f"folders, {summary['damaged_files']} damaged files); check the name of the source."
+            )
+        extra = {EMPTY_FOLDERS: summary["empty_folders"], DAMAGED_FILES: summary["damaged_files"]}
+        return sorted(summary["patients"]) + [name for name, count in extra.items() if count]
+
+    def load(self, patient_id: str, contract: PreprocessingContract) -> PatientRecord:
+        """Read one patient's series and cut its kidneys.
+
+        Raises:
+            SkipPatient: if no series can be used, with all reasons.
+            DataError: if that is because of a damaged file.
+        """
+        summary = self._index.summary()
+        if patient_id == EMPTY_FOLDERS:
+            raise SkipPatient(f"{summary['empty_folders']} empty folders.")
+        if patient_id == DAMAGED_FILES:
+            raise DataError(f"{summary['damaged_files']} damaged DICOM files do not name their patient.")
+        headers = self._index.headers(patient_id)
+        clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
+        reasons = Reasons()
+        inputs = []
+        studies = sorted({header.study_uid for header in headers})
+        for study_uid in studies:
+            own = [header for header in headers if header.study_uid == study_uid]
+            # A mask that is named by the patient says nothing of which study it was drawn on.
+            names = [self._naming.study(study_uid), *([patient_id] if len(studies) == 1 else [])]
+            series = self._study(own, names, reasons)
+            path = self.folder / own[0].path
+            days = dicom_study_days(path, clinical.get(ORIGIN_DATE), clinical.get("time_origin"))
+            inputs.append(StudyInput(self._naming.study(study_uid), series, self._reports.get(study_uid, ()), days))
+        center = str(clinical.get("center", self._center_of(patient_id)))
+        return assemble(patient_id, center, inputs, clinical, contract, reasons)
+
+    def _center_of(self, patient_id: str) -> str:
+        """Centre of a patient whose centre the clinical table does not state."""
+        return self.center
+
+    def _header_facts(self, headers: Sequence[SliceHeader]) -> dict[str, Any]:
+        """Age and sex of the headers, where the clinical table does not state them."""
+        facts = {
+            "age_years": next((header.age_years for header in headers if header.age_years is not None), None),
+            "sex": next((header.sex for header in headers if header.sex is not None), None),
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
+    def _study(self, headers: Sequence[SliceHeader], names: Sequence[str], reasons: Reasons) -> list[SeriesInput]:
+        """The usable series of one study, whose masks may be called `names`; the others are among the reasons."""
+        segmentations = self._segmentations(headers, reasons)
+        inputs = []
+        for uid in sorted({header.series_uid for header in headers if not is_segmentation(header.sop_class)}):
+            where = f"series {self._naming.series(uid)}"
+            own = [header for header in headers if header.series_uid == uid]
+            slices = _usable(own, where, reasons, burned_in=self.burned_in)
+            if slices:
+                stacks = split_series(slices, functools.partial(same_pixels, root=self.folder))
+                if len(stacks) > 1:
+                    reasons.add(f"{where}: {len(stacks)} stacks in one series were read apart.")
+                found = [self._input(stack, names, segmentations, reasons) for stack in stacks]
+                inputs += [series for series in found if series is not None]
+        return inputs
+
+    def _segmentations(self, headers: Sequence[SliceHeader], reasons: Reasons) -> list[Segmentation]:
+        found = []
+        for header in headers:
+            if is_segmentation(header.sop_class):
+                try:
+                    seg = read_seg(self.folder / header.path, f"segmentation {self._naming.series(header.series_uid)}")
+                except DataError as error:
+                    reasons.add(str(error), damaged=True)
+                    continue
+                found += [] if seg is None else [seg]
+        return found
+
+    def _input(
+        self, stack: Stack, names: Sequence[str], segmentations: Sequence[Segmentation], reasons: Reasons
+    ) -> SeriesInput | None:
+        first = stack.slices[0]
+        series_id = self._naming.series(stack.series_uid) + ("" if stack.count == 1 else f"-{stack.number}")
+        where = f"series {series_id}"
+        guess = ruled_phase(self._rules, stack.series_uid, stack.number, first.description) or guess_phase(
+            first.description, first.protocol, first.delay_s
+        )
+        if guess.phase is None:
+            reasons.add(f"{where}: the contrast phase is unknown ({guess.evidence}); state it in the phases table.")
+            return None
+        own = _drawn_on(first, segmentations)
+        exact = (stack.name, stack.series_uid, series_id)
+        file = None if self.masks is None else find_segmentation(Path(self.masks), [*exact, *names])
+        boxes = self._boxes.get(stack.series_uid, ())
+        locate = functools.partial(self._locate, where, own, file, boxes)
+        return SeriesInput(
+            series_id=series_id,
+            where=where,
+            phase=guess.phase,
+            phase_evidence=guess.evidence,
+            read=functools.partial(read_stack, stack, self.folder, where, self.minimum_slices),
+            locate=locate if own is not None or file is not None or boxes else None,
+            slice_thickness_mm=first.thickness_mm,
+        )
+
+    def _locate(
+        self,
+        where: str,
+        seg: Segmentation | None,
+        file: Path | None,
+        boxes: Sequence[tuple[str, tuple[float, ...]]],
+        image: tio.ScalarImage,
+    ) -> Located:
+        """The kidneys of one series: its SEG first, then a segmentation program's mask, then its boxes."""
+        if seg is not None:
+            mask = fit(seg.mask, image, where, exact_geometry=True)
+        elif file is not None:
+            mask = fit(read_segmentation(file, f"{where}, segmentation", self.labels), image, where)
+        else:
+            return [locate_box(side, box, image, voxels=False) for side, box in boxes], []
+        kidneys, notes = locate_kidneys(mask, image, where)
+        return kidneys, [*mask.notes, *notes]
+
+    def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        """Add `centers` and `splits`."""
+        return self.plan.finish(tables)
+
+
+def _usable(headers: Sequence[SliceHeader], where: str, reasons: Reasons, *, burned_in: bool) -> list[SliceHeader]:
+    """The slices of one series that can be part of a CT volume; how many others there are is kept as a reason."""
+    found = [refusal(header, burned_in=burned_in) for header in headers]
+    for reason, count in Counter(filter(None, found)).items():
+        text = f"{where}: {count} of {len(headers)} objects are {reason}; left out."
+        reasons.add(text, damaged=reason == TRUNCATED)
+    return [header for header, reason in zip(headers, found, strict=True) if reason is None]
+
+
+def _drawn_on(header: SliceHeader, segmentations: Sequence[Segmentation]) -> Segmentation | None:
+    """The segmentation that names the series, or one that names none and shares its coordinate system."""
+    for seg in segmentations:
+        if header.series_uid in seg.series_uids:
+            return seg
+    for seg in segmentations:
+        if not seg.series_uids and seg.frame_of_reference and seg.frame_of_reference == header.frame_of_reference:
+            return seg
+    return None

@@ -1,0 +1,1 @@
+"""The KiTS23 challenge data as a source of patients."""

@@ -1,0 +1,1 @@
+"""NIfTI scans as a source of patients."""

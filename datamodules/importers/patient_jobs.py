@@ -1,0 +1,196 @@
+"""The work of one patient in a build, and the one place where any failure of it becomes "failed", with a reason."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from datamodules.cohort.table_checks import check_table
+from datamodules.cohort.tables import TABLES
+from datamodules.errors import DataError, raise_failures
+from datamodules.files import write_json
+from datamodules.importers.records import PatientRecord, SkipPatient, Source
+from datamodules.processes import process_pool
+from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.shards import shard_name, write_shard
+
+_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""What the system answers where the cohort's own disk is at fault, and no patient."""
+_MEMORY = "import with fewer workers (--workers=1) or on a machine with more memory"
+_NOBODY = 3
+"""Patients that may end their worker one after another before any patient was finished."""
+
+
+@dataclass(frozen=True)
+class PatientJob:
+    """Reads or generates one patient, writes its shard and then its entry; sent to worker processes.
+
+    The entry is written last, so that a killed worker leaves the patient undone. It has the keys patient_id, status
+    (imported, skipped, failed) and reason, and of an imported patient `rows` and `volumes`.
+
+    Args:
+        source: Importer or generator.
+        entries: Folder of the entries.
+        volumes: Folder of the volume set.
+        contract: Preprocessing contract of the set.
+    """
+
+    source: Source
+    entries: Path
+    volumes: Path
+    contract: PreprocessingContract
+
+    def path(self, patient_id: str) -> Path:
+        """File of a patient's entry."""
+        return self.entries / f"{shard_name(patient_id)}.json"
+
+    def __call__(self, patient_id: str) -> str:
+        """Do the work and return the patient.
+
+        Whatever goes wrong with the patient's own files, or with the code that reads them, costs this patient only.
+        No reason quotes a message that this suite did not write: those of libraries show paths and values.
+
+        Raises:
+            DataError, OSError: if the cohort's disk does not take what is written.
+        """
+        entry: dict[str, Any] = {"patient_id": patient_id, "status": "imported", "reason": ""}
+        try:
+            record = self.source.load(patient_id, self.contract)
+            _check_rows(record)
+            entry |= {
+                "rows": {name: list(rows) for name, rows in record.rows.items()},
+                "volumes": write_shard(self.volumes, patient_id, record.volumes, record.masks, self.contract),
+                "reason": " ".join(record.notes),
+            }
+            write_json(self.path(patient_id), entry)
+        except SkipPatient as error:
+            self._account(patient_id, "skipped", str(error))
+        except Exception as error:
+            if _of_target(error):
+                raise  # stop, and go on from here when the disk takes it
+            self._account(patient_id, "failed", str(error) if isinstance(error, DataError) else _reason(error))
+        return patient_id
+
+    def lost(self, patient_id: str) -> str:
+        """Account for a patient whose process ended twice, and return it."""
+        self._account(
+            patient_id,
+            "failed",
+            f"Its worker process was ended twice, most likely by the system for lack of memory; {_MEMORY}.",
+        )
+        return patient_id
+
+    def _account(self, patient_id: str, status: str, reason: str) -> None:
+        write_json(self.path(patient_id), {"patient_id": patient_id, "status": status, "reason": reason})
+
+
+def _check_rows(record: PatientRecord) -> None:
+    """Refuse a patient whose rows the schema refuses, who would else be refused with the whole cohort."""
+    for name, rows in record.rows.items():
+        if name in TABLES and rows:
+            raise_failures(check_table(pd.DataFrame(list(rows)), TABLES[name], f"its rows of {name}"))
+
+
+def _of_target(error: BaseException) -> bool:
+    """Whether the disk of the cohort is the cause."""
+    chain = (error, error.__cause__)
+    return any(isinstance(one, OSError) and one.errno in _TARGET for one in chain)
+
+
+def _reason(error: Exception) -> str:
+    """An unforeseen failure in words that hold no path and no identifier."""
+    if isinstance(error, MemoryError):
+        return f"Its scans do not fit into memory; {_MEMORY}."
+    frames = traceback.walk_tb(error.__traceback__)
+    own = [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame, _ in frames]
+    own = [place for place in own if place[0].startswith("datamodules")]
+    place = ".".join(own[-1]) if own else "unknown"
+    return (
+        f"Its files could not be read ({type(error).__name__} in {place}); they may be damaged. Convert or copy them "
+        "again, then run the same command."
+    )
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # one process per core: threads of their own would only get in each other's way
+
+
+def run_jobs(job: PatientJob, pending: Sequence[str], workers: int) -> Iterable[str]:
+    """Do the work of patients, in processes where more than one worker is asked for.
+
+    Where a worker is killed, as the system does it when memory is short, the patients that were under way are tried
+    once more, one at a time in a process of their own; who ends that one too has failed.
+
+    Args:
+        job: The work.
+        pending: Patients.
+        workers: Processes.
+
+    Yields:
+        Each patient, once its entry is written.
+
+    Raises:
+        DataError: if the disk does not take what is written, or no worker lives long enough to finish anyone.
+    """
+    if workers <= 1:
+        yield from map(job, pending)
+        return
+    waiting = deque(pending)
+    finished = False
+    while waiting:
+        broken = yield from _together(job, waiting, workers)
+        finished = finished or len(waiting) + len(broken) < len(pending)
+        yield from _alone(job, broken, finished)
+        finished = True
+
+
+def _together(job: PatientJob, waiting: deque[str], workers: int) -> Generator[str, None, list[str]]:
+    """Work in many processes until nobody waits or a process dies; the patients that were under way then."""
+    running: dict[Future[str], str] = {}
+    with process_pool(min(workers, len(waiting)), _one_thread) as pool:
+        try:
+            while waiting or running:
+                # A short queue, so that an interrupt does not wait for a thousand patients.
+                while waiting and len(running) < 4 * workers:
+                    running[pool.submit(job, waiting[0])] = waiting[0]
+                    waiting.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield future.result()
+                    del running[future]
+        except BrokenProcessPool:
+            # Who was finished a moment before is among them at worst, and is done again.
+            return list(running.values())
+        finally:
+            for future in running:
+                future.cancel()
+    return []
+
+
+def _alone(job: PatientJob, patients: Sequence[str], finished: bool) -> Iterator[str]:
+    """Work one patient after another in a single process, a new one after each that was killed."""
+    deaths, left = 0, deque(patients)
+    while left:
+        with process_pool(1, _one_thread) as pool:
+            try:
+                while left:
+                    yield pool.submit(job, left[0]).result()
+                    finished = True
+                    left.popleft()
+            except BrokenProcessPool:
+                deaths += 1
+                if deaths >= _NOBODY and not finished:
+                    raise DataError(
+                        f"{deaths} worker processes ended one after another and no patient was finished; expected "
+                        f"processes that live. Free memory, or {_MEMORY}."
+                    ) from None
+                yield job.lost(left.popleft())

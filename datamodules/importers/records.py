@@ -1,0 +1,112 @@
+"""What an importer or generator hands over for one patient: rows of the light tables and the heavy volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+from datamodules.cohort.cohort import CohortInfo
+from datamodules.volumes.contract import PreprocessingContract
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The ROI of one kidney in one series.
+
+    Args:
+        study_id: Examination.
+        series_id: Series.
+        side: left or right.
+        phase: Contrast phase.
+        image: int16 [D, H, W] in HU on the contract's grid.
+    """
+
+    study_id: str
+    series_id: str
+    side: str
+    phase: str
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The label map of one kidney ROI, shared by the series of a study.
+
+    Args:
+        study_id: Examination.
+        side: left or right.
+        labels: uint8 [D, H, W] of `datamodules.anatomy.tissues.Tissue` codes on the contract's grid.
+    """
+
+    study_id: str
+    side: str
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class PatientRecord:
+    """One patient, ready to be written.
+
+    Args:
+        patient_id: Pseudonym.
+        rows: Table name to rows (plain dicts of the columns in `datamodules.cohort.table_checks`); an extra table `truth`
+            of a generated cohort may hold anything.
+        volumes: ROI volumes.
+        masks: ROI label maps, where known.
+        notes: What was left out and why, for the import report.
+    """
+
+    patient_id: str
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    volumes: Sequence[Volume] = ()
+    masks: Sequence[Mask] = ()
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+class SkipPatient(Exception):  # noqa: N818 - it is an outcome, not an error
+    """Raised by a source when a patient cannot be part of the cohort; the message is the reason."""
+
+
+class Source(Protocol):
+    """Where patients come from: the phantom generator or an importer.
+
+    A source is pickled to worker processes, so it holds paths and settings, not data.
+    """
+
+    @property
+    def info(self) -> CohortInfo:
+        """What `cohort.json` will say."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every setting and of the inputs' names, sizes and times: finished patients of an interrupted build
+        are kept only when it is unchanged."""
+
+    def patient_ids(self) -> list[str]:
+        """All patients to account for, in a stable order."""
+
+    def load(self, patient_id: str, contract: PreprocessingContract) -> PatientRecord:
+        """Read or generate one patient.
+
+        Raises:
+            SkipPatient: with the reason, when the patient cannot be used.
+            DataError: when a file is damaged; the build goes on with the others and counts it as failed.
+        """
+
+    def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        """Add the tables that need all patients (`centers`, `splits`) to the assembled ones.
+
+        `tables` holds `splits` where an earlier build of the cohort stored them; their patients keep what they have.
+        """
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """A source that has much to read before it knows its patients."""
+
+    progress: Callable[[int, int], None] | None
+    """Called with (files read, files in all); set by whoever shows it, and left behind when the source is pickled."""

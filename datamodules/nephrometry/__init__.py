@@ -1,7 +1,0 @@
-"""Kidneys, lesions and R.E.N.A.L. nephrometry from label maps."""
-
-from datamodules.nephrometry.geometry import coarsened
-from datamodules.nephrometry.kidneys import Kidney, Lesion, find_lesions, separate_kidneys
-from datamodules.nephrometry.scores import Nephrometry, score
-
-__all__ = ["Kidney", "Lesion", "Nephrometry", "coarsened", "find_lesions", "score", "separate_kidneys"]

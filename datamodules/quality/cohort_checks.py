@@ -1,0 +1,325 @@
+"""The checks of `make data-check`: what would make training fail, or its result mislead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.columns import ENDPOINTS
+from datamodules.cohort.label_fractions import MINIMUM_PER_CLASS
+from datamodules.cohort.study_times import STUDY, study_times
+from datamodules.errors import DataError, Finding
+from datamodules.volumes.shards import VolumeSet
+from datamodules.volumes.volume_files import check_files
+
+LOCAL_PATHS = Path(".build", "made_from.json")
+"""What earlier versions kept in a cohort: the places of its sources on the machine that imported it."""
+
+
+def check_cohort(root: Path, *, verify: bool = True, deep: bool = False) -> list[Finding]:
+    """Every finding about a cohort; findings are returned, not raised.
+
+    Args:
+        root: Folder of the cohort.
+        verify: Whether to read every volume and label map and compare their checksums.
+        deep: Whether to read every byte of the shards, too; expected with `verify`.
+
+    Returns:
+        Findings, PASS included, in the order tables, patients, outcomes, volumes.
+    """
+    cohort, findings = Cohort.inspect(root)
+    if cohort is None:
+        return findings
+    if not any(finding.level == "FAIL" for finding in findings):
+        rows = ", ".join(f"{len(frame)} {name}" for name, frame in cohort.tables.items())
+        findings.append(Finding("PASS", f"all tables follow their schema ({rows})", "tables"))
+    findings += _check_times(cohort)
+    findings += _check_index_kidneys(cohort)
+    findings += _check_endpoints(cohort)
+    findings += _check_classes(cohort)
+    if (root / LOCAL_PATHS).is_file():
+        where, fix = (
+            LOCAL_PATHS.as_posix(),
+            "delete it before the cohort is shared; `make volumes` then asks for SOURCE=",
+        )
+        findings.append(Finding("WARN", "holds paths of the machine that imported the cohort", where, "no path", fix))
+    findings += _check_volume_sets(cohort, verify, deep)
+    return findings
+
+
+def _named(values: list[str], shown: int = 3) -> str:
+    return ", ".join(values[:shown]) + (f" and {len(values) - shown} more" if len(values) > shown else "")
+
+
+def _check_times(cohort: Cohort) -> list[Finding]:
+    times, kidneys, patients = study_times(cohort), cohort["kidneys"], cohort["patients"]
+    known = times["days_from_origin"].notna()
+    if not known.any():
+        return [
+            Finding(
+                "WARN",
+                f"none of {len(times)} studies states its time; all are taken to be before treatment",
+                "studies.parquet",
+                "days_from_origin of each",
+                "state it, or make sure that no scan after treatment is among them",
+            )
+        ]
+    findings = []
+    marked = kidneys[kidneys["is_index"]].merge(times[~times["before"]], on=STUDY)
+    marked = marked[marked["days_from_origin"].notna()]
+    if len(marked):
+        findings.append(
+            Finding(
+                "FAIL",
+                f"{len(marked)} studies after treatment are marked index ({_named(sorted(set(marked['patient_id'])))})",
+                "kidneys.parquet",
+                "an index kidney of a study before treatment",
+                "set is_index of them to false, or correct days_from_origin",
+            )
+        )
+    without = sorted(set(times["patient_id"]) - set(times.loc[times["before"], "patient_id"]))
+    if without:
+        findings.append(
+            Finding(
+                "WARN",
+                f"{len(without)} patients have no study before treatment ({_named(without)})",
+                "studies.parquet",
+                "a scan of the tumour",
+                "they enter no task; where day 0 is not the treatment, state `treatment_days`",
+            )
+        )
+    without_origin = set(patients.loc[patients["time_origin"].isna(), "patient_id"])
+    unclear = sorted(without_origin & set(times.loc[known, "patient_id"]))
+    if unclear:
+        findings.append(
+            Finding(
+                "WARN",
+                f"{len(unclear)} patients have days of studies and no time_origin ({_named(unclear)})",
+                "patients.parquet",
+                "what day 0 is",
+                "state it; day 0 is taken for the treatment",
+            )
+        )
+    if (~known).any():
+        untimed = int((~known & times["before"]).sum())
+        findings.append(
+            Finding(
+                "WARN",
+                f"{int((~known).sum())} of {len(times)} studies state no time",
+                "studies.parquet",
+                "days_from_origin of each",
+                f"{untimed} of them, whose patients have no other, are taken to be before treatment; the others enter "
+                "no task",
+            )
+        )
+    later = int((~times["before"] & known).sum())
+    what = f"{int(known.sum())} studies state their time; {later} are follow-up and enter no task"
+    return [*findings, Finding("PASS", what, "studies.parquet")]
+
+
+def _check_index_kidneys(cohort: Cohort) -> list[Finding]:
+    kidneys, patients = cohort["kidneys"], cohort["patients"]
+    index = kidneys[kidneys["is_index"]].drop_duplicates(["patient_id", "side"])
+    counts = index.groupby("patient_id").size().reindex(patients["patient_id"], fill_value=0)
+    findings = []
+    if several := sorted(map(str, counts.index[counts > 1])):
+        findings.append(
+            Finding(
+                "FAIL",
+                f"{len(several)} patients have two index kidneys ({_named(several)})",
+                "kidneys.parquet",
+                "one kidney with the largest lesion",
+                "set is_index of the other to false",
+            )
+        )
+    if none := sorted(map(str, counts.index[counts == 0])):
+        findings.append(
+            Finding(
+                "WARN",
+                f"{len(none)} patients have no index kidney ({_named(none)})",
+                "kidneys.parquet",
+                "a lesion",
+                "they serve pretraining only",
+            )
+        )
+    return findings or [Finding("PASS", "every patient has one index kidney", "kidneys.parquet")]
+
+
+def _check_endpoints(cohort: Cohort) -> list[Finding]:
+    patients = cohort["patients"]
+    findings = []
+    for name in ENDPOINTS:
+        half = patients[patients[f"{name}_months"].isna() != patients[f"{name}_event"].isna()]
+        if len(half):
+            findings.append(
+                Finding(
+                    "FAIL",
+                    f"{len(half)} patients have a time or an event of {name} without the other "
+                    f"({_named(list(half['patient_id']))})",
+                    "patients.parquet",
+                    "both or neither",
+                    "complete it",
+                )
+            )
+    both = patients.dropna(subset=["dss_event", "os_event", "dss_months", "os_months"])
+    wrong = both[(both["dss_event"] & ~both["os_event"]).to_numpy(dtype=bool)]
+    if len(wrong):
+        findings.append(
+            Finding(
+                "FAIL",
+                f"{len(wrong)} patients died of cancer and not of any cause ({_named(list(wrong['patient_id']))})",
+                "patients.parquet",
+                "dss_event implies os_event",
+                "correct the endpoint",
+            )
+        )
+    late = patients.dropna(subset=["rfs_months", "os_months"])
+    late = late[(late["rfs_months"] > late["os_months"] + 1e-6).to_numpy(dtype=bool)]
+    if len(late):
+        findings.append(
+            Finding(
+                "FAIL",
+                f"{len(late)} patients have recurrence-free time beyond their overall follow-up "
+                f"({_named(list(late['patient_id']))})",
+                "patients.parquet",
+                "rfs_months <= os_months",
+                "correct the times",
+            )
+        )
+    if findings:
+        return findings
+    known = ", ".join(
+        f"{name} {int(patients[f'{name}_event'].sum())} events of {int(patients[f'{name}_event'].notna().sum())}"
+        for name in ENDPOINTS
+    )
+    return [Finding("PASS", f"endpoints are consistent ({known})", "patients.parquet")]
+
+
+def _check_classes(cohort: Cohort) -> list[Finding]:
+    patients = cohort.patients()
+    findings = []
+    trained = patients[(patients["role"] == "internal") & (patients["split"].fillna("train") == "train")]
+    for column in ("malignancy", "aggressiveness"):
+        counts = trained[column].value_counts()
+        if counts.empty:
+            findings.append(
+                Finding(
+                    "WARN",
+                    f"{column} is not known of any internal training patient",
+                    "patients.parquet",
+                    "labels",
+                    "its task cannot be trained",
+                )
+            )
+        elif len(counts) < 2 or counts.min() < MINIMUM_PER_CLASS:
+            findings.append(
+                Finding(
+                    "WARN",
+                    f"{column} has classes of {counts.to_dict()} training patients",
+                    "patients.parquet",
+                    f"at least {MINIMUM_PER_CLASS} of each",
+                    "its task cannot be trained",
+                )
+            )
+        for part in ("val", "test"):
+            own = patients.loc[(patients["role"] == "internal") & (patients["split"] == part), column]
+            if len(own) and len(counts) > 1 and own.nunique() < 2:
+                findings.append(
+                    Finding(
+                        "WARN",
+                        f"the {len(own)} internal patients of {part} are of one class of {column}, or of none",
+                        "splits.parquet",
+                        "patients of both",
+                        "of a small cohort another `seed` in the plan divides the patients otherwise",
+                    )
+                )
+    return findings or [
+        Finding("PASS", "both classes of malignancy and aggressiveness can be trained", "patients.parquet")
+    ]
+
+
+def _check_volume_sets(cohort: Cohort, verify: bool, deep: bool) -> list[Finding]:
+    folders = sorted(path for path in (cohort.root / "volumes").glob("*") if path.is_dir())
+    if not folders:
+        return [Finding("FAIL", "no volume set", "volumes", "at least one", "run `make cohort` or `make import` again")]
+    findings: list[Finding] = []
+    for folder in folders:
+        try:
+            volumes = VolumeSet(folder)
+        except DataError as error:
+            findings.append(Finding("FAIL", str(error).rstrip("."), folder.name))
+            continue
+        found = _check_coverage(cohort, volumes) + (_check_contents(volumes) if verify else [])
+        found += check_files(folder, content=verify, shards=deep)
+        if not any(finding.level == "FAIL" for finding in found):
+            told = f"{len(volumes)} volumes{' with right checksums' if verify else ''}"
+            found.append(Finding("PASS", f"{told}{', every byte read' if deep else ''}", folder.name))
+        findings += found
+    return findings
+
+
+def _check_coverage(cohort: Cohort, volumes: VolumeSet) -> list[Finding]:
+    kidneys = cohort["kidneys"]
+    index = kidneys[kidneys["is_index"]]
+    keys = ["patient_id", "study_id", "side"]
+    missing = index.merge(volumes.index[keys].drop_duplicates(), on=keys, how="left", indicator=True)
+    lost = sorted(missing.loc[missing["_merge"] == "left_only", "patient_id"].unique())
+    findings = []
+    if lost:
+        findings.append(
+            Finding(
+                "FAIL",
+                f"{len(lost)} patients have no volume of their index kidney ({_named(lost)})",
+                volumes.folder.name,
+                "one per phase",
+                "import them again",
+            )
+        )
+    known = pd.MultiIndex.from_frame(cohort["series"][["patient_id", "study_id", "series_id"]])
+    found = pd.MultiIndex.from_frame(volumes.index[["patient_id", "study_id", "series_id"]])
+    strange = sorted({str(values[0]) for values in found[~found.isin(known)]})
+    if strange:
+        findings.append(
+            Finding(
+                "FAIL",
+                f"volumes of series that series.parquet does not list ({_named(strange)})",
+                volumes.folder.name,
+                "a row each",
+                "import the cohort again",
+            )
+        )
+    return findings
+
+
+def _check_contents(volumes: VolumeSet) -> list[Finding]:
+    findings = []
+    for position, row in enumerate(volumes.index.itertuples(index=False)):
+        try:
+            image = volumes.read(position)
+        except DataError as error:
+            findings.append(Finding("FAIL", str(error).rstrip("."), f"{row.patient_id}, {row.side}, {row.phase}"))
+            continue
+        if image.min() == image.max():
+            findings.append(
+                Finding(
+                    "FAIL",
+                    f"every voxel is {image.flat[0]} HU",
+                    f"{row.patient_id}, {row.side}, {row.phase}",
+                    "a scan",
+                    "import the patient again",
+                )
+            )
+        elif np.mean(image <= volumes.contract.pad_hu) > 0.9:
+            findings.append(
+                Finding(
+                    "WARN",
+                    "more than 90 % of the voxels are padding",
+                    f"{row.patient_id}, {row.side}, {row.phase}",
+                    "a kidney in the box",
+                    "check the kidney mask",
+                )
+            )
+    return findings

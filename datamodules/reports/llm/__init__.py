@@ -1,0 +1,1 @@
+"""Attributes read by a language model that can only give valid answers."""

@@ -1,0 +1,1 @@
+"""Attributes read by rules: sections, clauses, sides, lesions, context."""

@@ -1,0 +1,149 @@
+"""The text of a report: plain signs with their origin, sections under headings, and sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from datamodules.reports.reader.organs import LESION, places
+
+Part = Literal["findings", "impression", "aside"]
+
+_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(rf"\b(?:{pattern})", re.IGNORECASE))
+    for kind, pattern in {
+        "aside": r"techni|protocol|procedure|method|compar|prior|previous|earlier|indication|history"
+        r"|clinical (?!impr)|reason"
+        r"|contrast|acquisition|exam|study|referr|background|recommend|modality|scan parameters",
+        "other": r"other|rest\b|remain|elsewhere|additional|further|incidental|extra|outside|non-?renal"
+        r"|surround|neighbou?r"
+        r"|associated|miscell|varia\b|abdom|retroperi|adrenal|suprarenal|organs|everything else|ancillary",
+        "impression": r"impress|conclu|opinion|summar|assess|interpret|diagnos|evaluat|apprais|judg|synops"
+        r"|comment|overall|key"
+        r"|bottom line|in short|in brief|result(?!s)",
+        "left": r"left|lt\b|l\.? kidney|kidney,? \(?l\b|LK\b",
+        "right": r"right|rt\b|r\.? kidney|kidney,? \(?r\b|RK\b",
+        "findings": r"finding|report|descri|observ|results|body|imaging|kidneys|CT\b|details",
+    }.items()
+)
+"""Kinds of sections by a word of their heading; the first that fits counts."""
+_LINE_HEADING = re.compile(
+    r"^[ \d.)*#\u2022>-]*(?P<name>[A-Za-z(][\w()/&,' -]{0,48}?)(?P<colon> ?:|(?=\n|$))", re.MULTILINE
+)
+_INLINE_HEADING = re.compile(
+    r"(?<=[.;!?] )(?P<name>(?:CT )?(?:techniques?|comparison|indication|clinical (?:information|history"
+    r"|details)|history|findings?"
+    r"|impressions?|conclusions?|opinion|summary|(?:the )?(?:right|left) kidney|other findings"
+    r"|recommendations?))(?P<colon> ?:)",
+    re.IGNORECASE,
+)
+_ABBREVIATION = re.compile(
+    r"(?:^|\W)(?:e\.?g|i\.?e|approx|ca|cf|vs|dr|fig|max|min|resp|incl|lat|prof|cat|diam|seq|im|ser|ant|post|sup"
+    r"|inf|dd|d/d|St|No(?= \d)"
+    r"|no(?= \d)|v|a|p)$",
+    re.IGNORECASE,
+)
+_LABELS = re.compile(
+    r"\b(?:enhanc|uptake|wash-?out|margins?|borders?|fat\b|lesions?|mass|tumou?r|cysts?|invasi|infiltrat|thromb|calcif|necro"
+    r"|ha?emorrh|bleed|stones?|calcul|hydroneph|dilat|atroph|size|stranding|collecting|sinus\b|veins?\b|vessels|shape|contour"
+    r"|density|attenuation|texture|structure|scar\b|pattern|diameter|location|position|growth|share|distance)",
+    re.IGNORECASE,
+)
+"""Labels of a template whose value follows the colon: part of the text, no heading of a section."""
+_IS_TEXT = re.compile(
+    r"\b(?:is|are|was|were|no|without|normal|unremarkable|seen|measur\w+|with|shows?)\b|\d", re.IGNORECASE
+)
+_SENTENCE_END = re.compile(r"[.!?]+[\"”']?(?=\s|$|[A-Z(])|\n+|(?<=\s)[\"“”•·](?=\s)")
+_GOES_ON = re.compile(r" *(?:[a-z]|\d+(?:[.,]\d+)? ?(?:mm|cm|x))")
+"""How a line begins that goes on with the sentence of the line before."""
+_LIST_NUMBER = re.compile(r"\s*(?:\(?\d{1,2}[.)](?!\d)|[-*•·>–\"“”])\s*")
+"""The mark of an item; "7.5 x 7.2 cm" begins with none."""
+
+_PLAIN = str.maketrans(
+    {"×": "x", "–": "-", "—": "-", "‑": "-", "−": "-", "’": "'", "\u00a0": " ", "\t": " ", "\r": " "}
+)
+
+
+def plain_text(text: str) -> tuple[str, tuple[int, ...]]:
+    """A report with runs of blanks as one and typographic signs as plain ones, and where every character stood."""
+    kept: list[str] = []
+    origin: list[int] = []
+    translated = text.translate(_PLAIN)
+    for position, letter in enumerate(translated):
+        if letter == " " and (not kept or kept[-1] in " \n"):
+            continue
+        if letter == "\n" and kept and kept[-1] == " ":
+            kept.pop()
+            origin.pop()
+        kept.append(letter)
+        origin.append(position)
+    return "".join(kept), (*origin, len(text))
+
+
+def sections(plain: str) -> Iterator[tuple[Part, str | None, int, int]]:
+    """Part, side (or `other`, or None) and extent of every section; headings themselves are left out."""
+    part: Part = "findings"
+    section: str | None = None
+    position = 0
+    for match, name in _headings(plain):
+        yield part, section, position, match.start()
+        if name in ("aside", "impression", "findings"):
+            part, section = name, None  # type: ignore[assignment]
+        else:
+            part, section = "findings" if part == "aside" else part, name
+        position = match.end() if _stands_apart(plain, match, name) else match.start("name")
+    yield part, section, position, len(plain)
+
+
+def _headings(plain: str) -> list[tuple[re.Match[str], str]]:
+    """Headings in order, each with its kind."""
+    found = [(match, kind) for match in _LINE_HEADING.finditer(plain) if (kind := _kind(match))]
+    found += [(match, kind) for match in _INLINE_HEADING.finditer(plain) if (kind := _kind(match))]
+    return sorted(found, key=lambda entry: entry[0].start())
+
+
+def _kind(heading: re.Match[str]) -> str | None:
+    """The kind of a heading, None for text; without a colon only one or two words or capitals are one."""
+    name = heading["name"].strip()
+    count = len(name.split())
+    if count > 6 or (not heading["colon"] and count > 2 and not name.isupper()) or _IS_TEXT.search(name):
+        return None
+    kind = next((kind for kind, pattern in _KINDS if pattern.search(name)), None)
+    if heading["colon"] and kind not in ("impression", "findings") and _LABELS.search(name):
+        return None
+    if kind in ("left", "right") and (places(name) - {"kidney"} or LESION.search(name) or count > 3):
+        return None
+    return kind if heading["colon"] or kind is None or name[0].isupper() else None
+
+
+def _stands_apart(plain: str, heading: re.Match[str], name: str) -> bool:
+    """Whether a heading is no part of its text; "Adrenals: normal" needs its first word."""
+    first = re.split(r"[.\n]", plain[heading.end() :].lstrip(), maxsplit=1)[0]
+    return name != "other" or not places(heading["name"]) or bool(places(first))
+
+
+def sentences(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Extents of the sentences between two offsets, without list numbers and outer blanks."""
+    first = start
+    for match in _SENTENCE_END.finditer(plain[start:end]):
+        at, stop = start + match.start(), start + match.end()
+        before, after = plain[first:at], plain[stop:end]
+        if _LIST_NUMBER.fullmatch(plain[first:stop].strip() or "x"):
+            continue
+        if match.group().startswith("\n"):
+            if _GOES_ON.match(after) and not re.search(r"[.;:!?]\s*$", before):
+                continue
+        elif _ABBREVIATION.search(before):
+            continue
+        yield from _trimmed(plain, first, stop)
+        first = stop
+    yield from _trimmed(plain, first, end)
+
+
+def _trimmed(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    number = _LIST_NUMBER.match(plain[start:end])
+    start += number.end() if number else 0
+    text = plain[start:end]
+    if any(letter.isalnum() for letter in text):
+        yield start + len(text) - len(text.lstrip()), start + len(text.rstrip(' \n"“”•·'))

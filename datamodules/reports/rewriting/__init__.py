@@ -1,0 +1,1 @@
+"""Reports in other words, and with one fact changed."""

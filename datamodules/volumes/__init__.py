@@ -1,0 +1,1 @@
+"""Volumes of kidneys: their contract, how they are cut, stored and fetched."""

@@ -1,0 +1,1 @@
+"""Scans and reports in one space: zero-shot classification, retrieval, one scan."""

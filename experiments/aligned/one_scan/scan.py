@@ -1,0 +1,236 @@
+"""`embed`: one scan in, its embedding, attributes, zero-shot classes and nearest reports out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
+from datamodules.cohort.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.files import write_json
+from datamodules.importers.one_scan import Place, ScanKidney, read_scan
+from datamodules.reports.sides import side_reports
+from datamodules.volumes.contract import PreprocessingContract
+from experiments.aligned.one_scan.scan_figure import embed_figure
+from experiments.aligned.space import SharedSpace, SpaceOptions, load_space
+from experiments.aligned.zero_shot.prompt_scores import mean_prompt, softmax
+from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
+from experiments.encoders.attribute_reader import attribute_probabilities, attribute_reader
+from experiments.registry import PROFILES, TASKS, axis_file, choose, task_label
+from experiments.runs.console import say
+from experiments.scores.results_table import caption
+from experiments.statistics.retrieval import nearest
+
+FORMAT = 1
+USE = "For research only; this is no medical device and no finding of a radiologist."
+
+
+def embed(
+    image: Path,
+    mask: Path | list[Path] | None = None,
+    box: dict[str, str] | None = None,
+    out: Path = Path("embedding"),
+    phase: str | None = None,
+    labels: str | dict[int, str] = "kits",
+    data: Path | None = Path("data/demo"),
+    model: str | None = None,
+    text: Path | None = None,
+    base: str | None = None,
+    attributes: Path | None = None,
+    tasks: list[str] | None = None,
+    reports: int = 5,
+    crop: list[int] | None = None,
+    seed: int = 42,
+    fold: int | None = None,
+    runs: Path = Path("runs"),
+) -> int:
+    """Embed both kidneys of one scan: `embedding.json` and a one-page picture `embedding.png`.
+
+    The scan is read, cut and windowed by the functions that prepare a cohort, after the model's own preprocessing
+    contract. The JSON holds, for each kidney, its embedding, the probabilities of every attribute, the nearest reports
+    of the cohort's pretraining centres and the zero-shot classes; no file name and no identifier.
+
+    Args:
+        image: NIfTI file in HU, or the folder with one patient's DICOM files.
+        mask: Label map, folder of binary masks, or several of them (`kidney_left.nii.gz`, ...); a DICOM folder may
+            hold its own DICOM SEG instead.
+        box: Where the kidneys are without a mask: `x y z x y z` in RAS millimetres by side.
+        out: Folder to write.
+        phase: Contrast phase: non_contrast, arterial, venous or delayed; read from DICOM headers when left out.
+        labels: Codes of a label map: kits, totalsegmentator, or code: name.
+        data: Cohort whose pretraining made the model, and whose reports are searched.
+        model: Folder or hub id of an aligned model; the one that `make pretrain` exported by default.
+        text: Folder of its text encoder; the one that `make pretrain` exported by default.
+        base: Language model below the text encoder: folder, hub id or smollm2; the recorded one by default.
+        attributes: Folder of an exported stage-1 encoder with its heads; that of the cohort by default.
+        tasks: Tasks of the zero-shot classes; all that have prompts by default.
+        reports: Number of nearest reports.
+        crop: Voxels D x H x W that the network sees; those that it was trained on by default.
+        seed: Seed of the pretraining.
+        fold: Fold of the pretraining, for a cohort with folds.
+        runs: Folder of all runs.
+    """
+    masks = [] if mask is None else mask if isinstance(mask, list) else [mask]
+    place = Place(tuple(masks), labels, box)
+    for name in tasks or ():
+        load_prompts(choose("TASKS", name, dict(TASKS)))
+    cohort = Cohort.load(data) if data is not None and (data / "cohort.json").is_file() else None
+    space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base))
+    contract = PreprocessingContract.from_dict(space.model.contract)
+    augmentation = VolumeAugmentation(
+        contract, AugmentationConfig(crop=network_crop(contract, crop or space.model.crop))
+    )
+    reader = attribute_reader(cohort, attributes, runs, seed, fold, contract)
+    kidneys, notes = read_scan(image, contract, place, phase)
+    inputs = [_network_input(kidney, augmentation) for kidney in kidneys]
+    vectors = np.stack([_unit(space.images(part).mean(axis=0)) for part in inputs])
+    results = [_described(kidney, vector) for kidney, vector in zip(kidneys, vectors, strict=True)]
+    if reader is not None:
+        for result, kidney, part in zip(results, kidneys, inputs, strict=True):
+            result["attributes"] = attribute_probabilities(reader, part, [view.phase for view in kidney.views])
+    found = zero_shot_classes(space, vectors, tasks or [name for name in available() if name in TASKS])
+    near = nearest_reports(space, cohort, vectors, reports) if cohort is not None else [[] for _ in kidneys]
+    for result, classes, texts in zip(results, found, near, strict=True):
+        result |= {"zero_shot": classes, "nearest_reports": texts}
+    if reader is None:
+        notes.append("No attribute heads were found; run `make pretrain-image`, or name their folder (--attributes).")
+    note = _note(space, cohort, notes)
+    write_json(
+        out / "embedding.json", {"format": FORMAT, "use": USE, **_model(space), "notes": notes} | {"kidneys": results}
+    )
+    embed_figure(out / "embedding.png", kidneys, results, contract, note)
+    say(f"{_summary(results)}\n{note}\nFolder: {out.as_posix()}")
+    return 0
+
+
+def network_crop(contract: PreprocessingContract, crop: Sequence[int] | None = None) -> tuple[int, int, int]:
+    """The voxels that a network of this contract sees, D x H x W.
+
+    Args:
+        contract: Contract of the model.
+        crop: What the user asks for or the model records; that of the profile with this contract when left out.
+
+    Raises:
+        DataError: if there is no such profile, or the crop is no three numbers.
+    """
+    if crop is not None:
+        if len(crop) != 3:
+            raise DataError(f"crop={list(crop)} was given; expected three numbers of voxels, D x H x W.")
+        return int(crop[0]), int(crop[1]), int(crop[2])
+    for profile in PROFILES:
+        content = yaml.safe_load(axis_file("profile", profile).read_text(encoding="utf-8"))
+        if PreprocessingContract(**content.get("contract", {})).hash == contract.hash:
+            return AugmentationConfig(**content.get("augmentation", {})).crop
+    raise DataError(
+        f"The model's grid {contract.grid} is that of no profile ({', '.join(PROFILES)}); say which centre crop it was "
+        "trained on with --crop, for example --crop='[36, 44, 44]'."
+    )
+
+
+def _network_input(kidney: ScanKidney, augmentation: VolumeAugmentation) -> torch.Tensor:
+    """The views of a kidney as the network sees them, float32 [V, 1, D, H, W] in [0, 1]."""
+    return augmentation.evaluate(torch.from_numpy(np.stack([view.image[None] for view in kidney.views])))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vector / np.linalg.norm(vector)
+    return unit
+
+
+def _described(kidney: ScanKidney, vector: np.ndarray) -> dict[str, Any]:
+    return {
+        "side": kidney.side,
+        "phases": [view.phase for view in kidney.views],
+        "measures": {name: value for name, value in kidney.measures.items() if value is not None},
+        "embedding": [round(float(value), 6) for value in vector],
+    }
+
+
+def zero_shot_classes(space: SharedSpace, vectors: np.ndarray, tasks: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
+    """Probabilities of the classes of every task by the mean prompt, for each kidney.
+
+    Args:
+        space: Aligned model and text embeddings.
+        vectors: float [K, d], unit vectors of kidneys.
+        tasks: Tasks that have prompts.
+    """
+    labels = {task: task_label(task) for task in tasks}
+    sets = {task: load_prompts(task).ordered(label.classes).prompts() for task, label in labels.items()}
+    embedded = space.texts([text for texts, _ in sets.values() for text in texts], whole=True)
+    found: list[dict[str, dict[str, Any]]] = [{} for _ in vectors]
+    start = 0
+    for task, (texts, code) in sets.items():
+        part = embedded[start : start + len(texts)]
+        start += len(texts)
+        probability = softmax(mean_prompt(vectors, part, code), space.scale)
+        for entry, row in zip(found, probability, strict=True):
+            classes = {name: round(float(p), 4) for name, p in zip(labels[task].class_names, row, strict=True)}
+            entry[task] = {"title": TASKS[task].title, "classes": classes}
+    return found
+
+
+def nearest_reports(space: SharedSpace, cohort: Cohort, vectors: np.ndarray, count: int) -> list[list[dict[str, Any]]]:
+    """The texts of the pretraining centres' kidneys that are nearest to each kidney.
+
+    Args:
+        space: Aligned model and text embeddings.
+        cohort: The cohort; of one with folds all reports are searched.
+        vectors: float [K, d], unit vectors of kidneys.
+        count: Number of texts.
+
+    Returns:
+        For each kidney `text`, `cosine` and `kidneys` (how many share the text); nothing where there are no reports.
+    """
+    if "reports" not in cohort.tables or cohort["reports"].empty or count < 1:
+        return [[] for _ in vectors]
+    patients = cohort.patients()
+    roles = cohort.info.evaluation == "roles"
+    chosen = patients[patients["role"] == "pretrain"] if roles else patients
+    counts = side_reports(cohort, set(chosen["patient_id"]))["text"].value_counts(sort=False)
+    if counts.empty:
+        return [[] for _ in vectors]
+    texts = [str(text) for text in counts.index]
+    places, similarity = nearest(vectors, space.texts(texts), count)
+    return [
+        [
+            {"text": texts[place], "cosine": round(float(value), 4), "kidneys": int(counts.iloc[place])}
+            for place, value in zip(own, values, strict=True)
+        ]
+        for own, values in zip(places, similarity, strict=True)
+    ]
+
+
+def _model(space: SharedSpace) -> dict[str, Any]:
+    recorded = space.model.text_encoder
+    return {
+        "model": {
+            "contract": space.model.contract,
+            "dimensions": space.model.embed_dim,
+            "logit_scale": round(space.scale, 4),
+            "text_encoder": {"base_name": recorded.get("base_name"), "fingerprint": recorded["fingerprint"]},
+        }
+    }
+
+
+def _note(space: SharedSpace, cohort: Cohort | None, notes: Sequence[str]) -> str:
+    trained = "" if cohort is None else f" Model and reports: {caption(cohort.info)}"
+    more = f" Notes: {' '.join(notes)}" if notes else ""
+    return f"{USE}{trained}{more}"
+
+
+def _summary(results: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for result in results:
+        best = {
+            entry["title"]: max(entry["classes"].items(), key=lambda item: item[1])
+            for entry in result["zero_shot"].values()
+        }
+        classes = "; ".join(f"{title}: {name} {value:.2f}" for title, (name, value) in best.items())
+        lines.append(f"{result['side'].capitalize()} kidney. Zero-shot: {classes or 'none asked for'}.")
+    return "\n".join(lines)

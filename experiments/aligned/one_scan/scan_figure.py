@@ -1,0 +1,145 @@
+"""One page on one scan: what was looked at, zero-shot classes, attributes, nearest reports."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from datamodules.anatomy.tissues import LESION
+from datamodules.files import replacing
+from datamodules.importers.one_scan import ScanKidney
+from datamodules.volumes.contract import PreprocessingContract
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+
+_WINDOW_HU = (-160.0, 240.0)
+_PLANES = (("axial", 0), ("coronal", 1), ("sagittal", 2))
+_COLORS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc")
+_REPORTS, _LINES, _WIDTH = 5, 2, 175
+
+
+def embed_figure(
+    path: Path, kidneys: Sequence[ScanKidney], results: Sequence[Mapping[str, Any]], contract: PreprocessingContract,
+    note: str,
+) -> None:  # fmt: skip
+    """Draw the page.
+
+    Args:
+        path: PNG to write.
+        kidneys: The kidneys of the scan.
+        results: What was found of each, as in the JSON.
+        contract: Preprocessing contract of the regions.
+        note: What must be said beside it.
+    """
+    figure = plt.figure(figsize=(11.0, 0.9 + 7.0 * len(kidneys)), layout="constrained")
+    heights = [*[7.0] * len(kidneys), 0.6]
+    parts = np.ravel(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
+    for part, kidney, result in zip(parts, kidneys, results, strict=False):
+        _kidney(part, kidney, result, contract)
+    parts[-1].text(0.5, 0.5, "\n".join(textwrap.wrap(note, 170)), ha="center", va="center", fontsize=7, color="0.35")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)
+
+
+def _kidney(part: SubFigure, kidney: ScanKidney, result: Mapping[str, Any], contract: PreprocessingContract) -> None:
+    view = kidney.views[0]
+    phase = "phase unknown" if view.phase is None else view.phase.replace("_", "-")
+    more = f", first of {len(kidney.views)} series" if len(kidney.views) > 1 else ""
+    part.suptitle(f"{kidney.side.capitalize()} kidney ({phase}{more})", fontsize=11, fontweight="bold")
+    grid = part.add_gridspec(3, 6, height_ratios=[2.6, 2.9, 1.3])
+    for column, (name, axis) in enumerate(_PLANES):
+        _slice(part.add_subplot(grid[0, 2 * column : 2 * column + 2]), kidney, name, axis, contract)
+    _zero_shot(part.add_subplot(grid[1, :3]), result.get("zero_shot", {}))
+    _attributes(part.add_subplot(grid[1, 3:]), result.get("attributes", {}))
+    _nearest(part.add_subplot(grid[2, :]), result.get("nearest_reports", []))
+
+
+def _slice(axis: Axes, kidney: ScanKidney, name: str, plane: int, contract: PreprocessingContract) -> None:
+    """A slice through the middle of the lesion, or of the region; radiological convention."""
+    image = kidney.views[0].image
+    level = image.shape[plane] // 2
+    outlines = {}
+    if kidney.labels is not None:
+        lesion = np.isin(kidney.labels, LESION)
+        outlines = {"#4daf4a": kidney.labels > 0, "#ffb000": lesion}
+        if lesion.any():
+            level = int(lesion.sum(axis=tuple(a for a in range(3) if a != plane)).argmax())
+    cut = (slice(None),) * plane + (level,)
+    spacing = [value for place, value in enumerate(contract.spacing_mm) if place != plane]
+    # Rows run towards anterior or superior, columns towards the patient's right or front: both are turned.
+    axis.imshow(
+        image[cut][::-1, ::-1], cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], aspect=spacing[0] / spacing[1],
+        interpolation="bilinear",
+    )  # fmt: skip
+    for color, mask in outlines.items():
+        flat = mask[cut][::-1, ::-1]
+        if flat.any() and not flat.all():
+            axis.contour(flat.astype(float), levels=[0.5], colors=color, linewidths=0.9)
+    axis.set_title(name, fontsize=8)
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _zero_shot(axis: Axes, tasks: Mapping[str, Mapping[str, Any]]) -> None:
+    axis.set_title("Zero-shot, of the largest lesion (meaningless without one)", fontsize=8)
+    if not tasks:
+        _empty(axis, "no prompts were asked for")
+        return
+    for row, entry in enumerate(tasks.values()):
+        start = 0.0
+        for number, (name, value) in enumerate(entry["classes"].items()):
+            axis.barh(row, value, left=start, color=_COLORS[number % len(_COLORS)], edgecolor="white")
+            if value > 0.08:
+                label = f"{name}\n{value:.2f}" if len(name) < 46 * value else f"{value:.2f}"
+                axis.text(start + value / 2, row, label, ha="center", va="center", fontsize=6)
+            start += value
+    axis.set_yticks(range(len(tasks)), [entry["title"] for entry in tasks.values()], fontsize=7)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.tick_params(axis="x", labelsize=6)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+
+
+def _attributes(axis: Axes, attributes: Mapping[str, Mapping[str, Any]]) -> None:
+    axis.set_title("Attributes by the heads of stage 1: most probable value and its probability", fontsize=8)
+    if not attributes:
+        _empty(axis, "no attribute heads were found")
+        return
+    axis.axis("off")
+    rows = -(-len(attributes) // 2)
+    for number, (name, entry) in enumerate(attributes.items()):
+        column, row = divmod(number, rows)
+        value = entry["probabilities"][entry["value"]]
+        text = f"{name.replace('_', ' ')}: {str(entry['value']).replace('_', ' ')}"
+        weight = "bold" if value >= 0.7 else "normal"
+        place: dict[str, Any] = {"fontsize": 6.2, "transform": axis.transAxes, "va": "top"}
+        axis.text(0.51 * column, 1 - (row + 0.3) / rows, text, weight=weight, **place)
+        axis.text(0.51 * column + 0.48, 1 - (row + 0.3) / rows, f"{value:.2f}", ha="right", weight=weight, **place)
+
+
+def _nearest(axis: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
+    axis.set_title("Nearest reports of the pretraining centres, of other patients", fontsize=8)
+    if not reports:
+        _empty(axis, "no cohort with reports was named")
+        return
+    axis.axis("off")
+    lines = []
+    for number, entry in enumerate(reports[:_REPORTS], start=1):
+        text = textwrap.wrap(f"{number}. cosine {entry['cosine']:.2f}: {entry['text']}", _WIDTH)
+        lines += [*text[: _LINES - 1], text[_LINES - 1] + " ..."] if len(text) > _LINES else text
+    axis.text(0.0, 1.0, "\n".join(lines), fontsize=6.5, va="top", transform=axis.transAxes)
+
+
+def _empty(axis: Axes, text: str) -> None:
+    axis.axis("off")
+    axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=7, color="0.5", transform=axis.transAxes)

@@ -1,0 +1,186 @@
+"""`make cohort`, `make import` and `make data-check`: from scans, or nothing, to a checked cohort."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.cohort.cohort import Cohort
+from datamodules.errors import DataError, Finding
+from datamodules.files import write_json
+from datamodules.importers.builder import ImportReport, build_cohort
+from datamodules.importers.records import ReportsProgress, Source
+from datamodules.quality.cohort_checks import LOCAL_PATHS, check_cohort
+from datamodules.volumes.contract import PreprocessingContract
+from experiments.cohorts.origins import Origin, remember
+from experiments.cohorts.phantom_predictors import write_predictors
+from experiments.cohorts.sources import make_source, recognise
+from experiments.registry import PROFILES, axis_file, choose
+from experiments.runs.console import progress_bar, say
+from experiments.statistics.support import mark
+
+
+def profile_contract(profile: str) -> PreprocessingContract:
+    """The preprocessing contract of a profile.
+
+    Raises:
+        DataError: if the profile is unknown.
+    """
+    path = axis_file("profile", choose("PROFILE", profile, dict(PROFILES)))
+    return PreprocessingContract(**yaml.safe_load(path.read_text(encoding="utf-8"))["contract"])
+
+
+def cohort(
+    out: Path = Path("data/demo"),
+    patients: int = 1000,
+    seed: int = 42,
+    profile: str = "demo",
+    workers: int | None = None,
+    pretraining: int = 0,
+) -> int:
+    """Draw the phantom cohort: multi-centre renal-mass patients with scans, reports, labels and outcomes.
+
+    Again with another profile it adds that profile's volume set.
+
+    Args:
+        out: Folder of the cohort.
+        patients: Number of patients.
+        seed: Seed; the same seed gives the same patients on any number of processes.
+        profile: Profile whose preprocessing contract the volumes follow.
+        workers: Processes; all cores by default.
+        pretraining: Further patients of the pretraining centres, who have a scan and a report.
+    """
+    options = {"patients": patients, "seed": seed, "pretraining": pretraining}
+    code = _build("demo", None, options, out, profile, workers)
+    _print_predictors(write_predictors(out, profile_contract(profile)))
+    return code
+
+
+def import_cohort(
+    source: Path,
+    out: Path,
+    kind: str = "auto",
+    options: dict[str, Any] | None = None,
+    profile: str = "demo",
+    workers: int | None = None,
+) -> int:
+    """Import scans as a cohort; every patient is accounted for in `import.parquet`.
+
+    Again with another profile it adds that profile's volume set.
+
+    Args:
+        source: Folder or manifest.
+        out: Folder of the cohort.
+        kind: Kind of source; recognised from the path by default.
+        options: Options of that kind, for example `{sites: sites.csv}` or `{plan: {name: north}}`.
+        profile: Profile whose preprocessing contract the volumes follow.
+        workers: Processes; all cores by default.
+    """
+    name = recognise(source) if kind == "auto" else kind
+    return _build(name, source, options or {}, out, profile, workers)
+
+
+def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, profile: str, workers: int | None) -> int:
+    contract = profile_contract(profile)
+    source = make_source(kind, path, out, options)
+    console = Console()
+    with progress_bar(console) as bar:
+        if isinstance(source, ReportsProgress):  # reading the headers of many files comes before any patient
+            headers = bar.add_task(f"{source.info.name}: files", total=None)
+            source.progress = lambda done, total: bar.update(headers, completed=done, total=total)
+        task = bar.add_task(f"{source.info.name}: patients", total=None)
+        built, report = build_cohort(
+            source, out, contract, workers, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    if path is not None:
+        (out / LOCAL_PATHS).unlink(missing_ok=True)
+        try:
+            remember(out, Origin(kind, str(path.resolve()), options))
+        except (DataError, OSError, RuntimeError) as error:
+            console.print(f"`make volumes` will ask for SOURCE=, which could not be remembered: {error}")
+    _print_report(console, built, report, source)
+    return 0 if not report.counts["failed"] else 2
+
+
+def _print_predictors(predictors: pd.DataFrame | None) -> None:
+    """What may be reached without looking at a kidney, over all roles."""
+    if predictors is None:
+        return
+    table = Table("phantoms, all roles", "predictor", "metric", "value", "95 % interval", "n", "positives", box=None)
+    for row in predictors[predictors["role"] == "all"].to_dict("records"):
+        interval = (
+            "not defined" if pd.isna(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}{mark(row['interval'])}"
+        )
+        cells = (row["outcome"], row["predictor"], row["metric"], f"{row['value']:.3f}", interval)
+        table.add_row(*map(str, cells), str(row["n"]), str(row["positives"]))
+    Console(width=120).print(table)
+
+
+def _print_report(console: Console, built: Cohort, report: ImportReport, source: Source) -> None:
+    counts = report.counts
+    console.print(
+        f"Cohort {built.info.name}: {counts['imported']} patients imported, {counts['skipped']} skipped, "
+        f"{counts['failed']} failed; intensities {built.info.intensity}. {source.info.source}"
+    )
+    lost = report.rows[report.rows["status"] != "imported"]
+    reasons = Counter((row.status, row.reason) for row in lost.itertuples(index=False))
+    for (status, reason), count in reasons.most_common(10):
+        console.print(f"  {status}, {count} patients: {reason}", highlight=False)
+    console.print(_fold_table(built) if built.info.evaluation == "folds" else _center_table(built))
+
+
+def _center_table(built: Cohort) -> Table:
+    table = Table("centre", "role", "patients", "malignant", "train", "val", "test", box=None)
+    for (center, role), rows in built.patients().groupby(["center", "role"], sort=True):
+        splits = [str(int((rows["split"] == split).sum())) for split in ("train", "val", "test")]
+        table.add_row(str(center), str(role), str(len(rows)), str(int((rows["malignancy"] == 1).sum())), *splits)
+    return table
+
+
+def _fold_table(built: Cohort) -> Table:
+    table = Table("fold", "sites", "patients", "malignant", "aggressive", "deaths", box=None)
+    for fold, rows in built.patients().groupby("fold", sort=True):
+        counts = [(rows[column] == 1).sum() for column in ("malignancy", "aggressiveness", "os_event")]
+        table.add_row(str(fold), str(rows["center"].nunique()), str(len(rows)), *(str(int(count)) for count in counts))
+    return table
+
+
+def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: bool = False, deep: bool = False) -> int:
+    """Check a cohort the way a radiologist and an engineer would, before any training time is spent.
+
+    Args:
+        data: Folder of the cohort.
+        out: JSON file for the findings; `<data>/data-check.json` by default.
+        quick: Leave out the checksums of volumes and masks.
+        deep: Read every byte of volumes, masks and shards.
+
+    Returns:
+        1 when a finding is a FAIL, else 0.
+    """
+    console = Console()
+    findings = check_cohort(data, verify=deep or not quick, deep=deep)
+    _print_findings(console, findings)
+    if data.is_dir() or out is not None:
+        try:
+            write_json(out or data / "data-check.json", [finding.to_dict() for finding in findings])
+        except DataError as error:
+            if out is not None:
+                raise
+            say(f"WARNING: {error} The findings stand above.")  # a cohort on a disk that is read only is no worse
+    return 1 if any(finding.level == "FAIL" for finding in findings) else 0
+
+
+def _print_findings(console: Console, findings: list[Finding]) -> None:
+    colours = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
+    for finding in findings:
+        console.print(
+            f"[{colours[finding.level]}]{finding.level}[/] {finding.sentence()}", highlight=False, soft_wrap=True
+        )
+    tally = Counter(finding.level for finding in findings)
+    console.print(f"{tally['PASS']} PASS, {tally['WARN']} WARN, {tally['FAIL']} FAIL")

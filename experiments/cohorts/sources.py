@@ -1,0 +1,110 @@
+"""Where cohorts come from: one entry per kind of source."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from datamodules.errors import DataError
+from datamodules.importers.records import Source
+from experiments.registry import choose
+from experiments.runs.gate import denied_name
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """A kind of source.
+
+    Args:
+        title: What it reads.
+        module: Module of its class; imported when it is used.
+        cls: Name of the class, a `datamodules.importers.records.Source`.
+        argument: Its argument that takes SOURCE; None when it reads nothing.
+        knows_out: Whether it wants to know the cohort's folder, to keep the key to its pseudonyms outside of it.
+        matches: Whether a path looks like this kind.
+    """
+
+    title: str
+    module: str
+    cls: str
+    argument: str | None
+    matches: Callable[[Path], bool]
+    knows_out: bool = False
+
+
+SOURCES: dict[str, SourceEntry] = {
+    "demo": SourceEntry("phantoms, drawn", "datamodules.phantoms.source", "DemoSource", None, lambda path: False),
+    "kits23": SourceEntry(
+        "the official KiTS23 download",
+        "datamodules.importers.kits23.source",
+        "Kits23Source",
+        "folder",
+        lambda path: (path / "kits23.json").is_file(),
+    ),
+    "manifest": SourceEntry(
+        "NIfTI files named by a CSV manifest",
+        "datamodules.importers.nifti.manifest",
+        "ManifestSource",
+        "manifest",
+        lambda path: path.suffix == ".csv",
+    ),
+    "dicom": SourceEntry(
+        "DICOM files in any order",
+        "datamodules.importers.dicom.source",
+        "DicomSource",
+        "folder",
+        lambda path: path.is_dir(),
+        knows_out=True,
+    ),
+    "tcia": SourceEntry(
+        "a TCIA download with its clinical tables",
+        "datamodules.importers.tcia.source",
+        "TciaSource",
+        "folder",
+        lambda path: False,
+        knows_out=True,
+    ),
+}
+
+
+def recognise(path: Path) -> str:
+    """The kind of source that a path holds.
+
+    Raises:
+        DataError: if the path does not exist or looks like none.
+    """
+    if not path.exists():
+        raise DataError(f"SOURCE {path.name} does not exist; name a folder or a manifest.")
+    for name, entry in SOURCES.items():
+        if entry.matches(path):
+            return name
+    raise DataError(f"SOURCE {path.name} was not recognised; name its KIND, one of {', '.join(SOURCES)}.")
+
+
+def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]) -> Source:
+    """A source from its kind, its path, the cohort's folder and its options.
+
+    Raises:
+        DataError: if the kind or an option is unknown, or a value has another type.
+    """
+    entry = SOURCES[choose("KIND", kind, dict(SOURCES))]
+    cls = getattr(importlib.import_module(entry.module), entry.cls)
+    values: dict[str, Any] = dict(options)
+    if entry.argument is not None and path is not None:
+        values[entry.argument] = str(path)
+    if entry.knows_out:
+        values["out"] = str(out)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls)
+    try:
+        parsed = parser.parse_object(values)
+    except ArgumentError as error:
+        reason = denied_name(error) or " ".join(str(error).split())
+        raise DataError(f"Options of the {kind} source were refused: {reason}") from error
+    source: Source = cls(**parser.instantiate_classes(parsed).as_dict())
+    return source

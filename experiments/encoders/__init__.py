@@ -1,0 +1,1 @@
+"""Image encoders of every kind, and the features that they give."""

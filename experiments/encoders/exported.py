@@ -1,0 +1,63 @@
+"""Where the pretraining stages of a cohort leave their encoders, and which of them `ENCODER=` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datamodules.cohort.cohort import Cohort
+from datamodules.errors import DataError
+from experiments.encoders.published.inputs import check_volume_set
+from experiments.encoders.published.weights import weights_file
+from experiments.registry import ENCODERS
+from lightning_modules.export.image import WEIGHTS
+
+ENCODER_FOLDER = "encoder"
+
+
+def stage_folder(runs: Path, cohort: Cohort, stage: str, seed: int, fold: int | None, tag: str = "") -> Path:
+    """Where a pretraining stage of a cohort leaves its run; `tag` tells runs with changed settings apart."""
+    name = "-".join(part for part in (stage, f"s{seed}", tag) if part)
+    folder = runs / f"renal/{cohort.info.name}/pretrain" / name
+    return folder if fold is None else folder / f"fold{fold}"
+
+
+def exported_encoder(
+    runs: Path, cohort: Cohort, encoder: str, seed: int, fold: int | None, tag: str = ""
+) -> Path | None:
+    """The exported weights that an ENCODER of the registry names.
+
+    Args:
+        runs: Folder of all runs.
+        cohort: The cohort; its stages were trained on its own pretraining centres or folds.
+        encoder: Name in the registry.
+        seed: Seed of the pretraining.
+        fold: Fold that is tested; its encoder has not seen it.
+        tag: TAG of the pretraining.
+
+    Returns:
+        The folder, the file of published weights, or None for an encoder that starts from random weights.
+
+    Raises:
+        DataError: if the stage was not run yet, or published weights or volumes for them are not here.
+    """
+    if ENCODERS[encoder].release:
+        check_volume_set(cohort, encoder)
+        return weights_file(encoder)
+    stage = ENCODERS[encoder].stage
+    if stage is None:
+        return None
+    folder = stage_folder(runs, cohort, stage, seed, fold, tag) / ENCODER_FOLDER
+    if not (folder / WEIGHTS).is_file():
+        raise DataError(
+            f"ENCODER={encoder} has no weights for cohort {cohort.info.name} with pretraining seed {seed}"
+            f"{'' if fold is None else f', fold {fold}'}; run `make pretrain STAGES={stage}"
+            f"{f' TAG={tag}' if tag else ''}` first."
+        )
+    return folder
+
+
+def folds_of(cohort: Cohort) -> list[int | None]:
+    """The folds of a cohort that has them; else one run without a fold."""
+    if cohort.info.evaluation == "roles":
+        return [None]
+    return [int(value) for value in sorted(cohort["splits"]["fold"].dropna().unique())]

@@ -1,0 +1,140 @@
+"""Features of a frozen encoder, computed once for every task, fraction and seed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from datamodules.base import VolumeDataModule
+from experiments.encoders.feature_cache import FeatureCache, volume_keys
+from experiments.runs.console import is_main_rank, progress_bar, say
+from experiments.runs.locks import held
+from experiments.statistics.means import owner_mean
+
+_BATCH = 32
+_VOXELS = 1 << 22
+"""Voxels that go through a network at once, so that a large input does not take all memory."""
+_KEEP_EVERY_S = 20.0
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Twelve hexadecimal digits that name the weights of a network, its architecture included."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _cache(folder: Path, network: nn.Module, module: VolumeDataModule) -> FeatureCache:
+    """One folder for each network and kind of input; volumes are told apart inside."""
+    read = f"{module.wanted.hash} {module.augmentation.config.crop}"
+    return FeatureCache(folder / f"{weights_hash(network)}-{hashlib.sha256(read.encode()).hexdigest()[:12]}")
+
+
+def frozen_features(network: nn.Module, module: VolumeDataModule, positions: Sequence[int], folder: Path) -> np.ndarray:
+    """Features of volumes, each cut at its centre as in a test.
+
+    What was computed before is read from `folder`; the rest is computed and added in parts, so that an interrupted
+    call goes on where it stopped.
+
+    Args:
+        network: Encoder; it is put into evaluation mode.
+        module: DataModule whose volumes and preprocessing are used.
+        positions: Positions of volumes in its volume set, in any order, repeats allowed.
+        folder: Folder of cached features.
+
+    Returns:
+        float32 [positions, F].
+
+    Raises:
+        DataError: if a volume is damaged.
+    """
+    cache, keys = _cache(folder, network, module), volume_keys(module.plan.volumes)
+    known, rows = cache.read()
+    wanted = np.unique(np.asarray(positions, dtype=np.int64))
+    if not np.isin(keys[wanted], known).all():
+        with held(cache.folder / "computing.lock"):  # another process may be at the same features
+            known = cache.read()[0]
+            missing = wanted[~np.isin(keys[wanted], known)]
+            if len(missing):
+                _compute(network, module, missing, lambda done, feature: cache.add(keys[done], feature), len(wanted))
+                cache.merge()
+        known, rows = cache.read()
+    return rows[np.searchsorted(known, keys[np.asarray(positions, dtype=np.int64)])]
+
+
+@torch.inference_mode()
+def _compute(
+    network: nn.Module, module: VolumeDataModule, positions: np.ndarray, keep: Callable[..., None], count: int
+) -> None:
+    """Features of volumes, handed to `keep` with their positions every few seconds, and when it is interrupted."""
+    kept = f"; those of {count - len(positions)} are there already" if count > len(positions) else ""
+    say(f"Computing features of {len(positions)} volumes{kept}; they are kept for every task that uses this encoder.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.eval().to(device)
+    volumes = module.plan.volumes
+    at_once = max(1, min(_BATCH, _VOXELS // math.prod(module.augmentation.config.crop)))
+    done, started = 0, time.monotonic()
+    features: list[np.ndarray] = []
+    since = started
+    with progress_bar() as bar:
+        bar.disable = not is_main_rank()
+        task = bar.add_task("features", total=len(positions))
+        try:
+            for chunk in np.array_split(positions, -(-len(positions) // at_once)):
+                image = torch.stack([torch.from_numpy(volumes.read(int(position))) for position in chunk])[:, None]
+                features.append(network(module.augmentation.evaluate(image.to(device))).float().cpu().numpy())
+                bar.advance(task, len(chunk))
+                if time.monotonic() - since > _KEEP_EVERY_S:
+                    done, features, since = _kept(keep, positions, done, features), [], time.monotonic()
+                    if not bar.console.is_terminal:  # a log shows no bar
+                        left = (since - started) / done * (len(positions) - done)
+                        say(f"features: {done} of {len(positions)}, about {left / 60:.0f} min left")
+        finally:
+            _kept(keep, positions, done, features)
+
+
+def _kept(keep: Callable[..., None], positions: np.ndarray, done: int, features: list[np.ndarray]) -> int:
+    """Hand over what was computed since; the number of positions done by then."""
+    if not features:
+        return done
+    rows = np.concatenate(features)
+    keep(positions[done : done + len(rows)], rows)
+    return done + len(rows)
+
+
+def patient_features(
+    network: nn.Module, module: VolumeDataModule, parts: Sequence[str], folder: Path
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Features of the patients of each part, averaged over phases and studies as their predictions are.
+
+    The logits of a linear model on the mean feature are the mean of its logits on each.
+
+    Args:
+        network: Encoder.
+        module: DataModule of a task.
+        parts: train, val, test.
+        folder: Folder of cached features.
+
+    Returns:
+        For each part rows of the patient table int64 [N], rising, and float64 [N, F]; none where nobody is in it.
+    """
+    visits = [module.visits(part) for part in parts]
+    positions = [[position for found in part.volumes for position in found] for part in visits]
+    feature = frozen_features(network, module, [position for part in positions for position in part], folder)
+    rows = module.plan.kidneys["row"].to_numpy(dtype=np.int64)
+    result, start = [], 0
+    for part, taken in zip(visits, positions, strict=True):
+        values, start = feature[start : start + len(taken)], start + len(taken)
+        owner = np.repeat(rows[np.asarray(part.kidney, dtype=np.int64)], [len(found) for found in part.volumes])
+        patient, row = np.unique(owner, return_inverse=True)
+        result.append((patient, owner_mean(values, row, len(patient))))
+    return result

@@ -1,0 +1,135 @@
+"""One point of a data-efficiency curve: what names it, and how it is launched."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from datamodules.cohort.cohort import Cohort
+from experiments.encoders.exported import exported_encoder
+from experiments.registry import ENCODERS, MODES, TASKS, choose, compose
+from experiments.runs.launch import Launch
+from experiments.runs.tracking import cohort_tags
+from lightning_modules.export.image import weights_sha256
+
+FROM_PRETRAINED = "finetune_pretrained"
+"""The variant of fine-tuning an encoder that one of the stages trained."""
+
+
+def mode_suffix(mode: str, tag: str) -> str:
+    """What the name of a summary of points ends with: their mode, where they are not fine-tuned, and their TAG."""
+    return "".join(f"-{part}" for part in (mode if mode != "finetune" else "", tag) if part)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point: a task, an encoder, a label fraction, a seed.
+
+    Args:
+        task: Downstream task.
+        fraction: Share of the training labels, in (0, 1].
+        encoder: Image encoder.
+        profile: Size of the run.
+        data: Folder of the cohort.
+        seed: Seed of the fraction, the weights and the order.
+        devices: Devices, as Lightning's Trainer takes them.
+        runs: Folder of all runs.
+        tag: Suffix that tells apart runs whose configuration you changed.
+        pretrain_seed: Seed of the pretraining whose encoder is used.
+        extra: Further flags of the parser, for example `--optimizer.lr=1e-4`.
+        mode: `finetune` trains encoder and head; `probe` fits a linear model on frozen features.
+        nodes: Machines, each with `devices`.
+        pretrain_tag: TAG of the pretraining whose encoder is used.
+    """
+
+    task: str
+    fraction: float = 1.0
+    encoder: str = "scratch"
+    profile: str = "demo"
+    data: Path = Path("data/demo")
+    seed: int = 42
+    devices: str = "auto"
+    runs: Path = Path("runs")
+    tag: str = ""
+    pretrain_seed: int = 42
+    extra: tuple[str, ...] = ()
+    mode: str = "finetune"
+    nodes: int = 1
+    pretrain_tag: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        suffix = f"-{self.tag}" if self.tag else ""
+        return f"{self.encoder}-{self.mode}-f{self.fraction:g}-s{self.seed}{suffix}"
+
+    @property
+    def title(self) -> str:
+        """What stands above its figure."""
+        how = "linear probe, " if self.mode == "probe" else ""
+        return f"{TASKS[self.task].title}, {self.encoder}, {how}{self.fraction:.0%} of the labels"
+
+    def experiment(self, cohort: Cohort) -> str:
+        """MLflow experiment, which is also the folder under `runs`."""
+        return f"renal/{cohort.info.name}/{self.task}"
+
+    def folder(self, cohort: Cohort) -> Path:
+        """Where the run lies."""
+        return self.runs / self.experiment(cohort) / self.name
+
+    def command(self) -> dict[str, object]:
+        """What `make resume` calls again, as plain data."""
+        arguments = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return {"command": "finetune", "arguments": arguments}
+
+    def tags(self, cohort: Cohort) -> dict[str, str]:
+        """What MLflow says of it."""
+        return {
+            **cohort_tags(cohort),
+            "task": self.task,
+            "encoder": self.encoder,
+            "mode": self.mode,
+            "profile": self.profile,
+            "fraction": f"{self.fraction:g}",
+            "seed": str(self.seed),
+            "pretrain_seed": str(self.pretrain_seed),
+            "pretrain_tag": self.pretrain_tag,
+        }
+
+    def launch(self, cohort: Cohort, fold: int | None) -> Launch:
+        """The run, or that of one fold.
+
+        Raises:
+            DataError: if a name is unknown, or the encoder was not trained yet.
+        """
+        choose("MODE", self.mode, dict(MODES))
+        options: dict[str, object] = {
+            "seed_everything": self.seed,
+            "trainer.devices": self.devices,
+            "trainer.num_nodes": self.nodes,
+            "data.init_args.root": self.data,
+            "data.init_args.fraction": self.fraction,
+            "data.init_args.fold": fold,
+        }
+        entry = ENCODERS[choose("ENCODER", self.encoder, dict(ENCODERS))]
+        if entry.tabular:
+            options |= {"baseline.columns": list(entry.columns), "baseline.model": entry.model}
+        weights = exported_encoder(self.runs, cohort, self.encoder, self.pretrain_seed, fold, self.pretrain_tag)
+        if weights is not None:
+            options["model.init_args.pretrained"] = weights
+            options["model.init_args.pretrained_sha256"] = weights_sha256(weights)
+        folder = self.folder(cohort)
+        pretrained = entry.stage is not None and not entry.tabular and self.mode == "finetune"
+        variant = FROM_PRETRAINED if pretrained else None
+        return Launch(
+            files=compose("finetune", profile=self.profile, encoder=self.encoder, task=self.task, variant=variant),
+            options=options,
+            folder=folder if fold is None else folder / f"fold{fold}",
+            runs=self.runs,
+            experiment=self.experiment(cohort),
+            name=self.name if fold is None else f"{self.name}-fold{fold}",
+            tags=self.tags(cohort),
+            command=self.command(),
+            extra=list(self.extra),
+            sources=() if weights is None else (weights,),
+        )

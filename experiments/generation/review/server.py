@@ -1,0 +1,238 @@
+"""The review page: a small server for this machine alone, which tells a browser nothing of the systems."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import math
+import re
+import secrets
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, abort, redirect, render_template, request, session, url_for
+from jinja2 import StrictUndefined
+from werkzeug.exceptions import HTTPException
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wrappers import Response as AnyResponse
+
+from datamodules.errors import DataError
+from experiments.generation.facts import VERDICTS
+from experiments.generation.review.marks import MEANING, SYMBOLS
+from experiments.generation.review.ratings import ERRORS, QUALITIES
+from experiments.generation.review.review import Review
+from experiments.generation.review.scans import PLANES, WINDOW_HU, Scans
+
+HOST = "127.0.0.1"
+TOKEN_HEADER = "X-Review-Token"
+LONGEST_COMMENT = 4000
+_NAME = re.compile(r"[\w][\w .-]{0,31}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_FIELDS = {"case", "letter", "quality", "errors", "comment", "seconds", "marks_visible"}
+_LONGEST_S = 1e6
+_POLICY = (
+    "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HERE = Path(__file__).parent
+
+
+def create_app(review: Review, scans: Scans) -> Flask:
+    """The page as a WSGI application.
+
+    Args:
+        review: Cases and ratings.
+        scans: Pictures of the kidneys.
+    """
+    app = Flask("review", template_folder=str(_HERE / "templates"), static_folder=str(_HERE / "static"))
+    app.config.update(
+        SECRET_KEY=secrets.token_bytes(32),  # sessions end with the process; nothing secret lies on the disk
+        SESSION_COOKIE_NAME="review",
+        SESSION_COOKIE_SAMESITE="Strict",
+        SESSION_COOKIE_HTTPONLY=True,
+        MAX_CONTENT_LENGTH=1 << 16,
+        # A page elsewhere whose name resolves to this machine (DNS rebinding) comes with its own name.
+        TRUSTED_HOSTS=[HOST, "localhost"],
+    )
+    app.jinja_env.undefined = StrictUndefined
+    app.jinja_env.globals |= {
+        "token": _token, "symbols": SYMBOLS, "meaning": MEANING, "verdicts": VERDICTS, "qualities": QUALITIES,
+        "errors": ERRORS, "note": review.note, "longest": LONGEST_COMMENT, "window": WINDOW_HU,
+    }  # fmt: skip
+    app.after_request(_guarded)
+    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(DataError, lambda error: _told(str(error), 500))
+    _add_pages(app, review, scans)
+    _add_data(app, review, scans)
+    return app
+
+
+def _add_pages(app: Flask, review: Review, scans: Scans) -> None:
+    @app.get("/")
+    def start() -> AnyResponse | str:
+        if "reviewer" in session:
+            return redirect(url_for("go_on"))
+        return render_template("start.html", problem="", name="", kidneys=len(review.cases))
+
+    @app.post("/start")
+    def begin() -> AnyResponse | tuple[str, int]:
+        _check_token(request.form.get("token", ""))
+        name = " ".join(request.form.get("reviewer", "").split())
+        if not _NAME.fullmatch(name):
+            problem = "A name has 1 to 32 letters, digits, blanks, dots, hyphens or underscores."
+            return render_template("start.html", problem=problem, name=name, kidneys=len(review.cases)), 400
+        review.begin(name)
+        session["reviewer"] = name
+        return redirect(url_for("go_on"), 303)
+
+    @app.post("/leave")
+    def leave() -> AnyResponse:
+        _check_token(request.form.get("token", ""))
+        session.pop("reviewer", None)
+        return redirect(url_for("start"), 303)
+
+    @app.get("/next")
+    def go_on() -> AnyResponse | str:
+        reviewer = _reviewer()
+        number = review.first_open(reviewer, request.args.get("after", 0, type=int) % len(review.cases))
+        if number is None:
+            return render_template("finished.html", reviewer=reviewer, kidneys=len(review.cases))
+        return redirect(url_for("case", number=number))
+
+    @app.get("/case/<int:number>")
+    def case(number: int) -> str:
+        reviewer = _reviewer()
+        kidney = _known(lambda: review.case(reviewer, number))
+        planes = {
+            plane: {
+                "slices": scans.slices(plane),
+                "first": scans.first_slice(kidney, plane),
+                "size": scans.size(plane),
+            }
+            for plane in PLANES
+        }
+        series = scans.series(kidney)
+        venous = [place for place, entry in enumerate(series) if entry.title.startswith("venous")]
+        return render_template(
+            "case.html", review=review.identity, shown=review.shown(reviewer, number), number=number,
+            reviewer=reviewer, series=series, planes=planes, preferred=[*venous, 0][0],
+            outlined=scans.outlined(kidney), done=review.progress(reviewer),
+        )  # fmt: skip
+
+
+def _add_data(app: Flask, review: Review, scans: Scans) -> None:
+    @app.get("/case/<int:number>/<int:series>/<plane>/<int:level>.png")
+    def picture(number: int, series: int, plane: str, level: int) -> Response:
+        kidney = _known(lambda: review.case(_reviewer(), number))
+        if plane not in PLANES or series >= len(scans.series(kidney)) or level >= scans.slices(plane):
+            abort(404, "There is no such slice.")
+        return Response(scans.picture(kidney, series, plane, level, "outline" in request.args), mimetype="image/png")
+
+    @app.post("/rate")
+    def rate() -> dict[str, Any]:
+        reviewer = _reviewer()
+        _check_token(request.headers.get(TOKEN_HEADER, ""))
+        said = _checked(request.get_json(silent=True))
+        number = said.pop("case")
+        rating = _known(lambda: review.rating(reviewer, number, said.pop("letter")))
+        kept = review.ratings.save(replace(rating, **said))
+        done = review.progress(reviewer)
+        return {"saved": kept.rated, "complete": kept.complete, "rated": sum(done), "of": len(done)} | {
+            "finished": done[number - 1]
+        }
+
+
+def _checked(said: Any) -> dict[str, Any]:
+    """A rating as a browser sent it, with every field of the right kind and within its range."""
+    if not isinstance(said, dict) or set(said) != _FIELDS:
+        abort(400, f"A rating has the fields {', '.join(sorted(_FIELDS))}.")
+    quality, errors, comment, seconds = (said[name] for name in ("quality", "errors", "comment", "seconds"))
+    right = {
+        "case": type(said["case"]) is int,
+        "letter": isinstance(said["letter"], str),
+        "quality": quality is None or (type(quality) is int and quality in QUALITIES),
+        "errors": isinstance(errors, str) and errors in ("", *ERRORS),
+        "comment": isinstance(comment, str) and len(comment) <= LONGEST_COMMENT,
+        "seconds": type(seconds) in (int, float) and math.isfinite(seconds) and 0 <= seconds <= _LONGEST_S,
+        "marks_visible": type(said["marks_visible"]) is bool,
+    }
+    wrong = [name for name, fine in right.items() if not fine]
+    if wrong:
+        abort(
+            400,
+            f"The rating's {', '.join(wrong)} cannot be; expected quality {QUALITIES[0]} to {QUALITIES[-1]}, errors "
+            f"{', '.join(ERRORS)}, a comment of at most {LONGEST_COMMENT} characters.",
+        )
+    return {**said, "comment": _CONTROL.sub(" ", comment).strip(), "seconds": round(float(seconds), 1)}
+
+
+def _reviewer() -> str:
+    """The name that was given at the start."""
+    if "reviewer" not in session:
+        if request.method == "GET" and request.accept_mimetypes.accept_html:
+            abort(redirect(url_for("start")))
+        abort(401, "Nobody is signed in, or the server was started anew; open the first page and give your name.")
+    return str(session["reviewer"])
+
+
+def _known(read: Any) -> Any:
+    """What `read` finds of the review, 404 where it does not know it."""
+    try:
+        return read()
+    except DataError as error:
+        abort(404, str(error))
+
+
+def _token() -> str:
+    """The token of this session, which other pages cannot read and every change must carry."""
+    return str(session.setdefault("token", secrets.token_urlsafe(32)))
+
+
+def _check_token(given: str) -> None:
+    if not hmac.compare_digest(given.encode(), _token().encode()):
+        abort(403, "The page is older than the server, or the request came from another page; open the page anew.")
+
+
+def _guarded(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    response.headers["Cache-Control"] = "no-store"  # scans and reports are not left in a browser's cache
+    return response
+
+
+def _refused(error: HTTPException) -> AnyResponse:
+    if error.code is not None and error.code >= 400:
+        return _told(str(error.description), error.code)
+    return error.get_response()
+
+
+def _told(text: str, code: int) -> Response:
+    """An error, as plain text for a browser and its script alike."""
+    return Response(text, status=code, mimetype="text/plain")
+
+
+def serve(app: Flask, port: int) -> BaseWSGIServer:
+    """A server of this machine alone, bound and not started yet; a thread a request.
+
+    Args:
+        app: The page.
+        port: Port; 0 for any that is free.
+
+    Raises:
+        DataError: if the port is taken or not allowed.
+    """
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a slice would hide everything else
+    if not 0 <= port <= 65535:
+        raise DataError(f"PORT={port} was found; expected 1 to 65535.")
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((HOST, port))
+        except OSError as error:
+            raise DataError(f"Port {port} is not free ({error.strerror}); choose another with PORT=.") from error
+        bound.listen()
+        return make_server(HOST, port, app, threaded=True, fd=bound.fileno())

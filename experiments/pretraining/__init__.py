@@ -1,0 +1,1 @@
+"""The pretraining stages, and what they reached."""

@@ -1,0 +1,186 @@
+"""Stage 3: image encoder and text encoder in one space."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from datamodules.alignment import AlignmentDataModule
+from datamodules.cohort.cohort import Cohort
+from datamodules.files import copy_file, read_json
+from experiments.aligned.space import EMBEDDINGS
+from experiments.cohorts.attributes import with_attributes
+from experiments.encoders.exported import ENCODER_FOLDER, exported_encoder, stage_folder
+from experiments.encoders.text_embeddings import embed_texts
+from experiments.pretraining.cards import encoder_card
+from experiments.pretraining.stages.common import Pretraining, already_finished, close, placeholders, stage_launch
+from experiments.pretraining.stages.text_tower import load_source, save_trained, text_tower, trained_options
+from experiments.registry import ENCODERS, STAGES
+from experiments.runs.console import counted, is_main_rank, say
+from experiments.runs.launch import Finished, Launch, train
+from experiments.runs.run_data import hand_over
+from experiments.runs.suite_cli import SuiteCLI, read_checkpoint
+from experiments.scores.results_table import caption, with_interval
+from experiments.statistics.bootstrap import bootstrap
+from experiments.statistics.retrieval import recall_statistic
+from lightning_modules.export.image import WEIGHTS, weights_sha256
+from lightning_modules.export.text import CONFIG, load_text_encoder, read_text_encoder
+from lightning_modules.metrics.retrieval import retrieval_ranks
+from lightning_modules.networks.image.encoders import EncoderConfig
+from lightning_modules.networks.joint.aligned import TEXT, save_aligned
+from lightning_modules.networks.text.encoder import TextEncoderConfig
+from lightning_modules.pretrain.alignment import ClipAlignment, paired
+from lightning_modules.pretrain.joint_alignment import TextTowerAlignment
+
+STAGE = "alignment"
+_RECALL_AT = 5
+
+
+def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAGE) -> None:
+    """Embed the reports, align the image encoder of stage 1 with them, and export the aligned model.
+
+    Args:
+        wanted: What was asked for.
+        cohort: The cohort.
+        fold: Fold that will be tested; its kidneys are not trained on.
+        stage: The stage itself, or a variant of it: of the registry.
+
+    Raises:
+        DataError: if stage 1 or 2 was not run yet, or the folder holds another configuration.
+        ModelError: if the text encoder's base cannot be loaded.
+    """
+    cohort = with_attributes(cohort, wanted.data)
+    options = _image_options(wanted, cohort, fold, stage)
+    settings, trained = _text_settings(wanted, cohort, fold, stage)
+    text = text_tower(wanted, cohort, fold, settings)
+    options |= {
+        "data.init_args.text_fingerprint": read_text_encoder(text).fingerprint,
+        "data.init_args.text_dim": int(read_json(text / CONFIG)["feature_dim"]),
+    }
+    embeddings = {"data.init_args.embeddings": wanted.runs / "renal" / cohort.info.name / EMBEDDINGS}
+    options |= trained_options(text, settings) if trained else embeddings
+    launch = stage_launch(wanted, cohort, stage, fold, options=options)
+    launch = replace(launch, sources=(text,))
+    if already_finished(launch):
+        return
+    if not trained:
+        _embed(launch, cohort, text, settings)
+    finished = train(launch, test=False)
+    if not is_main_rank():
+        return
+    summary = f"{_summary(finished)} {caption(cohort.info)}"
+    sha256 = _export(finished, cohort, text, launch.folder / ENCODER_FOLDER, STAGES[stage].title, summary)
+    done = {"encoder_sha256": sha256, "text_fingerprint": options["data.init_args.text_fingerprint"]}
+    close(launch, finished, summary, done, ENCODER_FOLDER)
+
+
+def _image_options(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> dict[str, Any]:
+    """The image encoder to start from: that of stage 1 with the same tag where there is one, or random weights."""
+    start = str(STAGES[stage].start)
+    source = ENCODERS[start].stage
+    if source is None:
+        return {}
+    tagged = stage_folder(wanted.runs, cohort, source, wanted.seed, fold, wanted.tag) / ENCODER_FOLDER / WEIGHTS
+    tag = wanted.tag if tagged.is_file() else ""
+    image = exported_encoder(wanted.runs, cohort, start, wanted.seed, fold, tag)
+    assert image is not None
+    return {"model.init_args.pretrained": image, "model.init_args.pretrained_sha256": weights_sha256(image)}
+
+
+def _text_settings(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> tuple[TextEncoderConfig, bool]:
+    """The `text` group of the run, and whether it trains the text encoder."""
+    (files,) = STAGES[stage].files(stage, wanted.profile)
+    launch = stage_launch(wanted, cohort, stage, fold, options=placeholders(files))
+    cli = SuiteCLI(launch.arguments(), run=False, parse_only=True)
+    trained = cli.config["model.class_path"].endswith(f".{TextTowerAlignment.__name__}")
+    return TextEncoderConfig.of(cli.config["text"].as_dict()), trained
+
+
+def _embed(launch: Launch, cohort: Cohort, text: Path, settings: TextEncoderConfig) -> None:
+    """Put the texts of the run into the cache: excerpts to train on, reports to select on.
+
+    The language model is loaded only if one is missing. Where all ranks begin together, each embeds a share of its own
+    and then what the others have not yet: the cache takes what several of them add, and nobody waits for a rank that
+    is no more.
+    """
+    cli = SuiteCLI(launch.arguments(), run=False)
+    datamodule: AlignmentDataModule = cli.datamodule
+    missing = datamodule.cache.missing(datamodule.texts("train") + datamodule.texts("val"))
+    if not missing:
+        return
+    say(f"Embedding {len(missing)} texts of cohort {cohort.info.name}:")
+    encoder = load_text_encoder(text, base=load_source(text, settings))
+    rank, ranks = cli.trainer.global_rank, cli.trainer.world_size
+    with counted("texts") as show:
+        for share in range(ranks):
+            part = missing[(rank + share) % ranks :: ranks]
+            embed_texts(encoder, part, datamodule.cache.folder.parent, progress=show)
+
+
+def _summary(finished: Finished) -> str:
+    """What validation found, in a sentence."""
+    model: ClipAlignment = finished.model  # type: ignore[assignment]
+    plan = model.trainer.datamodule.plan  # type: ignore[attr-defined]
+    image, text, report_id = paired(model.val_table)
+    ranks = retrieval_ranks(image, text, report_id).image_to_text.cpu().numpy()
+    owner = plan.kidneys["patient_id"].iloc[model.val_table.patient.cpu().numpy()]
+    patient, names = pd.factorize(owner)
+    recall, _ = bootstrap(recall_statistic(ranks, patient, _RECALL_AT), len(names))
+    reports = int(report_id.unique().numel())
+    return (
+        f"Scan to report on {len(ranks)} validation kidneys of {len(names)} patients: recall@{_RECALL_AT} among "
+        f"{reports} distinct reports {with_interval(*recall[:3], recall.interval)} (95 % interval over patients), "
+        f"by chance {min(1.0, _RECALL_AT / reports):.3f}; the epoch was chosen on these kidneys."
+    )
+
+
+def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, title: str, summary: str) -> str:
+    """The aligned model as a folder, which is also that of its image encoder and holds its text encoder.
+
+    Returns:
+        SHA-256 of the image encoder's weights.
+    """
+    module: ClipAlignment = finished.model  # type: ignore[assignment]
+    crop = tuple(module.trainer.datamodule.augmentation.config.crop)  # type: ignore[attr-defined]
+    if isinstance(module, TextTowerAlignment):
+        if module.sharded:
+            module = module.unsharded(_best(folder.parent / "checkpoints"))
+        seen = hand_over(folder.parent, folder / TEXT)
+        save_trained(module.text_encoder.eval(), cohort, folder / TEXT, summary, seen)
+    else:
+        shutil.copytree(text, folder / TEXT, dirs_exist_ok=True, copy_function=copy_file)
+    exported = read_text_encoder(folder / TEXT)
+    recorded = {
+        "fingerprint": exported.fingerprint,
+        "base_fingerprint": exported.base_fingerprint,
+        **exported.config.recorded(),
+    }
+    module.model.text_encoder = recorded
+    module.model.crop = crop
+    config = EncoderConfig.of(module.hparams["encoder"])
+    card = encoder_card(title, cohort.info, config, module.contract, summary)
+    training_data = hand_over(folder.parent, folder)
+    return save_aligned(folder, module.model, f"{card}{_text_section(recorded)}", training_data)
+
+
+def _best(folder: Path) -> dict[str, Any]:
+    """The weights of the best checkpoint, or of the last one where no epoch had a score."""
+    path = next(path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file())
+    weights: dict[str, Any] = read_checkpoint(path)["state_dict"]
+    return weights
+
+
+def _text_section(recorded: dict[str, Any]) -> str:
+    return f"""
+## Both sides
+    from lightning_modules.networks.joint.aligned import AlignedModel
+    model = AlignedModel.from_pretrained(folder)   # or the id of a hub repository with these files
+    similarity = model.embed_image(image) @ model.embed_text(embedding).T
+
+Text embeddings must come from the text encoder that it was aligned with: base {recorded["base_name"]}, fingerprint
+{recorded["fingerprint"]}. Its adapters lie in the folder `{TEXT}`.
+"""

@@ -1,0 +1,164 @@
+"""What the stages of pretraining share: what was asked for, how a run is launched, and how it is closed."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import yaml
+
+from datamodules.cohort.cohort import Cohort
+from experiments.encoders.exported import stage_folder
+from experiments.registry import STAGES, compose
+from experiments.runs.console import is_main_rank, say
+from experiments.runs.launch import Finished, Launch, check_finished, mark_done, read_done
+from experiments.runs.tracking import cohort_tags
+
+_KNOWN_LATER = {"text_fingerprint": "unknown", "text_dim": 1, "embeddings": "."}
+"""Arguments of a DataModule that only an earlier stage can give."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What `make pretrain` was asked for.
+
+    Args:
+        stages: Stages in order, or parts of one as `text:mntp`; those that `make pretrain` runs by default when empty.
+        profile: Size of the run.
+        data: Folder of the cohort.
+        seed: Seed.
+        devices: Devices, as Lightning's Trainer takes them.
+        runs: Folder of all runs.
+        extra: Further flags of the parser.
+        parent: MLflow id of the run that all stages are children of.
+        nodes: Machines, each with `devices`.
+        tag: Suffix of the runs' names, for settings that you changed. A stage starts from those before it of the same
+            tag where there are such, else from those without one.
+    """
+
+    stages: tuple[str, ...] = ()
+    profile: str = "demo"
+    data: Path = Path("data/demo")
+    seed: int = 42
+    devices: str = "auto"
+    runs: Path = Path("runs")
+    extra: tuple[str, ...] = ()
+    parent: str | None = None
+    nodes: int = 1
+    tag: str = ""
+
+    def arguments(self, stage: str) -> dict[str, Any]:
+        """The arguments of the command that runs one stage of it again."""
+        parts = [name for name in self.stages if name.startswith(f"{stage}:")]
+        return {
+            "stages": [stage] if stage in self.stages else parts or [stage],
+            "profile": self.profile,
+            "data": str(self.data),
+            "seed": self.seed,
+            "devices": self.devices,
+            "runs": str(self.runs),
+            "extra": list(self.extra),
+            "nodes": self.nodes,
+            "tag": self.tag,
+        }
+
+
+def stage_launch(
+    wanted: Pretraining,
+    cohort: Cohort,
+    stage: str,
+    fold: int | None,
+    *,
+    config: str | None = None,
+    task: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Launch:
+    """The run of a stage, or of one part of it.
+
+    Args:
+        wanted: What was asked for.
+        cohort: The cohort.
+        stage: Stage of the registry.
+        fold: Fold that will be tested.
+        config: File under `configs/stage`; the stage's own by default. A part of a stage lies in a folder of its name.
+        task: Downstream task whose labels it uses.
+        options: Further flags by dotted key.
+    """
+    folder = stage_folder(wanted.runs, cohort, stage, wanted.seed, fold, wanted.tag)
+    name = folder.name if fold is None else f"{folder.parent.name}-{folder.name}"
+    if config is not None:
+        folder, name = folder / config, f"{name}-{config}"
+    tags = {**cohort_tags(cohort), "stage": stage, "profile": wanted.profile, "seed": str(wanted.seed)}
+    base, encoder = STAGES[stage].variant_of, STAGES[stage].start
+    variant = None if base is None else stage
+    return Launch(
+        files=compose(config or base or stage, profile=wanted.profile, encoder=encoder, task=task, variant=variant),
+        options={
+            "seed_everything": wanted.seed,
+            "trainer.devices": wanted.devices,
+            "trainer.num_nodes": wanted.nodes,
+            "data.init_args.root": wanted.data,
+            "data.init_args.fold": fold,
+            **(options or {}),
+        },
+        folder=folder,
+        runs=wanted.runs,
+        experiment=f"renal/{cohort.info.name}/pretrain",
+        name=name,
+        tags=tags if task is None else {**tags, "task": task},
+        command={"command": "pretrain", "arguments": wanted.arguments(stage)},
+        parent=wanted.parent,
+        extra=list(wanted.extra),
+    )
+
+
+def placeholders(files: Sequence[Path]) -> dict[str, object]:
+    """A value for everything that the DataModule of these files will be told by an earlier stage."""
+    contents = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in files]
+    named = [content["data"]["class_path"] for content in contents if "class_path" in content.get("data", {})]
+    module, _, name = named[-1].rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    return {f"data.init_args.{key}": value for key, value in _KNOWN_LATER.items() if key in parameters}
+
+
+def wait_for_all_ranks() -> None:
+    """Wait until every rank of a run over several processes is here; does nothing in one process."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def already_finished(launch: Launch) -> bool:
+    """Whether the stage is finished with this configuration, which is said with what it reached.
+
+    Raises:
+        DataError: if the folder holds a run with another configuration.
+    """
+    if not check_finished(launch):
+        return False
+    say(f"It is finished already. {read_done(launch.folder)['summary']} Folder: {launch.folder.as_posix()}")
+    return True
+
+
+def close(launch: Launch, finished: Finished, summary: str, content: Mapping[str, Any], exported: str) -> None:
+    """Log tables, pictures and the exported folder to MLflow, say the summary, and write DONE last.
+
+    Args:
+        launch: The run.
+        finished: What training left behind.
+        summary: What the stage reached, in sentences.
+        content: What DONE says besides, for example the hash of the exported weights.
+        exported: Name of the exported folder within the run's folder.
+    """
+    if not is_main_rank():
+        return
+    client, run_id = finished.logger.experiment, finished.logger.run_id
+    for path in (*launch.folder.glob("*.csv"), *launch.folder.glob("*.png")):
+        client.log_artifact(run_id, str(path))
+    client.log_artifacts(run_id, str(launch.folder / exported), exported)
+    say(f"{summary}\nFolder: {launch.folder.as_posix()}")
+    mark_done(launch.folder, {"summary": summary, "run_id": run_id, **content})

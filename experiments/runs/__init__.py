@@ -1,0 +1,1 @@
+"""How anything runs: configuration, launch, tracking, locks, processes, folders."""

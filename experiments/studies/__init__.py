@@ -1,0 +1,1 @@
+"""Many runs read together: comparison, curve, sweep, report."""

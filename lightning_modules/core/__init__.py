@@ -1,0 +1,1 @@
+"""What every LightningModule shares: base, optimiser, errors, contracts, ranks."""

@@ -1,0 +1,85 @@
+"""Rows of all ranks as one tensor, with the gradient that one process would compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.autograd.function import once_differentiable
+
+from lightning_modules.core.errors import ModelError
+from lightning_modules.losses.attributes import number_of_ranks
+
+
+def row_counts(n: int, device: torch.device) -> list[int]:
+    """The number of rows that every rank holds, in rank order.
+
+    Args:
+        n: Rows of this rank; 0 is allowed.
+        device: Where the exchange takes place: the rows' own device.
+    """
+    ranks = number_of_ranks()
+    if ranks == 1:
+        return [n]
+    counts = torch.empty(ranks, dtype=torch.int64, device=device)
+    dist.all_gather_into_tensor(counts, torch.tensor([n], dtype=torch.int64, device=device))
+    return [int(count) for count in counts.tolist()]
+
+
+def row_offset(counts: Sequence[int]) -> int:
+    """Where this rank's rows begin among the rows of all ranks."""
+    return sum(counts[: dist.get_rank()]) if number_of_ranks() > 1 else 0
+
+
+def gather_rows(x: torch.Tensor, counts: Sequence[int] | None = None) -> torch.Tensor:
+    """Rows of all ranks, in rank order.
+
+    The backward pass sums over ranks what each of them computed for a row and gives it to the row's owner, so that a
+    loss of which every rank computes a share has the gradient of the sum of the shares. Every rank must therefore take
+    part in the backward pass, or none.
+
+    Args:
+        x: [N, ...], N may differ between ranks; all else must not.
+        counts: Rows of every rank, as `row_counts` gives them; asked for where left out.
+
+    Returns:
+        [sum of N, ...]; the tensor itself where there is one rank.
+
+    Raises:
+        ModelError: if `counts` does not hold this rank's number of rows.
+    """
+    if number_of_ranks() == 1:
+        return x
+    counts = row_counts(len(x), x.device) if counts is None else list(counts)
+    if len(counts) != number_of_ranks() or counts[dist.get_rank()] != len(x):
+        raise ModelError(
+            f"gather_rows: {len(x)} rows were found on rank {dist.get_rank()} and counts {counts} of "
+            f"{number_of_ranks()} ranks; expected one count for each rank, as row_counts gives them."
+        )
+    gathered: torch.Tensor = _GatherRows.apply(x, tuple(counts))
+    return gathered
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather forwards, all-reduce and cut backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:
+        ctx.counts = counts
+        longest = max(counts)
+        # Collectives move equal shares: shorter ranks are filled up, and the filling is cut out again.
+        padded = x if len(x) == longest else torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])])
+        gathered = x.new_empty(len(counts) * longest, *x.shape[1:])
+        dist.all_gather_into_tensor(gathered, padded.contiguous())
+        parts = gathered.split(longest)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        summed = gradient.contiguous().clone()
+        dist.all_reduce(summed)
+        first = row_offset(ctx.counts)
+        return summed[first : first + ctx.counts[dist.get_rank()]], None

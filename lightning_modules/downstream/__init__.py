@@ -1,0 +1,1 @@
+"""Downstream tasks: classification and survival."""

@@ -1,0 +1,124 @@
+"""Downstream classification: an encoder, a head, and one score per patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch.nn import functional
+from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
+
+from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.downstream.base import Downstream
+from lightning_modules.losses.balance import MISSING, Balance, class_weights
+from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
+from lightning_modules.networks.image.encoders import EncoderConfig
+from lightning_modules.networks.image.phases import Fusion
+
+
+class Classification(Downstream):
+    """Fine-tunes an encoder with a small head on one classification task.
+
+    Args:
+        encoder: Which encoder, and how large.
+        class_counts: Training patients of each class, linked from the DataModule; their number is the number of
+            classes.
+        contract: Preprocessing contract, linked from the DataModule.
+        optimizer: Optimiser and schedule.
+        hidden: Width of the head's hidden layer; 0 for a linear head.
+        dropout: Dropout before the last layer.
+        balance: Weighting of classes in the loss.
+        fusion: How the phases of a visit become one prediction where the data holds all of them (`phases: all`):
+            `mean` of the logits, or learned `attention`.
+        phase_dropout: Probability with which a phase is taken away in training then; one is always kept.
+        pretrained: Folder with an exported encoder to start from; random weights when left out. Neither it nor any
+            path goes into checkpoints, which hold the weights themselves.
+        pretrained_sha256: Hash of its weights, so that a run that is resumed notices another encoder.
+    """
+
+    monitor: ClassVar[str] = "val/auroc"
+    mode: ClassVar[str] = "max"
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        class_counts: list[int],
+        contract: dict[str, Any],
+        optimizer: OptimizerConfig,
+        hidden: int = 128,
+        dropout: float = 0.1,
+        balance: Balance = "root",
+        fusion: Fusion = "mean",
+        phase_dropout: float = 0.3,
+        pretrained: Path | None = None,
+        pretrained_sha256: str = "",
+    ) -> None:
+        described = {"class_counts": list(class_counts), "balance": balance}
+        classes = len(class_counts)
+        super().__init__(
+            encoder, classes, contract, optimizer, hidden, dropout, fusion, phase_dropout, pretrained,
+            pretrained_sha256, described,
+        )  # fmt: skip
+        self.register_buffer("weight", class_weights(class_counts, balance), persistent=False)
+        self.val_scores, self.test_scores = PatientScores(classes), PatientScores(classes)
+
+    def _loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        weight: torch.Tensor = self.weight  # type: ignore[assignment]
+        return functional.cross_entropy(logits.float(), target, weight, ignore_index=MISSING)
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
+        """Cross-entropy of one batch."""
+        loss = self._loss(self.outputs(batch), batch["target"])
+        self.log("train/loss", loss, batch_size=len(batch["target"]), prog_bar=True)
+        return loss
+
+    def _collect(self, batch: Mapping[str, Any], scores: PatientScores) -> torch.Tensor:
+        logits = self.outputs(batch)
+        # Logits are averaged over a patient's phases, as the reference fuses them.
+        scores.update(batch["patient"], batch["sample"], logits, batch["target"])
+        return logits
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Collect scores and log the loss."""
+        logits = self._collect(batch, self.val_scores)
+        loss = self._loss(logits, batch["target"])
+        self.log("val/loss", loss, batch_size=len(batch["target"]), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the patient-level AUC."""
+        self.val_table = table = self.val_scores.compute()
+        self.val_scores.reset()
+        self.log("val/auroc", auroc(table), prog_bar=True, rank_zero_only=False)
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Collect scores."""
+        self._collect(batch, self.test_scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the patient-level AUC over everyone tested; the tables by centre are made from the predictions."""
+        self.test_table = table = self.test_scores.compute()
+        self.test_scores.reset()
+        self.log("test/auroc", auroc(table), rank_zero_only=False)
+
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
+        """Class probabilities [B, C] of one batch."""
+        return self.outputs(batch).softmax(dim=1)
+
+    def prediction_columns(self, score: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
+        """The probability of each class: the softmax of a patient's mean logits."""
+        probability = score.double().softmax(dim=1)
+        return {f"score_{name}": probability[:, number] for number, name in enumerate(names)}
+
+
+def auroc(table: PatientTable) -> torch.Tensor:
+    """Area under the ROC curve of a table, macro one-vs-rest for more than two classes; NaN when one is absent."""
+    classes = table.score.shape[1]
+    if len(torch.unique(table.target)) < classes:
+        return torch.tensor(float("nan"), device=table.score.device)
+    # Double precision: torchmetrics squashes logits, and large ones would tie in single.
+    score = table.score.double()
+    if classes == 2:
+        return binary_auroc(score[:, 1] - score[:, 0], table.target, validate_args=False)
+    return multiclass_auroc(score.softmax(dim=1), table.target, classes, validate_args=False)

@@ -1,0 +1,1 @@
+"""What training leaves for others: folders that anyone can load."""

@@ -1,0 +1,1 @@
+"""3D image encoders."""

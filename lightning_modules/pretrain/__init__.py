@@ -1,0 +1,1 @@
+"""Pretraining: one LightningModule a stage."""

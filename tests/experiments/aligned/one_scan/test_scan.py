@@ -1,0 +1,193 @@
+"""One scan in, its description out: equal to the cohort's path, and on a real CT where one is at hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from jsonargparse import auto_cli
+
+from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.trained_on import TrainedOn
+from datamodules.errors import DataError
+from datamodules.importers.nifti.manifest import ManifestSource
+from datamodules.importers.plan import CohortPlan
+from datamodules.reports.sides import side_reports
+from datamodules.volumes.contract import PreprocessingContract
+from experiments.aligned.one_scan.scan import embed, network_crop
+from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
+from lightning_modules.core.errors import ModelError
+from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.export.attribute_heads import AttributeHeads, load_heads, save_heads
+from lightning_modules.export.image import load_exported, save_encoder
+from lightning_modules.pretrain.attributes import AttributePretraining
+from tests.datamodules.importers.dicom_phantom import NAME, RAW_ID, SCANNED, Scan, segmentation
+from tests.datamodules.importers.nifti_phantom import labels, save, scan_hu
+from tests.experiments.aligned_tiny import CROP, ENCODER, aligned_model, export, fill_cache, with_reports
+from tests.tiny import CONTRACT
+
+PHASES = ("non_contrast", "arterial", "venous", "delayed")
+CLASSES = {"margin": {"smooth": 1, "irregular": 1}, "lesion_present": {"yes": 1, "no": 1}}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort with reports, an aligned model, a stage-1 export with heads, cached texts, and a scan with its mask."""
+    made = tmp_path_factory.mktemp("embed")
+    with_reports(Path(shutil.copytree(tiny_root, made / "tiny")))
+    export(made / "model")
+    texts = side_reports(Cohort.load(made / "tiny"))["text"].tolist()
+    prompts = [text for task in available() for text in load_prompts(task).prompts()[0]]
+    fill_cache(made / "runs", "tiny", texts + prompts)
+    torch.manual_seed(1)
+    stage1 = AttributePretraining(ENCODER, CLASSES, CONTRACT.to_dict(), OptimizerConfig()).eval()
+    torch.nn.init.normal_(stage1.phase.weight)
+    exported = made / "runs/renal/tiny/pretrain/image-s42/encoder"
+    seen = TrainedOn.nobody().write(exported)
+    save_encoder(exported, stage1.encoder, ENCODER, CONTRACT.to_dict(), "card", seen)
+    save_heads(exported, AttributeHeads.of_state(stage1.state_dict(), CLASSES, PHASES))
+    save(made / "scan.nii.gz", scan_hu(), axes="LPS")
+    save(made / "mask.nii.gz", labels())
+    return made
+
+
+def arguments(folder: Path, **more: object) -> dict[str, object]:
+    common = {"image": folder / "scan.nii.gz", "mask": folder / "mask.nii.gz", "phase": "venous"}
+    common |= {"data": folder / "tiny", "model": str(folder / "model"), "runs": folder / "runs", "crop": list(CROP)}
+    return common | more
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict:
+    """The JSON of the scan."""
+    assert embed(**arguments(folder, out=folder / "out")) == 0
+    return json.loads((folder / "out/embedding.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def inputs(folder: Path) -> torch.Tensor:
+    """The same kidneys, left first, as a cohort's importer and DataModule give them to a network."""
+    row = {"patient_id": "p", "study_id": "e", "series_id": "s", "center": "A", "phase": "venous"}
+    row |= {"image": "scan.nii.gz", "mask": "mask.nii.gz"}
+    pd.DataFrame([row]).to_csv(folder / "manifest.csv", index=False)
+    record = ManifestSource(folder / "manifest.csv", CohortPlan("one")).load("p", CONTRACT)
+    images = np.stack([volume.image[None] for volume in record.volumes])
+    return VolumeAugmentation(CONTRACT, AugmentationConfig(crop=CROP)).evaluate(torch.from_numpy(images))
+
+
+def test_embeddings_are_those_of_the_cohorts_path(found: dict, inputs: torch.Tensor) -> None:
+    assert [kidney["side"] for kidney in found["kidneys"]] == ["left", "right"]
+    with torch.no_grad():
+        expected = aligned_model().embed_image(inputs).numpy()
+    np.testing.assert_allclose([kidney["embedding"] for kidney in found["kidneys"]], expected, atol=1e-5)
+    assert found["kidneys"][0]["measures"]["tumor_volume_ml"] > 0
+    assert found["model"]["contract"] == CONTRACT.to_dict()
+
+
+def test_attributes_are_those_of_the_stage_1_heads(found: dict, inputs: torch.Tensor, folder: Path) -> None:
+    stage = folder / "runs/renal/tiny/pretrain/image-s42/encoder"
+    with torch.no_grad():
+        expected = load_heads(stage).probabilities(load_exported(stage)[0](inputs), "venous")
+    for number, kidney in enumerate(found["kidneys"]):
+        assert list(kidney["attributes"]) == list(CLASSES)
+        for name, entry in kidney["attributes"].items():
+            np.testing.assert_allclose(list(entry["probabilities"].values()), expected[name][number], atol=1e-4)
+            assert entry["value"] == max(entry["probabilities"], key=entry["probabilities"].get)
+
+
+def test_every_task_has_probabilities_of_its_classes(found: dict) -> None:
+    for kidney in found["kidneys"]:
+        assert list(kidney["zero_shot"]) == available()
+        assert list(kidney["zero_shot"]["malignancy"]["classes"]) == ["benign", "malignant"]
+        for entry in kidney["zero_shot"].values():
+            assert sum(entry["classes"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_nearest_reports_are_of_the_pretraining_centres_only_and_in_order(found: dict, folder: Path) -> None:
+    cohort = Cohort.load(folder / "tiny")
+    people = cohort.patients()
+    texts = side_reports(cohort, set(people.loc[people["role"] == "pretrain", "patient_id"]))["text"]
+    for kidney in found["kidneys"]:
+        near = kidney["nearest_reports"]
+        assert len(near) == 5
+        assert [entry["cosine"] for entry in near] == sorted((entry["cosine"] for entry in near), reverse=True)
+        assert all(entry["kidneys"] == (texts == entry["text"]).sum() for entry in near)
+
+
+def test_several_series_are_averaged_and_no_identifier_is_written(folder: Path, tmp_path: Path) -> None:
+    scan = Scan()
+    scan.write(tmp_path / NAME / "venous")
+    Scan(series=f"{scan.series}.2", description="ABD ARTERIAL", seed=1).write(tmp_path / NAME / "arterial")
+    segmentation(scan).save_as(tmp_path / NAME / "seg", enforce_file_format=True)
+    more = {"image": tmp_path / NAME, "mask": None, "phase": None, "out": tmp_path / "out", "tasks": ["malignancy"]}
+    assert embed(**arguments(folder, **more)) == 0
+    text = (tmp_path / "out/embedding.json").read_text()
+    for secret in (NAME, RAW_ID, SCANNED, scan.study, str(tmp_path), str(folder)):
+        assert secret not in text
+    for kidney in json.loads(text)["kidneys"]:
+        assert sorted(kidney["phases"]) == ["arterial", "venous"]
+        assert np.linalg.norm(kidney["embedding"]) == pytest.approx(1, abs=1e-4)
+        assert list(kidney["zero_shot"]) == ["malignancy"]
+
+
+def test_without_cohort_and_heads_the_rest_is_there_and_said(folder: Path, tmp_path: Path) -> None:
+    fill_cache(tmp_path / "runs", "", load_prompts("malignancy").prompts()[0])
+    more = {"data": None, "runs": tmp_path / "runs", "out": tmp_path / "out", "tasks": ["malignancy"], "phase": None}
+    assert embed(**arguments(folder, **more)) == 0
+    content = json.loads((tmp_path / "out/embedding.json").read_text())
+    assert any("No attribute heads" in note for note in content["notes"])
+    assert all(kidney["nearest_reports"] == [] and kidney["phases"] == [None] for kidney in content["kidneys"])
+
+
+def test_masks_and_boxes_as_the_command_line_gives_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = {name: value for name, value in arguments(folder).items() if name not in ("mask", "crop")}
+    flags |= {"out": tmp_path / "out", "tasks": "[malignancy]", "crop": "[8,10,10]"}
+    common = [f"--{name}={value}" for name, value in flags.items()]
+    box = "{left: -72 -48 -30 -40 -16 30}"
+    for own, sides in ((["--mask", str(folder / "mask.nii.gz")], ["left", "right"]), (["--box", box], ["left"])):
+        assert auto_cli({"embed": embed}, args=["embed", *common, *own], as_positional=False) == 0
+        content = json.loads((tmp_path / "out/embedding.json").read_text())
+        assert [kidney["side"] for kidney in content["kidneys"]] == sides
+
+
+def test_the_crop_is_that_of_the_profile_with_the_models_contract() -> None:
+    assert network_crop(PreprocessingContract(grid=(40, 48, 48))) == (36, 44, 44)
+    assert network_crop(PreprocessingContract()) == (32, 128, 128)
+    with pytest.raises(DataError, match="is that of no profile"):
+        network_crop(CONTRACT)
+    with pytest.raises(DataError, match="expected three numbers"):
+        network_crop(CONTRACT, [8, 8])
+
+
+def test_bad_requests_are_refused_before_the_scan_is_read(folder: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.nii.gz"
+    with pytest.raises(DataError, match="TASKS=malignant is not known"):
+        embed(**arguments(folder, image=gone, tasks=["malignant"]))
+    with pytest.raises(DataError, match="1 of 1 masks were not found"):
+        embed(**arguments(folder, image=gone, mask=gone))
+    with pytest.raises(DataError, match="Neither a cohort nor an aligned model was named"):
+        embed(**arguments(folder, image=gone, data=None, model=None))
+    with pytest.raises(ModelError, match="holds no exported encoder"):
+        embed(**arguments(folder, image=gone, attributes=tmp_path))
+    with pytest.raises(DataError, match="is that of no profile"):
+        embed(**arguments(folder, image=gone, crop=None))
+
+
+@pytest.mark.real_data
+def test_a_real_ct_from_end_to_end(real_data: Path, folder: Path, tmp_path: Path) -> None:
+    samples = real_data / "ct_samples"
+    masks = [samples / f"kidney_{side}.nii.gz" for side in ("left", "right")]
+    more = {"image": samples / "ct_with_kidneys_3mm.nii.gz", "mask": masks, "phase": "non_contrast"}
+    assert embed(**arguments(folder, **more, out=tmp_path)) == 0
+    content = json.loads((tmp_path / "embedding.json").read_text())
+    assert [kidney["side"] for kidney in content["kidneys"]] == ["left", "right"]
+    assert content["kidneys"][0]["measures"]["kidney_volume_ml"] == pytest.approx(99.25, abs=0.1)
+    assert (tmp_path / "embedding.png").stat().st_size > 50_000
