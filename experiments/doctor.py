@@ -10,15 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from datamodules.cohort.cohort import Cohort
 from datamodules.errors import Finding
-from datamodules.files import write_json
-from experiments.runs.tracking import tracking_uri
-from experiments.runs.trainer import auto_precision
 
 PACKAGES = (
     "torch",
@@ -65,6 +57,10 @@ def check_packages() -> Finding:
 
 def check_device() -> Finding:
     """GPU and the precision that suits it."""
+    import torch
+
+    from experiments.runs.trainer import auto_precision
+
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Finding("PASS", f"{names}; precision {auto_precision()}", "GPU")
@@ -80,6 +76,7 @@ def check_device() -> Finding:
 def check_bitsandbytes() -> Finding:
     """4-bit quantisation runs."""
     import bitsandbytes.functional as quantisation
+    import torch
 
     try:
         weight = torch.linspace(-1, 1, 4096).reshape(64, 64)
@@ -111,6 +108,8 @@ def check_store(runs: Path) -> Finding:
     from mlflow.tracking import MlflowClient
     from sqlalchemy.exc import SQLAlchemyError
 
+    from experiments.runs.tracking import tracking_uri
+
     runs.mkdir(parents=True, exist_ok=True)
     try:
         count = len(MlflowClient(tracking_uri(runs)).search_experiments())
@@ -123,6 +122,8 @@ def check_store(runs: Path) -> Finding:
 
 def check_data(data: Path) -> Finding:
     """The cohort's tables."""
+    from datamodules.cohort.cohort import Cohort
+
     if not (data / "cohort.json").is_file():
         return Finding("WARN", "no cohort yet", f"cohort {data.name}", "a cohort", "run `make cohort` or `make import`")
     cohort, findings = Cohort.inspect(data)
@@ -134,32 +135,39 @@ def check_data(data: Path) -> Finding:
     )
 
 
-def doctor(data: Path = Path("data/demo"), runs: Path = Path("runs"), out: Path | None = None) -> int:
+def check_cohort_file(data: Path) -> Finding:
+    """Whether there is a cohort, unread."""
+    if (data / "cohort.json").is_file():
+        return Finding("PASS", "is there, not read", f"cohort {data.name}")
+    return Finding("WARN", "no cohort yet", f"cohort {data.name}", "a cohort", "run `make cohort` or `make import`")
+
+
+def doctor(
+    data: Path = Path("data/demo"), runs: Path = Path("runs"), out: Path | None = None, fast: bool = False
+) -> int:
     """Check Python, packages, GPU and precision, quantisation, disk, MLflow store and cohort.
 
     Args:
         data: Folder of the cohort.
         runs: Folder of all runs.
         out: JSON file for the findings.
+        fast: Leave out what needs torch, MLflow or the cohort's tables: an answer in a second.
 
     Returns:
         1 when a finding is a FAIL, else 0.
     """
-    checks: list[Callable[[], Finding]] = [
-        check_python,
-        check_packages,
-        check_device,
-        check_bitsandbytes,
-        lambda: check_disk(runs),
-        lambda: check_store(runs),
-        lambda: check_data(data),
-    ]
+    checks: list[Callable[[], Finding]] = [check_python, check_packages, lambda: check_disk(runs)]
+    if fast:
+        checks.append(lambda: check_cohort_file(data))
+    else:
+        checks += [check_device, check_bitsandbytes, lambda: check_store(runs), lambda: check_data(data)]
     findings = [check() for check in checks]
-    table = Table("", "what", "found", "fix", box=None)
-    colours = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
+    width = max(len(finding.where) for finding in findings)
     for finding in findings:
-        table.add_row(f"[{colours[finding.level]}]{finding.level}[/]", finding.where, finding.what, finding.fix)
-    Console().print(table)
+        fix = f"; {finding.fix}" if finding.fix else ""
+        print(f"{finding.level}  {finding.where:{width}}  {finding.what}{fix}")
     if out is not None:
+        from datamodules.files import write_json
+
         write_json(out, [finding.to_dict() for finding in findings])
     return 1 if any(finding.level == "FAIL" for finding in findings) else 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import yaml
-
-from datamodules.cohort.labels import Label
 from datamodules.errors import DataError
-from lightning_modules.networks.image.published import RELEASES
+from lightning_modules.networks.image.published.releases import RELEASES
+
+if TYPE_CHECKING:  # the command line is checked before pandas and torch are imported
+    from datamodules.cohort.labels import Label
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -375,6 +375,10 @@ WITHOUT_MASKS: dict[str, object] = {"data.init_args.anatomy": False, "model.init
 
 def task_label(task: str) -> Label:
     """The label of a task, from the file that fine-tuning takes it from."""
+    import yaml
+
+    from datamodules.cohort.labels import Label
+
     content = yaml.safe_load(axis_file("task", task).read_text(encoding="utf-8"))
     return Label(**content["data"]["init_args"]["label"])
 

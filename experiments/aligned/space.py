@@ -237,7 +237,7 @@ def _text_encoder(cohort: Cohort | None, options: SpaceOptions) -> Path:
     """The text encoder that the text stage exported."""
     if cohort is None:
         raise DataError("Neither a cohort nor a text encoder was named; name one of them.")
-    folder = text_encoder_folder(options.runs, cohort, options.seed, options.fold)
+    folder = text_encoder_folder(options.runs, cohort, options.seed, options.fold, options.tag)
     if folder is None:
         fold = "" if options.fold is None else f", fold {options.fold}"
         raise DataError(

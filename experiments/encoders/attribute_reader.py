@@ -16,6 +16,7 @@ from datamodules.cohort.columns import PHASES
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.encoders.exported import ENCODER_FOLDER, stage_folder
+from experiments.runs.pretrained import Pretrained
 from experiments.runs.run_data import read_trained_on
 from experiments.runs.suite_cli import read_checkpoint
 from lightning_modules.core.contracts import differing_fields
@@ -42,7 +43,12 @@ class AttributeReader:
 
 
 def attribute_reader(
-    cohort: Cohort | None, folder: Path | None, runs: Path, seed: int, fold: int | None, contract: PreprocessingContract
+    cohort: Cohort | None,
+    folder: Path | None,
+    runs: Path,
+    origin: Pretrained,
+    fold: int | None,
+    contract: PreprocessingContract,
 ) -> AttributeReader | None:
     """The stage-1 encoder with its heads, from its export or, where that has none, from its run.
 
@@ -50,7 +56,7 @@ def attribute_reader(
         cohort: Cohort whose stage 1 is taken where no folder is named.
         folder: Folder of an exported encoder with its heads.
         runs: Folder of all runs.
-        seed: Seed of the pretraining.
+        origin: The pretraining; one with a TAG that has no encoder of its own takes the one without.
         fold: Fold of the pretraining, for a cohort with folds.
         contract: Preprocessing contract of the images to read.
 
@@ -60,7 +66,10 @@ def attribute_reader(
     Raises:
         ModelError: if the named folder holds no encoder, or it expects another preprocessing.
     """
-    run = None if cohort is None else stage_folder(runs, cohort, "image", seed, fold)
+    run = None
+    for tag in dict.fromkeys(("", origin.tag)) if cohort is not None else ():
+        own = stage_folder(runs, cohort, "image", origin.seed, fold, tag)
+        run = own if run is None or (own / ENCODER_FOLDER / WEIGHTS).is_file() else run
     export = folder or (None if run is None else run / ENCODER_FOLDER)
     if export is None or not (export / WEIGHTS).is_file():
         if folder is not None:

@@ -9,6 +9,8 @@ from datamodules.errors import DataError
 from experiments.encoders.published.inputs import check_volume_set
 from experiments.encoders.published.weights import weights_file
 from experiments.registry import ENCODERS
+from experiments.runs.console import say
+from experiments.runs.pretrained import pretrained_from
 from lightning_modules.export.image import WEIGHTS
 
 ENCODER_FOLDER = "encoder"
@@ -54,6 +56,32 @@ def exported_encoder(
             f"{f' TAG={tag}' if tag else ''}` first."
         )
     return folder
+
+
+BEST = ("aligned", "stage1", "scratch")
+"""Encoders in the order in which `ENCODER=best` looks for them; the last needs no weights."""
+
+
+def best_encoder(runs: Path, cohort: Cohort, pretrained: str) -> str:
+    """The first encoder of `BEST` that a pretraining has exported for a cohort; it is said which.
+
+    Args:
+        runs: Folder of all runs.
+        cohort: The cohort.
+        pretrained: The pretraining, as `s42`.
+    """
+    origin = pretrained_from(pretrained)
+    for name in BEST:
+        try:
+            for fold in folds_of(cohort):
+                exported_encoder(runs, cohort, name, origin.seed, fold, origin.tag)
+        except DataError:
+            continue
+        break
+    later = ", ".join(BEST[BEST.index(name) + 1 :])
+    rest = f"before {later}" if later else "`make pretrain` trains better ones"
+    say(f"ENCODER={name} is the best that is here for {cohort.info.name}; {rest}.")
+    return name
 
 
 def folds_of(cohort: Cohort) -> list[int | None]:

@@ -9,6 +9,7 @@ from datamodules.cohort.cohort import Cohort
 from experiments.encoders.exported import exported_encoder
 from experiments.registry import ENCODERS, MODES, TASKS, choose, compose
 from experiments.runs.launch import Launch
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.tracking import cohort_tags
 from lightning_modules.export.image import weights_sha256
 
@@ -35,11 +36,10 @@ class Point:
         devices: Devices, as Lightning's Trainer takes them.
         runs: Folder of all runs.
         tag: Suffix that tells apart runs whose configuration you changed.
-        pretrain_seed: Seed of the pretraining whose encoder is used.
+        pretrained: Pretraining whose encoder is used: `s42`, or with its TAG `s42-mytag`.
         extra: Further flags of the parser, for example `--optimizer.lr=1e-4`.
         mode: `finetune` trains encoder and head; `probe` fits a linear model on frozen features.
         nodes: Machines, each with `devices`.
-        pretrain_tag: TAG of the pretraining whose encoder is used.
     """
 
     task: str
@@ -51,11 +51,10 @@ class Point:
     devices: str = "auto"
     runs: Path = Path("runs")
     tag: str = ""
-    pretrain_seed: int = 42
+    pretrained: str = "s42"
     extra: tuple[str, ...] = ()
     mode: str = "finetune"
     nodes: int = 1
-    pretrain_tag: str = ""
 
     @property
     def name(self) -> str:
@@ -92,8 +91,7 @@ class Point:
             "profile": self.profile,
             "fraction": f"{self.fraction:g}",
             "seed": str(self.seed),
-            "pretrain_seed": str(self.pretrain_seed),
-            "pretrain_tag": self.pretrain_tag,
+            "pretrained": self.pretrained,
         }
 
     def launch(self, cohort: Cohort, fold: int | None) -> Launch:
@@ -114,7 +112,8 @@ class Point:
         entry = ENCODERS[choose("ENCODER", self.encoder, dict(ENCODERS))]
         if entry.tabular:
             options |= {"baseline.columns": list(entry.columns), "baseline.model": entry.model}
-        weights = exported_encoder(self.runs, cohort, self.encoder, self.pretrain_seed, fold, self.pretrain_tag)
+        origin = pretrained_from(self.pretrained)
+        weights = exported_encoder(self.runs, cohort, self.encoder, origin.seed, fold, origin.tag)
         if weights is not None:
             options["model.init_args.pretrained"] = weights
             options["model.init_args.pretrained_sha256"] = weights_sha256(weights)

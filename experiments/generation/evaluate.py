@@ -23,6 +23,7 @@ from experiments.generation.system_scores import (
 from experiments.generation.systems import SYSTEMS, references
 from experiments.registry import choose
 from experiments.runs.console import say
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
 from experiments.scores.results_table import caption, marked, with_interval
 
@@ -32,9 +33,8 @@ TABLES = ("results.csv", "differences.csv", "attributes.csv", "scores.png")
 def score_reports(
     systems: list[str] | None = None,
     data: Path = Path("data/demo"),
-    seed: int = 42,
+    pretrained: str = "s42",
     runs: Path = Path("runs"),
-    tag: str = "",
     reference: str = "writer",
     replicates: int = 1000,
 ) -> int:
@@ -46,13 +46,13 @@ def score_reports(
     Args:
         systems: Systems to compare; all that have reports by default.
         data: Folder of the cohort.
-        seed: Seed of the pretraining.
+        pretrained: Pretraining of the writer, as `make generate` was told: `s42`, or with its TAG `s42-mytag`.
         runs: Folder of all runs.
-        tag: Suffix of the folders of `make generate`.
         reference: System that the others are compared with; the first where it has no reports.
         replicates: Bootstrap replicates.
     """
-    cohort = Cohort.load(data)
+    origin, cohort = pretrained_from(pretrained), Cohort.load(data)
+    seed, tag = origin.seed, origin.tag
     names = _with_reports(cohort, systems, seed, runs, tag)
     generated = pd.concat(
         [read_generated(system_folder(runs, cohort, name, seed, tag) / GENERATED) for name in names], ignore_index=True

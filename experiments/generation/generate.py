@@ -24,6 +24,7 @@ from experiments.generation.systems import SYSTEMS, Options, Study, module_of, t
 from experiments.registry import choose, compose
 from experiments.runs.console import say
 from experiments.runs.locks import held
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
 from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.scores.results_table import caption
@@ -38,9 +39,8 @@ def generate(
     systems: list[str] | None = None,
     data: Path = Path("data/demo"),
     profile: str = "demo",
-    seed: int = 42,
+    pretrained: str = "s42",
     runs: Path = Path("runs"),
-    tag: str = "",
     patients: int | None = None,
     max_tokens: int = 160,
     beams: int = 1,
@@ -63,9 +63,9 @@ def generate(
             grounded when named.
         data: Folder of the cohort.
         profile: Size of the network and grid.
-        seed: Seed of the pretraining, and of what is drawn.
+        pretrained: Pretraining of the writer, whose name the folders carry: `s42`, or with its TAG `s42-mytag`; its
+            seed also draws what is drawn.
         runs: Folder of all runs.
-        tag: TAG of the report stage, and suffix of the folders.
         patients: Largest number of patients; all by default.
         max_tokens: Most tokens of a report.
         beams: Beams of the search; 1 is greedy.
@@ -83,7 +83,8 @@ def generate(
     """
     decoding = Decoding(max_tokens, beams, temperature, top_p, repetition_penalty, no_repeat)
     given = {name: str(value) for name, value in (arguments or {}).items()}
-    options = Options(runs, seed, None, tag, base, decoding, batch, given)
+    origin = pretrained_from(pretrained)
+    options = Options(runs, origin.seed, None, origin.tag, base, decoding, batch, given)
     names = _present(systems, options)
     cohort = with_attributes(Cohort.load(data), data)
     studies = [
@@ -91,7 +92,7 @@ def generate(
     ]
     names = _allowed(names, studies, send_images, named=bool(systems))
     for name in names:
-        folder = system_folder(runs, cohort, name, seed, tag)
+        folder = system_folder(runs, cohort, name, origin.seed, origin.tag)
         say(f"{SYSTEMS[name].title}:")
         # Two commands at once would ask, and pay, for the same kidneys twice; the second finds what the first wrote.
         with held(folder.with_name(f".{folder.name}.lock")):

@@ -10,6 +10,7 @@ from experiments.encoders.attribute_reader import attribute_probabilities, attri
 from experiments.generation.systems import Study
 from experiments.generation.template import check_sentences, stated_attributes, template_reports
 from experiments.runs.console import counted
+from experiments.runs.pretrained import Pretrained
 
 
 def write(study: Study) -> pd.DataFrame:
@@ -34,7 +35,12 @@ def predicted_attributes(study: Study) -> tuple[dict[str, np.ndarray], dict[str,
     """
     options = study.options
     reader = attribute_reader(
-        study.cohort, None, options.runs, options.seed, options.fold, study.module.plan.volumes.contract
+        study.cohort,
+        None,
+        options.runs,
+        Pretrained(options.seed, options.tag),
+        options.fold,
+        study.module.plan.volumes.contract,
     )
     if reader is None:
         raise DataError(

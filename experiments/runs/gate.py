@@ -153,9 +153,9 @@ def check_names_and_seeds(args: list[str]) -> None:
     for position, argument in enumerate(args):
         name, equals, value = argument.partition("=")
         given = value if equals else "".join(args[position + 1 : position + 2])
-        if name in ("--tag", "--pretrain_tag") and given:
+        if name in ("--tag",) and given:
             check_name(name, given)
-        if re.fullmatch(r"--(?:[\w.]+\.)?(?:seeds?|pretrain_seed|seed_everything)", name):
+        if re.fullmatch(r"--(?:[\w.]+\.)?(?:seeds?|seed_everything)", name):
             for number in re.findall(r"-?\d+", given):
                 check_seed(name, int(number[:20]))
 
@@ -171,7 +171,8 @@ def check_arguments(args: list[str]) -> None:
     """
     for position, argument in enumerate(args):
         name, _, value = argument.partition("=")
-        if name in ("--config", "-c"):
+        named = value.endswith((".yaml", ".yml")) and not value.startswith(("[", "{"))
+        if name in ("--config", "-c") or named:
             path = Path(value or (args[position + 1] if position + 1 < len(args) else ""))
             read_yaml(path, f"Configuration {path.name}")
             continue

@@ -261,7 +261,7 @@ def recorded_hashes(folder: Path) -> dict[str, Any]:
 def make_command(command: Mapping[str, Any]) -> str:
     """A stored command as what a user types."""
     arguments = command.get("arguments", {})
-    names = ("stages", "task", "encoder", "mode", "fraction", "seed", "profile", "data", "tag", "pretrain_tag")
+    names = ("stages", "task", "encoder", "mode", "fraction", "seed", "profile", "data", "tag", "pretrained")
     default = {"encoder": "scratch", "mode": "finetune", "fraction": 1.0, "seed": 42, "profile": "demo"}
     parts = []
     for name in names:

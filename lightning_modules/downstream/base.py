@@ -17,7 +17,7 @@ from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.export.image import load_pretrained
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.phases import Fusion, PhaseFusion, drop_phases
-from lightning_modules.networks.image.published import RELEASES
+from lightning_modules.networks.image.published.releases import RELEASES
 
 
 class Downstream(SuiteModule):

@@ -17,8 +17,8 @@ from lightning_modules.core.contracts import differing_fields
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.written import write_tensors, write_text
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
-from lightning_modules.networks.image.published import RELEASES, load_published
-from lightning_modules.networks.image.published.checkpoint import file_sha256
+from lightning_modules.networks.image.published.checkpoint import file_sha256, load_published
+from lightning_modules.networks.image.published.releases import RELEASES
 
 FORMAT = 1
 WEIGHTS, CONFIG, CONTRACT, CARD = "model.safetensors", "config.json", "contract.json", "README.md"

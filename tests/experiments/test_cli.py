@@ -194,16 +194,16 @@ def test_pretrain_trains_on_pretraining_centres_only(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["finetune", "--task=malignacy"], "rfs, dss, os, all. Did you mean malignancy?"),
+        (["finetune", "--task=malignacy"], "rfs, dss, os. Did you mean malignancy?"),
         (["finetune", "--task=malignancy", "--encoder=scrach"], "ENCODER=scrach is not known; choose one of scratch"),
         (
             ["finetune", "--task=malignancy", "--profile=huge"],
             "PROFILE=huge is not known; choose one of demo, study, small",
         ),
-        (["finetune", "--task=malignancy", "--fraction=0"], "FRACTION=0 was asked for"),
+        (["finetune", "--task=malignancy", "--fraction=0"], "FRACTION=0: expected a share above 0 and at most 1."),
         (["finetune", "--task=malignancy", "--data=nowhere"], "nowhere: no such folder"),
-        (["finetune", "--task=malignancy", "--sede=1"], "--sede"),
-        (["finetun"], "Command 'finetun' is not known; choose one of cohort, import"),
+        (["finetune", "--task=malignancy", "--sede=1"], "--sede is no option of finetune. Did you mean --seed?"),
+        (["finetun"], "The command 'finetun' is not known. Did you mean finetune?"),
         (["fit", "--config=nowhere.yaml"], "Configuration nowhere.yaml does not exist"),
     ],
 )

@@ -24,6 +24,7 @@ from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
 from experiments.encoders.attribute_reader import attribute_probabilities, attribute_reader
 from experiments.registry import PROFILES, TASKS, axis_file, choose, task_label
 from experiments.runs.console import say
+from experiments.runs.pretrained import pretrained_from
 from experiments.scores.results_table import caption
 from experiments.statistics.retrieval import nearest
 
@@ -32,7 +33,7 @@ USE = "For research only; this is no medical device and no finding of a radiolog
 
 
 def embed(
-    image: Path,
+    source: Path,
     mask: Path | list[Path] | None = None,
     box: dict[str, str] | None = None,
     out: Path = Path("embedding"),
@@ -46,7 +47,7 @@ def embed(
     tasks: list[str] | None = None,
     reports: int = 5,
     crop: list[int] | None = None,
-    seed: int = 42,
+    pretrained: str = "s42",
     fold: int | None = None,
     runs: Path = Path("runs"),
 ) -> int:
@@ -57,7 +58,7 @@ def embed(
     of the cohort's pretraining centres and the zero-shot classes; no file name and no identifier.
 
     Args:
-        image: NIfTI file in HU, or the folder with one patient's DICOM files.
+        source: NIfTI file in HU, or the folder with one patient's DICOM files.
         mask: Label map, folder of binary masks, or several of them (`kidney_left.nii.gz`, ...); a DICOM folder may
             hold its own DICOM SEG instead.
         box: Where the kidneys are without a mask: `x y z x y z` in RAS millimetres by side.
@@ -72,7 +73,7 @@ def embed(
         tasks: Tasks of the zero-shot classes; all that have prompts by default.
         reports: Number of nearest reports.
         crop: Voxels D x H x W that the network sees; those that it was trained on by default.
-        seed: Seed of the pretraining.
+        pretrained: Pretraining of the model: `s42`, or with its TAG `s42-mytag`.
         fold: Fold of the pretraining, for a cohort with folds.
         runs: Folder of all runs.
     """
@@ -81,13 +82,14 @@ def embed(
     for name in tasks or ():
         load_prompts(choose("TASKS", name, dict(TASKS)))
     cohort = Cohort.load(data) if data is not None and (data / "cohort.json").is_file() else None
-    space = load_space(cohort, SpaceOptions(runs, seed, fold, model, text, base))
+    origin = pretrained_from(pretrained)
+    space = load_space(cohort, SpaceOptions(runs, origin.seed, fold, model, text, base, tag=origin.tag))
     contract = PreprocessingContract.from_dict(space.model.contract)
     augmentation = VolumeAugmentation(
         contract, AugmentationConfig(crop=network_crop(contract, crop or space.model.crop))
     )
-    reader = attribute_reader(cohort, attributes, runs, seed, fold, contract)
-    kidneys, notes = read_scan(image, contract, place, phase)
+    reader = attribute_reader(cohort, attributes, runs, origin, fold, contract)
+    kidneys, notes = read_scan(source, contract, place, phase)
     inputs = [_network_input(kidney, augmentation) for kidney in kidneys]
     vectors = np.stack([_unit(space.images(part).mean(axis=0)) for part in inputs])
     results = [_described(kidney, vector) for kidney, vector in zip(kidneys, vectors, strict=True)]

@@ -22,6 +22,7 @@ from experiments.aligned.zero_shot.report_baseline import attribute_text, tfidf_
 from experiments.encoders.exported import folds_of
 from experiments.registry import ENCODERS, WITHOUT_MASKS, compose
 from experiments.runs.console import say
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
 from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
@@ -62,13 +63,12 @@ class Kidneys:
 def retrieval(
     data: Path = Path("data/demo"),
     profile: str = "demo",
-    seed: int = 42,
+    pretrained: str = "s42",
     runs: Path = Path("runs"),
     model: str | None = None,
     text: Path | None = None,
     base: str | None = None,
     encoder: str = "aligned",
-    pretrain_tag: str = "",
     replicates: int = 2000,
     extra: list[str] | None = None,
 ) -> int:
@@ -81,19 +81,20 @@ def retrieval(
     Args:
         data: Folder of the cohort.
         profile: Size of the network and grid.
-        seed: Seed of the pretraining, and of the queries in the picture.
+        pretrained: Pretraining of the model: `s42`, or with its TAG `s42-mytag`; its seed also draws the
+            queries in the picture.
         runs: Folder of all runs.
         model: Folder or hub id of an aligned model; the one that `make pretrain` exported by default.
         text: Folder of its text encoder; the one that `make pretrain` exported by default.
         base: Language model below the text encoder: folder, hub id or smollm2; the recorded one by default.
         encoder: Aligned encoder of the registry: aligned, one of the ablations, or a published one with a text side
             (ct_clip, merlin), whose volumes are those of the index kidneys alone.
-        pretrain_tag: TAG of its pretraining; the results carry it in their name.
         replicates: Bootstrap replicates.
         extra: Further flags, for example `["--data.init_args.phases=single"]`.
     """
-    cohort = Cohort.load(data)
-    options = SpaceOptions(runs, seed, None, model, text, base, encoder, pretrain_tag)
+    origin, cohort = pretrained_from(pretrained), Cohort.load(data)
+    seed = origin.seed
+    options = SpaceOptions(runs, origin.seed, None, model, text, base, encoder, origin.tag)
     parts, modules = [], []
     for fold in folds_of(cohort):
         space = load_space(cohort, replace(options, fold=fold))
@@ -101,7 +102,7 @@ def retrieval(
         parts.append(embed_kidneys(space, module, fold))
         modules.append(module)
     table = retrieval_table(parts, replicates)
-    name = "-".join(part for part in (encoder, f"s{seed}", pretrain_tag) if part)
+    name = f"{encoder}-{origin}"
     folder = runs / f"renal/{cohort.info.name}/retrieval" / name
     folder.mkdir(parents=True, exist_ok=True)
     bind_results(folder / "results.csv", [module.identity for module in modules])

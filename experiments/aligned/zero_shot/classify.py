@@ -33,6 +33,7 @@ from experiments.aligned.zero_shot.zero_shot_table import (
 from experiments.encoders.exported import folds_of
 from experiments.registry import TASKS, choose, compose
 from experiments.runs.console import say
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
 from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
@@ -44,14 +45,13 @@ def zeroshot(
     task: str = "malignancy",
     data: Path = Path("data/demo"),
     profile: str = "demo",
-    seed: int = 42,
+    pretrained: str = "s42",
     runs: Path = Path("runs"),
     draws: int = 1000,
     model: str | None = None,
     text: Path | None = None,
     base: str | None = None,
     encoder: str = "aligned",
-    pretrain_tag: str = "",
     extra: list[str] | None = None,
 ) -> int:
     """Classify the tested patients of a task by prompts, without its labels.
@@ -64,7 +64,8 @@ def zeroshot(
         task: Classification task with prompts under experiments/aligned/zero_shot/prompts.
         data: Folder of the cohort.
         profile: Size of the network and grid.
-        seed: Seed of the pretraining, and of the random prompts.
+        pretrained: Pretraining of the model: `s42`, or with its TAG `s42-mytag`; its seed also draws the
+            random prompts.
         runs: Folder of all runs.
         draws: Random choices of prompts.
         model: Folder or hub id of an aligned model; the one that `make pretrain` exported by default.
@@ -73,13 +74,13 @@ def zeroshot(
         base: Language model below the text encoder: folder, hub id or smollm2; the recorded one by default.
         encoder: Aligned encoder of the registry: aligned, one of the ablations, or a published one with a text side
             (ct_clip, merlin), which reads volumes of its own contract.
-        pretrain_tag: TAG of its pretraining; the results carry it in their name.
         extra: Further flags, for example `["--data.init_args.phases=single"]`.
     """
     choose("TASK", task, dict(TASKS))
     prompts = load_prompts(task)
-    cohort = Cohort.load(data)
-    options = SpaceOptions(runs, seed, None, model, text, base, encoder, pretrain_tag)
+    origin, cohort = pretrained_from(pretrained), Cohort.load(data)
+    seed = origin.seed
+    options = SpaceOptions(runs, origin.seed, None, model, text, base, encoder, origin.tag)
     parts, identities = [], []
     for fold in folds_of(cohort):
         space = load_space(cohort, replace(options, fold=fold))
@@ -89,7 +90,7 @@ def zeroshot(
         identities.append(module.identity)
     found = _joined(parts)
     table = zero_shot_table(found, draws, seed)
-    name = "-".join(part for part in (encoder, "zeroshot", f"s{seed}", pretrain_tag) if part)
+    name = f"{encoder}-zeroshot-{origin}"
     folder = runs / f"renal/{cohort.info.name}/{task}" / name
     folder.mkdir(parents=True, exist_ok=True)
     bind_results(folder / "results.csv", identities)

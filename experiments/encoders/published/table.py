@@ -14,12 +14,13 @@ from experiments.encoders.exported import exported_encoder, folds_of
 from experiments.encoders.published.inputs import described, encoder_contract
 from experiments.encoders.published.weights import find_weights, how_to_get
 from experiments.registry import ENCODERS, EncoderEntry
+from experiments.runs.pretrained import Pretrained, pretrained_from
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.image.published import RELEASES
+from lightning_modules.networks.image.published.releases import RELEASES
 
 
 def encoders(
-    data: Path = Path("data/demo"), runs: Path = Path("runs"), profile: str = "demo", pretrain_seed: int = 42
+    data: Path = Path("data/demo"), runs: Path = Path("runs"), profile: str = "demo", pretrained: str = "s42"
 ) -> int:
     """List the encoders: what is available here, what each reads, feature dimension, licence, how to get the rest.
 
@@ -27,14 +28,14 @@ def encoders(
         data: Folder of the cohort that the stages were trained on.
         runs: Folder of all runs.
         profile: Profile whose contract encoders without one of their own read.
-        pretrain_seed: Seed of the pretraining.
+        pretrained: Pretraining whose encoders are looked for: `s42`, or with its TAG `s42-mytag`.
     """
     console = Console(width=max(120, Console().width))
     cohort = Cohort.load(data) if (data / "cohort.json").is_file() else None
     table = Table("encoder", "what", "features", "licence", "here", box=None, pad_edge=False)
     absent: dict[str, str] = {}
     for name, entry in ENCODERS.items():
-        here, reason = _available(name, entry, cohort, runs, pretrain_seed)
+        here, reason = _available(name, entry, cohort, runs, pretrained_from(pretrained))
         absent |= {name: reason} if reason else {}
         dimension = str(RELEASES[entry.release].feature_dim) if entry.release else _dimension(entry)
         table.add_row(name, entry.title, dimension, entry.licence, here)
@@ -64,7 +65,9 @@ def _dimension(entry: EncoderEntry) -> str:
     return str(len(entry.columns)) if entry.columns else "profile's"
 
 
-def _available(name: str, entry: EncoderEntry, cohort: Cohort | None, runs: Path, seed: int) -> tuple[str, str]:
+def _available(
+    name: str, entry: EncoderEntry, cohort: Cohort | None, runs: Path, pretrained: Pretrained
+) -> tuple[str, str]:
     """A word for the table, and how to get what is missing."""
     try:
         if entry.release and find_weights(name) is None:
@@ -74,7 +77,7 @@ def _available(name: str, entry: EncoderEntry, cohort: Cohort | None, runs: Path
         if cohort is None:
             return "weights" if entry.release else "no cohort", ""
         for fold in folds_of(cohort):
-            exported_encoder(runs, cohort, name, seed, fold)
+            exported_encoder(runs, cohort, name, pretrained.seed, fold, pretrained.tag)
     except (DataError, ModelError) as error:
         return ("weights, no volumes" if entry.release and "make volumes" in str(error) else "no"), str(error)
     return "yes", ""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from datamodules.errors import DataError
 from experiments.registry import ENCODERS
-from lightning_modules.networks.image.published import RELEASES, packaged_weights
 from lightning_modules.networks.image.published.checkpoint import file_sha256
+from lightning_modules.networks.image.published.releases import RELEASES, packaged_weights
 
 WEIGHTS_VARIABLE = "RENAL_WEIGHTS"
 """Environment variable with the folder of published weights, `weights` where it is not set."""

@@ -21,6 +21,7 @@ from experiments.generation.review.summary import agreement_table, finished_rati
 from experiments.generation.systems import SYSTEMS
 from experiments.runs.console import say
 from experiments.runs.locks import lease, taken
+from experiments.runs.pretrained import pretrained_from
 from experiments.scores.results_table import caption
 
 SUMMARY, AGREEMENT, _CLAIM = "summary.csv", "agreement.csv", ".serving"
@@ -29,9 +30,8 @@ SUMMARY, AGREEMENT, _CLAIM = "summary.csv", "agreement.csv", ".serving"
 def review(
     systems: list[str] | None = None,
     data: Path = Path("data/demo"),
-    seed: int = 42,
+    pretrained: str = "s42",
     runs: Path = Path("runs"),
-    tag: str = "",
     profile: str = "",
     patients: int | None = None,
     order_seed: int = 0,
@@ -49,9 +49,8 @@ def review(
     Args:
         systems: Systems to rate; all that have reports by default.
         data: Folder of the cohort.
-        seed: Seed of the pretraining.
+        pretrained: Pretraining of the writer, as `make generate` was told: `s42`, or with its TAG `s42-mytag`.
         runs: Folder of all runs.
-        tag: Suffix of the folders of `make generate`.
         profile: Profile of the volume set; needed only where the cohort holds sets of several profiles.
         patients: Largest number of patients, drawn by `order_seed`; all by default.
         order_seed: Seed of the order of kidneys and systems, of all reviewers.
@@ -59,7 +58,8 @@ def review(
         out: Folder of ratings and key; `review` beside the reports by default.
         export: `summary` prints and writes the means of every system, and opens no page.
     """
-    cohort = Cohort.load(data)
+    origin, cohort = pretrained_from(pretrained), Cohort.load(data)
+    seed, tag = origin.seed, origin.tag
     folder = out or system_folder(runs, cohort, "review", seed, tag)
     if export is not None:
         _summarise(cohort, folder)

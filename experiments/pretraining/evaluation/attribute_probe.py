@@ -22,6 +22,7 @@ from experiments.encoders.features import frozen_features
 from experiments.pretraining.evaluation.attribute_results import MEAN, attribute_table
 from experiments.registry import ENCODERS, WITHOUT_MASKS, choose, compose
 from experiments.runs.console import say
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results, read_trained_on
 from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.scores.results_table import caption, with_interval
@@ -37,7 +38,7 @@ def probe(
     encoder: str = "stage1",
     data: Path = Path("data/demo"),
     profile: str = "demo",
-    seed: int = 42,
+    pretrained: str = "s42",
     fold: int | None = None,
     runs: Path = Path("runs"),
     extra: list[str] | None = None,
@@ -52,7 +53,8 @@ def probe(
         encoder: Image encoder.
         data: Folder of the cohort.
         profile: Size of the network and grid.
-        seed: Seed of random weights, and of the pretraining whose weights are taken.
+        pretrained: Pretraining of the weights: `s42`, or with its TAG `s42-mytag`; its seed also draws the
+            random weights of `scratch`.
         fold: Fold to test, for a cohort with folds.
         runs: Folder of all runs.
         extra: Further flags, for example `["--data.init_args.batch_size=64"]`.
@@ -60,8 +62,9 @@ def probe(
     # A cohort holds the index kidneys alone for a published encoder, and attributes are those of every kidney.
     own = {name: entry for name, entry in ENCODERS.items() if not entry.columns and not entry.release}
     choose("ENCODER", encoder, dict(own))
-    cohort = Cohort.load(data)
-    weights = exported_encoder(runs, cohort, encoder, seed, fold)
+    origin, cohort = pretrained_from(pretrained), Cohort.load(data)
+    seed = origin.seed
+    weights = exported_encoder(runs, cohort, encoder, seed, fold, origin.tag)
     module, config = _data(data, encoder, profile, seed, fold, extra or [])
     if weights is not None:
         read_trained_on(weights).refuse_seen(module.identity, f"ENCODER={encoder}", ("test",))
@@ -71,7 +74,7 @@ def probe(
     fitted, tested = (_features(network, module, part, cache) for part in ("train", "test"))
     table = attribute_table(_predict(module, fitted, tested))
     folder = runs / f"renal/{cohort.info.name}/probe"
-    path = folder / f"attributes-{encoder}-s{seed}{'' if fold is None else f'-fold{fold}'}.csv"
+    path = folder / f"attributes-{encoder}-{origin}{'' if fold is None else f'-fold{fold}'}.csv"
     bind_results(path, [module.identity])
     write_csv(path, table)
     for row in table[table["attribute"] == MEAN].to_dict("records"):

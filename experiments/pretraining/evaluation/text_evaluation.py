@@ -35,6 +35,7 @@ from experiments.pretraining.evaluation.text_results import (
 from experiments.pretraining.evaluation.text_systems import ADAPTED, BIDIRECTIONAL, TextBase, systems
 from experiments.pretraining.stages.text import STAGE, text_encoder_folder
 from experiments.runs.console import say
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results, read_trained_on
 from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
 from experiments.scores.plots.style import save
@@ -77,7 +78,7 @@ def evaluate_text(
     wording: str = "other",
     patients: int = 250,
     flips: int = 5,
-    seed: int = 42,
+    pretrained: str = "s42",
     fold: int | None = None,
     replicates: int = 1000,
     device: str | None = None,
@@ -100,15 +101,17 @@ def evaluate_text(
         wording: Wording of the paraphrases: other, same or shuffled; the first two need a generated cohort.
         patients: Held-out patients, drawn at random; 0 for all.
         flips: Most facts turned round a kidney.
-        seed: Seed of the draw and the words, and of the pretraining whose encoder is taken.
+        pretrained: Pretraining whose encoder is taken: `s42`, or with its TAG `s42-mytag`; its seed also draws patients
+            and words.
         fold: Fold to test, for a cohort with folds.
         replicates: Bootstrap replicates.
         device: Device; the GPU where there is one by default.
         runs: Folder of all runs.
     """
-    cohort = Cohort.load(data)
+    origin, cohort = pretrained_from(pretrained), Cohort.load(data)
+    seed = origin.seed
     wanted = TextEvaluation(wording, patients, flips, seed, fold, replicates)
-    exported = adapted or text_encoder_folder(runs, cohort, seed, fold)
+    exported = adapted or text_encoder_folder(runs, cohort, seed, fold, origin.tag)
     chosen = TextBase(base, layers, quantization, max_length)
     if exported is not None:
         chosen = TextBase.of_adapted(exported, base)
@@ -116,7 +119,7 @@ def evaluate_text(
     if exported is not None:
         read_trained_on(exported).refuse_seen(identity, "The text encoder", ("test",))
     subject = BIDIRECTIONAL if exported is None else ADAPTED
-    name = f"evaluation-{wording}-s{seed}{'' if fold is None else f'-fold{fold}'}{'' if exported else '-base'}"
+    name = f"evaluation-{wording}-{origin}{'' if fold is None else f'-fold{fold}'}{'' if exported else '-base'}"
     folder = runs / f"renal/{cohort.info.name}/{STAGE}" / name
     bind_results(folder / "text.csv", [identity])
     values, differences = _evaluate(cohort, wanted, chosen, exported, runs, device)

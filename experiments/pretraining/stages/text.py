@@ -65,12 +65,16 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, objectives: Seque
 
 
 def text_encoder_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None, tag: str = "") -> Path | None:
-    """The exported text encoder of a cohort: that of the last objective that was trained; None where there is none."""
-    stage = stage_folder(runs, cohort, STAGE, seed, fold, tag)
-    for name in reversed(OBJECTIVES):
-        folder = stage / name / ENCODER_FOLDER
-        if (folder / ADAPTER).is_file():
-            return folder
+    """The exported text encoder of a cohort: that of the last objective that was trained; None where there is none.
+
+    A pretraining with a TAG that has none of its own takes the one without.
+    """
+    for own in dict.fromkeys((tag, "")):
+        stage = stage_folder(runs, cohort, STAGE, seed, fold, own)
+        for name in reversed(OBJECTIVES):
+            folder = stage / name / ENCODER_FOLDER
+            if (folder / ADAPTER).is_file():
+                return folder
     return None
 
 

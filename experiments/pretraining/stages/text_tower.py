@@ -38,9 +38,7 @@ def text_tower(wanted: Pretraining, cohort: Cohort, fold: int | None, settings: 
     """
     if not settings.adapter:
         return _base_folder(wanted, cohort, settings)
-    found = None
-    for tag in dict.fromkeys((wanted.tag, "")):
-        found = found or text_encoder_folder(wanted.runs, cohort, wanted.seed, fold, tag)
+    found = text_encoder_folder(wanted.runs, cohort, wanted.seed, fold, wanted.tag)
     if found is None:
         raise DataError(
             f"Cohort {cohort.info.name} has no text encoder with pretraining seed {wanted.seed}"

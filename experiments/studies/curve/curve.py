@@ -24,6 +24,7 @@ from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compo
 from experiments.runs.console import is_main_rank, say
 from experiments.runs.launcher import check_launcher
 from experiments.runs.locks import held
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import read_trained_on
 from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.runs.tracking import best_effort, log_metrics, tracking_uri
@@ -57,10 +58,9 @@ def curve(
     devices: str = "auto",
     runs: Path = Path("runs"),
     tag: str = "",
-    pretrain_seed: int = 42,
+    pretrained: str = "s42",
     extra: list[str] | None = None,
     nodes: int = 1,
-    pretrain_tag: str = "",
     jobs: int = 1,
 ) -> int:
     """Run all points of a data-efficiency curve: encoders x label fractions x seeds.
@@ -82,10 +82,10 @@ def curve(
         devices: Devices, as Lightning's Trainer takes them.
         runs: Folder of all runs.
         tag: Suffix of the runs' names, for a configuration that you changed.
-        pretrain_seed: Seed of the pretraining whose encoders are used.
+        pretrained: Pretraining whose encoders are used: `s42`, or with its TAG `s42-mytag`; its TAG is also that of
+            the runs where they have none.
         extra: Further flags, for example `["--optimizer.lr=1e-4"]`.
         nodes: Machines, each with `devices`; more than one is started by torchrun or srun.
-        pretrain_tag: TAG of the pretraining whose encoders are used; also that of the runs where they have none.
         jobs: Points that run side by side, each in a process with a GPU, or a share of the cores, of its own. The same
             command on several machines with one disk shares the points of a curve among them.
 
@@ -104,8 +104,9 @@ def curve(
         raise DataError(f"FRACTIONS={outside[0]:g} was asked for; expected shares of the labels in (0, 1].")
     cohort = Cohort.load(data)
     check_launcher(nodes, mode)
-    first = Point(task, 1.0, "scratch", profile, data, chosen[0], devices, runs, tag or pretrain_tag, pretrain_seed)
-    first = replace(first, extra=tuple(extra or ()), mode=mode, nodes=nodes, pretrain_tag=pretrain_tag)
+    origin = pretrained_from(pretrained)
+    first = Point(task, 1.0, "scratch", profile, data, chosen[0], devices, runs, tag or origin.tag, pretrained)
+    first = replace(first, extra=tuple(extra or ()), mode=mode, nodes=nodes)
     _check_jobs(jobs, first)
     plan = _plan(first, cohort, names, shares, chosen)
     for skipped in plan.skipped:
@@ -158,7 +159,8 @@ def _plan(first: Point, cohort: Cohort, names: list[str], shares: list[float], s
     for name in names:
         try:
             for fold, module in zip(folds_of(cohort), modules, strict=True):
-                weights = exported_encoder(first.runs, cohort, name, first.pretrain_seed, fold, first.pretrain_tag)
+                origin = pretrained_from(first.pretrained)
+                weights = exported_encoder(first.runs, cohort, name, origin.seed, fold, origin.tag)
                 if weights is not None:
                     read_trained_on(weights).refuse_seen(module.identity, f"ENCODER={name}")
             check_columns(modules[0].label, ENCODERS[name].columns, ENCODERS[name].radiomics)

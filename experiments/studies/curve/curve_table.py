@@ -125,7 +125,7 @@ def zero_shot_rows(plan: Curve, cohort: Cohort, metric: Metric) -> list[dict[str
     Figures of other patients or labels than those of the points are left out, which is said.
     """
     encoder, strategy = ZERO_SHOT
-    folder = plan.first.folder(cohort).parent / f"{encoder}-zeroshot-s{plan.first.pretrain_seed}"
+    folder = plan.first.folder(cohort).parent / f"{encoder}-zeroshot-{plan.first.pretrained}"
     if encoder not in plan.encoders or not (folder / "results.csv").is_file():
         return []
     tested = read_parquet(folder / PREDICTIONS)[0]

@@ -20,6 +20,7 @@ from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.console import say
 from experiments.runs.locks import held
+from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
 from experiments.runs.suite_cli import SuiteCLI
 from experiments.runs.tracking import shared_run
@@ -50,9 +51,8 @@ def sweep(
     devices: str = "auto",
     runs: Path = Path("runs"),
     tag: str = "",
-    pretrain_seed: int = 42,
+    pretrained: str = "s42",
     extra: list[str] | None = None,
-    pretrain_tag: str = "",
 ) -> int:
     """Search the hyper-parameters of one point with Optuna.
 
@@ -78,14 +78,13 @@ def sweep(
         devices: One device a trial; start one worker per device.
         runs: Folder of all runs.
         tag: Suffix of the sweep's name, for a configuration that you changed.
-        pretrain_seed: Seed of the pretraining whose encoder is used.
+        pretrained: Pretraining whose encoder is used: `s42`, or with its TAG `s42-mytag`; its TAG is also that of
+            the sweep where it has none.
         extra: Further flags of every trial, for example `["--trainer.max_epochs=5"]`.
-        pretrain_tag: TAG of the pretraining whose encoder is used; also that of the sweep where it has none.
     """
     url = chosen_url(storage)
-    tag = tag or pretrain_tag
-    point = Point(task, fraction, encoder, profile, data, seed, devices, runs, tag, pretrain_seed, tuple(extra or ()))
-    point = replace(point, pretrain_tag=pretrain_tag)
+    tag = tag or pretrained_from(pretrained).tag
+    point = Point(task, fraction, encoder, profile, data, seed, devices, runs, tag, pretrained, tuple(extra or ()))
     _check_names(point, mode, pruner, trials)
     cohort, searched = Cohort.load(data), read_space(space)
     if folds_of(cohort) != [None]:
@@ -103,8 +102,8 @@ def sweep(
     folder = launch.folder.with_name(_name(point, searched))
     arguments = {"task": task, "encoder": encoder, "fraction": fraction, "trials": trials, "space": space}
     arguments |= {"pruner": pruner, "storage": redacted(url), "finish": finish, "profile": profile, "data": str(data)}
-    arguments |= {"seed": seed, "devices": devices, "runs": str(runs), "tag": tag, "pretrain_seed": pretrain_seed}
-    arguments |= {"pretrain_tag": pretrain_tag, "extra": list(point.extra)}
+    arguments |= {"seed": seed, "devices": devices, "runs": str(runs), "tag": tag, "pretrained": pretrained}
+    arguments |= {"extra": list(point.extra)}
     command = {"command": "sweep", "arguments": arguments}
     plan = Sweep(point, searched, folder, command, cli.model.monitor)
     bind_results(folder / "trials.csv", [cli.datamodule.identity.of(FITTED)])

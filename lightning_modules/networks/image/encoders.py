@@ -17,7 +17,8 @@ from torch import nn
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.plain import read_config
-from lightning_modules.networks.image.published import RELEASES, build_published
+from lightning_modules.networks.image.published.build import build_published
+from lightning_modules.networks.image.published.releases import RELEASES
 from lightning_modules.networks.image.recompute import recomputed
 from lightning_modules.networks.image.regions import RegionEncoder
 

@@ -8,7 +8,8 @@ from torch import nn
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
-from lightning_modules.networks.image.published import RELEASES, build_published
+from lightning_modules.networks.image.published.build import build_published
+from lightning_modules.networks.image.published.releases import RELEASES
 
 
 def rates(module: nn.Module, config: OptimizerConfig, backbone: nn.Module | None) -> dict[int, float]:

@@ -16,30 +16,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.networks.image.published.releases import KeyLayout
 
 _NESTED = ("state_dict", "model", "model_state_dict")
 _NAMED = 5
-
-
-@dataclass(frozen=True)
-class KeyLayout:
-    """How a release names the weights of a network.
-
-    Args:
-        prefixes: What the keys of the network begin with; the first that any key begins with is taken off. An empty
-            one stands for keys without a prefix.
-        renames: Regular expressions and replacements, applied in order to what follows the prefix.
-        ignored: Regular expressions of whole keys, prefix included, that the network has no place for: text towers,
-            decoders, heads.
-    """
-
-    prefixes: tuple[str, ...] = ("",)
-    renames: tuple[tuple[str, str], ...] = ()
-    ignored: tuple[str, ...] = ()
-
-    def prefix_of(self, keys: Mapping[str, torch.Tensor]) -> str | None:
-        """The prefix that these keys have, or None."""
-        return next((prefix for prefix in self.prefixes if any(key.startswith(prefix) for key in keys)), None)
 
 
 @dataclass(frozen=True)

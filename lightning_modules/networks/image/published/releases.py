@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.image.published.checkpoint import KeyLayout
+
+
+@dataclass(frozen=True)
+class KeyLayout:
+    """How a release names the weights of a network.
+
+    Args:
+        prefixes: What the keys of the network begin with; the first that any key begins with is taken off. An empty
+            one stands for keys without a prefix.
+        renames: Regular expressions and replacements, applied in order to what follows the prefix.
+        ignored: Regular expressions of whole keys, prefix included, that the network has no place for: text towers,
+            decoders, heads.
+    """
+
+    prefixes: tuple[str, ...] = ("",)
+    renames: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    def prefix_of(self, keys: Iterable[str]) -> str | None:
+        """The prefix that these keys have, or None."""
+        return next((prefix for prefix in self.prefixes if any(key.startswith(prefix) for key in keys)), None)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def folder(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(folder: Path, **more: object) -> dict[str, object]:
-    common = {"image": folder / "scan.nii.gz", "mask": folder / "mask.nii.gz", "phase": "venous"}
+    common = {"source": folder / "scan.nii.gz", "mask": folder / "mask.nii.gz", "phase": "venous"}
     common |= {"data": folder / "tiny", "model": str(folder / "model"), "runs": folder / "runs", "crop": list(CROP)}
     return common | more
 
@@ -74,7 +74,7 @@ def found(folder: Path) -> dict:
 def inputs(folder: Path) -> torch.Tensor:
     """The same kidneys, left first, as a cohort's importer and DataModule give them to a network."""
     row = {"patient_id": "p", "study_id": "e", "series_id": "s", "center": "A", "phase": "venous"}
-    row |= {"image": "scan.nii.gz", "mask": "mask.nii.gz"}
+    row |= {"source": "scan.nii.gz", "mask": "mask.nii.gz"}
     pd.DataFrame([row]).to_csv(folder / "manifest.csv", index=False)
     record = ManifestSource(folder / "manifest.csv", CohortPlan("one")).load("p", CONTRACT)
     images = np.stack([volume.image[None] for volume in record.volumes])
@@ -125,7 +125,7 @@ def test_several_series_are_averaged_and_no_identifier_is_written(folder: Path, 
     scan.write(tmp_path / NAME / "venous")
     Scan(series=f"{scan.series}.2", description="ABD ARTERIAL", seed=1).write(tmp_path / NAME / "arterial")
     segmentation(scan).save_as(tmp_path / NAME / "seg", enforce_file_format=True)
-    more = {"image": tmp_path / NAME, "mask": None, "phase": None, "out": tmp_path / "out", "tasks": ["malignancy"]}
+    more = {"source": tmp_path / NAME, "mask": None, "phase": None, "out": tmp_path / "out", "tasks": ["malignancy"]}
     assert embed(**arguments(folder, **more)) == 0
     text = (tmp_path / "out/embedding.json").read_text()
     for secret in (NAME, RAW_ID, SCANNED, scan.study, str(tmp_path), str(folder)):
@@ -170,22 +170,22 @@ def test_the_crop_is_that_of_the_profile_with_the_models_contract() -> None:
 def test_bad_requests_are_refused_before_the_scan_is_read(folder: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone.nii.gz"
     with pytest.raises(DataError, match="TASKS=malignant is not known"):
-        embed(**arguments(folder, image=gone, tasks=["malignant"]))
+        embed(**arguments(folder, source=gone, tasks=["malignant"]))
     with pytest.raises(DataError, match="1 of 1 masks were not found"):
-        embed(**arguments(folder, image=gone, mask=gone))
+        embed(**arguments(folder, source=gone, mask=gone))
     with pytest.raises(DataError, match="Neither a cohort nor an aligned model was named"):
-        embed(**arguments(folder, image=gone, data=None, model=None))
+        embed(**arguments(folder, source=gone, data=None, model=None))
     with pytest.raises(ModelError, match="holds no exported encoder"):
-        embed(**arguments(folder, image=gone, attributes=tmp_path))
+        embed(**arguments(folder, source=gone, attributes=tmp_path))
     with pytest.raises(DataError, match="is that of no profile"):
-        embed(**arguments(folder, image=gone, crop=None))
+        embed(**arguments(folder, source=gone, crop=None))
 
 
 @pytest.mark.real_data
 def test_a_real_ct_from_end_to_end(real_data: Path, folder: Path, tmp_path: Path) -> None:
     samples = real_data / "ct_samples"
     masks = [samples / f"kidney_{side}.nii.gz" for side in ("left", "right")]
-    more = {"image": samples / "ct_with_kidneys_3mm.nii.gz", "mask": masks, "phase": "non_contrast"}
+    more = {"source": samples / "ct_with_kidneys_3mm.nii.gz", "mask": masks, "phase": "non_contrast"}
     assert embed(**arguments(folder, **more, out=tmp_path)) == 0
     content = json.loads((tmp_path / "embedding.json").read_text())
     assert [kidney["side"] for kidney in content["kidneys"]] == ["left", "right"]

@@ -16,7 +16,7 @@ from transformers import BertTokenizer, RobertaTokenizer
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.networks.image import encoders
-from lightning_modules.networks.image.published import build_published
+from lightning_modules.networks.image.published.build import build_published
 from lightning_modules.networks.image.published.checkpoint import load_published
 from lightning_modules.networks.joint.published_pair import PublishedPair, load_pair
 from lightning_modules.networks.text.encoding import encode_texts

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, LongformerConfig, LongformerModel, PreTrainedModel
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from lightning_modules.networks.image.published import build_published
+from lightning_modules.networks.image.published.build import build_published
 from tests.lightning_modules.networks.image.published.test_checkpoint import published_name
 
 LETTERS = string.ascii_lowercase + string.digits + string.punctuation

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.image.published import RELEASES, KeyLayout, build_published, load_published
-from lightning_modules.networks.image.published.checkpoint import read_state
+from lightning_modules.networks.image.published.build import build_published
+from lightning_modules.networks.image.published.checkpoint import load_published, read_state
+from lightning_modules.networks.image.published.releases import RELEASES, KeyLayout
 
 CT_CLIP_LAYER = {
     "position": "0.dsconv",

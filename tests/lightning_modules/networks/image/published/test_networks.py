@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.image.published import RELEASES, PublishedEncoder, build_published
+from lightning_modules.networks.image.published.base import PublishedEncoder
+from lightning_modules.networks.image.published.build import build_published
 from lightning_modules.networks.image.published.ctvit import CTViT, Layer, PositionBias
+from lightning_modules.networks.image.published.releases import RELEASES
 
 SHAPES = {
     "ct_fm": (2, 1, 8, 16, 16),

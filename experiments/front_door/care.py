@@ -1,0 +1,50 @@
+"""Commands beside the work: the page of all runs, the picture of a phantom, what the hot paths cost."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+
+def ui(runs: Path = Path("runs"), port: int = 5000) -> int:
+    """Open MLflow on the runs: http://localhost:PORT.
+
+    Args:
+        runs: Folder of all runs.
+        port: Port of the page.
+    """
+    store = f"sqlite:///{runs.absolute()}/mlflow.db"
+    return subprocess.call([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)])
+
+
+def figure(
+    data: Path = Path("data/demo"), patient: str | None = None, out: Path = Path("docs/demo_patient.png")
+) -> int:
+    """Draw a patient of the phantom cohort: four phases with the lesion outlined.
+
+    Args:
+        data: Folder of the phantom cohort.
+        patient: Patient; one with four phases and a well visible lesion by default.
+        out: Picture to write.
+    """
+    from experiments.cohorts.phantom_figure import demo_figure
+
+    demo_figure(data, patient, out)
+    return 0
+
+
+def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None) -> int:
+    """Measure a hot path side by side in one run, and say what bounds it.
+
+    Args:
+        bench: Which one: data, train, text, encoding, contrastive, statistics.
+        quick: A few repeats only; the figures are then rough.
+        out: JSON file for every figure; by default beside the benchmark's code.
+    """
+    from experiments.registry import BENCHMARKS, choose
+
+    module = importlib.import_module(BENCHMARKS[choose("BENCH", bench, dict(BENCHMARKS))])
+    module.run(quick=quick, **({} if out is None else {"out": out}))
+    return 0

@@ -1,0 +1,251 @@
+"""What a user wrote: options of a command line or of make, checked by name and form before anything is done."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datamodules.errors import DataError
+from experiments.front_door.commands import COMMANDS, SHORT, Command, Option, definition
+
+FROM_MAKE = "--from_make"
+"""First flag of a command that make starts: its NAME=value stand in MAKEFLAGS, its targets in MAKE_TARGETS."""
+
+MAKE_OWN = ("ARGS", "BASE_PYTHON", "LAUNCH", "PYTEST", "TESTERS", "FOR")
+"""Variables of the Makefile itself, which are no options of a command."""
+
+ENVIRONMENT = {"WEIGHTS": "RENAL_WEIGHTS", "STORAGE": "SWEEP_STORAGE"}
+"""NAMEs of make that commands read from the environment: the folder of published weights, and a sweep's database,
+whose URL may hold a password and is therefore on no command line."""
+
+
+def put_into_environment(makeflags: str) -> None:
+    """Put the NAMEs that commands read from the environment there.
+
+    Args:
+        makeflags: Variable MAKEFLAGS.
+    """
+    words = make_words(makeflags)
+    os.environ.update({variable: words[name] for name, variable in ENVIRONMENT.items() if words.get(name)})
+
+
+def make_words(makeflags: str) -> dict[str, str]:
+    """The NAME=value of make's command line, from the variable MAKEFLAGS of the processes that it starts.
+
+    Args:
+        makeflags: For example ` -j2 -- TASK=rfs OUT=a\\ b`; make writes blanks and backslashes with a backslash, and
+            each dollar twice.
+    """
+    _, separator, text = f" {makeflags}".partition(" -- ")
+    if not separator:
+        return {}
+    words = re.findall(r"(?:\\.|[^\s\\])+", text)
+    plain = (re.sub(r"\\(.)", r"\1", word).replace("$$", "$") for word in words)
+    # make writes the last one first.
+    return dict(reversed([(name, value) for name, equals, value in (word.partition("=") for word in plain) if equals]))
+
+
+def from_make(name: str, makeflags: str, targets: Sequence[str] = ()) -> list[str]:
+    """The command line that make's NAME=value stand for.
+
+    NAME is an option in capitals; `a.b=value` is a setting of the configuration; ARGS holds further flags as they are.
+
+    Args:
+        name: The command.
+        makeflags: Variable MAKEFLAGS.
+        targets: All targets of the call; a NAME that another one takes is left to it.
+
+    Raises:
+        DataError: naming what no target takes, with the nearest name.
+    """
+    words = make_words(makeflags)
+    command = definition(name)
+    flags: list[str] = []
+    passed: list[str] = []
+    for word, value in words.items():
+        if word in MAKE_OWN or word in ENVIRONMENT or value == "":
+            continue
+        if word == word.upper() and word != "EXTRA" and command.option(word.lower()) is not None:
+            flags.append(f"--{word.lower()}={value}")
+        elif _is_setting(word) and command.passes_on:
+            flags.append(f"--{word}={value}")
+        elif name == "submit" and _takes(words.get("JOB") or "pretrain", word):
+            passed.append(f"{word}={value}")
+        elif not any(_takes(target, word) for target in targets if target != name):
+            raise DataError(f"{word}={value[:40]} is not known to `make {name}`.{_near(word, command)}")
+    if passed:
+        flags.append(f"--extra={json.dumps(passed)}")
+    return [*flags, *shlex.split(words.get("ARGS", ""))]
+
+
+def _is_setting(word: str) -> bool:
+    """Whether a name is one of the configuration's, not of the command's own options."""
+    return "." in word or word == "seed_everything"
+
+
+def _takes(target: str, word: str) -> bool:
+    if target not in COMMANDS and target not in SHORT:
+        return False
+    command = definition(target)
+    return (word == word.upper() and command.option(word.lower()) is not None) or (
+        _is_setting(word) and command.passes_on
+    )
+
+
+def _near(word: str, command: Command) -> str:
+    names = [option.name.upper() for option in command.options if option.name != "extra"]
+    near = difflib.get_close_matches(word.upper(), names, n=1)
+    if near:
+        return f" Did you mean {near[0]}?"
+    return f" It takes {', '.join(names)}; `make help FOR={command.name}` explains them."
+
+
+def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
+    """The options of a command line by name, as text, with settings of the configuration under `extra`.
+
+    Args:
+        name: The command.
+        args: What follows its name: `--name=value`, `--name value`, or `--a.b=value` for a setting.
+
+    Raises:
+        DataError: naming what is not an option, or is given twice or without a value.
+    """
+    command = definition(name)
+    given: dict[str, str] = dict(SHORT[name][1]) if name in SHORT else {}
+    extra: list[str] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise DataError(f"{word[:80]!r} follows {name}, which takes --name=value alone; see {name} --help.")
+        flag, equals, value = word[2:].partition("=")
+        option = command.option(flag.replace("-", "_"))
+        if option is None and command.passes_on and (_is_setting(flag) or flag == "config"):
+            extra.append(word if equals else f"{word}={_next(rest, word)}")
+            continue
+        if option is None:
+            names = [known.name for known in command.options]
+            near = difflib.get_close_matches(flag.replace("-", "_"), names, n=1)
+            hint = f" Did you mean --{near[0]}?" if near else f" See {name} --help."
+            raise DataError(f"--{flag[:80]} is no option of {name}.{hint}")
+        if not equals:
+            bare = option.type == "bool" and (not rest or rest[0].startswith("--"))
+            value = "true" if bare else _next(rest, word)
+        if option.name == "extra":
+            extra += _texts(value)
+            continue
+        if option.name in given and option.name not in SHORT.get(name, ("", {}))[1]:
+            raise DataError(f"--{option.name} is given twice.")
+        given[option.name] = value
+    if extra:
+        given["extra"] = json.dumps(extra)
+    return given
+
+
+def _next(rest: list[str], word: str) -> str:
+    if not rest or rest[0].startswith("--"):
+        raise DataError(f"{word} needs a value: {word}=VALUE.")
+    return rest.pop(0)
+
+
+def _texts(value: str) -> list[str]:
+    try:
+        content = json.loads(value)
+    except ValueError:
+        content = None
+    return [str(entry) for entry in content] if isinstance(content, list) else shlex.split(value)
+
+
+def check_options(name: str, given: Mapping[str, str]) -> list[str]:
+    """The options in the parser's form, after a check of each by its type and its names.
+
+    Args:
+        name: The command.
+        given: Its options by name, as text.
+
+    Returns:
+        `--name=value` in order.
+
+    Raises:
+        DataError: naming the option, what was found and the right form.
+    """
+    command = definition(name)
+    missing = [
+        f"{option.name.upper()}=" for option in command.options if option.default is None and option.name not in given
+    ]
+    if missing:
+        raise DataError(f"{name} needs {', '.join(missing)}; `{name} --help` says what each is.")
+    flags = []
+    for key, value in given.items():
+        option = command.option(key)
+        assert option is not None
+        flags.append(f"--{key}={value if key == 'extra' else _checked(option, value)}")
+    return flags
+
+
+def _checked(option: Option, value: str) -> str:
+    if option.listed and not value.lstrip().startswith("["):
+        entries = [entry.strip() for entry in value.split(",") if entry.strip()]
+        return f"[{', '.join(_checked_one(option, entry) for entry in entries)}]"
+    if option.listed:
+        return value
+    return _checked_one(option, value)
+
+
+def _checked_one(option: Option, value: str) -> str:
+    words = f"{option.name.upper()}={value[:80]}"
+    kinds = set(re.findall(r"\w+", option.type))
+    if value in ("None", "null") and "None" in kinds:
+        return "null"
+    if option.choices:
+        return _choice(option, value, words)
+    if "bool" in kinds:
+        truth = {"true": "true", "1": "true", "yes": "true", "false": "false", "0": "false", "no": "false"}
+        if value.lower() not in truth:
+            raise DataError(f"{words}: expected true or false.")
+        return truth[value.lower()]
+    if "float" in kinds and "str" not in kinds:
+        return _number(words, value, share=option.name in ("fraction", "fractions"))
+    if "int" in kinds and not kinds & {"str", "dict"}:
+        if not re.fullmatch(r"[+-]?\d+", value.strip()):
+            raise DataError(f"{words}: expected a whole number.")
+        return value.strip()
+    if "Path" in kinds and "~" in value[:1]:
+        return str(Path(value).expanduser())
+    return value
+
+
+def _choice(option: Option, value: str, words: str) -> str:
+    base = value.partition(":")[0] if option.name == "stages" else value
+    if base in option.choices or value == option.shown_default or (option.name == "task" and value == "all"):
+        return value
+    for other in (base.lower(), base.lower().replace("-", "_")):
+        if other in option.choices:
+            raise DataError(f"{words} is not known. Did you mean {option.name.upper()}={other}?")
+    near = difflib.get_close_matches(base.lower(), option.choices, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise DataError(f"{words} is not known; choose one of {', '.join(option.choices)}.{hint}")
+
+
+def _number(words: str, value: str, *, share: bool) -> str:
+    """A number; of a share also that it is one, since 20 % is written in many ways."""
+    name, text = words.partition("=")[0], value.strip()
+    percent, point = re.fullmatch(r"(\d+(?:[.,]\d+)?)\s*%", text), re.fullmatch(r"\d+,\d+", text)
+    if percent:
+        right = f"{float(percent[1].replace(',', '.')) / 100:g}"
+        raise DataError(f"{words}: expected a share of 1; write {name}={right}.")
+    if point:
+        raise DataError(f"{words}: expected a decimal point; write {name}={text.replace(',', '.')}.")
+    try:
+        number = float(text)
+    except ValueError:
+        raise DataError(f"{words}: expected a number.") from None
+    if share and not 0 < number <= 1:
+        hint = f"; for {number:g} % write {name}={number / 100:g}" if 1 < number <= 100 else ""
+        raise DataError(f"{words}: expected a share above 0 and at most 1{hint}.")
+    return text
