@@ -67,9 +67,10 @@ def attribute_reader(
         ModelError: if the named folder holds no encoder, or it expects another preprocessing.
     """
     run = None
-    for tag in dict.fromkeys(("", origin.tag)) if cohort is not None else ():
-        own = stage_folder(runs, cohort, "image", origin.seed, fold, tag)
-        run = own if run is None or (own / ENCODER_FOLDER / WEIGHTS).is_file() else run
+    if cohort is not None:
+        own = stage_folder(runs, cohort, "image", origin.seed, fold, origin.tag)
+        trained = (own / ENCODER_FOLDER / WEIGHTS).is_file()
+        run = own if trained else stage_folder(runs, cohort, "image", origin.seed, fold)
     export = folder or (None if run is None else run / ENCODER_FOLDER)
     if export is None or not (export / WEIGHTS).is_file():
         if folder is not None:

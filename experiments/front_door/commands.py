@@ -18,7 +18,7 @@ from pathlib import Path
 from datamodules.errors import DataError
 from experiments import registry
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 COMMANDS: dict[str, str] = {
     "cohort": "experiments.cohorts.commands:cohort",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jsonargparse import auto_cli
 
@@ -44,7 +45,7 @@ def dispatch(args: Sequence[str]) -> int:
         return 0
     name = SHORT[words[0]][0] if words[0] in SHORT else words[0]
     draw_if_absent(name, words)
-    commands = {name: function_of(name)}
+    commands: dict[str, Any] = {name: function_of(name)}
     program = "python -m experiments"
     result = auto_cli(commands, args=[name, *words[1:]], as_positional=False, exit_on_error=False, prog=program)
     return int(result or 0)
