@@ -117,14 +117,15 @@ def aggressiveness(pathology: Pathology) -> int | None:
 
     A malignant tumour is aggressive when any of these was found: ISUP grade 3 or 4, pT3 or more, N1, M1, necrosis,
     sarcomatoid or rhabdoid differentiation. Benign tumours and malignant ones without any are 0. What was not assessed
-    counts as not present; `assessment_table` shows how often that was so.
+    counts as not present where anything was; `assessment_table` shows how often that was so.
 
     Returns:
-        1, 0, or None where it is not known whether the tumour is malignant.
+        1, 0, or None where it is not known whether the tumour is malignant, or nothing of a malignant one was assessed.
     """
-    if pathology.malignant is None:
+    criteria = pathology.criteria().values()
+    if pathology.malignant is None or (pathology.malignant and all(found is None for found in criteria)):
         return None
-    return int(pathology.malignant and any(pathology.criteria().values()))
+    return int(pathology.malignant and any(criteria))
 
 
 def assessment_table(patients: pd.DataFrame) -> pd.DataFrame:

@@ -43,7 +43,7 @@ TABLES: dict[str, Table] = {
             (
                 _PATIENT,
                 _key("center", "Centre that the patient belongs to."),
-                Column("age_years", "number", "Age at surgery or diagnosis.", low=0, high=120),
+                Column("age_years", "number", "Age at surgery or diagnosis; 90 for all above 89.", low=0, high=120),
                 Column("sex", "string", "Sex as recorded.", choices=("female", "male")),
                 Column("bmi_kg_m2", "number", "Body-mass index.", low=8, high=100),
                 Column("tumor_size_mm", "number", "Largest diameter as the source reports it.", low=0, high=400),

@@ -14,6 +14,7 @@ from datamodules.cohort.columns import SIDES, Column, Table
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
 from datamodules.importers.delimited import columns_of, read_table, records
+from datamodules.importers.spellings import grouped_age
 from datamodules.importers.study_days import ORIGIN_DATE, check_dates
 
 INDEX_SIDE = "index_side"
@@ -132,4 +133,6 @@ def patient_row(patient_id: str, center: str, clinical: Mapping[str, Any]) -> di
             f"{patient_id}: the clinical table says centre {stated!r}, the scans say {center!r}; correct one of them."
         )
     known = {name: value for name, value in clinical.items() if name not in (INDEX_SIDE, ORIGIN_DATE)}
+    if "age_years" in known:
+        known["age_years"] = grouped_age(float(known["age_years"]))
     return {**known, "patient_id": patient_id, "center": center}

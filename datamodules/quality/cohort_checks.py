@@ -12,9 +12,11 @@ from datamodules.cohort.columns import ENDPOINTS
 from datamodules.cohort.label_fractions import MINIMUM_PER_CLASS
 from datamodules.cohort.study_times import STUDY, study_times
 from datamodules.errors import DataError, Finding
+from datamodules.files import read_parquet
 from datamodules.volumes.shards import VolumeSet
 from datamodules.volumes.volume_files import check_files
 
+_ENTRIES_SHOWN = 5
 LOCAL_PATHS = Path(".build", "made_from.json")
 """What earlier versions kept in a cohort: the places of its sources on the machine that imported it."""
 
@@ -46,8 +48,28 @@ def check_cohort(root: Path, *, verify: bool = True, deep: bool = False) -> list
             "delete it before the cohort is shared; `make volumes` then asks for SOURCE=",
         )
         findings.append(Finding("WARN", "holds paths of the machine that imported the cohort", where, "no path", fix))
+    findings += _check_import(root)
     findings += _check_volume_sets(cohort, verify, deep)
     return findings
+
+
+def _check_import(root: Path) -> list[Finding]:
+    """What an import left out, as its report says; a cohort that was drawn has lost nobody."""
+    path = root / "import.parquet"
+    if not path.is_file():
+        return []
+    try:
+        report = read_parquet(path)[0]
+    except DataError as error:
+        return [Finding("WARN", str(error).rstrip("."), path.name)]
+    lost = report[report["status"] != "imported"]
+    findings = [
+        Finding("WARN", f"{row.patient_id} {row.status}: {str(row.reason).rstrip('.')}", path.name)
+        for row in lost.head(_ENTRIES_SHOWN).itertuples(index=False)
+    ]
+    if len(lost) > _ENTRIES_SHOWN:
+        findings.append(Finding("WARN", f"{len(lost) - _ENTRIES_SHOWN} more were not imported", path.name))
+    return findings or [Finding("PASS", f"all {len(report)} entries were imported", path.name)]
 
 
 def _named(values: list[str], shown: int = 3) -> str:

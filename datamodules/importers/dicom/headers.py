@@ -7,10 +7,13 @@ part of the code as pseudonyms only.
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
@@ -22,6 +25,7 @@ from datamodules.importers.dicom.values import (
     number_of,
     numbers_of,
     quiet,
+    states,
     value_of,
     values_of,
     whole_of,
@@ -36,6 +40,7 @@ TAGS = (
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
+    "SeriesNumber",
     "Modality",
     "BurnedInAnnotation",
     "ImageType",
@@ -50,9 +55,16 @@ TAGS = (
     "ImageOrientationPatient",
     "PixelSpacing",
     "SliceThickness",
+    "SpacingBetweenSlices",
     "Rows",
     "Columns",
     "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleSlope",
+    "RescaleIntercept",
     "SamplesPerPixel",
     "NumberOfFrames",
     "SharedFunctionalGroupsSequence",
@@ -63,6 +75,13 @@ TAGS = (
 
 _ELEMENT_HEADER = 8
 """Least number of bytes before the pixels themselves: tag and length."""
+_PREAMBLE = 128
+_LAST_FIRST, _LONGEST_FIRST = 0x0070, 1024
+"""A file without a preamble begins with an element of the groups 2 or 8, no later and no longer than this."""
+_ROUNDED_COSINE = 0.02
+"""How far rounding to two decimals moves the length of a direction, or its product with another."""
+UNNAMED = "unnamed-"
+"""How UIDs begin that stand for blank ones."""
 
 
 class NotDicom(Exception):  # noqa: N818 - nothing is wrong with a text file beside the scans
@@ -96,12 +115,18 @@ class SliceHeader:
         rows: Number of rows.
         columns: Number of columns.
         thickness_mm: SliceThickness.
-        slope: Rescale slope of a frame; a file's own is applied by the reader of pixels.
-        intercept: Rescale intercept of a frame.
+        between_mm: SpacingBetweenSlices.
+        faults: What of its geometry or scale is absent or cannot be read, in words.
+        slope: Rescale slope, of the file or of its frame.
+        intercept: Rescale intercept.
+        bits: BitsAllocated and BitsStored.
+        signed: Whether PixelRepresentation says that stored values are signed.
+        padding: PixelPaddingValue and PixelPaddingRangeLimit as stored; the first alone where it is no range.
         age_years: PatientAge.
         sex: female or male.
         truncated: Whether the file is shorter than its pixels.
         annotated: Whether its pixels hold burned-in text (BurnedInAnnotation is YES), which may name the patient.
+        unnamed: Whether it names no series, so that its folder, coordinate system and number stand for one.
     """
 
     path: str
@@ -126,12 +151,18 @@ class SliceHeader:
     rows: int
     columns: int
     thickness_mm: float | None
+    between_mm: float | None
+    faults: tuple[str, ...]
     slope: float
     intercept: float
+    bits: tuple[int, ...]
+    signed: bool
+    padding: tuple[int, ...]
     age_years: float | None
     sex: str | None
     truncated: bool
     annotated: bool
+    unnamed: bool
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SliceHeader:
@@ -169,24 +200,66 @@ def read_headers(path: Path, root: Path) -> tuple[str, list[SliceHeader]]:
 
 def _read_headers(path: Path, root: Path) -> tuple[str, list[SliceHeader]]:
     with path.open("rb") as file:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
+        head = file.read(_PREAMBLE + 4)
+        file.seek(0)
+        bare = head[_PREAMBLE:] != b"DICM"
+        if bare and not _looks_like_elements(head):
+            raise NotDicom
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS), force=bare)
         left = path.stat().st_size - file.tell()
-    uids = [str(value_of(dataset, name) or "") for name in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")]
-    if uids[0].startswith("1.2.840.10008.1.3."):
+    kind = str(value_of(dataset, "SOPClassUID") or "")
+    if kind.startswith("1.2.840.10008.1.3."):
         raise NotDicom  # a DICOMDIR lists files and holds no image
-    if not all(uids):
-        raise DataError("a damaged DICOM file (its header ends before the series is named)")
-    raw = str(value_of(dataset, "PatientID") or "").strip() or f"study {uids[1]}"
-    return raw, _slices(dataset, path.relative_to(root).as_posix(), left)
+    if not kind and not value_of(dataset, "Modality"):
+        if bare:
+            raise NotDicom
+        raise DataError("a damaged DICOM file (its header ends before it says what it holds)")
+    place = path.relative_to(root)
+    study, series = _named(dataset, place)
+    raw = str(value_of(dataset, "PatientID") or "").strip() or f"study {study}"
+    return raw, _slices(dataset, place.as_posix(), left, study, series)
 
 
-def _slices(dataset: pydicom.Dataset, path: str, left: int) -> list[SliceHeader]:
+def _looks_like_elements(head: bytes) -> bool:
+    """Whether a file without a preamble begins with elements of DICOM, as some archives and scanners write them."""
+    if len(head) < 12:
+        return False
+    for order in "<>":
+        group, element, length = struct.unpack(f"{order}HHI", head[:8])
+        if group in (0x0002, 0x0008) and element <= _LAST_FIRST:
+            explicit = head[4:6].isalpha() and head[4:6].isupper()
+            return explicit or (order == "<" and length <= _LONGEST_FIRST)
+    return False
+
+
+def _named(dataset: pydicom.Dataset, place: Path) -> tuple[str, str]:
+    """UIDs of study and series, or what stands for them where an anonymiser blanked them.
+
+    Then the folder and the coordinate system (FrameOfReferenceUID) make a study, and within it the number and the
+    description make a series; orientation and acquisition are told apart like those of any series.
+    """
+    folder = place.parent.as_posix()
+    frame = str(value_of(dataset, "FrameOfReferenceUID") or "")
+    study = str(value_of(dataset, "StudyInstanceUID") or "").strip() or _stand_in("study", frame or folder)
+    series = str(value_of(dataset, "SeriesInstanceUID") or "").strip()
+    kind = [str(value_of(dataset, name) or "") for name in ("Modality", "SeriesNumber", "SeriesDescription")]
+    return study, series or _stand_in("series", study, folder, frame, *kind)
+
+
+def _stand_in(*parts: str) -> str:
+    return f"{UNNAMED}{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
+
+
+def _slices(dataset: pydicom.Dataset, path: str, left: int, study: str, series: str) -> list[SliceHeader]:
     """One header per slice; `left` is the number of bytes from the pixels to the end of the file."""
-    common: dict[str, Any] = _common(dataset, path, left)
+    common: dict[str, Any] = _common(dataset, path, left) | {
+        "study_uid": study,
+        "series_uid": series,
+        "unnamed": series.startswith(UNNAMED),
+    }
     frames = value_of(dataset, "PerFrameFunctionalGroupsSequence")
     if frames is None or common["modality"] != "CT":
-        found = _geometry(dataset, dataset, dataset)
-        return [SliceHeader(**common, frame=None, **found)]
+        return [SliceHeader(**common, frame=None, **_geometry(dataset, dataset, dataset, dataset))]
     shared = value_of(dataset, "SharedFunctionalGroupsSequence")
     shared = shared[0] if shared else pydicom.Dataset()
     headers = []
@@ -195,14 +268,11 @@ def _slices(dataset: pydicom.Dataset, path: str, left: int) -> list[SliceHeader]
             _group(own, shared, "PlanePositionSequence"),
             _group(own, shared, "PlaneOrientationSequence"),
             _group(own, shared, "PixelMeasuresSequence"),
+            _group(own, shared, "PixelValueTransformationSequence"),
         )
-        rescale = _group(own, shared, "PixelValueTransformationSequence")
-        slope, intercept = number_of(rescale, "RescaleSlope"), number_of(rescale, "RescaleIntercept")
         content = _group(own, shared, "FrameContentSequence")
         own_values: dict[str, Any] = common | {
             "frame": position,
-            "slope": 1.0 if slope is None else slope,
-            "intercept": 0.0 if intercept is None else intercept,
             "acquisition": whole_of(content, "FrameAcquisitionNumber"),
             "temporal": whole_of(content, "TemporalPositionIndex"),
         }
@@ -219,10 +289,8 @@ def _common(dataset: pydicom.Dataset, path: str, left: int) -> dict[str, Any]:
     return {
         "path": path,
         "patient": "",
-        "sop_class": UID(str(dataset.SOPClassUID)).name,
+        "sop_class": UID(str(value_of(dataset, "SOPClassUID") or "")).name,
         "sop_uid": str(value_of(dataset, "SOPInstanceUID") or ""),
-        "study_uid": str(dataset.StudyInstanceUID),
-        "series_uid": str(dataset.SeriesInstanceUID),
         "frame_of_reference": str(value_of(dataset, "FrameOfReferenceUID") or ""),
         "modality": str(value_of(dataset, "Modality") or ""),
         "image_type": tuple(str(word).upper() for word in values_of(dataset, "ImageType")),
@@ -234,8 +302,9 @@ def _common(dataset: pydicom.Dataset, path: str, left: int) -> dict[str, Any]:
         "instance": whole_of(dataset, "InstanceNumber"),
         "rows": rows,
         "columns": columns,
-        "slope": 1.0,
-        "intercept": 0.0,
+        "bits": (bits, whole_of(dataset, "BitsStored") or bits),
+        "signed": whole_of(dataset, "PixelRepresentation") == 1,
+        "padding": _padding(dataset),
         "age_years": age_years(str(value_of(dataset, "PatientAge") or "")),
         "sex": {"F": "female", "M": "male"}.get(str(value_of(dataset, "PatientSex") or "")),
         "annotated": str(value_of(dataset, "BurnedInAnnotation") or "").strip().upper() == "YES",
@@ -243,13 +312,49 @@ def _common(dataset: pydicom.Dataset, path: str, left: int) -> dict[str, Any]:
     }
 
 
-def _geometry(position: pydicom.Dataset, orientation: pydicom.Dataset, measures: pydicom.Dataset) -> dict[str, Any]:
+def _padding(dataset: pydicom.Dataset) -> tuple[int, ...]:
+    """PixelPaddingValue and PixelPaddingRangeLimit; what their VR (US or SS) makes of the bits is no matter."""
+    found = [whole_of(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    return () if found[0] is None else tuple(value for value in found if value is not None)
+
+
+def _geometry(
+    position: pydicom.Dataset, orientation: pydicom.Dataset, measures: pydicom.Dataset, rescale: pydicom.Dataset
+) -> dict[str, Any]:
+    wanted = (
+        (position, "ImagePositionPatient", 3),
+        (orientation, "ImageOrientationPatient", 6),
+        (measures, "PixelSpacing", 2),
+    )
+    place, axes, spacing = (numbers_of(source, name, count) for source, name, count in wanted)
+    faults = [
+        f"{'with an unreadable' if states(source, name) else 'without'} {name}"
+        for source, name, count in wanted
+        if numbers_of(source, name, count) is None
+    ]
+    if axes is not None and not _spans_a_plane(axes):
+        faults.append("with an ImageOrientationPatient that is no two directions at right angles")
+    slope, intercept = number_of(rescale, "RescaleSlope"), number_of(rescale, "RescaleIntercept")
+    for name, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept)):
+        if (value is None and states(rescale, name)) or (name == "RescaleSlope" and value == 0.0):
+            faults.append(f"with an unreadable {name}")
     return {
-        "position": numbers_of(position, "ImagePositionPatient", 3),
-        "orientation": numbers_of(orientation, "ImageOrientationPatient", 6),
-        "pixel_spacing": numbers_of(measures, "PixelSpacing", 2),
+        "position": place,
+        "orientation": axes,
+        "pixel_spacing": spacing,
         "thickness_mm": number_of(measures, "SliceThickness"),
+        "between_mm": number_of(measures, "SpacingBetweenSlices"),
+        "faults": tuple(faults),
+        "slope": 1.0 if slope is None else slope,
+        "intercept": 0.0 if intercept is None else intercept,
     }
+
+
+def _spans_a_plane(axes: tuple[float, ...]) -> bool:
+    """Whether two directions are of length 1 and at right angles, but for rounding."""
+    row, column = np.array(axes[:3]), np.array(axes[3:])
+    lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
+    return bool(np.abs(lengths - 1.0).max() < _ROUNDED_COSINE and abs(row @ column) < _ROUNDED_COSINE)
 
 
 def _group(own: pydicom.Dataset, shared: pydicom.Dataset, name: str) -> pydicom.Dataset:

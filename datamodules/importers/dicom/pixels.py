@@ -1,7 +1,7 @@
-"""From the files of a stack to a volume in Hounsfield units, with SimpleITK (GDCM) as the decoder.
+"""From the files of a stack to a volume in Hounsfield units.
 
-GDCM decodes every transfer syntax in common use (RLE, JPEG, JPEG-LS, JPEG 2000) and applies each file's rescale slope
-and intercept. Geometry is not its part: it takes the direction of a tilted stack for an upright one.
+pydicom decodes the stored values (GDCM is its decoder of compressed ones: RLE, JPEG, JPEG-LS, JPEG 2000); what they
+mean is decided here, from each file's own scale, bits and padding.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
 import torchio as tio
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from scipy import ndimage
 
 from datamodules.errors import DataError
 from datamodules.importers.dicom.headers import SliceHeader
@@ -20,6 +22,10 @@ from datamodules.importers.dicom.values import quiet
 from datamodules.importers.nifti.scan import MOST_VOXELS, check_hu, check_spacing
 
 AIR_HU = -1000.0
+_NO_TISSUE_HU = (-900.0, 3000.0)
+"""Padding beyond is padding wherever it stands; between, a voxel of tissue may have the same value."""
+_MOST_HU = 16384.0
+"""More than a scanner can produce: unsigned values beyond it are signed ones."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -47,8 +53,13 @@ def read_stack(stack: Stack, root: Path, where: str, minimum_slices: int) -> tup
         found = geometry(stack, minimum_slices)
     except DataError as error:
         raise DataError(f"{where}: {error}.") from None
-    notes = [f"{where}: {note}." for note in stack.notes]
-    array = read_pixels(stack.slices, root, where)
+    notes = [f"{where}: {note}." for note in (*stack.notes, *found.notes)]
+    array, wrapped = read_pixels(stack.slices, root, where)
+    if wrapped:
+        notes.append(
+            f"{where}: {wrapped} of {len(array)} slices say that their values are unsigned and hold signed ones; they "
+            "were read as signed."
+        )
     if found.tilt_degrees > TILT_DEGREES:
         notes.append(f"{where}: a gantry tilt of {found.tilt_degrees:.1f} degrees was corrected by resampling.")
         image = _untilted(array, found)
@@ -62,8 +73,9 @@ def read_stack(stack: Stack, root: Path, where: str, minimum_slices: int) -> tup
     return image, notes
 
 
-def read_pixels(slices: tuple[SliceHeader, ...], root: Path, where: str) -> np.ndarray:
-    """Pixels in HU, float32 [slice, row, column].
+def read_pixels(slices: tuple[SliceHeader, ...], root: Path, where: str) -> tuple[np.ndarray, int]:
+    """Pixels in HU, float32 [slice, row, column], padding as air, and the number of slices that were read as signed
+    although they say otherwise.
 
     Raises:
         DataError: if a file cannot be decoded, or the headers ask for more voxels than a scan has.
@@ -71,54 +83,103 @@ def read_pixels(slices: tuple[SliceHeader, ...], root: Path, where: str) -> np.n
     asked = len(slices) * slices[0].rows * slices[0].columns
     if asked > MOST_VOXELS:
         raise DataError(f"{where}: its headers ask for {asked} voxels; expected at most {MOST_VOXELS}.")
-    if slices[0].frame is not None:
-        return _read_frames(slices, root, where)
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(root / header.path) for header in slices])
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    # Warnings and errors of the reader show paths.
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        array = sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError:
-        raise DataError(f"{where}: the pixels of a file cannot be decoded; the file is damaged or truncated.") from None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-    expected = (len(slices), slices[0].rows, slices[0].columns)
-    if array.shape != expected:
-        raise DataError(f"{where}: pixels of shape {array.shape} were decoded; expected {expected}.")
-    return array
+    volume = np.empty((len(slices), slices[0].rows, slices[0].columns), dtype=np.float32)
+    path, frames, wrapped = "", np.empty(0), 0
+    for place, header in enumerate(slices):
+        if header.path != path:
+            path, frames = header.path, _stored(root / header.path, where)
+        plane = frames[header.frame or 0]
+        if plane.shape != volume.shape[1:]:
+            raise DataError(f"{where}: pixels of shape {plane.shape} were decoded; expected {volume.shape[1:]}.")
+        volume[place], signed = _hu(plane, header)
+        wrapped += signed
+    return volume, wrapped
 
 
-def _read_frames(slices: tuple[SliceHeader, ...], root: Path, where: str) -> np.ndarray:
-    """Frames of enhanced multi-frame files, each with its own rescale slope and intercept."""
-    files: dict[str, np.ndarray] = {}
-    planes = []
-    for header in slices:
-        if header.path not in files:
-            files[header.path] = _frames_of(root / header.path, where)
-        frame = files[header.path][header.frame]
-        planes.append(frame.astype(np.float32) * header.slope + header.intercept)
-    return np.stack(planes).astype(np.float32)
-
-
-def _frames_of(path: Path, where: str) -> np.ndarray:
+def _stored(path: Path, where: str) -> np.ndarray:
+    """The stored values of a file as whole numbers without a sign, [frame, row, column]."""
     try:
         with quiet():
-            array = pydicom.dcmread(path).pixel_array
-    except (RuntimeError, NotImplementedError, ValueError, AttributeError, OSError, EOFError):
+            dataset = pydicom.dcmread(path, force=True)
+            _complete(dataset)
+            array = dataset.pixel_array
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged pixels make decoders raise almost anything
         raise DataError(
-            f"{where}: the frames of a multi-frame file cannot be decoded; it is damaged, or compressed in a way that "
-            "needs a plugin (install pylibjpeg, or decompress it with gdcmconv --raw)."
+            f"{where}: the pixels of a file cannot be decoded ({type(error).__name__}); the file is damaged, truncated "
+            "or compressed in a way that is not DICOM's. Copy it again, or decompress it with gdcmconv --raw."
         ) from None
-    return array if array.ndim == 3 else array[None]
+    array = array if array.ndim == 3 else array[None]
+    if array.ndim != 3 or array.dtype.kind not in "iu":
+        raise DataError(f"{where}: pixels of {array.ndim} axes and type {array.dtype} were decoded; expected a CT.")
+    return array.view(array.dtype.str.replace("i", "u"))
+
+
+def _complete(dataset: pydicom.Dataset) -> None:
+    """What decoders ask for and a CT can have in one way only, where a file leaves it out."""
+    defaults = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "PixelRepresentation": 0}
+    for name, value in defaults.items():
+        if dataset.get(name) is None:
+            setattr(dataset, name, value)
+    if dataset.get("BitsStored") is None:
+        dataset.BitsStored = dataset.BitsAllocated
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _hu(stored: np.ndarray, header: SliceHeader) -> tuple[np.ndarray, bool]:
+    """HU of one slice, and whether its values are signed although it says otherwise."""
+    width = stored.dtype.itemsize * 8
+    values = _whole_numbers(stored, min(header.bits[1], width), signed=header.signed)
+    hu = values * header.slope + header.intercept
+    padding = _is_padding(stored, values, hu, header)
+    wrapped = not header.signed and header.bits[1] == width and bool((hu[~padding] > _MOST_HU).any())
+    if wrapped:
+        hu = _whole_numbers(stored, width, signed=True) * header.slope + header.intercept
+    hu[padding] = AIR_HU
+    return hu, wrapped
+
+
+def _whole_numbers(stored: np.ndarray, bits: int, *, signed: bool) -> np.ndarray:
+    """The numbers that the lowest bits say; overlays and noise above them are no part of it."""
+    unused = stored.dtype.itemsize * 8 - bits
+    shifted = np.left_shift(stored, unused)
+    typed = shifted.view(shifted.dtype.str.replace("u", "i")) if signed else shifted
+    return np.right_shift(typed, unused).astype(np.float32)
+
+
+def _is_padding(stored: np.ndarray, values: np.ndarray, hu: np.ndarray, header: SliceHeader) -> np.ndarray:
+    """Voxels that PixelPaddingValue, alone or with its range, names: compared as bits, whatever sign its VR gives.
+
+    A padding value that tissue can have counts only where it reaches in from the edge of the picture.
+    """
+    if not header.padding:
+        return np.zeros(stored.shape, dtype=bool)
+    width = stored.dtype.itemsize * 8
+    bits = [value % (1 << width) for value in header.padding]
+    if len(bits) == 1:
+        found = stored == bits[0]
+    else:
+        ends = [value - (1 << width) if header.signed and value >> (width - 1) else value for value in bits]
+        found = (values >= min(ends)) & (values <= max(ends))
+    if not found.any():
+        return found
+    low, high = _NO_TISSUE_HU
+    clear = found & ((hu <= low) | (hu >= high))
+    if (found & ~clear).any():
+        pieces, _ = ndimage.label(found & ~clear)
+        edge = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+        clear |= np.isin(pieces, edge[edge > 0])
+    return clear
 
 
 def same_pixels(first: SliceHeader, second: SliceHeader, root: Path) -> bool:
     """Whether two slices hold the same pixels; a file that cannot be read is like no other."""
     try:
-        return bool(np.array_equal(read_pixels((first,), root, ""), read_pixels((second,), root, "")))
+        return bool(np.array_equal(read_pixels((first,), root, "")[0], read_pixels((second,), root, "")[0]))
     except DataError:
         return False
 

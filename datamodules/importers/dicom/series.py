@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,10 +16,15 @@ CT_CLASSES = ("CT Image Storage", "Enhanced CT Image Storage", "Legacy Converted
 TRUNCATED = "truncated files"
 ANNOTATED = "marked as showing burned-in text, which may name the patient (BurnedInAnnotation is YES)"
 EVEN_MM = 0.02
-"""Positions are rounded in files; distances of slices that differ by less than this, or 2 %, are equal."""
+"""Distances of slices that differ by less than this, or 2 %, are equal; positions that are rounded may differ by more,
+see `rounding_mm`."""
+SAME_AXES = 0.01
+"""Directions of parallel slices differ by less, in each component: half a degree."""
 TILT_DEGREES = 0.5
 """A gantry tilted by less moves a slice by less than the smallest pixel."""
 
+_LEAST_INTERLEAVED = 4
+"""Slices of a scan that lies between those of another; scanners that number every rotation have fewer each."""
 _PROJECTION = re.compile(r"\b(?:MIP|MINIP|MPVR|VRT|VOLUME ?RENDERED|PROJECTION ?IMAGE|3D|DOSE|SCREEN ?SAVE|SURFACE)\b")
 _SCOUT = re.compile(r"\b(?:scout|localizer|localiser|topogram|surview|scanogram)\b")
 
@@ -34,7 +40,7 @@ def refusal(header: SliceHeader, *, burned_in: bool = False) -> str | None:
     """
     if header.modality != "CT":
         return f"{header.modality or 'objects without a modality'} instead of CT"
-    if header.sop_class not in CT_CLASSES:
+    if header.sop_class not in (*CT_CLASSES, ""):  # some anonymisers blank it
         return f"{header.sop_class} (secondary capture, dose sheet or other object without a volume)"
     if "LOCALIZER" in header.image_type or _SCOUT.search(header.description.lower()):
         return "a localiser (scout)"
@@ -43,11 +49,16 @@ def refusal(header: SliceHeader, *, burned_in: bool = False) -> str | None:
         return f"a derived picture ({match.group()})"
     if header.annotated and not burned_in:
         return ANNOTATED
+    return fault(header)
+
+
+def fault(header: SliceHeader) -> str | None:
+    """Why a slice of a CT cannot be used although its volume needs it; None if it can."""
     if header.truncated and not header.rows:
         return TRUNCATED
-    if header.position is None or header.orientation is None or header.pixel_spacing is None or not header.rows:
-        return "no position, orientation or pixel spacing"
-    return None
+    if not header.rows or not header.columns:
+        return "without Rows or Columns"
+    return " and ".join(header.faults) or None
 
 
 @dataclass(frozen=True)
@@ -113,13 +124,26 @@ def _along(slices: Sequence[SliceHeader]) -> np.ndarray:
 
 
 def _by_geometry(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
-    groups: dict[tuple[object, ...], list[SliceHeader]] = {}
+    """Slices of one coordinate system, orientation, pixel spacing and size, but for what rounding does to them."""
+    frames = {header.frame_of_reference for header in slices}
+    own = len(frames) < len(slices)  # an anonymiser that gives every file another one says nothing by it
+    groups: list[list[SliceHeader]] = []
     for header in slices:
-        orientation = np.round(np.asarray(header.orientation), 2) + 0.0
-        spacing = np.round(np.asarray(header.pixel_spacing), 3)
-        key = (*orientation.tolist(), *spacing.tolist(), header.rows, header.columns)
-        groups.setdefault(key, []).append(header)
-    return [_sorted(group) for group in groups.values()]
+        for group in groups:
+            if _parallel(group[0], header) and (not own or group[0].frame_of_reference == header.frame_of_reference):
+                group.append(header)
+                break
+        else:
+            groups.append([header])
+    return [_sorted(group) for group in groups]
+
+
+def _parallel(first: SliceHeader, second: SliceHeader) -> bool:
+    return (
+        (first.rows, first.columns) == (second.rows, second.columns)
+        and np.allclose(_axes(first), _axes(second), rtol=0.0, atol=SAME_AXES)
+        and np.allclose(first.pixel_spacing or (), second.pixel_spacing or (), rtol=1e-3, atol=1e-3)
+    )
 
 
 def _sorted(slices: Sequence[SliceHeader]) -> list[SliceHeader]:
@@ -140,28 +164,66 @@ def _drop_copies(slices: list[SliceHeader], same_pixels: SamePixels) -> tuple[li
     return kept, len(slices) - len(kept)
 
 
+def rounding_mm(slices: Sequence[SliceHeader]) -> float:
+    """The unit to which positions are rounded, in mm: 0.1 where no coordinate has a second decimal."""
+    positions = np.array([header.position for header in slices], dtype=float)
+    for decimals in range(4):
+        if np.abs(positions - np.round(positions, decimals)).max() < 1e-6:
+            return float(10.0**-decimals)
+    return 0.0
+
+
+def _tolerance(slices: Sequence[SliceHeader], step: float) -> float:
+    """How far a slice may lie from its place on an even line, in mm.
+
+    Half the unit of rounding, and a little for oblique planes, where that tells neighbours apart; what a coarser
+    rounding hides, the distance that the files state (SpacingBetweenSlices) must confirm.
+    """
+    unit = rounding_mm(slices)
+    stated = [header.between_mm for header in slices if header.between_mm]
+    confirmed = len(stated) == len(slices) and np.allclose(np.abs(stated), step, rtol=0.02)
+    plain = max(EVEN_MM, 0.02 * step)
+    return max(plain, 0.6 * unit) if unit <= 0.5 * step or confirmed else plain
+
+
 def _even(slices: Sequence[SliceHeader]) -> bool:
+    """Whether slices lie on an even line, none missing and none twice."""
     if len(slices) < 2:
         return False
-    steps = np.diff(np.sort(_along(slices)))
-    return bool(steps.min() > EVEN_MM and np.ptp(steps) <= max(2 * EVEN_MM, 0.04 * float(np.median(steps))))
+    places = np.sort(_along(slices))
+    step = float(places[-1] - places[0]) / (len(places) - 1)
+    return step > EVEN_MM and bool(_off_line(places).max() <= _tolerance(slices, step))
+
+
+def _off_line(places: np.ndarray) -> np.ndarray:
+    """Distance of each place from the even line that fits all of them best, in mm."""
+    numbers = np.arange(len(places))
+    return np.abs(places - np.polyval(np.polyfit(numbers, places, 1), numbers))
 
 
 def _divide(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
-    if _even(slices):
-        return [slices]
+    even = _even(slices)
     keys: list[list[object]] = [
         [header.acquisition for header in slices],
         [header.temporal for header in slices],
         _blocks(slices),
     ]
-    for key in keys:
+    for key in keys[:2] if even else keys:
         groups: dict[object, list[SliceHeader]] = {}
         for value, header in zip(key, slices, strict=True):
             groups.setdefault(value, []).append(header)
         if len(groups) > 1 and all(_even(group) for group in groups.values()):
+            if even and not _interleaved(list(groups.values())):
+                continue  # one acquisition ends where the next begins
             return sorted(groups.values(), key=lambda group: min(header.instance or 0 for header in group))
     return [slices]
+
+
+def _interleaved(groups: Sequence[Sequence[SliceHeader]]) -> bool:
+    """Whether two sets of slices lie between each other: two scans, which together look like one of half the step."""
+    spans = sorted((float(places.min()), float(places.max())) for places in (_along(group) for group in groups))
+    overlap = any(after[0] < before[1] for before, after in itertools.pairwise(spans))
+    return overlap and min(len(group) for group in groups) >= _LEAST_INTERLEAVED
 
 
 def _blocks(slices: Sequence[SliceHeader]) -> list[object]:
@@ -184,12 +246,14 @@ class StackGeometry:
         spacing: Along i, j and the normal, in mm.
         origin: Centre of the first voxel of the first slice.
         drift: Shift of each slice against the one before it along i and j, in mm; not 0 when the gantry was tilted.
+        notes: What a reader of the import report should know of it.
     """
 
     directions: np.ndarray
     spacing: tuple[float, float, float]
     origin: np.ndarray
     drift: tuple[float, float]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def tilt_degrees(self) -> float:
@@ -212,29 +276,45 @@ def geometry(stack: Stack, minimum_slices: int) -> StackGeometry:
     if len(slices) < minimum_slices:
         raise DataError(f"{len(slices)} slices; expected at least {minimum_slices}")
     row, column, normal = _axes(slices[0])
-    steps = np.diff(_along(slices))
-    if (steps <= EVEN_MM).any():
-        raise DataError(
-            f"{int((steps <= EVEN_MM).sum())} slices stand twice with different pixels; expected one slice at each "
-            "position"
-        )
-    step = float(np.median(steps))
-    gaps = np.round(steps / step).astype(int) - 1
-    if np.abs(steps - step).max() > max(EVEN_MM, 0.02 * step):
-        if (gaps > 0).any() and np.abs(steps - step * (gaps + 1)).max() <= max(EVEN_MM, 0.1 * step):
-            after = int(np.argmax(gaps > 0)) + 1
-            raise DataError(
-                f"{int(gaps.sum())} of {len(slices) + int(gaps.sum())} slices are missing, the first after slice "
-                f"{after}; copy the series again"
-            )
-        raise DataError(f"the slices are unevenly spaced ({steps.min():.2f} to {steps.max():.2f} mm)")
+    places = _along(slices)
+    steps = np.diff(places)
+    mean = float(places[-1] - places[0]) / (len(slices) - 1)
+    unit = rounding_mm(slices)
+    if not _even(slices):
+        raise DataError(_unevenness(slices, steps, unit))
     positions = np.array([header.position for header in slices], dtype=float)
     shift = (positions - positions[0]) @ np.column_stack([row, column])
-    drift = shift[-1] / (len(slices) - 1)
-    if np.abs(shift - np.arange(len(slices))[:, None] * drift).max() > 0.5:
+    drift = np.polyfit(np.arange(len(slices)), shift, 1)[0]
+    off = shift - shift.mean(axis=0) - (np.arange(len(slices)) - (len(slices) - 1) / 2)[:, None] * drift
+    if np.abs(off).max() > 0.5 + unit:
         raise DataError("the slices do not lie on one line")
+    drift = np.where(np.abs(drift) * (len(slices) - 1) > unit, drift, 0.0)  # the last slice may be off by rounding
     spacing = slices[0].pixel_spacing or (0.0, 0.0)
-    mean = float((_along(slices)[-1] - _along(slices)[0]) / (len(slices) - 1))
+    notes = []
+    if unit > 0.04 * mean and np.ptp(steps) > EVEN_MM:
+        notes.append(f"positions rounded to {unit:g} mm were taken for even ones, {mean:.3f} mm apart")
+    thickness = slices[0].thickness_mm
+    if thickness is not None and mean > 1.5 * thickness > 0:
+        notes.append(f"slices of {thickness:g} mm lie {mean:.2f} mm apart, so that what lies between was not scanned")
+    axes = np.column_stack([row, column, normal])
     return StackGeometry(
-        np.column_stack([row, column, normal]), (spacing[1], spacing[0], mean), positions[0], (drift[0], drift[1])
+        axes, (spacing[1], spacing[0], mean), positions[0], (float(drift[0]), float(drift[1])), tuple(notes)
     )
+
+
+def _unevenness(slices: Sequence[SliceHeader], steps: np.ndarray, unit: float) -> str:
+    """Why slices are no even stack, in words."""
+    if (steps <= EVEN_MM).any():
+        at = f" (positions are rounded to {unit:g} mm)" if unit > EVEN_MM else ""
+        twice = int((steps <= EVEN_MM).sum())
+        return f"{twice} slices stand twice with different pixels{at}; expected one slice at each position"
+    step = float(np.median(steps))
+    gaps = np.round(steps / step).astype(int) - 1
+    if (gaps > 0).any() and np.abs(steps - step * (gaps + 1)).max() <= max(EVEN_MM, 0.1 * step, 1.2 * unit):
+        after = int(np.argmax(gaps > 0)) + 1
+        return (
+            f"{int(gaps.sum())} of {len(slices) + int(gaps.sum())} slices are missing, the first after slice {after}; "
+            "copy the series again"
+        )
+    rounded = f", rounded to {unit:g} mm" if unit > EVEN_MM else ""
+    return f"the slices are unevenly spaced ({steps.min():.2f} to {steps.max():.2f} mm{rounded})"

@@ -22,7 +22,7 @@ from datamodules.importers.dicom.headers import SliceHeader
 from datamodules.importers.dicom.index import DicomIndex, build_index, files_below
 from datamodules.importers.dicom.pixels import read_stack, same_pixels
 from datamodules.importers.dicom.seg import Segmentation, is_segmentation, read_seg
-from datamodules.importers.dicom.series import TRUNCATED, Stack, refusal, split_series
+from datamodules.importers.dicom.series import TRUNCATED, Stack, fault, refusal, split_series
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys
 from datamodules.importers.masks import find_segmentation, fit, mapping, read_segmentation
@@ -33,7 +33,7 @@ from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.importers.study_days import ORIGIN_DATE, dicom_study_days
 from datamodules.volumes.contract import PreprocessingContract
 
-_HEADERS = 2
+_HEADERS = 3
 """Version of the headers in an index; one of another version is read anew."""
 EMPTY_FOLDERS, DAMAGED_FILES = "unassigned-folders", "unassigned-files"
 """Entries of the import report for what belongs to no patient."""
@@ -219,6 +219,8 @@ class DicomSource:
             slices = _usable(own, where, reasons, burned_in=self.burned_in)
             if slices:
                 stacks = split_series(slices, functools.partial(same_pixels, root=self.folder))
+                if slices[0].unnamed:
+                    reasons.add(f"{where}: {len(slices)} files name no series and were put together by their folder.")
                 if len(stacks) > 1:
                     reasons.add(f"{where}: {len(stacks)} stacks in one series were read apart.")
                 found = [self._input(stack, names, segmentations, reasons) for stack in stacks]
@@ -288,12 +290,24 @@ class DicomSource:
 
 
 def _usable(headers: Sequence[SliceHeader], where: str, reasons: Reasons, *, burned_in: bool) -> list[SliceHeader]:
-    """The slices of one series that can be part of a CT volume; how many others there are is kept as a reason."""
+    """The slices of one series that can be part of a CT volume; how many others there are is kept as a reason.
+
+    A volume never comes from part of its slices: where one of them cannot be used, none is.
+    """
     found = [refusal(header, burned_in=burned_in) for header in headers]
     for reason, count in Counter(filter(None, found)).items():
         text = f"{where}: {count} of {len(headers)} objects are {reason}; left out."
         reasons.add(text, damaged=reason == TRUNCATED)
-    return [header for header, reason in zip(headers, found, strict=True) if reason is None]
+    kept = [header for header, reason in zip(headers, found, strict=True) if reason is None]
+    lost = sum(reason is not None and reason == fault(header) for header, reason in zip(headers, found, strict=True))
+    if kept and lost:
+        reasons.add(
+            f"{where}: {lost} of its slices cannot be used, so that the other {len(kept)} are no whole volume; all "
+            "were left out. Export the series again.",
+            damaged=True,
+        )
+        return []
+    return kept
 
 
 def _drawn_on(header: SliceHeader, segmentations: Sequence[Segmentation]) -> Segmentation | None:

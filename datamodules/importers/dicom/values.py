@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 
 import pydicom
 from pydicom import config
+from pydicom.datadict import tag_for_keyword
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d*(?:[eE][+-]?\d+)?")
 
 
 class DicomWarning(UserWarning):
@@ -59,12 +63,34 @@ def values_of(dataset: pydicom.Dataset, name: str) -> Sequence[Any]:
 
 
 def numbers_of(dataset: pydicom.Dataset, name: str, count: int) -> tuple[float, ...] | None:
-    """Exactly `count` finite numbers, or None."""
+    """Exactly `count` finite numbers, or None.
+
+    A decimal comma is read as a point: DS values are parted by backslashes and have no thousands, so that a comma
+    between digits can mean nothing else (DICOM PS3.5, 6.2).
+    """
     try:
-        found = tuple(float(item) for item in values_of(dataset, name))
+        found = tuple(float(item) for item in values_of(dataset, name) or _with_points(dataset, name))
     except (ValueError, TypeError):
         return None
     return found if len(found) == count and all(map(math.isfinite, found)) else None
+
+
+def _with_points(dataset: pydicom.Dataset, name: str) -> list[str]:
+    """The texts of a value that could not be read as numbers, each decimal comma a point."""
+    tag = tag_for_keyword(name)
+    element = None if tag is None else dataset.get_item(tag)
+    stored = getattr(element, "value", None)
+    if not isinstance(stored, bytes):
+        return []
+    texts = [text.strip(" \0") for text in stored.decode("ascii", errors="replace").split("\\")]
+    return [text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text for text in texts]
+
+
+def states(dataset: pydicom.Dataset, name: str) -> bool:
+    """Whether an attribute has a value, be it one that cannot be read."""
+    tag = tag_for_keyword(name)
+    element = None if tag is None else dataset.get_item(tag)
+    return element is not None and getattr(element, "value", None) not in (None, b"", "", [])
 
 
 def number_of(dataset: pydicom.Dataset, name: str) -> float | None:
@@ -80,11 +106,10 @@ def whole_of(dataset: pydicom.Dataset, name: str) -> int | None:
 
 
 def age_years(text: str) -> float | None:
-    """Age of an AS value such as `063Y`."""
-    units = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
-    if len(text) != 4 or not text[:3].isdigit() or text[3] not in units:
-        return None
-    return round(int(text[:3]) * units[text[3]], 2)
+    """Age of an AS value such as `063Y`, also without its leading zeros or its unit."""
+    units = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25, "": 1.0}
+    found = re.fullmatch(r"(\d{1,3})([YMWD]?)", text.strip().upper())
+    return None if found is None else round(int(found[1]) * units[found[2]], 2)
 
 
 def delay_s(dataset: pydicom.Dataset) -> float | None:

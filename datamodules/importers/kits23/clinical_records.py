@@ -14,6 +14,7 @@ from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError, raise_failures
 from datamodules.files import read_json
 from datamodules.importers.delimited import read_text_table
+from datamodules.importers.spellings import grouped_age
 
 RECORDS = "kits23.json"
 MM_PER_CM = 10.0
@@ -82,10 +83,11 @@ def patient_row(record: Mapping[str, Any], center: str) -> dict[str, Any]:
             sarcomatoid=_flag(record, "sarcomatoid_features"),
             rhabdoid=_flag(record, "rhabdoid_features"),
         )
+        age = _number(record, "age_at_nephrectomy")
         row = {
             "patient_id": record["case_id"],
             "center": center,
-            "age_years": _number(record, "age_at_nephrectomy"),
+            "age_years": None if age is None else grouped_age(age),
             "sex": record.get("gender") if record.get("gender") in ("female", "male") else None,
             "bmi_kg_m2": _number(record, "bmi"),
             "tumor_size_mm": _number(record, "radiographic_size", MM_PER_CM),

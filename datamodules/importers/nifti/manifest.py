@@ -33,8 +33,9 @@ from datamodules.importers.nifti.scan import read_nifti
 from datamodules.importers.phases import guess_phase
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, PublicNames
-from datamodules.importers.records import PatientRecord
+from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.importers.study_days import ORIGIN_DATE, STUDY_DATE, check_dates, days_between
+from datamodules.importers.unmatched import CompanionTable
 from datamodules.volumes.contract import PreprocessingContract
 
 _PARTS = ("kidney", "kidney_left", "kidney_right", "tumor", "cyst")
@@ -143,9 +144,22 @@ class ManifestSource:
         return fingerprint(settings, [*tables, *named, *folder])
 
     def patient_ids(self) -> list[str]:
-        """All patients of the manifest."""
+        """All patients of the manifest, and an entry for each table with rows that match no scan."""
         _ = self._clinical, self._reports  # refused before the first scan is read
-        return list(self._raw_ids)
+        return [*self._raw_ids, *self._unmatched]
+
+    @functools.cached_property
+    def _unmatched(self) -> dict[str, str]:
+        """Entry of the import report to its reason, of every table with rows that match no scan."""
+        tables = (("patients", "patient_id"), ("reports", "study_id"))
+        beside = {kind: self.manifest.with_name(f"{kind}.csv") for kind, _ in tables}
+        found = {
+            table.entry: table.unmatched()
+            for kind, column in tables
+            if beside[kind].is_file()
+            for table in [CompanionTable(kind, beside[kind], column, set(self._table[column]).__contains__)]
+        }
+        return {entry: reason for entry, reason in found.items() if reason is not None}
 
     @functools.cached_property
     def _clinical(self) -> dict[str, dict[str, Any]]:
@@ -164,6 +178,8 @@ class ManifestSource:
             SkipPatient: if no series can be used, with all reasons.
             DataError: if that is because of a damaged file.
         """
+        if patient_id in self._unmatched:
+            raise SkipPatient(self._unmatched[patient_id])
         raw = self._raw_ids[patient_id]
         frame = self._table[self._table["patient_id"] == raw]
         reasons = Reasons()

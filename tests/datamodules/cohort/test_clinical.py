@@ -29,8 +29,14 @@ def test_each_sign_alone_makes_a_malignant_tumour_aggressive(sign: dict[str, obj
     assert aggressiveness(Pathology(malignant=None, **(indolent | sign))) is None  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("stages", [{}, {"stage_pt": "X", "stage_pn": "X", "stage_pm": "X"}])
+def test_malignancy_without_any_pathology_says_nothing_of_aggressiveness(stages: dict[str, str]) -> None:
+    assert aggressiveness(Pathology(malignant=True, **stages)) is None  # type: ignore[arg-type]
+    assert aggressiveness(Pathology(malignant=False, **stages)) == 0  # type: ignore[arg-type]
+
+
 def test_not_assessed_counts_as_not_present_and_is_tabulated() -> None:
-    assert aggressiveness(Pathology(malignant=True, stage_pn="X", stage_pm="X")) == 0
+    assert aggressiveness(Pathology(malignant=True, stage_pt="1a", stage_pn="X", stage_pm="X")) == 0
     patients = pd.DataFrame(
         {
             "malignancy": [1, 1, 0, pd.NA],

@@ -229,7 +229,7 @@ def test_too_few_slices_are_refused(tmp_path: Path) -> None:
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "SCREEN SAVE"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary capture"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67", "Modality": "SR"}, "SR instead of CT"),
-        ({"ImageOrientationPatient": None}, "no position"),
+        ({"ImageOrientationPatient": None}, "without ImageOrientationPatient"),
         ({"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"]}, None),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 MPR"]}, None),
     ],
