@@ -38,6 +38,8 @@ _MEANINGS = (
 )
 _BARE = ("tumor", "tumour", "mass", "lesion", "cyst")
 _ONE_VOXEL = 1.0
+_MOST_OUTSIDE = 0.3
+"""Share of a mask that a scan may cut off; a mask of which more lies outside was drawn on another one."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def fit(mask: KidneyMask, image: tio.ScalarImage, where: str, *, exact_geometry:
         The mask, with a note if its grid is another one.
 
     Raises:
-        DataError: if it has another shape that its affine does not explain, or labels lie outside the scan.
+        DataError: if it has another shape that its affine does not explain, or most labels lie outside the scan.
     """
     labels = mask.labels
     (shape, affine), (own_shape, own_affine) = _canonical_grid(image), _canonical_grid(labels)
@@ -252,14 +254,29 @@ def fit(mask: KidneyMask, image: tio.ScalarImage, where: str, *, exact_geometry:
     found = f"a mask of {labels.spatial_shape} voxels was found on a scan of {image.spatial_shape}"
     if same_affine and not exact_geometry:
         raise DataError(f"{where}: {found} with the same affine; expected the mask of this scan.")
-    placed = voxels_of(labels, image)
-    last = np.array(image.spatial_shape) - 1
-    if (placed < -_ONE_VOXEL).any() or (placed > last + _ONE_VOXEL).any():
+    outside = _share_outside(labels, image)
+    if outside > _MOST_OUTSIDE:
         raise DataError(
-            f"{where}: {found}, and its labels lie outside the scan; expected a mask in the scan's coordinates."
+            f"{where}: {found}, and its labels lie outside the scan ({outside:.0%} of them); expected a mask in the "
+            "scan's coordinates."
         )
+    if outside:
+        cut = f"{where}: {outside:.0%} of the mask lies outside the scan, which ends before the kidneys do."
+        mask = KidneyMask(labels, mask.sides, (*mask.notes, cut))
     note = f"{where}: the mask has another grid and was resampled (nearest label)."
     return KidneyMask(labels, mask.sides, mask.notes if exact_geometry else (*mask.notes, note))
+
+
+def _share_outside(labels: tio.LabelMap, image: tio.ScalarImage) -> float:
+    """Share of the labelled voxels that lie more than a voxel outside a scan."""
+    last = np.array(image.spatial_shape) - 1
+    placed = voxels_of(labels, image)
+    if (placed >= -_ONE_VOXEL).all() and (placed <= last + _ONE_VOXEL).all():
+        return 0.0
+    voxels = np.argwhere(labels.data[0].numpy() > 0)
+    turn = np.linalg.inv(image.affine) @ labels.affine
+    placed = voxels @ turn[:3, :3].T + turn[:3, 3]
+    return float(((placed < -_ONE_VOXEL) | (placed > last + _ONE_VOXEL)).any(axis=1).mean())
 
 
 def _canonical_grid(image: tio.Image) -> tuple[tuple[int, ...], np.ndarray]:

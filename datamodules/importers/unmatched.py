@@ -51,8 +51,9 @@ class CompanionTable:
         if near:
             raise DataError(
                 f"{self.path.name}, {_rows(near)}, column {self.column}: no scan has the identifier as it stands "
-                "there, and one has it but for leading zeros, case, blanks or a final .0; expected the identifier of the scan "
-                "letter by letter. Correct the table; a spreadsheet keeps zeros where the column is formatted as text."
+                "there, and one has it but for leading zeros, case, blanks or a final .0; expected the identifier of "
+                "the scan letter by letter. Correct the table; a spreadsheet keeps zeros where the column is formatted "
+                "as text."
             )
         if lost.empty:
             return None

@@ -161,7 +161,8 @@ def _is_padding(stored: np.ndarray, values: np.ndarray, hu: np.ndarray, header: 
     width = stored.dtype.itemsize * 8
     bits = [value % (1 << width) for value in header.padding]
     if len(bits) == 1:
-        found = stored == bits[0]
+        kept = (1 << min(header.bits[1], width)) - 1  # a decoder may have cleared the others
+        found = (stored & kept) == (bits[0] & kept)
     else:
         ends = [value - (1 << width) if header.signed and value >> (width - 1) else value for value in bits]
         found = (values >= min(ends)) & (values <= max(ends))

@@ -18,8 +18,8 @@ ANNOTATED = "marked as showing burned-in text, which may name the patient (Burne
 EVEN_MM = 0.02
 """Distances of slices that differ by less than this, or 2 %, are equal; positions that are rounded may differ by more,
 see `rounding_mm`."""
-SAME_AXES = 0.01
-"""Directions of parallel slices differ by less, in each component: half a degree."""
+SAME_AXES = 0.015
+"""Directions of parallel slices differ by less in each component, as two that are rounded to two decimals do."""
 TILT_DEGREES = 0.5
 """A gantry tilted by less moves a slice by less than the smallest pixel."""
 
@@ -275,10 +275,14 @@ def geometry(stack: Stack, minimum_slices: int) -> StackGeometry:
     slices = stack.slices
     if len(slices) < minimum_slices:
         raise DataError(f"{len(slices)} slices; expected at least {minimum_slices}")
-    row, column, normal = _axes(slices[0])
+    row, column, normal = np.mean([_axes(header) for header in slices], axis=0)
+    row /= np.linalg.norm(row)
+    column -= row * (column @ row)
+    column /= np.linalg.norm(column)
+    normal = np.cross(row, column)
     places = _along(slices)
     steps = np.diff(places)
-    mean = float(places[-1] - places[0]) / (len(slices) - 1)
+    mean, first = np.polyfit(np.arange(len(slices)), places, 1)  # as even as rounding lets them be
     unit = rounding_mm(slices)
     if not _even(slices):
         raise DataError(_unevenness(slices, steps, unit))
@@ -297,8 +301,9 @@ def geometry(stack: Stack, minimum_slices: int) -> StackGeometry:
     if thickness is not None and mean > 1.5 * thickness > 0:
         notes.append(f"slices of {thickness:g} mm lie {mean:.2f} mm apart, so that what lies between was not scanned")
     axes = np.column_stack([row, column, normal])
+    origin = positions[0] + normal * (first - places[0])
     return StackGeometry(
-        axes, (spacing[1], spacing[0], mean), positions[0], (float(drift[0]), float(drift[1])), tuple(notes)
+        axes, (spacing[1], spacing[0], float(mean)), origin, (float(drift[0]), float(drift[1])), tuple(notes)
     )
 
 
@@ -308,13 +313,17 @@ def _unevenness(slices: Sequence[SliceHeader], steps: np.ndarray, unit: float) -
         at = f" (positions are rounded to {unit:g} mm)" if unit > EVEN_MM else ""
         twice = int((steps <= EVEN_MM).sum())
         return f"{twice} slices stand twice with different pixels{at}; expected one slice at each position"
+    rounded = f", rounded to {unit:g} mm" if unit > EVEN_MM else ""
     step = float(np.median(steps))
     gaps = np.round(steps / step).astype(int) - 1
-    if (gaps > 0).any() and np.abs(steps - step * (gaps + 1)).max() <= max(EVEN_MM, 0.1 * step, 1.2 * unit):
+    if (
+        unit <= 0.5 * step
+        and (gaps > 0).any()
+        and np.abs(steps - step * (gaps + 1)).max() <= max(EVEN_MM, 0.1 * step, 1.2 * unit)
+    ):
         after = int(np.argmax(gaps > 0)) + 1
         return (
             f"{int(gaps.sum())} of {len(slices) + int(gaps.sum())} slices are missing, the first after slice {after}; "
             "copy the series again"
         )
-    rounded = f", rounded to {unit:g} mm" if unit > EVEN_MM else ""
     return f"the slices are unevenly spaced ({steps.min():.2f} to {steps.max():.2f} mm{rounded})"

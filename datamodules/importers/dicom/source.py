@@ -23,6 +23,7 @@ from datamodules.importers.dicom.index import DicomIndex, build_index, files_bel
 from datamodules.importers.dicom.pixels import read_stack, same_pixels
 from datamodules.importers.dicom.seg import Segmentation, is_segmentation, read_seg
 from datamodules.importers.dicom.series import TRUNCATED, Stack, fault, refusal, split_series
+from datamodules.importers.dicom.study_time import dicom_study_days
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys
 from datamodules.importers.masks import find_segmentation, fit, mapping, read_segmentation
@@ -30,7 +31,7 @@ from datamodules.importers.phases import PhaseRule, guess_phase, read_phase_rule
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, check_outside, private_folder
 from datamodules.importers.records import PatientRecord, SkipPatient
-from datamodules.importers.study_days import ORIGIN_DATE, dicom_study_days
+from datamodules.importers.study_days import ORIGIN_DATE
 from datamodules.volumes.contract import PreprocessingContract
 
 _HEADERS = 3

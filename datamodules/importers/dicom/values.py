@@ -69,21 +69,15 @@ def numbers_of(dataset: pydicom.Dataset, name: str, count: int) -> tuple[float, 
     between digits can mean nothing else (DICOM PS3.5, 6.2).
     """
     try:
-        found = tuple(float(item) for item in values_of(dataset, name) or _with_points(dataset, name))
+        found = tuple(_number(item) for item in values_of(dataset, name))
     except (ValueError, TypeError):
         return None
     return found if len(found) == count and all(map(math.isfinite, found)) else None
 
 
-def _with_points(dataset: pydicom.Dataset, name: str) -> list[str]:
-    """The texts of a value that could not be read as numbers, each decimal comma a point."""
-    tag = tag_for_keyword(name)
-    element = None if tag is None else dataset.get_item(tag)
-    stored = getattr(element, "value", None)
-    if not isinstance(stored, bytes):
-        return []
-    texts = [text.strip(" \0") for text in stored.decode("ascii", errors="replace").split("\\")]
-    return [text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text for text in texts]
+def _number(item: Any) -> float:
+    text = item.strip(" \0") if isinstance(item, str) else ""  # what could not be read as a number comes as text
+    return float(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else item)
 
 
 def states(dataset: pydicom.Dataset, name: str) -> bool:
