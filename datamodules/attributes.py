@@ -35,8 +35,8 @@ class AttributeDataModule(VolumeDataModule):
         root: Folder of the cohort.
         attributes: Attributes to learn; all of the schema when left out.
         certain_only: Whether values that the report hedges count as not stated.
-        anatomy: Whether samples hold the kidney's mask as classes of `datamodules.anatomy.targets.ANATOMY`; a kidney without
-            a mask then has none known.
+        anatomy: Whether samples hold the kidney's mask as classes of `datamodules.anatomy.targets.ANATOMY`; a kidney
+            without a mask then has none known.
         options: As `VolumeDataModule`.
     """
 

@@ -51,8 +51,8 @@ class CohortInfo:
 class Cohort:
     """The checked tables of one cohort.
 
-    `tables` maps the names of `datamodules.cohort.tables.TABLES` to frames with nullable types. Volumes are found through
-    `datamodules.volumes.shards`.
+    `tables` maps the names of `datamodules.cohort.tables.TABLES` to frames with nullable types. Volumes are found
+    through `datamodules.volumes.shards`.
     """
 
     root: Path

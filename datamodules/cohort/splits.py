@@ -1,7 +1,7 @@
 """Who is trained on, selected on and tested on: splits, folds, and the guard against leaks.
 
-What is stored is kept. What is drawn follows a keyed hash of the patient or the site (`datamodules.cohort.keyed_order`), never
-a place in a list, so that a cohort can grow, be relabelled or be drawn again without a leak.
+What is stored is kept. What is drawn follows a keyed hash of the patient or the site (module `keyed_order`), never a
+place in a list, so that a cohort can grow, be relabelled or be drawn again without a leak.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ _NAMED = 3
 class TrainedOn:
     """The training patients of some weights.
 
-    Patients are digests of their pseudonyms with a public key (`datamodules.cohort.identity.digests` says what that hides and
-    what not), so that those of two cohorts can be compared. Volumes are the CRC-32 of their voxels as stored, which the
-    index of a volume set holds; they find a scan under another pseudonym where both sets follow one contract.
+    Patients are digests of their pseudonyms with a public key (`datamodules.cohort.identity.digests` says what that
+    hides and what not), so that those of two cohorts can be compared. Volumes are the CRC-32 of their voxels as stored,
+    which the index of a volume set holds; they find a scan under another pseudonym where both sets follow one contract.
 
     Args:
         rows: One row per patient and volume: `patient` and `volume`, which is -1 for a patient without.

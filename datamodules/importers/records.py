@@ -53,8 +53,8 @@ class PatientRecord:
 
     Args:
         patient_id: Pseudonym.
-        rows: Table name to rows (plain dicts of the columns in `datamodules.cohort.table_checks`); an extra table `truth`
-            of a generated cohort may hold anything.
+        rows: Table name to rows (plain dicts of the columns in `datamodules.cohort.tables`); an extra table `truth` of
+            a generated cohort may hold anything.
         volumes: ROI volumes.
         masks: ROI label maps, where known.
         notes: What was left out and why, for the import report.

@@ -33,8 +33,8 @@ def write_files(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         folder: Folder of the set.
-        entries: What `datamodules.volumes.shards.write_shard` returned. Entries of a set that was made before there were
-            checksums hold no `files`: theirs are taken now, once the label maps have been read in full.
+        entries: What `datamodules.volumes.shards.write_shard` returned. Entries of a set that was made before there
+            were checksums hold no `files`: theirs are taken now, once the label maps have been read in full.
 
     Raises:
         DataError: if such a label map is damaged.

@@ -14,6 +14,8 @@ import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch import callbacks, loggers, profilers, strategies
 
+import datamodules
+import lightning_modules
 from datamodules.errors import DataError
 from datamodules.names import check_name
 from datamodules.plain_yaml import UnboundedError, check_bounds, read_yaml
@@ -22,21 +24,21 @@ SUITE = (
     "callbacks.predictions.AttributePredictionWriter",
     "callbacks.predictions.PredictionWriter",
     "callbacks.progress.Throughput",
-    "datamodules.alignment.AlignmentDataModule",
-    "datamodules.attributes.AttributeDataModule",
-    "datamodules.writing.ReportImageDataModule",
-    "datamodules.tasks.RoiDataModule",
-    "datamodules.texts.ReportDataModule",
-    "datamodules.token_alignment.TokenAlignmentDataModule",
-    "lightning_modules.pretrain.alignment.ClipAlignment",
-    "lightning_modules.pretrain.attributes.AttributePretraining",
-    "lightning_modules.downstream.classification.Classification",
-    "lightning_modules.pretrain.reports.ReportGeneration",
-    "lightning_modules.downstream.survival.Survival",
-    "lightning_modules.pretrain.text_adaptation.MaskedNextToken",
-    "lightning_modules.pretrain.text_adaptation.UnsupervisedSimcse",
-    "lightning_modules.pretrain.text_contrast.AttributeContrast",
-    "lightning_modules.pretrain.joint_alignment.TextTowerAlignment",
+    "datamodules.AlignmentDataModule",
+    "datamodules.AttributeDataModule",
+    "datamodules.ReportImageDataModule",
+    "datamodules.RoiDataModule",
+    "datamodules.ReportDataModule",
+    "datamodules.TokenAlignmentDataModule",
+    "lightning_modules.ClipAlignment",
+    "lightning_modules.AttributePretraining",
+    "lightning_modules.Classification",
+    "lightning_modules.ReportGeneration",
+    "lightning_modules.Survival",
+    "lightning_modules.MaskedNextToken",
+    "lightning_modules.UnsupervisedSimcse",
+    "lightning_modules.AttributeContrast",
+    "lightning_modules.TextTowerAlignment",
 )
 """Classes of this suite that a configuration may name. A new stage, DataModule or callback is one more entry."""
 
@@ -68,10 +70,14 @@ _LIGHTNING = {
 
 
 def allowed() -> list[str]:
-    """Full names that a configuration may name; those of Lightning as exported and as defined."""
+    """Full names that a configuration may name, as exported and as defined; the parser checks both."""
     lightning = [(module, getattr(module, name)) for module, names in _LIGHTNING.items() for name in names]
     exported = [f"{module.__name__}.{cls.__name__}" for module, cls in lightning]
     defined = [f"{cls.__module__}.{cls.__qualname__}" for _, cls in lightning]
+    places = {"datamodules": datamodules.PLACES, "lightning_modules": lightning_modules.PLACES}
+    for package, _, name in (path.rpartition(".") for path in SUITE):
+        if package in places:
+            defined.append(f"{places[package][name]}.{name}")
     return [*SUITE, *SETTINGS, *exported, *defined]
 
 

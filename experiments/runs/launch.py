@@ -26,7 +26,7 @@ from experiments.runs.run_data import RUN_COMMAND, RunData, check_same_data, rec
 from experiments.runs.suite_cli import SuiteCLI, command_line, read_checkpoint
 from experiments.runs.tracking import make_logger, send_kept
 from experiments.runs.trainer import PREVIOUS
-from lightning_modules.core.base import SuiteModule, check_checkpoint
+from lightning_modules.core.base import SuiteModule, check_checkpoint, class_name
 from lightning_modules.core.errors import ModelError
 
 DONE = "DONE"
@@ -290,8 +290,12 @@ def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run computes, by dotted key: its configuration without where and how it is computed and read."""
-    return {key: value for key, value in {**_ADDED, **flatten(resolved)}.items() if key not in _FREE}
+    """What a run computes, by dotted key: its configuration without where and how it is computed and read.
+
+    A class is known by its name, which no two of the suite share, so that its file may move.
+    """
+    flat = {key: value for key, value in {**_ADDED, **flatten(resolved)}.items() if key not in _FREE}
+    return {key: class_name(str(value)) if key.endswith("class_path") else value for key, value in flat.items()}
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

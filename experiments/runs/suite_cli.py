@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,16 +164,20 @@ class SuiteCLI(LightningCLI):
         text = self.parser.dump(self.config, skip_unset=False, format="yaml")
         content: dict[str, Any] = yaml.safe_load(text)
         # Only what trains a text encoder reads this group; it is no part of what other runs are.
-        trains = tuple(
-            f"lightning_modules.pretrain.{name}."
-            for name in ("text_adaptation", "text_contrast", "joint_alignment", "reports")
-        )
-        if not str((content.get("model") or {}).get("class_path", "")).startswith(trains):
+        named = (content.get("model") or {}).get("class_path")
+        if named is None or "text" not in inspect.signature(class_of(named)).parameters:
             content.pop("text", None)
         # Nor does a run without a table of features read this one.
         if content.get("baseline") == {"columns": [], "radiomics": None, "model": "linear"}:
             content.pop("baseline")
         return content
+
+
+def class_of(path: str) -> type:
+    """The class that a configuration names, once the parser has taken it."""
+    module, _, name = path.rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
 
 
 def validated_every(interval: int, epochs: int) -> int:

@@ -18,6 +18,11 @@ from lightning_modules.metrics.patient_scores import PatientTable
 CHECKPOINT_KEY = "renal_suite"
 
 
+def class_name(path: str) -> str:
+    """The name of a class out of its full name; no two classes that a configuration names share it."""
+    return path.rpartition(".")[2]
+
+
 def check_checkpoint(checkpoint: Mapping[str, Any], module: str, contract: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of another class, or one made for other preprocessing.
 
@@ -32,7 +37,7 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: str, contract: Mappi
     stamp = checkpoint.get(CHECKPOINT_KEY)
     if not isinstance(stamp, Mapping):
         raise ModelError("The checkpoint was not written by this suite; weights of other sources enter as an encoder.")
-    if stamp["module"] != module:
+    if class_name(stamp["module"]) != class_name(module):
         raise ModelError(
             f"The checkpoint holds {stamp['module']} and the configuration asks for {module}; --ckpt_path resumes or "
             "tests a run of the same class only. Pretrained weights enter by their own argument, model.encoder."

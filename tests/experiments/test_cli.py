@@ -298,6 +298,10 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
         return capsys.readouterr().err
 
     assert "holds lightning_modules.other.Other" in refused("other.ckpt", module="lightning_modules.other.Other")
+    former = tmp_path / "former.ckpt"  # of the same class, whose file stood elsewhere when it was written
+    stamp = {**content["renal_suite"], "module": "lightning_modules.classification.Classification"}
+    torch.save({**content, "renal_suite": stamp}, former)
+    assert main(["test", *arguments, f"--ckpt_path={former}"]) == 0
     window = {**content["renal_suite"]["contract"], "window_hu": [-100.0, 400.0]}
     assert "window_hu: [-100.0, 400.0] in the checkpoint" in refused("window.ckpt", contract=window)
     truncated = tmp_path / "truncated.ckpt"

@@ -30,7 +30,7 @@ class Rewriting:
         validation_sentences: The same for a validation text.
         normal_share: Kidneys without a lesion, as a share of those with one, that are kept: they repeat themselves.
         phrasings: Whether the other words come from the banks of phrasings as well as from other reports; see
-            `datamodules.reports.rewriting.phrasings`. Validation texts then take theirs from the bank that is held back.
+            `datamodules.reports.rewriting.phrasings`. Validation texts then take theirs from the bank held back.
     """
 
     negatives: int = 3

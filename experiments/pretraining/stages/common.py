@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from experiments.encoders.exported import stage_folder
 from experiments.registry import STAGES, compose
 from experiments.runs.console import is_main_rank, say
 from experiments.runs.launch import Finished, Launch, check_finished, mark_done, read_done
+from experiments.runs.suite_cli import class_of
 from experiments.runs.tracking import cohort_tags
 
 _KNOWN_LATER = {"text_fingerprint": "unknown", "text_dim": 1, "embeddings": "."}
@@ -121,8 +121,7 @@ def placeholders(files: Sequence[Path]) -> dict[str, object]:
     """A value for everything that the DataModule of these files will be told by an earlier stage."""
     contents = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in files]
     named = [content["data"]["class_path"] for content in contents if "class_path" in content.get("data", {})]
-    module, _, name = named[-1].rpartition(".")
-    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    parameters = inspect.signature(class_of(named[-1])).parameters
     return {f"data.init_args.{key}": value for key, value in _KNOWN_LATER.items() if key in parameters}
 
 

@@ -120,9 +120,7 @@ CONFIGS: dict[str, object] = {
     "by way of an allowed class": {"trainer": {"callbacks": [f"{_STOPPING}.__init__.__globals__"]}},
     "a callback of the suite that no configuration may set": {"trainer": {"callbacks": ["callbacks.requeue.Requeue"]}},
     "a new file among the suite's": {"trainer": {"callbacks": ["callbacks.evil_module.E"]}},
-    "type expression": {
-        "data": {"class_path": "datamodules.tasks.RoiDataModule", "init_args": {"label": "evil_module.f"}}
-    },
+    "type expression": {"data": {"class_path": "datamodules.RoiDataModule", "init_args": {"label": "evil_module.f"}}},
     "text that is YAML": {"trainer": {"callbacks": "[{class_path: evil_module.E}]"}},
     "path of a file": {"trainer": {"callbacks": [{"class_path": "evil_module.E", "__path__": "other.yaml"}]}},
     "address": {"trainer": {"callbacks": "http://127.0.0.1:9/other.yaml"}},
