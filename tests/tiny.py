@@ -11,8 +11,9 @@ import pandas as pd
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.cohort.splits import assign_folds, assign_splits
 from datamodules.errors import DataError
-from datamodules.importers.records import Mask, PatientRecord, SkipPatient, Volume
+from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.roi import Mask, Volume
 
 CONTRACT = PreprocessingContract(grid=(8, 12, 12))
 TINY = {

@@ -14,9 +14,10 @@ from datamodules.cohort.study_times import before_treatment
 from datamodules.errors import DataError
 from datamodules.importers.companions import INDEX_SIDE, patient_row, report_rows
 from datamodules.importers.locate import LocatedKidney, draws_lesions
-from datamodules.importers.records import Mask, PatientRecord, SkipPatient, Volume
+from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.crop import crop_roi
+from datamodules.volumes.roi import Mask, Volume
 
 Located = tuple[list[LocatedKidney], list[str]]
 NO_INDEX = "No lesion is known, so no kidney serves a downstream task; state `index_side` to change that."

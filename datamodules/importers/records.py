@@ -6,45 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import pandas as pd
 
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.volumes.contract import PreprocessingContract
-
-
-@dataclass(frozen=True)
-class Volume:
-    """The ROI of one kidney in one series.
-
-    Args:
-        study_id: Examination.
-        series_id: Series.
-        side: left or right.
-        phase: Contrast phase.
-        image: int16 [D, H, W] in HU on the contract's grid.
-    """
-
-    study_id: str
-    series_id: str
-    side: str
-    phase: str
-    image: np.ndarray
-
-
-@dataclass(frozen=True)
-class Mask:
-    """The label map of one kidney ROI, shared by the series of a study.
-
-    Args:
-        study_id: Examination.
-        side: left or right.
-        labels: uint8 [D, H, W] of `datamodules.anatomy.tissues.Tissue` codes on the contract's grid.
-    """
-
-    study_id: str
-    side: str
-    labels: np.ndarray
+from datamodules.volumes.roi import Mask, Volume
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.cohort.columns import SIDES
 from datamodules.cohort.splits import assign_splits
-from datamodules.importers.records import Mask, PatientRecord, Volume
+from datamodules.importers.records import PatientRecord
 from datamodules.phantoms.centers import CENTERS, center_sizes
 from datamodules.phantoms.facts import Patient
 from datamodules.phantoms.imaging import image_kidney
@@ -20,6 +20,7 @@ from datamodules.phantoms.reporting import write_report
 from datamodules.phantoms.rows import Rows, patient_rows
 from datamodules.phantoms.streams import stream
 from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.roi import Mask, Volume
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from litdata.streaming.writer import BinaryWriter
 
 from datamodules.errors import DataError
 from datamodules.files import put, read_json, read_parquet, remove_leftovers, replacing, write_json, write_parquet
-from datamodules.importers.records import Mask, Volume
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.object_store import ShardStore
+from datamodules.volumes.roi import Mask, Volume
 from datamodules.volumes.volume_files import MEND, check_bytes, file_entry, read_files, read_masks, write_files
 
 _KEYS = ("patient_id", "study_id", "series_id", "side", "phase")

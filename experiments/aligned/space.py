@@ -22,21 +22,21 @@ from experiments.encoders.features import frozen_features
 from experiments.encoders.published.inputs import encoder_contract
 from experiments.encoders.published.weights import text_folder
 from experiments.encoders.text_embeddings import HasFingerprint, embed_texts
-from experiments.pretraining.stages.text import text_encoder_folder
 from experiments.registry import ENCODERS, STAGES, EncoderEntry, choose
 from experiments.runs.console import counted
+from experiments.runs.folders import EMBEDDINGS, FEATURES, cache_folder, text_encoder_folder
 from experiments.runs.run_data import read_trained_on
 from experiments.statistics.means import owner_mean
 from lightning_modules.core.contracts import differing_fields
 from lightning_modules.core.errors import ModelError
+from lightning_modules.export.aligned import TEXT, load_aligned, load_pair, model_folder
 from lightning_modules.export.text import ADAPTER, load_text_encoder, read_text_encoder
-from lightning_modules.networks.joint.aligned import TEXT, AlignedModel, model_folder
-from lightning_modules.networks.joint.published_pair import PublishedPair, load_pair
+from lightning_modules.networks.joint.aligned import AlignedModel
+from lightning_modules.networks.joint.published_pair import PublishedPair
 from lightning_modules.networks.text.encoding import token_counts
 from lightning_modules.networks.text.published import TEXTS, require_text_side
 
 ALIGNMENT_STAGE = "alignment"
-EMBEDDINGS, FEATURES = "embeddings", "features"
 _IMAGES_AT_ONCE = 32
 
 
@@ -192,15 +192,15 @@ def load_space(cohort: Cohort | None, options: SpaceOptions) -> SharedSpace:
         DataError: if the alignment stage was not run yet, or published weights or volumes for them are not here.
         ModelError: if a folder is damaged, or model and text encoder do not belong together.
     """
-    root = options.runs / "renal" / (cohort.info.name if cohort is not None else "")
+    embeddings, features = (cache_folder(options.runs, cohort, kind) for kind in (EMBEDDINGS, FEATURES))
     if options.published:
-        return _published_space(cohort, options, root)
+        return _published_space(cohort, options, embeddings, features)
     exported = model_folder(options.model or _exported(cohort, options))
-    model = AlignedModel.from_pretrained(exported)
+    model = load_aligned(exported)
     recorded = model.text_encoder
     if "fingerprint" not in recorded:
         raise ModelError("The aligned model records no text encoder; export it again.")
-    cache = EmbeddingCache(root / EMBEDDINGS, str(recorded["fingerprint"]), model.config.text_dim)
+    cache = EmbeddingCache(embeddings, str(recorded["fingerprint"]), model.config.text_dim)
 
     def load_text() -> HasFingerprint:
         beside = exported / TEXT
@@ -208,10 +208,10 @@ def load_space(cohort: Cohort | None, options: SpaceOptions) -> SharedSpace:
         name = options.base or read_text_encoder(text).config.base_name
         return load_text_encoder(text, base=model_source(name)[0])
 
-    return SharedSpace(model, cache, load_text, root / FEATURES, read_trained_on(exported))
+    return SharedSpace(model, cache, load_text, features, read_trained_on(exported))
 
 
-def _published_space(cohort: Cohort | None, options: SpaceOptions, root: Path) -> SharedSpace:
+def _published_space(cohort: Cohort | None, options: SpaceOptions, embeddings: Path, features: Path) -> SharedSpace:
     """Both sides of a release."""
     if cohort is None:
         raise DataError(f"ENCODER={options.encoder} reads volumes of a cohort, and none was named; name it with DATA=.")
@@ -220,8 +220,8 @@ def _published_space(cohort: Cohort | None, options: SpaceOptions, root: Path) -
     folder = options.text or text_folder(options.encoder)
     contract = encoder_contract(options.encoder).to_dict()
     pair = load_pair(ENCODERS[options.encoder].release, weights, folder, contract)
-    cache = EmbeddingCache(root / EMBEDDINGS, str(pair.text_encoder["fingerprint"]), pair.text.feature_dim)
-    return SharedSpace(pair, cache, lambda: pair.text, root / FEATURES, read_trained_on(weights))
+    cache = EmbeddingCache(embeddings, str(pair.text_encoder["fingerprint"]), pair.text.feature_dim)
+    return SharedSpace(pair, cache, lambda: pair.text, features, read_trained_on(weights))
 
 
 def _exported(cohort: Cohort | None, options: SpaceOptions) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from datamodules.importers.records import Volume
 from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.roi import Volume
 from datamodules.volumes.shards import VolumeSet, finish_volume_set, write_shard
 
 PER_PATIENT = 4  # one volume per contrast phase

@@ -15,7 +15,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import PHASES
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.encoders.exported import ENCODER_FOLDER, stage_folder
+from experiments.runs.folders import ENCODER_FOLDER, stage_folder
 from experiments.runs.pretrained import Pretrained
 from experiments.runs.run_data import read_trained_on
 from experiments.runs.suite_cli import read_checkpoint

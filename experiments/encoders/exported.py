@@ -1,4 +1,4 @@
-"""Where the pretraining stages of a cohort leave their encoders, and which of them `ENCODER=` names."""
+"""The exported weights that `ENCODER=` names, of a pretraining stage or published."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ from experiments.encoders.published.inputs import check_volume_set
 from experiments.encoders.published.weights import weights_file
 from experiments.registry import ENCODERS
 from experiments.runs.console import say
+from experiments.runs.folders import ENCODER_FOLDER, folds_of, stage_folder
 from experiments.runs.pretrained import pretrained_from
 from lightning_modules.export.image import WEIGHTS
-
-ENCODER_FOLDER = "encoder"
-
-
-def stage_folder(runs: Path, cohort: Cohort, stage: str, seed: int, fold: int | None, tag: str = "") -> Path:
-    """Where a pretraining stage of a cohort leaves its run; `tag` tells runs with changed settings apart."""
-    name = "-".join(part for part in (stage, f"s{seed}", tag) if part)
-    folder = runs / f"renal/{cohort.info.name}/pretrain" / name
-    return folder if fold is None else folder / f"fold{fold}"
 
 
 def exported_encoder(
@@ -82,10 +74,3 @@ def best_encoder(runs: Path, cohort: Cohort, pretrained: str) -> str:
     rest = f"before {later}" if later else "`make pretrain` trains better ones"
     say(f"ENCODER={name} is the best that is here for {cohort.info.name}; {rest}.")
     return name
-
-
-def folds_of(cohort: Cohort) -> list[int | None]:
-    """The folds of a cohort that has them; else one run without a fold."""
-    if cohort.info.evaluation == "roles":
-        return [None]
-    return [int(value) for value in sorted(cohort["splits"]["fold"].dropna().unique())]

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
-from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.labels import Label
-from datamodules.cohort.study_times import index_kidneys
 from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule
+from experiments.runs.baseline import clinical_values
 from experiments.runs.console import say
 
-_MALE = {"male": 1.0, "female": 0.0}
-_KIDNEY_COLUMNS = ("lesion_count",)
 _MEASURED_BY_SIZE = ("renal_r",)
 """Labels that are classes of the tumour's size: a baseline that reads it would read the label."""
 
@@ -73,25 +69,3 @@ def check_columns(label: Label, columns: Sequence[str], radiomics: bool = False)
             f"Task {label.name} is a class of the tumour's size, which is one of {read}; "
             "a baseline that reads it would read the label. Choose another encoder."
         )
-
-
-def clinical_values(cohort: Cohort, patients: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Clinical variables as numbers.
-
-    Args:
-        cohort: The cohort.
-        patients: Rows of its table `patients`.
-        columns: Columns of that table, or of the index kidney; of several studies the mean.
-
-    Returns:
-        float64, one row per patient in the same order, NaN where missing; sex is 1 for male and 0 for female.
-    """
-    index = index_kidneys(cohort).groupby("patient_id")
-    values = {}
-    for name in columns:
-        if name in _KIDNEY_COLUMNS:
-            found = patients["patient_id"].map(index[name].mean())
-        else:
-            found = patients[name].map(_MALE) if name == "sex" else patients[name]
-        values[name] = found.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
-    return pd.DataFrame(values)

@@ -15,10 +15,10 @@ from callbacks.predictions import PREDICTIONS
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
-from experiments.encoders.exported import folds_of
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.console import is_main_rank, say
+from experiments.runs.folders import folds_of
 from experiments.runs.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
 from experiments.runs.locks import training
 from experiments.runs.tracking import log_metrics, make_logger, send_kept, shared_run

@@ -8,6 +8,7 @@ from pathlib import Path
 from datamodules.cohort.cohort import Cohort
 from experiments.encoders.exported import exported_encoder
 from experiments.registry import ENCODERS, MODES, TASKS, choose, compose
+from experiments.runs.folders import experiment_of
 from experiments.runs.launch import Launch
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.tracking import cohort_tags
@@ -70,7 +71,7 @@ class Point:
 
     def experiment(self, cohort: Cohort) -> str:
         """MLflow experiment, which is also the folder under `runs`."""
-        return f"renal/{cohort.info.name}/{self.task}"
+        return experiment_of(cohort, self.task)
 
     def folder(self, cohort: Cohort) -> Path:
         """Where the run lies."""

@@ -10,7 +10,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.reports.reader.rules import RuleExtractor
-from experiments.generation.generate import SETTINGS, system_folder
+from experiments.generation.generate import SETTINGS
 from experiments.generation.records import GENERATED, read_generated
 from experiments.generation.score_figure import scores_figure
 from experiments.generation.system_scores import (
@@ -23,6 +23,7 @@ from experiments.generation.system_scores import (
 from experiments.generation.systems import SYSTEMS, references
 from experiments.registry import choose
 from experiments.runs.console import say
+from experiments.runs.folders import experiment_of, system_folder
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
 from experiments.scores.results_table import caption, marked, with_interval
@@ -115,7 +116,7 @@ def _cell(row: pd.Series) -> str:
 
 def _log(cohort: Cohort, runs: Path, folder: Path, seed: int, tag: str, table: pd.DataFrame, note: str) -> None:
     tags = {**cohort_tags(cohort), "mode": "report generation", "seed": str(seed)}
-    logger = make_logger(runs, folder, f"renal/{cohort.info.name}/reports", folder.name, tags)
+    logger = make_logger(runs, folder, experiment_of(cohort, "reports"), folder.name, tags)
     client, run_id = logger.experiment, logger.run_id
     metrics = {
         f"{row['measure']}/{row['system']}/{row['group']}".replace(" ", "_"): float(row["value"])

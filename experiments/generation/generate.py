@@ -17,12 +17,12 @@ from datamodules.files import read_json, write_json, write_parquet
 from datamodules.reports.sides import KIDNEY
 from datamodules.writing import ReportImageDataModule
 from experiments.cohorts.attributes import with_attributes
-from experiments.encoders.exported import folds_of
 from experiments.generation.journal import UNFINISHED
 from experiments.generation.records import GENERATED, generated_table, write_generated
 from experiments.generation.systems import SYSTEMS, Options, Study, module_of, tested_kidneys, writer_of
 from experiments.registry import choose, compose
 from experiments.runs.console import say
+from experiments.runs.folders import folds_of, system_folder
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
@@ -163,11 +163,6 @@ def _allowed(names: Sequence[str], studies: Sequence[Study], send_images: bool, 
 
 def _outgoing(name: str, study: Study) -> str:
     return str(module_of(name).outgoing(study, name)) if SYSTEMS[name].remote else ""
-
-
-def system_folder(runs: Path, cohort: Cohort, name: str, seed: int, tag: str = "") -> Path:
-    """Where a system's reports of a cohort lie."""
-    return runs / f"renal/{cohort.info.name}/reports" / "-".join(part for part in (name, f"s{seed}", tag) if part)
 
 
 def _study(

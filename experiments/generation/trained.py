@@ -13,7 +13,7 @@ from datamodules.reports.llm.models import model_source
 from datamodules.writing import prompt_of
 from experiments.generation.journal import in_batches
 from experiments.generation.systems import Study
-from experiments.pretraining.stages.report import report_writer_folder
+from experiments.runs.folders import report_writer_folder
 from experiments.runs.run_data import read_trained_on
 from lightning_modules.core.contracts import differing_fields
 from lightning_modules.core.errors import ModelError

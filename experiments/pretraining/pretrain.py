@@ -11,10 +11,10 @@ from jsonargparse import ArgumentError
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from experiments.encoders.exported import folds_of, stage_folder
 from experiments.pretraining.stages.common import Pretraining, placeholders, wait_for_all_ranks
 from experiments.registry import STAGES, choose
 from experiments.runs.console import is_main_rank, say
+from experiments.runs.folders import experiment_of, folds_of, stage_folder
 from experiments.runs.launcher import check_launcher
 from experiments.runs.locks import training
 from experiments.runs.suite_cli import SuiteCLI, command_line
@@ -101,7 +101,7 @@ def check_flags(wanted: Pretraining, chosen: Mapping[str, tuple[str, ...]]) -> N
 def _parent(wanted: Pretraining, cohort: Cohort) -> str | None:
     """The MLflow run that the stages of one pretraining share: same cohort, split, profile and seed."""
     seed = str(wanted.seed)
-    experiment = f"renal/{cohort.info.name}/pretrain"
+    experiment = experiment_of(cohort, "pretrain")
     return shared_run(wanted.runs, cohort, experiment, f"pretrain-s{seed}", profile=wanted.profile, seed=seed)
 
 

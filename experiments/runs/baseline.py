@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.study_times import index_kidneys
 from datamodules.errors import DataError
 from datamodules.plain_yaml import read_yaml
 
+_MALE = {"male": 1.0, "female": 0.0}
+_KIDNEY_COLUMNS = ("lesion_count",)
 FAMILIES = ("morphology", "statistics", "glcm", "glrlm", "glszm", "ngtdm")
 """Families of features by the names of IBSI that mirp takes."""
 
@@ -100,3 +108,25 @@ class BaselineConfig:
     columns: list[str] = field(default_factory=list)
     radiomics: RadiomicsSettings | None = None
     model: str = "linear"
+
+
+def clinical_values(cohort: Cohort, patients: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Clinical variables as numbers.
+
+    Args:
+        cohort: The cohort.
+        patients: Rows of its table `patients`.
+        columns: Columns of that table, or of the index kidney; of several studies the mean.
+
+    Returns:
+        float64, one row per patient in the same order, NaN where missing; sex is 1 for male and 0 for female.
+    """
+    index = index_kidneys(cohort).groupby("patient_id")
+    values = {}
+    for name in columns:
+        if name in _KIDNEY_COLUMNS:
+            found = patients["patient_id"].map(index[name].mean())
+        else:
+            found = patients[name].map(_MALE) if name == "sex" else patients[name]
+        values[name] = found.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+    return pd.DataFrame(values)

@@ -17,7 +17,7 @@ from datamodules.cohort.identity import MASKS, PARTS, DataIdentity, array_rows, 
 from datamodules.cohort.trained_on import TRAINING_DATA, TrainedOn
 from datamodules.errors import DataError
 from datamodules.files import read_json
-from experiments.encoders.tables import clinical_values
+from experiments.runs.baseline import clinical_values
 from experiments.runs.suite_cli import SuiteCLI
 
 DATA = "data.parquet"

@@ -19,6 +19,7 @@ from datamodules.files import read_json, read_parquet
 from experiments.finetuning.point import mode_suffix
 from experiments.registry import ENCODERS, MODES, TASKS, choose, task_label
 from experiments.runs.console import say
+from experiments.runs.folders import experiment_of
 from experiments.runs.launch import DONE, RUN_COMMAND
 from experiments.scores.outcomes import ACROSS_FOLDS, FOLD, Metric, across_columns, metric_of, outcomes_of
 from experiments.scores.results_table import groups, marked, row_name, scored_caption, width_of, with_interval
@@ -56,7 +57,7 @@ def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "", mode: 
         DataError: if a point was tested in other folds, or on other labels, than the cohort has now.
     """
     points = []
-    for done in sorted((runs / f"renal/{cohort.info.name}/{task}").glob(f"*/{DONE}")):
+    for done in sorted((runs / experiment_of(cohort, task)).glob(f"*/{DONE}")):
         point = read_json(done.parent / RUN_COMMAND)["arguments"]
         # Runs of before there were modes are fine-tuned ones.
         if (point["tag"], point.get("mode", "finetune")) == (tag, mode) and point["encoder"] in ENCODERS:
@@ -159,7 +160,7 @@ def compare(
             f"{f' with TAG={tag}' if tag else ''}; run `make finetune TASK={task} ENCODER=...` first."
         )
     table = comparison_table(points, reference, replicates, correction)
-    path = runs / f"renal/{cohort.info.name}/{task}" / f"comparison{mode_suffix(mode, tag)}.csv"
+    path = runs / experiment_of(cohort, task) / f"comparison{mode_suffix(mode, tag)}.csv"
     write_csv(path, table)
     metric = metric_of(points[0].predictions)
     text = format_comparison(table, reference, metric)

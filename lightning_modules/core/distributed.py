@@ -1,4 +1,4 @@
-"""Rows of all ranks as one tensor, with the gradient that one process would compute."""
+"""What ranks share: their number, sums over them, and their rows as one tensor with the gradient of one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.losses.attributes import number_of_ranks
+
+
+def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all ranks, without gradient; the tensor itself where there is one rank."""
+    value = value.detach().clone()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def number_of_ranks() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def row_counts(n: int, device: torch.device) -> list[int]:

@@ -6,27 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
+from lightning_modules.core.distributed import number_of_ranks, sum_over_ranks
 from lightning_modules.core.errors import ModelError
 from lightning_modules.losses.balance import MISSING
 
 Weighting = Literal["sum", "uncertainty", "gradient"]
 Reduce = Callable[[torch.Tensor], torch.Tensor]
-
-
-def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all ranks, without gradient; the tensor itself where there is one rank."""
-    value = value.detach().clone()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(value)
-    return value
-
-
-def number_of_ranks() -> int:
-    """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class AttributeTerms(NamedTuple):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightning_modules.core.distributed import gather_rows, row_counts, row_offset
+from lightning_modules.core.distributed import gather_rows, number_of_ranks, row_counts, row_offset
 from lightning_modules.core.errors import ModelError
-from lightning_modules.losses.attributes import number_of_ranks
 from lightning_modules.losses.knowledge import Knowledge
 from lightning_modules.losses.symmetric import CHUNK, Relation, check_pairs, symmetric_cross_entropy, working_type
 

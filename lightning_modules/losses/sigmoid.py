@@ -10,8 +10,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from lightning_modules.core.distributed import row_counts
-from lightning_modules.losses.attributes import number_of_ranks
+from lightning_modules.core.distributed import number_of_ranks, row_counts
 from lightning_modules.losses.symmetric import CHUNK, check_pairs, working_type
 
 

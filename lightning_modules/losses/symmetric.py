@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
+from lightning_modules.core.distributed import sum_over_ranks
 from lightning_modules.core.errors import ModelError
-from lightning_modules.losses.attributes import sum_over_ranks
 
 CHUNK = 512
 """Rows computed together: with 4,096 columns 8 MB a matrix."""

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from lightning_modules.core.distributed import gather_rows, row_counts, row_offset
-from lightning_modules.losses.attributes import number_of_ranks, sum_over_ranks
+from lightning_modules.core.distributed import gather_rows, number_of_ranks, row_counts, row_offset, sum_over_ranks
 from lightning_modules.losses.balance import MISSING
 
 

@@ -13,13 +13,12 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 
 from lightning_modules.core.base import CHECKPOINT_KEY, SuiteModule
-from lightning_modules.core.distributed import gather_rows
+from lightning_modules.core.distributed import gather_rows, sum_over_ranks
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.export.image import load_pretrained
 from lightning_modules.export.text import refuse_differences
 from lightning_modules.export.writer import read_report_writer
-from lightning_modules.losses.attributes import sum_over_ranks
 from lightning_modules.losses.text import Terms, masked_token_loss
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.joint.report_writer import ReportWriter, WriterConfig

@@ -20,9 +20,10 @@ from callbacks.failure import failure_sentence
 from datamodules.augmentation import AugmentationConfig
 from datamodules.cohort.labels import Label
 from datamodules.importers.builder import build_cohort
-from datamodules.importers.records import PatientRecord, Volume
+from datamodules.importers.records import PatientRecord
 from datamodules.tasks import RoiDataModule
 from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.roi import Volume
 from tests.tiny import CONTRACT, TinySource
 
 ROOT = Path(__file__).parents[2]

@@ -22,8 +22,9 @@ from datamodules.files import write_parquet
 from datamodules.reports.embedding_cache import EmbeddingCache
 from experiments.aligned.space import SharedSpace
 from experiments.cohorts.attributes import attributes
+from lightning_modules.export.aligned import save_aligned
 from lightning_modules.networks.image.encoders import EncoderConfig
-from lightning_modules.networks.joint.aligned import AlignedConfig, AlignedModel, save_aligned
+from lightning_modules.networks.joint.aligned import AlignedConfig, AlignedModel
 from tests.tiny import CONTRACT
 
 TEXT_DIM = 12

@@ -24,9 +24,10 @@ from datamodules.importers.kits23.clinical_records import RECORDS, patient_row, 
 from datamodules.importers.kits23.kidneys import Located, check_grid, locate, own_labels
 from datamodules.importers.masks import read_mask
 from datamodules.importers.nifti.scan import read_nifti
-from datamodules.importers.records import Mask, PatientRecord, SkipPatient, Volume
+from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.crop import crop_roi
+from datamodules.volumes.roi import Mask, Volume
 
 PHASE = "arterial"
 FIRST_OF_2023 = 400

@@ -19,9 +19,9 @@ from datamodules.reports.sides import KIDNEY, side_reports
 from experiments.aligned.retrieval.retrieval_figure import retrieval_figure
 from experiments.aligned.space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space, read_as
 from experiments.aligned.zero_shot.report_baseline import attribute_text, tfidf_embeddings
-from experiments.encoders.exported import folds_of
 from experiments.registry import ENCODERS, WITHOUT_MASKS, compose
 from experiments.runs.console import say
+from experiments.runs.folders import experiment_of, folds_of
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
 from experiments.runs.suite_cli import SuiteCLI, command_line
@@ -103,7 +103,7 @@ def retrieval(
         modules.append(module)
     table = retrieval_table(parts, replicates)
     name = f"{encoder}-{origin}"
-    folder = runs / f"renal/{cohort.info.name}/retrieval" / name
+    folder = runs / experiment_of(cohort, "retrieval") / name
     folder.mkdir(parents=True, exist_ok=True)
     bind_results(folder / "results.csv", [module.identity for module in modules])
     write_csv(folder / "results.csv", table)
@@ -287,7 +287,7 @@ def format_table(table: pd.DataFrame) -> str:
 
 def _log(runs: Path, folder: Path, cohort: Cohort, table: pd.DataFrame, note: str, more: dict[str, str]) -> None:
     tags = {**cohort_tags(cohort), "encoder": "aligned", "mode": "retrieval", **more}
-    logger = make_logger(runs, folder, f"renal/{cohort.info.name}/retrieval", folder.name, tags)
+    logger = make_logger(runs, folder, experiment_of(cohort, "retrieval"), folder.name, tags)
     client, run_id, metrics = logger.experiment, logger.run_id, {}
     for row in table[table["queries"] == "all kidneys"].to_dict("records"):
         key = f"{row['direction']}/{row['group']}/{row['system']}".replace(" ", "_").replace("TF-IDF", "tfidf")

@@ -30,9 +30,9 @@ from experiments.aligned.zero_shot.zero_shot_table import (
     write_zero_shot,
     zero_shot_table,
 )
-from experiments.encoders.exported import folds_of
 from experiments.registry import TASKS, choose, compose
 from experiments.runs.console import say
+from experiments.runs.folders import experiment_of, folds_of
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
 from experiments.runs.suite_cli import SuiteCLI, command_line
@@ -91,7 +91,7 @@ def zeroshot(
     found = _joined(parts)
     table = zero_shot_table(found, draws, seed)
     name = f"{encoder}-zeroshot-{origin}"
-    folder = runs / f"renal/{cohort.info.name}/{task}" / name
+    folder = runs / experiment_of(cohort, task) / name
     folder.mkdir(parents=True, exist_ok=True)
     bind_results(folder / "results.csv", identities)
     write_parquet(folder / PREDICTIONS, found.predictions)
@@ -193,7 +193,7 @@ def _log(
     runs: Path, folder: Path, cohort: Cohort, task: str, name: str, table: pd.DataFrame, note: str, more: dict[str, str]
 ) -> None:
     tags = {**cohort_tags(cohort), "task": task, "encoder": "aligned", "mode": "zeroshot", "fraction": "0", **more}
-    logger = make_logger(runs, folder, f"renal/{cohort.info.name}/{task}", name, tags)
+    logger = make_logger(runs, folder, experiment_of(cohort, task), name, tags)
     client, run_id = logger.experiment, logger.run_id
     metrics: dict[str, float] = {}
     for row in table.dropna(subset=["low"]).to_dict("records"):

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from experiments.encoders.exported import exported_encoder, folds_of
+from experiments.encoders.exported import exported_encoder
 from experiments.encoders.published.inputs import described, encoder_contract
 from experiments.encoders.published.weights import find_weights, how_to_get
 from experiments.registry import ENCODERS, EncoderEntry
+from experiments.runs.folders import folds_of
 from experiments.runs.pretrained import Pretrained, pretrained_from
 from lightning_modules.core.errors import ModelError
 from lightning_modules.networks.image.published.releases import RELEASES

@@ -15,6 +15,7 @@ from experiments.encoders.radiomics.cache import cache_file, radiomics_table
 from experiments.registry import axis_file
 from experiments.runs.baseline import RadiomicsSettings
 from experiments.runs.console import say
+from experiments.runs.folders import FEATURES, cache_folder
 
 
 def radiomics(
@@ -39,7 +40,7 @@ def radiomics(
     chosen = RadiomicsSettings.read(settings or axis_file("encoder", "radiomics"))
     cohort = Cohort.load(data)
     volumes = VolumeSet.find(data, contract_hash=profile_contract(profile).hash)
-    folder = runs / "renal" / cohort.info.name / "features"
+    folder = cache_folder(runs, cohort, FEATURES)
     positions = downstream_positions(cohort, volumes)
     table = radiomics_table(volumes, positions, folder, chosen, workers)
     absent = int(np.isnan(table.to_numpy()).any(axis=1).sum())

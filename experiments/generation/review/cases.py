@@ -16,11 +16,12 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.keyed_order import keyed_choice
 from datamodules.errors import DataError
 from datamodules.reports.sides import KIDNEY
-from experiments.generation.generate import SETTINGS, system_folder
+from experiments.generation.generate import SETTINGS
 from experiments.generation.records import GENERATED, read_generated
 from experiments.generation.systems import SYSTEMS, references
 from experiments.registry import choose
 from experiments.runs.console import say
+from experiments.runs.folders import system_folder
 
 
 @dataclass(frozen=True)

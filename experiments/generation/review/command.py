@@ -11,7 +11,6 @@ from datamodules.errors import DataError
 from datamodules.files import read_json
 from datamodules.volumes.shards import VolumeSet
 from experiments.cohorts.commands import profile_contract
-from experiments.generation.generate import system_folder
 from experiments.generation.review.cases import read_cases
 from experiments.generation.review.ratings import read_ratings
 from experiments.generation.review.review import RATINGS, SETTINGS, Review
@@ -20,6 +19,7 @@ from experiments.generation.review.server import HOST, create_app, serve
 from experiments.generation.review.summary import agreement_table, finished_ratings, format_summary, summary_table
 from experiments.generation.systems import SYSTEMS
 from experiments.runs.console import say
+from experiments.runs.folders import system_folder
 from experiments.runs.locks import lease, taken
 from experiments.runs.pretrained import pretrained_from
 from experiments.scores.results_table import caption

@@ -22,6 +22,7 @@ from experiments.encoders.features import frozen_features
 from experiments.pretraining.evaluation.attribute_results import MEAN, attribute_table
 from experiments.registry import ENCODERS, WITHOUT_MASKS, choose, compose
 from experiments.runs.console import say
+from experiments.runs.folders import FEATURES, cache_folder, experiment_of
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results, read_trained_on
 from experiments.runs.suite_cli import SuiteCLI, command_line
@@ -70,10 +71,10 @@ def probe(
         read_trained_on(weights).refuse_seen(module.identity, f"ENCODER={encoder}", ("test",))
     torch.manual_seed(seed)
     network = build_encoder(config) if weights is None else load_exported(weights)[0]
-    cache = runs / f"renal/{cohort.info.name}/features"
+    cache = cache_folder(runs, cohort, FEATURES)
     fitted, tested = (_features(network, module, part, cache) for part in ("train", "test"))
     table = attribute_table(_predict(module, fitted, tested))
-    folder = runs / f"renal/{cohort.info.name}/probe"
+    folder = runs / experiment_of(cohort, "probe")
     path = folder / f"attributes-{encoder}-{origin}{'' if fold is None else f'-fold{fold}'}.csv"
     bind_results(path, [module.identity])
     write_csv(path, table)

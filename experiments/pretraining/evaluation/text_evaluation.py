@@ -33,8 +33,9 @@ from experiments.pretraining.evaluation.text_results import (
     tabulate,
 )
 from experiments.pretraining.evaluation.text_systems import ADAPTED, BIDIRECTIONAL, TextBase, systems
-from experiments.pretraining.stages.text import STAGE, text_encoder_folder
+from experiments.pretraining.stages.text import STAGE
 from experiments.runs.console import say
+from experiments.runs.folders import experiment_of, text_encoder_folder
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results, read_trained_on
 from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
@@ -120,7 +121,7 @@ def evaluate_text(
         read_trained_on(exported).refuse_seen(identity, "The text encoder", ("test",))
     subject = BIDIRECTIONAL if exported is None else ADAPTED
     name = f"evaluation-{wording}-{origin}{'' if fold is None else f'-fold{fold}'}{'' if exported else '-base'}"
-    folder = runs / f"renal/{cohort.info.name}/{STAGE}" / name
+    folder = runs / experiment_of(cohort, STAGE) / name
     bind_results(folder / "text.csv", [identity])
     values, differences = _evaluate(cohort, wanted, chosen, exported, runs, device)
     _write(folder, cohort, values, differences, wanted, chosen)
@@ -144,7 +145,7 @@ def _evaluate(
     questions = make_questions(cohort, tested, wanted.wording, wanted.flips, wanted.seed)
     codes = stated_codes(cohort, pd.concat([fitted, tested], ignore_index=True))
     every = [*fitted["text"], *tested["text"], *(text for question in questions for text in question.texts)]
-    cache = runs / f"renal/{cohort.info.name}" / CACHE
+    cache = runs / experiment_of(cohort, CACHE)
     answers, frames, masked = {}, {}, {}
     for system in systems(fitted["text"].tolist(), base, exported, cache, device):
         system.embed(every)  # all at once, so that batches are of like length; what follows reads the cache
@@ -230,7 +231,7 @@ def _write(
 
 
 def _log(runs: Path, folder: Path, name: str, cohort: Cohort, values: pd.DataFrame) -> None:
-    logger = make_logger(runs, folder, f"renal/{cohort.info.name}/{STAGE}", name, cohort_tags(cohort))
+    logger = make_logger(runs, folder, experiment_of(cohort, STAGE), name, cohort_tags(cohort))
     client, run_id, metrics = logger.experiment, logger.run_id, {}
     for row in values[values["kind"].isin((EVERY, MEAN)) | ~values["metric"].isin((RETRIEVAL, ATTRIBUTES))].to_dict(
         "records"

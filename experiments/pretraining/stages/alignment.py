@@ -12,26 +12,26 @@ import pandas as pd
 from datamodules.alignment import AlignmentDataModule
 from datamodules.cohort.cohort import Cohort
 from datamodules.files import copy_file, read_json
-from experiments.aligned.space import EMBEDDINGS
 from experiments.cohorts.attributes import with_attributes
-from experiments.encoders.exported import ENCODER_FOLDER, exported_encoder, stage_folder
+from experiments.encoders.exported import exported_encoder
 from experiments.encoders.text_embeddings import embed_texts
 from experiments.pretraining.cards import encoder_card
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, placeholders, stage_launch
 from experiments.pretraining.stages.text_tower import load_source, save_trained, text_tower, trained_options
 from experiments.registry import ENCODERS, STAGES
 from experiments.runs.console import counted, is_main_rank, say
+from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, cache_folder, stage_folder
 from experiments.runs.launch import Finished, Launch, train
 from experiments.runs.run_data import hand_over
 from experiments.runs.suite_cli import SuiteCLI, read_checkpoint
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.retrieval import recall_statistic
+from lightning_modules.export.aligned import TEXT, save_aligned
 from lightning_modules.export.image import WEIGHTS, weights_sha256
 from lightning_modules.export.text import CONFIG, load_text_encoder, read_text_encoder
 from lightning_modules.metrics.retrieval import retrieval_ranks
 from lightning_modules.networks.image.encoders import EncoderConfig
-from lightning_modules.networks.joint.aligned import TEXT, save_aligned
 from lightning_modules.networks.text.encoder import TextEncoderConfig
 from lightning_modules.pretrain.alignment import ClipAlignment, paired
 from lightning_modules.pretrain.joint_alignment import TextTowerAlignment
@@ -61,7 +61,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
         "data.init_args.text_fingerprint": read_text_encoder(text).fingerprint,
         "data.init_args.text_dim": int(read_json(text / CONFIG)["feature_dim"]),
     }
-    embeddings = {"data.init_args.embeddings": wanted.runs / "renal" / cohort.info.name / EMBEDDINGS}
+    embeddings = {"data.init_args.embeddings": cache_folder(wanted.runs, cohort, EMBEDDINGS)}
     options |= trained_options(text, settings) if trained else embeddings
     launch = stage_launch(wanted, cohort, stage, fold, options=options)
     launch = replace(launch, sources=(text,))
@@ -177,8 +177,8 @@ def _best(folder: Path) -> dict[str, Any]:
 def _text_section(recorded: dict[str, Any]) -> str:
     return f"""
 ## Both sides
-    from lightning_modules.networks.joint.aligned import AlignedModel
-    model = AlignedModel.from_pretrained(folder)   # or the id of a hub repository with these files
+    from lightning_modules.export.aligned import load_aligned
+    model = load_aligned(folder)   # or the id of a hub repository with these files
     similarity = model.embed_image(image) @ model.embed_text(embedding).T
 
 Text embeddings must come from the text encoder that it was aligned with: base {recorded["base_name"]}, fingerprint

@@ -12,9 +12,9 @@ import torch.distributed as dist
 import yaml
 
 from datamodules.cohort.cohort import Cohort
-from experiments.encoders.exported import stage_folder
 from experiments.registry import STAGES, compose
 from experiments.runs.console import is_main_rank, say
+from experiments.runs.folders import experiment_of, stage_folder
 from experiments.runs.launch import Finished, Launch, check_finished, mark_done, read_done
 from experiments.runs.suite_cli import class_of
 from experiments.runs.tracking import cohort_tags
@@ -108,7 +108,7 @@ def stage_launch(
         },
         folder=folder,
         runs=wanted.runs,
-        experiment=f"renal/{cohort.info.name}/pretrain",
+        experiment=experiment_of(cohort, "pretrain"),
         name=name,
         tags=tags if task is None else {**tags, "task": task},
         command={"command": "pretrain", "arguments": wanted.arguments(stage)},

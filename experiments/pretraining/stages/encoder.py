@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from datamodules.cohort.cohort import Cohort
-from experiments.encoders.exported import ENCODER_FOLDER
 from experiments.pretraining.cards import encoder_card
 from experiments.registry import STAGES
+from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import Finished
 from experiments.runs.run_data import hand_over
 from lightning_modules.export.image import save_encoder

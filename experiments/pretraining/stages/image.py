@@ -7,11 +7,11 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import PHASES
 from datamodules.files import read_parquet
 from experiments.cohorts.attributes import with_attributes
-from experiments.encoders.exported import ENCODER_FOLDER
 from experiments.pretraining.evaluation.attribute_results import stage_summary
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, stage_launch
 from experiments.pretraining.stages.encoder import export_encoder
 from experiments.runs.console import is_main_rank
+from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import train
 from experiments.scores.results_table import caption
 from lightning_modules.export.attribute_heads import AttributeHeads, save_heads

@@ -9,29 +9,27 @@ import numpy as np
 
 from datamodules.cohort.cohort import Cohort, CohortInfo
 from experiments.cohorts.attributes import with_attributes
-from experiments.encoders.exported import exported_encoder, stage_folder
+from experiments.encoders.exported import exported_encoder
 from experiments.pretraining.cards import writer_card
 from experiments.pretraining.stages.common import Pretraining, close, wait_for_all_ranks
 from experiments.pretraining.stages.language import language_launch
 from experiments.runs.console import is_main_rank, say
+from experiments.runs.folders import WRITER_FOLDER, WRITER_PARTS
 from experiments.runs.launch import Launch, check_finished, read_done, train
 from experiments.runs.run_data import hand_over
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import bootstrap, mean_of
 from lightning_modules.export.image import weights_sha256
-from lightning_modules.export.writer import WEIGHTS, save_report_writer
+from lightning_modules.export.writer import save_report_writer
 from lightning_modules.pretrain.reports import ReportGeneration
 
 STAGE = "report"
-WRITER_FOLDER = "writer"
-PARTS = {"report_projector": "projector", "report_adapters": "projector and adapters"}
-"""Each is a file under `configs/stage`, trained from the weights of the one before."""
 
 
 def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
     """Train the parts in order, each a run of its own that is skipped when it is finished.
 
-    The last one's report writer is that of the stage: see `report_writer_folder`.
+    The last one's report writer is that of the stage: see `experiments.runs.folders`.
 
     Raises:
         DataError: if the alignment was not run yet, or a folder holds another configuration.
@@ -40,7 +38,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
     encoder = exported_encoder(wanted.runs, cohort, "aligned", wanted.seed, fold)
     assert encoder is not None
     before: Launch | None = None
-    for name, title in PARTS.items():
+    for name, title in WRITER_PARTS.items():
         launch = _launch(wanted, cohort, fold, name, encoder, before)
         if check_finished(launch):
             say(f"Report writer, {title}, is finished already. {read_done(launch.folder)['summary']}")
@@ -49,16 +47,6 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
             _train(launch, cohort.info, title)
             wait_for_all_ranks()
         before = launch
-
-
-def report_writer_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None, tag: str = "") -> Path | None:
-    """The exported report writer of a cohort: that of the last part that was trained; None where there is none."""
-    stage = stage_folder(runs, cohort, STAGE, seed, fold, tag)
-    for name in reversed(PARTS):
-        folder = stage / name / WRITER_FOLDER
-        if (folder / WEIGHTS).is_file():
-            return folder
-    return None
 
 
 def _launch(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datamodules.cohort.cohort import Cohort
-from experiments.encoders.exported import ENCODER_FOLDER
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, stage_launch
 from experiments.pretraining.stages.encoder import export_encoder
 from experiments.runs.console import is_main_rank
+from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import Finished, train
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.discrimination import auroc_delong

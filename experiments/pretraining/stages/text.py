@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamodules.cohort.cohort import Cohort, CohortInfo
 from experiments.cohorts.attributes import with_attributes
-from experiments.encoders.exported import ENCODER_FOLDER, stage_folder
 from experiments.pretraining.cards import text_card
 from experiments.pretraining.stages.common import Pretraining, close, wait_for_all_ranks
 from experiments.pretraining.stages.language import language_launch
 from experiments.registry import choose
 from experiments.runs.console import is_main_rank, say
+from experiments.runs.folders import ENCODER_FOLDER, OBJECTIVES
 from experiments.runs.launch import Launch, check_finished, read_done, train
 from experiments.runs.run_data import hand_over
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.support import Support
-from lightning_modules.export.text import ADAPTER, save_text_encoder
+from lightning_modules.export.text import save_text_encoder
 from lightning_modules.pretrain.text_adaptation import TextAdaptation
 
 STAGE = "text"
-OBJECTIVES = {
-    "mntp": "masked next-token prediction",
-    "simcse": "unsupervised SimCSE",
-    "attribute_contrast": "contrast by attributes",
-}
-"""Each is a file under `configs/stage`, trained from the adapters of the one before."""
 
 
 def run(wanted: Pretraining, cohort: Cohort, fold: int | None, objectives: Sequence[str] = tuple(OBJECTIVES)) -> None:
     """Train the objectives in order, each a run of its own that is skipped when it is finished.
 
-    The last one's text encoder is that of the stage: see `text_encoder_folder`.
+    The last one's text encoder is that of the stage: see `experiments.runs.folders`.
 
     Args:
         wanted: What was asked for.
@@ -62,20 +55,6 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, objectives: Seque
             _train(launch, cohort.info, name)
             wait_for_all_ranks()  # the next objective starts from what rank 0 writes after training
         before = launch
-
-
-def text_encoder_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None, tag: str = "") -> Path | None:
-    """The exported text encoder of a cohort: that of the last objective that was trained; None where there is none.
-
-    A pretraining with a TAG that has none of its own takes the one without.
-    """
-    for own in dict.fromkeys((tag, "")):
-        stage = stage_folder(runs, cohort, STAGE, seed, fold, own)
-        for name in reversed(OBJECTIVES):
-            folder = stage / name / ENCODER_FOLDER
-            if (folder / ADAPTER).is_file():
-                return folder
-    return None
 
 
 def _launch(wanted: Pretraining, cohort: Cohort, fold: int | None, name: str, before: Launch | None) -> Launch:

@@ -12,12 +12,11 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.trained_on import TRAINING_DATA, TrainedOn
 from datamodules.errors import DataError
 from datamodules.reports.llm.models import model_source
-from experiments.encoders.exported import ENCODER_FOLDER
 from experiments.pretraining.cards import text_card
 from experiments.pretraining.stages.common import Pretraining
 from experiments.pretraining.stages.language import text_source
-from experiments.pretraining.stages.text import text_encoder_folder
 from experiments.runs.console import is_main_rank
+from experiments.runs.folders import ENCODER_FOLDER, experiment_of, text_encoder_folder
 from experiments.runs.launcher import wait_for_main
 from lightning_modules.export.text import ADAPTER, MAY_DIFFER, read_text_encoder, save_text_encoder
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
@@ -86,7 +85,7 @@ def _base_folder(wanted: Pretraining, cohort: Cohort, settings: TextEncoderConfi
     source, name = text_source(settings)
     config = replace(settings, base=source, base_name=name, projection=None)
     digest = hashlib.sha256(json.dumps(config.recorded(), sort_keys=True).encode()).hexdigest()[:8]
-    folder = wanted.runs / "renal" / cohort.info.name / "text" / f"base-{digest}" / ENCODER_FOLDER
+    folder = wanted.runs / experiment_of(cohort, "text") / f"base-{digest}" / ENCODER_FOLDER
 
     def whole() -> bool:
         return (folder / ADAPTER).is_file() and (folder / TRAINING_DATA).is_file()

@@ -15,13 +15,14 @@ from datamodules.cohort.label_fractions import FRACTIONS
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule, labelled
-from experiments.encoders.exported import exported_encoder, folds_of
+from experiments.encoders.exported import exported_encoder
 from experiments.encoders.radiomics.cache import check_masks
 from experiments.encoders.tables import check_columns
 from experiments.finetuning.finetune import curve_run
 from experiments.finetuning.point import Point, mode_suffix
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
 from experiments.runs.console import is_main_rank, say
+from experiments.runs.folders import folds_of
 from experiments.runs.launcher import check_launcher
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from

@@ -16,10 +16,10 @@ from filelock import SoftFileLease
 from callbacks.failure import failure_sentence
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from experiments.encoders.exported import folds_of
 from experiments.finetuning.finetune import curve_run, finetune
 from experiments.finetuning.point import Point
 from experiments.runs.console import say
+from experiments.runs.folders import folds_of
 from experiments.runs.launch import DONE, check_finished
 from experiments.runs.locks import LOCK, lease, taken
 from experiments.runs.workers import Died, Workers, environments

@@ -17,6 +17,7 @@ from datamodules.errors import DataError
 from datamodules.files import remove_leftovers, settle_tree
 from experiments.registry import TASKS, choose
 from experiments.runs.console import say
+from experiments.runs.folders import experiment_of
 from experiments.runs.tracking import git_commit
 from experiments.scores.results_table import caption
 from experiments.studies.report.checklist import anchors_of, checklist_section
@@ -54,7 +55,7 @@ def report(
     cohort = Cohort.load(data)
     found = {name: series_of(runs, cohort, name) for name in names}
     check_tasks(found, cohort)
-    folder = out or runs / f"renal/{cohort.info.name}/report"
+    folder = out or runs / experiment_of(cohort, "report")
     _check_free(folder)
     analyses: dict[str, list[Analysis]] = {}
     for name, all_series in found.items():

@@ -9,8 +9,8 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 from datamodules.cohort.cohort import Cohort
-from experiments.encoders.exported import ENCODER_FOLDER
 from experiments.registry import ENCODERS, EncoderEntry
+from experiments.runs.folders import ENCODER_FOLDER, experiment_of
 from experiments.studies.report.finished_points import Series
 from experiments.studies.report.page import Html, Section, Text
 
@@ -67,6 +67,6 @@ def _facts(entry: EncoderEntry) -> Text:
 def _card(cohort: Cohort, found: list[Series], name: str) -> str | None:
     """The card of the first seed, and fold, that the encoder's stage was run with."""
     runs = next(series for series in found if name in series.encoders).runs
-    folder, stage = runs / f"renal/{cohort.info.name}/pretrain", ENCODERS[name].stage
+    folder, stage = runs / experiment_of(cohort, "pretrain"), ENCODERS[name].stage
     cards = [path for part in ("", "fold*/") for path in folder.glob(f"{stage}-s*/{part}{ENCODER_FOLDER}/{CARD}")]
     return min(cards).read_text(encoding="utf-8") if cards else None

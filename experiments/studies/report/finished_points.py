@@ -16,9 +16,9 @@ from datamodules.cohort.splits import split_of_fold
 from datamodules.errors import DataError
 from datamodules.files import read_json
 from datamodules.tasks import labelled
-from experiments.encoders.exported import folds_of
 from experiments.finetuning.point import Point, mode_suffix
 from experiments.registry import ENCODERS, MODES, task_label
+from experiments.runs.folders import experiment_of, folds_of
 from experiments.runs.launch import DONE, RUN_COMMAND
 from experiments.scores.outcomes import Metric, metric_of, outcomes_of
 from experiments.scores.results_table import groups
@@ -137,7 +137,7 @@ def series_of(runs: Path, cohort: Cohort, task: str) -> list[Series]:
 
     A point whose patients are not those of the cohort, or not those of the other points, is left out and named.
     """
-    folder = runs / f"renal/{cohort.info.name}/{task}"
+    folder = runs / experiment_of(cohort, task)
     kinds = set()
     for done in sorted(folder.glob(f"*/{DONE}")):
         if (done.parent / RUN_COMMAND).is_file() and (done.parent / PREDICTIONS).is_file():
@@ -155,7 +155,7 @@ def series_of(runs: Path, cohort: Cohort, task: str) -> list[Series]:
 
 def unfinished(runs: Path, cohort: Cohort, task: str) -> int:
     """Points of a task that were started and are not finished."""
-    folder = runs / f"renal/{cohort.info.name}/{task}"
+    folder = runs / experiment_of(cohort, task)
     return sum(not (path.parent / DONE).is_file() for path in folder.glob(f"*/{RUN_COMMAND}"))
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from datamodules.cohort.cohort import Cohort
 from experiments.registry import ENCODERS, TASKS
+from experiments.runs.folders import experiment_of
 from experiments.studies.curve.curve_table import ZERO_SHOT, Cell
 from experiments.studies.report.aggressiveness_risk import TASK as AGGRESSIVENESS
 from experiments.studies.report.aggressiveness_risk import aggressiveness_section
@@ -103,7 +104,7 @@ def zero_shot_words(runs: Path, cohort: Cohort, task: str, survival: bool) -> st
     if survival:
         return "Zero-shot: not defined for survival."
     encoder, strategy = ZERO_SHOT
-    found = sorted((runs / f"renal/{cohort.info.name}/{task}").glob(f"{encoder}-zeroshot-s*/results.csv"))
+    found = sorted((runs / experiment_of(cohort, task)).glob(f"{encoder}-zeroshot-s*/results.csv"))
     if not found:
         return "Zero-shot: not run (make zeroshot)."
     table = pd.read_csv(found[0])

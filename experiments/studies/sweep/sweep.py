@@ -14,11 +14,11 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.labels import MISSING
 from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule
-from experiments.encoders.exported import folds_of
 from experiments.finetuning.finetune import ALL_TASKS, finetune
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.console import say
+from experiments.runs.folders import folds_of
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results

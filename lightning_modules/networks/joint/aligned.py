@@ -1,32 +1,20 @@
-"""Image encoder and text embeddings in one space, and that model as a folder that anyone can load."""
+"""Image encoder and text embeddings in one space."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.export.image import CARD, CONFIG, CONTRACT, WEIGHTS, read_encoder, save_encoder
-from lightning_modules.export.written import write_tensors, write_text
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 
-FORMAT = 1
-ALIGNMENT, HEADS = "alignment.json", "alignment.safetensors"
-TEXT = "text"
-"""Folder of the text encoder beside the model (`networks.text_export`), where it was exported too."""
 MAX_LOG_SCALE = math.log(100.0)
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -126,110 +114,3 @@ class AlignedModel(nn.Module):
         """Keep the inverse temperature in [1, 100]; called after every step, as clamping in the forward pass would stop
         its gradient."""
         self.logit_scale.clamp_(0.0, MAX_LOG_SCALE)
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path) -> AlignedModel:
-        """A saved model, ready to use.
-
-        Args:
-            source: Folder that `save_aligned` wrote, or the id of a repository of the Hugging Face hub with its files.
-
-        Returns:
-            The model in evaluation mode.
-
-        Raises:
-            ModelError: if there is no such folder or repository, or a file is absent, damaged or of another format.
-        """
-        folder = model_folder(source)
-        exported = read_encoder(folder)
-        missing = [name for name in (ALIGNMENT, HEADS) if not (folder / name).is_file()]
-        if missing:
-            raise ModelError(
-                f"{folder.name} holds an image encoder without {', '.join(missing)}; expected an aligned model, as "
-                "`make pretrain STAGES=alignment` exports it."
-            )
-        try:
-            content = json.loads((folder / ALIGNMENT).read_text(encoding="utf-8"))
-            heads = load_file(folder / HEADS)
-        except (ValueError, SafetensorError) as error:
-            raise ModelError(f"Aligned model {folder.name} is damaged ({error}); export it again.") from error
-        if content.get("format") != FORMAT or content.get("encoder_sha256") != exported.sha256:
-            raise ModelError(
-                f"Aligned model {folder.name} has format {content.get('format')} and heads for encoder "
-                f"{str(content.get('encoder_sha256'))[:12]}; expected format {FORMAT} and encoder "
-                f"{exported.sha256[:12]}, which lies beside them."
-            )
-        known = {field.name for field in fields(AlignedConfig)}
-        config = AlignedConfig(**{name: value for name, value in content["alignment"].items() if name in known})
-        crop = content.get("crop")  # models of earlier versions record none
-        model = cls(exported.config, config, exported.contract, content["text_encoder"], crop and tuple(crop))
-        try:
-            model.image_encoder.load_state_dict(exported.weights)
-            remaining = {name for name in model.state_dict() if not name.startswith("image_encoder.")}
-            if remaining != set(heads):
-                raise RuntimeError(f"heads {sorted(heads)}, expected {sorted(remaining)}")
-            model.load_state_dict(heads, strict=False)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(
-                f"Aligned model {folder.name}: weights do not fit its configuration ({reason})."
-            ) from error
-        return model.eval()
-
-
-def save_aligned(folder: Path, model: AlignedModel, card: str, training_data: str = "") -> str:
-    """Write an aligned model; the encoder's weights are written last, so a folder with them is complete.
-
-    The folder is that of an exported image encoder (`networks.export`), so that fine-tuning can start from it, with
-    the heads and their configuration beside.
-
-    Args:
-        folder: Folder to write.
-        model: The trained model.
-        card: Model card in Markdown.
-        training_data: Hash of the record of whom it was trained on, where one lies beside it.
-
-    Returns:
-        SHA-256 of the image encoder's weights file.
-    """
-    # The heads name the hash of the encoder, which waits in a folder of its own until they are written.
-    staged = folder / ".encoder"
-    sha256 = save_encoder(staged, model.image_encoder, model.encoder_config, model.contract, card, training_data)
-    heads = {name: value for name, value in model.state_dict().items() if not name.startswith("image_encoder.")}
-    write_tensors(folder / HEADS, heads)
-    content = {
-        "format": FORMAT,
-        "alignment": asdict(model.config),
-        "text_encoder": model.text_encoder,
-        "crop": model.crop,
-        "encoder_sha256": sha256,
-    }
-    write_text(folder / ALIGNMENT, json.dumps(content, indent=2) + "\n")
-    for name in (CONFIG, CONTRACT, CARD, WEIGHTS):
-        (staged / name).replace(folder / name)
-    staged.rmdir()
-    return sha256
-
-
-def model_folder(source: str | Path) -> Path:
-    """The folder of an aligned model: the one that is named, or where the hub's files were put.
-
-    Raises:
-        ModelError: if there is neither such a folder nor such a repository.
-    """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
-        raise ModelError(f"Aligned model {folder.name} is no folder here, and no hub id (owner/name); name either one.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    wanted = [WEIGHTS, CONFIG, CONTRACT, CARD, ALIGNMENT, HEADS, "*.parquet", f"{TEXT}/*"]
-    try:
-        return Path(snapshot_download(source, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelError(
-            f"Aligned model {source} is no folder here and was not found on the hub ({type(error).__name__}); check "
-            "the name, the network and `hf auth login` for a private repository."
-        ) from error

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_modules.export.image import load_pretrained
-from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
-from lightning_modules.networks.image.published.checkpoint import load_published
-from lightning_modules.networks.image.published.releases import RELEASES
-from lightning_modules.networks.text.published import TEXTS, PublishedText, build_text
+from lightning_modules.networks.text.published import PublishedText
 
 
 class PublishedPair(nn.Module):
@@ -48,25 +43,3 @@ class PublishedPair(nn.Module):
     def scale(self) -> torch.Tensor:
         """Inverse temperature."""
         return self.text.scale()
-
-
-def load_pair(name: str, weights: Path, folder: Path, contract: Mapping[str, Any], sha256: str = "") -> PublishedPair:
-    """Both sides of a release; nothing in its files is executed.
-
-    Args:
-        name: A key of `TEXTS`.
-        weights: File of the release, which holds both sides.
-        folder: Folder with configuration and tokenizer of the text side.
-        contract: Preprocessing contract of the data at hand.
-        sha256: Hash that the file must have, where it is known.
-
-    Raises:
-        ModelError: if the release has no text side, a file is absent, damaged or another one, or a key of either side
-            is missing.
-    """
-    config = EncoderConfig(network=name)
-    encoder = build_encoder(config)
-    text = build_text(name, folder, int(encoder.feature_dim))  # type: ignore[arg-type]
-    load_pretrained(encoder, config, contract, weights, sha256)
-    load_published(text, weights, TEXTS[name].layout, source=RELEASES[name].source)
-    return PublishedPair(encoder, text, contract).eval()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from lightning_modules.core.distributed import sum_over_ranks
 from lightning_modules.core.errors import ModelError
-from lightning_modules.losses.attributes import sum_over_ranks
 
 _COMMON = 100.0
 """Weight of the mean embedding among what is dropped: what all texts share is no fact."""

@@ -21,8 +21,9 @@ import pytest
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.importers.builder import build_cohort
-from datamodules.importers.records import PatientRecord, Volume
+from datamodules.importers.records import PatientRecord
 from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.roi import Volume
 from datamodules.volumes.shards import VolumeSet, shard_name, write_shard
 from tests.tiny import CONTRACT, TinySource
 

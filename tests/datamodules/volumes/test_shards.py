@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from datamodules.errors import DataError
-from datamodules.importers.records import Mask, Volume
 from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.roi import Mask, Volume
 from datamodules.volumes.shards import VolumeSet, finish_volume_set, volume_folder, write_shard
 from tests.tiny import CONTRACT, TinySource
 

@@ -18,10 +18,11 @@ import pytest
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from experiments.cli import check, main
-from experiments.encoders.exported import ENCODER_FOLDER, best_encoder, stage_folder
+from experiments.encoders.exported import best_encoder
 from experiments.front_door.commands import COMMANDS, SHORT, definition
 from experiments.front_door.options import FROM_MAKE, from_make, make_words
 from experiments.runs.console import configure_output
+from experiments.runs.folders import ENCODER_FOLDER, stage_folder
 from experiments.runs.pretrained import Pretrained, pretrained_from
 from lightning_modules.export.image import WEIGHTS
 

@@ -25,10 +25,11 @@ from experiments.cli import main
 from experiments.generation import questions
 from experiments.generation.chat_client import _read_answer, _retry_after
 from experiments.generation.endpoint import server_of
-from experiments.generation.generate import _allowed, _study, generate, reports_of, system_folder
+from experiments.generation.generate import _allowed, _study, generate, reports_of
 from experiments.generation.records import read_generated
 from experiments.generation.systems import Options, Study
 from experiments.runs.console import configure_output
+from experiments.runs.folders import system_folder
 from lightning_modules.networks.joint.decoding import Decoding
 from tests.experiments.aligned_tiny import extra_argument, extra_flags, with_reports
 from tests.experiments.generation.stand_in import KEY, Reply, Seen, StandIn, report, stand_in

@@ -17,14 +17,14 @@ from datamodules.errors import DataError
 from datamodules.files import read_parquet
 from datamodules.reports.sides import side_reports
 from datamodules.writing import ReportImageDataModule, prompt_of
-from experiments.encoders.exported import stage_folder
 from experiments.generation.evaluate import score_reports
-from experiments.generation.generate import generate, system_folder
+from experiments.generation.generate import generate
 from experiments.generation.records import read_generated
 from experiments.generation.shuffled import other_patients
 from experiments.pretraining.stages import image, report
 from experiments.pretraining.stages.common import Pretraining
 from experiments.runs.console import configure_output
+from experiments.runs.folders import stage_folder, system_folder
 from experiments.runs.locks import held
 from lightning_modules.export.writer import load_report_writer
 from tests.experiments.aligned_tiny import CROP, FLAGS, REGIONS, export, fill_cache, with_reports

@@ -20,10 +20,10 @@ from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, write_parquet
 from datamodules.importers.builder import build_cohort
 from experiments.cli import main
-from experiments.encoders.exported import ENCODER_FOLDER, folds_of, stage_folder
 from experiments.finetuning.linear_probe import run_probe
 from experiments.finetuning.point import Point
 from experiments.registry import STAGES
+from experiments.runs.folders import ENCODER_FOLDER, folds_of, stage_folder
 from experiments.runs.run_data import data_of, make_command, read_trained_on
 from experiments.runs.suite_cli import SuiteCLI
 from experiments.runs.tracking import tracking_uri

@@ -13,9 +13,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_modules.core.distributed import gather_rows, row_counts, row_offset
+from lightning_modules.core.distributed import gather_rows, number_of_ranks, row_counts, row_offset
 from lightning_modules.core.errors import ModelError
-from lightning_modules.losses.attributes import number_of_ranks
 from lightning_modules.losses.contrastive import InfoNCE, KnowledgeInfoNCE
 from lightning_modules.losses.gradcache import cached_features, micro_batches
 from lightning_modules.losses.sigmoid import SigmoidLoss

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
+from lightning_modules.export.aligned import load_aligned, save_aligned
 from lightning_modules.export.image import load_exported
 from lightning_modules.metrics.patient_scores import PatientTable
 from lightning_modules.metrics.retrieval import first_hit_ranks, recall_at, retrieval_ranks
 from lightning_modules.networks.image.encoders import EncoderConfig
-from lightning_modules.networks.joint.aligned import AlignedModel, save_aligned
 from lightning_modules.pretrain.alignment import ClipAlignment, paired
 
 CONTRACT = {"grid": [8, 12, 12], "region": "kidney"}
@@ -160,7 +160,7 @@ def test_a_saved_model_is_the_same_model_and_an_encoder(embed_dim: int | None, t
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "alignment.json", "alignment.safetensors", "config.json", "contract.json", "model.safetensors",
     }  # fmt: skip
-    again = AlignedModel.from_pretrained(str(folder))
+    again = load_aligned(str(folder))
     with torch.no_grad():
         assert torch.equal(again.embed_image(batch["image"]), module.model.embed_image(batch["image"]))
         assert torch.equal(again.embed_text(batch["text"]), module.model.embed_text(batch["text"]))
@@ -183,22 +183,22 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     folder = tmp_path / "aligned"
     save_aligned(folder, make_module().model, "# Card\n")
     with pytest.raises(ModelError, match=r"expected \[B, 6\]"):
-        AlignedModel.from_pretrained(folder).embed_text(torch.zeros(2, 4))
+        load_aligned(folder).embed_text(torch.zeros(2, 4))
     with pytest.raises(ModelError, match="no folder here, and no hub id"):
-        AlignedModel.from_pretrained(tmp_path / "nothing")
+        load_aligned(tmp_path / "nothing")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="was not found on the hub"):
-        AlignedModel.from_pretrained("nobody/nothing")
+        load_aligned("nobody/nothing")
     content = json.loads((folder / "alignment.json").read_text())
     (folder / "alignment.json").write_text(json.dumps({**content, "encoder_sha256": "f" * 64}))
     with pytest.raises(ModelError, match="heads for encoder ffffffffffff"):
-        AlignedModel.from_pretrained(folder)
+        load_aligned(folder)
     (folder / "alignment.json").write_text(json.dumps({**content, "alignment": {"text_dim": 6, "embed_dim": 5}}))
     with pytest.raises(ModelError, match="weights do not fit"):
-        AlignedModel.from_pretrained(folder)
+        load_aligned(folder)
     (folder / "alignment.safetensors").unlink()
     with pytest.raises(ModelError, match=r"without alignment\.safetensors"):
-        AlignedModel.from_pretrained(folder)
+        load_aligned(folder)
 
 
 def test_bad_settings_are_refused() -> None:

@@ -28,9 +28,9 @@ from experiments.aligned.zero_shot.prompt_sets import PromptSet, load_prompts
 from experiments.cli import main
 from experiments.encoders import features as features_module
 from experiments.encoders.published import inputs
+from lightning_modules.export.aligned import load_pair
 from lightning_modules.networks.image import encoders
 from lightning_modules.networks.image.published.build import build_published
-from lightning_modules.networks.joint.published_pair import load_pair
 from lightning_modules.networks.text.encoding import encode_texts
 from tests.experiments.aligned_tiny import with_reports
 from tests.lightning_modules.networks.text.test_published import TOKENIZERS

@@ -16,12 +16,13 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.files import write_json
 from datamodules.reports.sides import KIDNEY, side_reports
 from datamodules.volumes.shards import VolumeSet
-from experiments.generation.generate import SETTINGS, system_folder
+from experiments.generation.generate import SETTINGS
 from experiments.generation.records import GENERATED, write_generated
 from experiments.generation.review.cases import read_cases
 from experiments.generation.review.review import Review
 from experiments.generation.review.scans import Scans
 from experiments.generation.review.server import create_app, serve
+from experiments.runs.folders import system_folder
 
 SYSTEMS = ("writer", "template", "nearest")
 ATTACK = '<script>alert("report")</script> & <img src=x onerror=alert(1)>'

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 
 from datamodules.anatomy.tissues import Tissue
 from datamodules.errors import DataError
-from datamodules.importers.records import Mask, Volume
 from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.roi import Mask, Volume
 from datamodules.volumes.shards import VolumeSet, finish_volume_set, volume_folder, write_shard
 from experiments.generation.review.cases import Case
 from experiments.generation.review.scans import PLANES, Scans

@@ -17,13 +17,14 @@ from datamodules.cohort.trained_on import TrainedOn
 from datamodules.errors import DataError
 from datamodules.files import read_json
 from experiments.aligned.space import SpaceOptions, load_space
-from experiments.encoders.exported import exported_encoder, stage_folder
+from experiments.encoders.exported import exported_encoder
 from experiments.pretraining.stages import alignment, image
 from experiments.pretraining.stages.common import Pretraining
 from experiments.runs.console import configure_output
+from experiments.runs.folders import stage_folder
+from lightning_modules.export.aligned import TEXT, load_aligned
 from lightning_modules.export.image import load_exported
 from lightning_modules.export.text import load_text_encoder, save_text_encoder
-from lightning_modules.networks.joint.aligned import TEXT, AlignedModel
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 from tests.datamodules.test_alignment import write_reports
 from tests.tiny_text import make_base, stir
@@ -71,7 +72,7 @@ def test_from_both_encoders_to_an_aligned_model(
     assert "recall@5 among" in shown
 
     folder = stage_folder(runs, cohort, "alignment", 42, None)
-    model = AlignedModel.from_pretrained(folder / "encoder")
+    model = load_aligned(folder / "encoder")
     assert model.text_encoder["fingerprint"] == fingerprint
     encoder, exported = load_exported(folder / "encoder")
     assert exported.sha256 == read_json(folder / "DONE")["encoder_sha256"]

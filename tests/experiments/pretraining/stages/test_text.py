@@ -14,9 +14,10 @@ from datamodules.files import read_json
 from experiments.benchmarks.text_memory import BASES, memory_plan
 from experiments.pretraining.pretrain import chosen_parts
 from experiments.pretraining.stages.common import Pretraining
-from experiments.pretraining.stages.text import OBJECTIVES, run, text_encoder_folder
+from experiments.pretraining.stages.text import run
 from experiments.registry import CONFIGS, PROFILES, compose
 from experiments.runs.console import configure_output
+from experiments.runs.folders import OBJECTIVES, text_encoder_folder
 from experiments.runs.suite_cli import SuiteCLI
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.text import load_text_encoder

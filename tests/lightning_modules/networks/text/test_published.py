@@ -15,10 +15,11 @@ from torch.nn import functional
 from transformers import BertTokenizer, RobertaTokenizer
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.export.aligned import load_pair
 from lightning_modules.networks.image import encoders
 from lightning_modules.networks.image.published.build import build_published
 from lightning_modules.networks.image.published.checkpoint import load_published
-from lightning_modules.networks.joint.published_pair import PublishedPair, load_pair
+from lightning_modules.networks.joint.published_pair import PublishedPair
 from lightning_modules.networks.text.encoding import encode_texts
 from lightning_modules.networks.text.published import TEXTS, WITHOUT_TEXT, build_text
 from tests.lightning_modules.networks.text.tiny_published import LOG_SCALE, SCALE, release, text_folder, tower
