@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.errors import DataError
-from experiments.front_door.commands import known
+from experiments.front_door.commands import TRAINER_COMMANDS, known
 from experiments.front_door.help import command_page, overview
 from experiments.front_door.options import (
     FROM_MAKE,
@@ -21,8 +21,6 @@ from experiments.front_door.options import (
     make_words,
     put_into_environment,
 )
-
-TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.rooms import FLOORS, PAGE, PICTURE, arrows, floor_of, imported, modules, picture, room, written
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("lightning_modules", "datamodules", "callbacks", "experiments")
@@ -26,28 +27,48 @@ def _files(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield str(node.module)
-
-
 @pytest.mark.parametrize("folder", FORBIDDEN)
 def test_rooms_import_only_what_they_may(folder: str) -> None:
     bad = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in _files(folder)
-        for name in _imports(path)
+        for name in imported(path)
         if name.split(".")[0] in FORBIDDEN[folder]
     ]
     assert bad == []
 
 
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_room_has_its_floor(package: str) -> None:
+    rooms = {found[1] for found in map(room, modules()) if found is not None and found[0] == package}
+    assert rooms == set(floor_of(package)), "a new room gets a floor in tests/rooms.py, one that went leaves it"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_room_imports_rooms_below_it_only(package: str) -> None:
+    floor = floor_of(package)
+    bad = {
+        f"{source} imports {target}": files
+        for (owner, source, target), files in arrows().items()
+        if owner == package and floor[target] >= floor[source]
+    }
+    assert bad == {}
+
+
+def test_the_page_and_its_picture_show_the_imports_of_the_code() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == written(page), "run `python -m tests.rooms`"
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "run `python -m tests.rooms`"
+
+
+def test_the_page_names_files_that_exist() -> None:
+    named = re.findall(r"`((?:datamodules|lightning_modules|callbacks|experiments)/[\w/.]*)`", PAGE.read_text())
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_callbacks_import_metrics_at_most() -> None:
-    names = {name for path in _files("callbacks") for name in _imports(path) if name.startswith("lightning_modules")}
+    names = {name for path in _files("callbacks") for name in imported(path) if name.startswith("lightning_modules")}
     assert all(name.startswith("lightning_modules.metrics") for name in names)
 
 
@@ -55,7 +76,7 @@ def test_only_a_comparison_imports_scikit_survival() -> None:
     """It is GPL-3, and in the `dev` extra alone."""
     allowed = ROOT / "experiments/benchmarks/statistics.py"
     users = [
-        path for room in ROOMS for path in _files(room) if any(n.split(".")[0] == "sksurv" for n in _imports(path))
+        path for room in ROOMS for path in _files(room) if any(n.split(".")[0] == "sksurv" for n in imported(path))
     ]
     assert users == [allowed]
     top = ast.parse(allowed.read_text(encoding="utf-8")).body

@@ -55,6 +55,9 @@ COMMANDS: dict[str, str] = {
 }
 """Module and function of every command, in the order in which a user meets them."""
 
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+"""Commands of the Trainer, whose options are those of the parser of configurations."""
+
 SHORT: dict[str, tuple[str, dict[str, str]]] = {
     "pretrain-image": ("pretrain", {"stages": "image"}),
     "pretrain-text": ("pretrain", {"stages": "text"}),

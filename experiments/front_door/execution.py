@@ -11,8 +11,7 @@ from jsonargparse import auto_cli
 
 from callbacks.interruption import Terminated, ending_on_sigterm
 from datamodules.processes import end_with_parent
-from experiments.cli import TRAINER_COMMANDS
-from experiments.front_door.commands import COMMANDS, SHORT
+from experiments.front_door.commands import COMMANDS, SHORT, TRAINER_COMMANDS
 from experiments.front_door.demo_cohort import draw_if_absent
 from experiments.runs.console import configure_output
 from experiments.runs.failures import end
