@@ -16,8 +16,7 @@ BEGIN, END = "<!-- written by `python -m tests.rooms` -->", "<!-- end -->"
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "datamodules": (
         ("files",),
-        ("cohort",),
-        ("volumes",),
+        ("cohort", "volumes"),
         ("anatomy", "augmentation", "loading"),
         ("quality", "reports"),
         ("importers",),
