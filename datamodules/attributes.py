@@ -12,7 +12,7 @@ import torch
 
 from datamodules.anatomy.targets import ANATOMY, NO_MASK, OTHER_OR_SINUS, AnatomyLabels
 from datamodules.base import VolumeDataModule
-from datamodules.batch import RoiBatch
+from datamodules.batch import MISSING, RoiBatch
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.identity import ATTRIBUTES, MASKS, array_rows
 from datamodules.cohort.study_times import rows_before_treatment
@@ -21,7 +21,6 @@ from datamodules.loading.samples import Plan
 from datamodules.reports.schema import AttributeSchema, load_schema
 from datamodules.volumes.shards import VolumeSet
 
-MISSING = -100
 _KEYS = ["patient_id", "study_id", "side"]
 
 

@@ -4,6 +4,9 @@ from typing import NotRequired, TypedDict
 
 import torch
 
+MISSING = -100
+"""What a target, an attribute or a token label holds where it is not known; losses leave it out."""
+
 
 class RoiBatch(TypedDict):
     """One batch of kidney ROIs.

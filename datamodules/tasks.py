@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from datamodules.base import VolumeDataModule
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import ENDPOINTS
 from datamodules.cohort.identity import LABELS, array_rows
 from datamodules.cohort.label_fractions import MINIMUM_PER_CLASS, label_fraction, label_order
-from datamodules.cohort.labels import MISSING, Label, survival_arrays, targets, time_grid
+from datamodules.cohort.labels import Label, survival_arrays, targets, time_grid
 from datamodules.cohort.study_times import index_kidneys
 from datamodules.errors import DataError
 from datamodules.loading.samples import Plan

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.attributes import attribute_codes
+from datamodules.batch import MISSING
 from datamodules.bound_data import BoundDataModule
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import SIDES
@@ -28,7 +29,7 @@ from datamodules.reports.rewriting.rewrite import Rewriter
 from datamodules.reports.schema import load_schema
 from datamodules.reports.sides import side_reports
 from datamodules.reports.token_batches import TextCollate, TextDataset, Texts
-from datamodules.reports.tokens import MISSING, Replacement, ReportTokenizer, TokenMasking
+from datamodules.reports.tokens import Replacement, ReportTokenizer, TokenMasking
 
 Objective = Literal["mntp", "views", "attributes"]
 

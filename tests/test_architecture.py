@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from datamodules import batch
+from lightning_modules.core import missing
 from tests.rooms import FLOORS, PAGE, PICTURE, arrows, floor_of, imported, modules, picture, room, written
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +67,14 @@ def test_the_page_names_files_that_exist() -> None:
     named = re.findall(r"`((?:datamodules|lightning_modules|callbacks|experiments)/[\w/.]*)`", PAGE.read_text())
     assert len(named) > 20
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_what_is_not_known_has_one_value() -> None:
+    """Neither package imports the other, so each has the constant once."""
+    code = re.compile(r"(?m)^[^#\"'\n]*(?:=|\() ?-100\b")
+    found = [path for package in FLOORS for path in _files(package) if code.search(path.read_text(encoding="utf-8"))]
+    assert found == [ROOT / "datamodules/batch.py", ROOT / "lightning_modules/core/missing.py"]
+    assert batch.MISSING == missing.MISSING
 
 
 def test_callbacks_import_metrics_at_most() -> None:

@@ -9,14 +9,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import ENDPOINTS
 from datamodules.cohort.study_times import index_kidneys
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
-
-MISSING = -100
-"""Target of a patient whose label is not known."""
 
 
 @dataclass(frozen=True)

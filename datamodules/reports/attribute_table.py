@@ -52,26 +52,6 @@ def statements_table(
     return _ordered(frame.drop_duplicates(KEY), schema)
 
 
-def table_statements(table: pd.DataFrame) -> dict[str, list[Statement]]:
-    """The statements of a table by report; a reviewer's additions, which quote no report, are left out."""
-    found: dict[str, list[Statement]] = {}
-    quoted = table[table["report_id"].notna() & table["evidence"].notna()]
-    for row in quoted.to_dict("records"):
-        found.setdefault(row["report_id"], []).append(
-            Statement(
-                row["side"],
-                row["attribute"],
-                row["value"],
-                int(row["start"]),
-                int(row["end"]),
-                row["evidence"],
-                float(row["confidence"]),
-                bool(row["uncertain"]),
-            )
-        )
-    return found
-
-
 def check_attributes(table: pd.DataFrame, schema: AttributeSchema, source: str = "attributes.parquet") -> list[Finding]:
     """What the table's columns or the attribute schema refuse, as findings.
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from datamodules.batch import MISSING
 from datamodules.cohort.keyed_order import keyed_choice
 from datamodules.loading.text_sampling import TextDraw
 from datamodules.reports.sides import shuffle_sentences
-from datamodules.reports.tokens import MISSING, ReportTokenizer, TokenMasking
+from datamodules.reports.tokens import ReportTokenizer, TokenMasking
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from datamodules.batch import MISSING
 from datamodules.errors import DataError
 
 Replacement = Literal["bert", "all"]
-MISSING = -100
 
 
 class ReportTokenizer:

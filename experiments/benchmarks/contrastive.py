@@ -28,6 +28,7 @@ from datamodules.processes import fresh_process
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb
 from experiments.benchmarks.timing import interleaved
+from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
 from lightning_modules.losses.contrastive import info_nce, knowledge_info_nce
 from lightning_modules.losses.sigmoid import sigmoid_loss
@@ -101,7 +102,7 @@ def full_sigmoid(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, b
 def _knowledge(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     attributes = torch.randint(0, 3, (len(image), ATTRIBUTES), generator=generator)
-    attributes[torch.rand(attributes.shape, generator=generator) < 0.6] = -100
+    attributes[torch.rand(attributes.shape, generator=generator) < 0.6] = MISSING
     report_id = torch.randint(0, len(image), (len(image),), generator=generator)
     return knowledge_info_nce(image, text, scale, report_id, attributes)
 

@@ -19,6 +19,7 @@ from callbacks.divergence import FiniteGuard
 from callbacks.failure import EndTogether
 from callbacks.progress import Throughput
 from callbacks.seeding import EpochSeed
+from datamodules.batch import MISSING
 from datamodules.reports.schema import load_schema
 from experiments.runs.tracking import make_logger
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
@@ -43,7 +44,7 @@ def make_batch(crop: tuple[int, int, int], size: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     classes = load_schema().classes.values()
     target = torch.stack([torch.randint(0, len(names), (size,), generator=generator) for names in classes], dim=1)
-    target[torch.rand(target.shape, generator=generator) < 1 / 3] = -100
+    target[torch.rand(target.shape, generator=generator) < 1 / 3] = MISSING
     image = torch.rand(size, 1, *crop, generator=generator)
     phase = torch.zeros(size, dtype=torch.int64)
     return {"image": image, "phase": phase, "attributes": target, "patient": torch.arange(size)}

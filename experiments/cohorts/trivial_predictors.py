@@ -8,6 +8,7 @@ should reach a C-index of .75 to .80, size at most .65.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,20 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import PHASES, ROLES
+from datamodules.cohort.study_times import index_kidneys
+from datamodules.csv_files import write_csv
+from datamodules.files import read_parquet
+from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.shards import VolumeSet
 from experiments.statistics.auroc import auroc_statistic
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.concordance import harrell
 
+PREDICTORS = "trivial_predictors.csv"
+ENOUGH = 300
+"""Patients from which ten folds within every role hold both classes."""
 NOISE = ("mean_noise_hu", "mean_kernel_fwhm_mm", "mean_slice_thickness_mm", "mean_timing_shift_s")
 _APPEARANCE = (
     *(f"tumor_{phase}_hu" for phase in PHASES),
@@ -147,3 +157,40 @@ def _survival_rows(patients: pd.DataFrame, role: str, seed: int, bootstraps: int
         counted = (len(known), int(event.sum()))
         rows.append(("rfs", role, name, "C-index (Harrell)", *value[:3], value.interval, *counted))
     return rows
+
+
+def write_predictors(root: Path, contract: PreprocessingContract) -> pd.DataFrame | None:
+    """Size, centre, noise, histogram, report length and the truth as predictors, to `trivial_predictors.csv`.
+
+    Args:
+        root: Folder of a phantom cohort.
+        contract: Contract of the volumes whose histogram and noise are read.
+
+    Returns:
+        Its table, or None for a cohort of fewer than `ENOUGH` patients.
+    """
+    cohort = Cohort.load(root)
+    if len(cohort["patients"]) < ENOUGH:
+        return None
+    volumes = VolumeSet.find(root, contract.region, contract.hash)
+    index = index_kidneys(cohort)[["patient_id", "study_id", "side"]].merge(volumes.index)
+    # One volume a patient, of the phase that most patients have.
+    index["preferred"] = index["phase"].map({"venous": 0, "arterial": 1, "delayed": 2, "non_contrast": 3})
+    first = index.sort_values("preferred").drop_duplicates("patient_id")
+    pairs = zip(first["patient_id"].astype(str), first["position"].astype(int), strict=True)
+    images = pd.DataFrame([image_statistics(patient, volumes.read(position)) for patient, position in pairs])
+    truth = read_parquet(root / "truth.parquet")[0]
+    table = trivial_predictors(_plain(cohort.tables), _plain({"truth": truth})["truth"], images)
+    write_csv(root / PREDICTORS, table)
+    return table
+
+
+def _plain(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Tables with NumPy types, which scikit-learn and lifelines expect."""
+    return {
+        name: frame.convert_dtypes(convert_string=False).astype(
+            {column: object for column in frame if str(frame[column].dtype) in ("string", "boolean")}
+            | {column: float for column in frame if str(frame[column].dtype) in ("Float64", "Int64")}
+        )
+        for name, frame in tables.items()
+    }

@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "encoders": "experiments.encoders.published.table:encoders",
     "data-check": "experiments.cohorts.commands:data_check",
     "qc": "experiments.cohorts.quality_page:qc",
-    "reports": "experiments.cohorts.measured_reports:reports",
+    "reports": "experiments.cohorts.commands:reports",
     "attributes": "experiments.cohorts.attributes:attributes",
     "pretrain": "experiments.front_door.training:pretrain",
     "finetune": "experiments.front_door.training:finetune",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from datamodules.attributes import MISSING
+from datamodules.batch import MISSING
 from datamodules.errors import DataError
 from datamodules.reports.schema import AttributeSchema
 

@@ -16,6 +16,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import hypergeom
 
+from datamodules.batch import MISSING
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, mean_of
 from experiments.statistics.support import MedianSupport
@@ -43,7 +44,7 @@ class Ranks:
         return Ranks(self.rank[rows], self.relevant[rows], self.candidates[rows])
 
 
-def equivalence(report_id: np.ndarray, attributes: np.ndarray, missing: int = -100) -> np.ndarray:
+def equivalence(report_id: np.ndarray, attributes: np.ndarray, missing: int = MISSING) -> np.ndarray:
     """Groups of reports that say the same: identical texts, or the same stated attributes.
 
     Both relations are joined to their transitive closure, so the groups part the reports. Reports that state nothing

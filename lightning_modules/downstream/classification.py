@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
+from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.downstream.base import Downstream
-from lightning_modules.losses.balance import MISSING, Balance, class_weights
+from lightning_modules.losses.balance import Balance, class_weights
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.image.phases import Fusion

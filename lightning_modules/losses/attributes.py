@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_modules.core.distributed import number_of_ranks, sum_over_ranks
 from lightning_modules.core.errors import ModelError
-from lightning_modules.losses.balance import MISSING
+from lightning_modules.core.missing import MISSING
 
 Weighting = Literal["sum", "uncertainty", "gradient"]
 Reduce = Callable[[torch.Tensor], torch.Tensor]

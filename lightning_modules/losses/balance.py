@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 
-MISSING = -100
 Balance = Literal["none", "inverse", "root"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from lightning_modules.core.distributed import gather_rows, number_of_ranks, row_counts, row_offset
 from lightning_modules.core.errors import ModelError
@@ -109,43 +108,3 @@ def _symmetric(
     first = row_offset(counts) if across_ranks else 0
     ranks = number_of_ranks() if across_ranks else 1
     return symmetric_cross_entropy(image.to(dtype), columns, scale.to(dtype), first, ranks, relation, chunk)
-
-
-class InfoNCE(nn.Module):
-    """`info_nce` as a module."""
-
-    def forward(self, image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """The loss; arguments as in `info_nce`."""
-        return info_nce(image, text, scale)
-
-
-class KnowledgeInfoNCE(nn.Module):
-    """`knowledge_info_nce` as a module.
-
-    Args:
-        positive_from: As in `knowledge_info_nce`.
-        ignore_from: As in `knowledge_info_nce`.
-    """
-
-    def __init__(self, positive_from: float = 1.0, ignore_from: float = 0.5) -> None:
-        super().__init__()
-        self.positive_from, self.ignore_from = positive_from, ignore_from
-
-    def forward(
-        self,
-        image: torch.Tensor,
-        text: torch.Tensor,
-        scale: torch.Tensor,
-        report_id: torch.Tensor,
-        attributes: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The loss; arguments as in `knowledge_info_nce`."""
-        return knowledge_info_nce(
-            image,
-            text,
-            scale,
-            report_id,
-            attributes,
-            positive_from=self.positive_from,
-            ignore_from=self.ignore_from,
-        )

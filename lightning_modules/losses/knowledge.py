@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.losses.balance import MISSING
+from lightning_modules.core.missing import MISSING
 
 
 class Knowledge:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
@@ -116,11 +115,3 @@ def _pass_on(block: torch.Tensor, rank: int, ranks: int) -> torch.Tensor:
     for request in dist.batch_isend_irecv(exchange):
         request.wait()
     return received
-
-
-class SigmoidLoss(nn.Module):
-    """`sigmoid_loss` as a module."""
-
-    def forward(self, image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """The loss; arguments as in `sigmoid_loss`."""
-        return sigmoid_loss(image, text, scale, bias)

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from lightning_modules.core.distributed import gather_rows, number_of_ranks, row_counts, row_offset, sum_over_ranks
-from lightning_modules.losses.balance import MISSING
+from lightning_modules.core.missing import MISSING
 
 
 class Terms(NamedTuple):

@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_auro
 
 from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.losses.anatomy import anatomy_loss, lesion_dice
 from lightning_modules.losses.attributes import (
@@ -21,7 +22,7 @@ from lightning_modules.losses.attributes import (
     Weighting,
     masked_cross_entropy,
 )
-from lightning_modules.losses.balance import MISSING, Balance, class_weights
+from lightning_modules.losses.balance import Balance, class_weights
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.regions import RegionEncoder

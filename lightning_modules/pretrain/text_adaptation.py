@@ -13,9 +13,9 @@ import torch
 from lightning_modules.core.base import CHECKPOINT_KEY, SuiteModule
 from lightning_modules.core.distributed import gather_rows, sum_over_ranks
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.export.text import check_base, read_text_encoder, refuse_differences
-from lightning_modules.losses.balance import MISSING
 from lightning_modules.losses.text import Terms, masked_token_loss, shifted, simcse_loss
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from datamodules.batch import MISSING
 from datamodules.cohort.keyed_order import keyed_choice
 from datamodules.errors import DataError
 from datamodules.reports.reader.matching import PRESENCE
@@ -16,7 +17,7 @@ from datamodules.reports.rewriting.flips import other_side
 from datamodules.reports.rewriting.rewrite import SIZE_CLASS, Rewriter, Rewritten
 from datamodules.reports.schema import AttributeSchema
 from datamodules.reports.sides import shuffle_sentences
-from datamodules.reports.tokens import MISSING, ReportTokenizer
+from datamodules.reports.tokens import ReportTokenizer
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datamodules.attributes import MISSING, AttributeDataModule
+from datamodules.attributes import AttributeDataModule
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError

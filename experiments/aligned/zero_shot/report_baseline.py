@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from datamodules.attributes import MISSING
+from datamodules.batch import MISSING
 from datamodules.reports.schema import AttributeSchema
 
 STRENGTH = 1.0

@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from callbacks.predictions import attribute_frame
-from datamodules.attributes import MISSING, AttributeDataModule
+from datamodules.attributes import AttributeDataModule
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
 from datamodules.csv_files import write_csv
 from experiments.encoders.exported import exported_encoder

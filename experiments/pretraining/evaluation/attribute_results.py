@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from callbacks.predictions import LESION_DICE
-from datamodules.attributes import MISSING
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.csv_files import write_csv
 from experiments.scores.plots.style import save

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 import torch
 
+from datamodules.batch import MISSING
 from datamodules.errors import DataError
 from datamodules.reports.corpus import TEXT_COLUMN, held_out, read_corpus
-from datamodules.reports.tokens import MISSING, ReportTokenizer, TokenMasking
+from datamodules.reports.tokens import ReportTokenizer, TokenMasking
 from experiments.pretraining.evaluation.text_systems import TextBase, load_system
 from experiments.runs.console import counted, say
 from experiments.scores.results_table import with_interval

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 
 from callbacks.predictions import attribute_frame
-from datamodules.attributes import MISSING, attribute_codes
+from datamodules.attributes import attribute_codes
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet

@@ -17,7 +17,7 @@ from experiments.encoders.exported import exported_encoder
 from experiments.encoders.text_embeddings import embed_texts
 from experiments.pretraining.cards import encoder_card
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, placeholders, stage_launch
-from experiments.pretraining.stages.text_tower import load_source, save_trained, text_tower, trained_options
+from experiments.pretraining.stages.language import load_source, save_trained, text_tower, trained_options
 from experiments.registry import ENCODERS, STAGES
 from experiments.runs.console import counted, is_main_rank, say
 from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, cache_folder, stage_folder

@@ -1,4 +1,4 @@
-"""What the stages of pretraining share: what was asked for, how a run is launched, and how it is closed."""
+"""What the stages of pretraining share: what was asked for, how a run is launched, closed and exported."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import torch.distributed as dist
 import yaml
 
 from datamodules.cohort.cohort import Cohort
+from experiments.pretraining.cards import encoder_card
 from experiments.registry import STAGES, compose
 from experiments.runs.console import is_main_rank, say
-from experiments.runs.folders import experiment_of, stage_folder
+from experiments.runs.folders import ENCODER_FOLDER, experiment_of, stage_folder
 from experiments.runs.launch import Finished, Launch, check_finished, mark_done, read_done
+from experiments.runs.run_data import hand_over
 from experiments.runs.suite_cli import class_of
 from experiments.runs.tracking import cohort_tags
+from lightning_modules.export.image import save_encoder
+from lightning_modules.networks.image.encoders import EncoderConfig
 
 _KNOWN_LATER = {"text_fingerprint": "unknown", "text_dim": 1, "embeddings": "."}
 """Arguments of a DataModule that only an earlier stage can give."""
@@ -161,3 +165,17 @@ def close(launch: Launch, finished: Finished, summary: str, content: Mapping[str
     client.log_artifacts(run_id, str(launch.folder / exported), exported)
     say(f"{summary}\nFolder: {launch.folder.as_posix()}")
     mark_done(launch.folder, {"summary": summary, "run_id": run_id, **content})
+
+
+def export_encoder(finished: Finished, cohort: Cohort, stage: str, folder: Path, summary: str) -> str:
+    """Write the encoder of a finished stage with its contract and card.
+
+    Returns:
+        SHA-256 of its weights.
+    """
+    model = finished.model
+    config = EncoderConfig.of(model.hparams["encoder"])
+    card = encoder_card(STAGES[stage].title, cohort.info, config, model.contract, summary)
+    export = folder / ENCODER_FOLDER
+    training_data = hand_over(folder, export)
+    return save_encoder(export, model.encoder, config, model.contract, card, training_data)  # type: ignore[arg-type]

@@ -8,8 +8,7 @@ from datamodules.cohort.columns import PHASES
 from datamodules.files import read_parquet
 from experiments.cohorts.attributes import with_attributes
 from experiments.pretraining.evaluation.attribute_results import stage_summary
-from experiments.pretraining.stages.common import Pretraining, already_finished, close, stage_launch
-from experiments.pretraining.stages.encoder import export_encoder
+from experiments.pretraining.stages.common import Pretraining, already_finished, close, export_encoder, stage_launch
 from experiments.runs.console import is_main_rank
 from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import train

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datamodules.cohort.cohort import Cohort
-from experiments.pretraining.stages.common import Pretraining, already_finished, close, stage_launch
-from experiments.pretraining.stages.encoder import export_encoder
+from experiments.pretraining.stages.common import Pretraining, already_finished, close, export_encoder, stage_launch
 from experiments.runs.console import is_main_rank
 from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import Finished, train

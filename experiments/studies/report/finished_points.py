@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from callbacks.predictions import PREDICTIONS
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
-from datamodules.cohort.labels import MISSING, Label, targets
+from datamodules.cohort.labels import Label, targets
 from datamodules.cohort.splits import split_of_fold
 from datamodules.errors import DataError
 from datamodules.files import read_json

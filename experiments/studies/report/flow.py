@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import ROLES, SPLITS
-from datamodules.cohort.labels import MISSING, Label, targets
+from datamodules.cohort.labels import Label, targets
 from datamodules.errors import DataError
 from datamodules.files import read_parquet
 from experiments.registry import TASKS, task_label

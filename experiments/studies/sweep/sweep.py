@@ -9,9 +9,9 @@ from typing import Any
 
 from optuna import Study
 
+from datamodules.batch import MISSING
 from datamodules.bound_data import FITTED
 from datamodules.cohort.cohort import Cohort
-from datamodules.cohort.labels import MISSING
 from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule
 from experiments.finetuning.finetune import ALL_TASKS, finetune

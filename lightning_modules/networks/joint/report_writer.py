@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.missing import MISSING
 from lightning_modules.core.plain import read_config
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.joint.decoding import Decoding, Written
@@ -18,8 +19,6 @@ from lightning_modules.networks.text.adapters import low_rank_adapted, misfits
 from lightning_modules.networks.text.base import base_fingerprint, base_folder, load_base, resolve_dtype
 from lightning_modules.networks.text.encoder import TextEncoderConfig
 from lightning_modules.networks.text.tokens import load_tokenizer
-
-_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ class ReportWriter(nn.Module):
         count = tokens.shape[1]
         width = max(len(head) + len(end) for head, end in zip(heads, ends, strict=True)) + len(begin) + count
         ids = torch.full((len(heads), width), int(self.tokenizer.pad_token_id))
-        labels = torch.full_like(ids, _IGNORED)
+        labels = torch.full_like(ids, MISSING)
         mask = torch.zeros_like(ids)
         for row, (head, end) in enumerate(zip(heads, ends, strict=True)):
             before = len(begin) + count + len(head)
@@ -164,7 +163,7 @@ class ReportWriter(nn.Module):
             labels[row, before : len(whole)] = torch.tensor(end)
         ids, labels, mask = (part.to(self.device) for part in (ids, labels, mask))
         states = self._states(self._with_image(ids, tokens, len(begin)), mask)
-        wanted = labels[:, 1:] != _IGNORED
+        wanted = labels[:, 1:] != MISSING
         logits = self._head(states[:, :-1][wanted])
         return logits, labels[:, 1:][wanted], wanted.nonzero()[:, 0]
 

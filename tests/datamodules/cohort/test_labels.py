@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from datamodules.augmentation import AugmentationConfig
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
-from datamodules.cohort.labels import MISSING, Label, survival_arrays, targets, time_grid
+from datamodules.cohort.labels import Label, survival_arrays, targets, time_grid
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_parquet
 from datamodules.tasks import RoiDataModule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules.core.distributed import gather_rows, number_of_ranks, row_counts, row_offset
 from lightning_modules.core.errors import ModelError
-from lightning_modules.losses.contrastive import InfoNCE, KnowledgeInfoNCE
+from lightning_modules.losses.contrastive import info_nce, knowledge_info_nce
 from lightning_modules.losses.gradcache import cached_features, micro_batches
-from lightning_modules.losses.sigmoid import SigmoidLoss
+from lightning_modules.losses.sigmoid import sigmoid_loss
 from tests.lightning_modules.pretrain.test_alignment import Gradients, fit, make_module
 from tests.ranks import spawn
 
@@ -35,10 +36,10 @@ class Towers(nn.Module):
         self.text = nn.Linear(7, 5)
         self.scale, self.bias = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-1.0))
         self.kind, self.micro_batch = kind, micro_batch
-        self.losses: dict[str, nn.Module] = {
-            "infonce": InfoNCE(),
-            "siglip": SigmoidLoss(),
-            "knowledge": KnowledgeInfoNCE(ignore_from=0.5),
+        self.losses: dict[str, Callable[..., torch.Tensor]] = {
+            "infonce": info_nce,
+            "siglip": sigmoid_loss,
+            "knowledge": partial(knowledge_info_nce, ignore_from=0.5),
         }
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
-from lightning_modules.losses.balance import MISSING
 from lightning_modules.metrics.patient_scores import PatientTable
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.pretrain.attributes import SCORED_FROM, AttributePretraining, attribute_auroc
