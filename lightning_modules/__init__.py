@@ -13,24 +13,18 @@ if TYPE_CHECKING:
     from lightning_modules.core.base import SuiteModule as SuiteModule
     from lightning_modules.core.errors import ModelError as ModelError
     from lightning_modules.core.optimization import OptimizerConfig as OptimizerConfig
-    from lightning_modules.downstream.base import Downstream as Downstream
     from lightning_modules.downstream.classification import Classification as Classification
     from lightning_modules.downstream.survival import Survival as Survival
+    from lightning_modules.downstream.task import Downstream as Downstream
     from lightning_modules.networks.image.encoders import EncoderConfig as EncoderConfig
     from lightning_modules.networks.text.encoder import TextEncoderConfig as TextEncoderConfig
     from lightning_modules.pretrain.alignment import ClipAlignment as ClipAlignment
     from lightning_modules.pretrain.attributes import AttributePretraining as AttributePretraining
     from lightning_modules.pretrain.joint_alignment import TextTowerAlignment as TextTowerAlignment
     from lightning_modules.pretrain.reports import ReportGeneration as ReportGeneration
-    from lightning_modules.pretrain.text_adaptation import (
-        MaskedNextToken as MaskedNextToken,
-    )
-    from lightning_modules.pretrain.text_adaptation import (
-        TextAdaptation as TextAdaptation,
-    )
-    from lightning_modules.pretrain.text_adaptation import (
-        UnsupervisedSimcse as UnsupervisedSimcse,
-    )
+    from lightning_modules.pretrain.text_adaptation import MaskedNextToken as MaskedNextToken
+    from lightning_modules.pretrain.text_adaptation import TextAdaptation as TextAdaptation
+    from lightning_modules.pretrain.text_adaptation import UnsupervisedSimcse as UnsupervisedSimcse
     from lightning_modules.pretrain.text_contrast import AttributeContrast as AttributeContrast
 
 PLACES = {
@@ -38,7 +32,7 @@ PLACES = {
     "AttributePretraining": "lightning_modules.pretrain.attributes",
     "Classification": "lightning_modules.downstream.classification",
     "ClipAlignment": "lightning_modules.pretrain.alignment",
-    "Downstream": "lightning_modules.downstream.base",
+    "Downstream": "lightning_modules.downstream.task",
     "EncoderConfig": "lightning_modules.networks.image.encoders",
     "MaskedNextToken": "lightning_modules.pretrain.text_adaptation",
     "ModelError": "lightning_modules.core.errors",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from datamodules.augmentation.geometry import D, Grid, H, SamplingMap, W, crop_center
+from datamodules.augmentation.sampling_map import D, Grid, H, SamplingMap, W, crop_center
 
 Triple = tuple[float, float, float]
 

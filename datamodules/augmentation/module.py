@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from datamodules.augmentation.exact import ExactResampler
-from datamodules.augmentation.geometry import crop_start, sampling_map
 from datamodules.augmentation.intensity import vary_, window_
 from datamodules.augmentation.layout import presented, turned
 from datamodules.augmentation.parameters import AugmentationConfig, AugmentationParameters, Mode, sample_parameters
+from datamodules.augmentation.sampling_map import crop_start, sampling_map
 from datamodules.augmentation.separable import SeparableResampler, pitch_reach
 from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract

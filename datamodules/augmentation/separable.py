@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch.nn import functional
 
-from datamodules.augmentation.geometry import D, Grid, H, PlanarMap, SamplingMap, W, crop_center
+from datamodules.augmentation.sampling_map import D, Grid, H, PlanarMap, SamplingMap, W, crop_center
 from datamodules.volumes.contract import PreprocessingContract
 
 

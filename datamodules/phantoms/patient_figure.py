@@ -13,7 +13,7 @@ from datamodules.anatomy.tissues import LESION
 from datamodules.cohort.columns import PHASES
 from datamodules.files import replacing
 from datamodules.importers.records import PatientRecord
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.volumes.contract import PreprocessingContract
 
 DRAWN = PreprocessingContract(grid=(80, 70, 70))

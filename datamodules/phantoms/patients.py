@@ -12,8 +12,8 @@ from datamodules.anatomy.tissues import Tissue
 from datamodules.cohort.columns import PHASES, SIDES
 from datamodules.phantoms.centers import Center, center_of, series_protocol
 from datamodules.phantoms.facts import Anatomy, Clinical, Kidney, Lesion, Look, Patient, Series
-from datamodules.phantoms.lesions import draw_look, extra_lesions, tumor_appearance
 from datamodules.phantoms.pathology import Biology, examine, follow, hazard, relative_size
+from datamodules.phantoms.phantom_lesions import draw_look, extra_lesions, tumor_appearance
 from datamodules.phantoms.placement import measure, place
 from datamodules.phantoms.shapes import KidneyShape
 from datamodules.phantoms.streams import chance, quantile, stream

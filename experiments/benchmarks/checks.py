@@ -14,8 +14,8 @@ from datamodules.augmentation.parameters import Mode
 from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.benchmarks.chains import ALL_AXES, DEFAULT, monai_transform
+from experiments.benchmarks.stored_forms import Material, phantom
 from experiments.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
-from experiments.benchmarks.volumes import Material, phantom
 
 BATCH = 4
 MODES: tuple[Mode, ...] = ("separable", "exact")

@@ -23,11 +23,11 @@ from datamodules.volumes.contract import PreprocessingContract
 from experiments.benchmarks.bound import measure_bound
 from experiments.benchmarks.chains import REFERENCE, all_chains
 from experiments.benchmarks.checks import check_chains, error_of_default
+from experiments.benchmarks.data_page import chain_table, draw, sentences
 from experiments.benchmarks.machine import allowed_cores, describe_machine, load_average, one_core
 from experiments.benchmarks.processes import BATCH, epoch_rates, rank_rates, worker_memory
-from experiments.benchmarks.report import chain_table, draw, sentences
+from experiments.benchmarks.stored_forms import Material, make_material
 from experiments.benchmarks.timing import interleaved, summarize
-from experiments.benchmarks.volumes import Material, make_material
 
 RESULTS = Path(__file__).parent / "results" / "data.json"
 

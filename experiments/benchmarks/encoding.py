@@ -21,7 +21,7 @@ from torch import nn
 
 from datamodules.cohort.columns import SIDES
 from datamodules.files import write_json
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.reports.reader.clauses import kidney_text
 from experiments.benchmarks.machine import describe_machine, load_average
 from experiments.benchmarks.timing import interleaved, summarize

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.processes import fresh_process, process_pool
 from experiments.benchmarks.chains import DEFAULT, REFERENCE, Chain, monai_chain, our_chain
 from experiments.benchmarks.machine import forget_cached, one_core, resident_mb
-from experiments.benchmarks.volumes import Material
+from experiments.benchmarks.stored_forms import Material
 
 BATCH = 16
 OURS = "ours: default"

@@ -7,8 +7,8 @@ import torch
 import torchio as tio
 from scipy.spatial.transform import Rotation
 
-from datamodules.augmentation.geometry import Grid, crop_center, crop_start
 from datamodules.augmentation.parameters import AugmentationParameters
+from datamodules.augmentation.sampling_map import Grid, crop_center, crop_start
 from datamodules.volumes.contract import PreprocessingContract
 
 

@@ -25,7 +25,7 @@ from experiments.cohorts.extractor_accuracy import EVERY, accuracy, stated_truth
 from experiments.cohorts.extractor_agreement import agreement, disagreements, reported_kidneys
 from experiments.registry import choose
 from experiments.runs.console import is_main_rank, progress_bar, say
-from experiments.runs.launcher import wait_for_main
+from experiments.runs.started_ranks import wait_for_main
 
 _RUN = "attributes_run"
 """Key in the header of a Parquet file: hash of everything that its rows depend on."""

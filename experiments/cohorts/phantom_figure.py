@@ -8,7 +8,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import PHASES
 from datamodules.errors import DataError
 from datamodules.phantoms.patient_figure import draw_patient
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from experiments.runs.console import say
 
 

@@ -82,7 +82,7 @@ def qc(data: Path = Path("data/demo"), out: Path | None = None, region: str = "k
 
 
 def _hash(profile: str) -> str | None:
-    from experiments.cohorts.commands import profile_contract
+    from experiments.cohorts.cohort_commands import profile_contract
 
     return profile_contract(profile).hash if profile else None
 

@@ -38,10 +38,12 @@ class SourceEntry:
 
 
 SOURCES: dict[str, SourceEntry] = {
-    "demo": SourceEntry("phantoms, drawn", "datamodules.phantoms.source", "DemoSource", None, lambda path: False),
+    "demo": SourceEntry(
+        "phantoms, drawn", "datamodules.phantoms.phantom_source", "DemoSource", None, lambda path: False
+    ),
     "kits23": SourceEntry(
         "the official KiTS23 download",
-        "datamodules.importers.kits23.source",
+        "datamodules.importers.kits23.kits23_source",
         "Kits23Source",
         "folder",
         lambda path: (path / "kits23.json").is_file(),
@@ -55,7 +57,7 @@ SOURCES: dict[str, SourceEntry] = {
     ),
     "dicom": SourceEntry(
         "DICOM files in any order",
-        "datamodules.importers.dicom.source",
+        "datamodules.importers.dicom.dicom_source",
         "DicomSource",
         "folder",
         lambda path: path.is_dir(),
@@ -63,7 +65,7 @@ SOURCES: dict[str, SourceEntry] = {
     ),
     "tcia": SourceEntry(
         "a TCIA download with its clinical tables",
-        "datamodules.importers.tcia.source",
+        "datamodules.importers.tcia.tcia_source",
         "TciaSource",
         "folder",
         lambda path: False,

@@ -36,7 +36,7 @@ def draw_if_absent(name: str, args: Sequence[str]) -> None:
     if _rank() > 0:
         _wait()
         return
-    from experiments.cohorts.commands import cohort
+    from experiments.cohorts.cohort_commands import cohort
 
     say(f"{DEMO} is not there yet and is drawn first: phantoms, about four minutes on two cores.")
     cohort(DEMO, PATIENTS, profile=options.get("profile", "demo"), pretraining=PRETRAINING)

@@ -82,8 +82,8 @@ def finetune(
     from datamodules.cohort.cohort import Cohort
     from experiments.encoders.exported import best_encoder
     from experiments.finetuning import finetune as command
-    from experiments.runs.launcher import check_launcher
     from experiments.runs.pretrained import pretrained_from
+    from experiments.runs.started_ranks import check_launcher
 
     check_launcher(nodes, mode)
     if encoder == "best":

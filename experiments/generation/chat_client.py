@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 from urllib3.util import Retry
 
 from datamodules.errors import DataError
-from experiments.generation.server import Pace, Server
+from experiments.generation.chat_server import Pace, Server
 
 _LARGEST_ANSWER, _CHUNK = 1 << 22, 1 << 14
 _LONGEST_WAIT_S = 900.0

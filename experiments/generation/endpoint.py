@@ -23,8 +23,8 @@ from typing import Any
 import pandas as pd
 
 from datamodules.errors import DataError
+from experiments.generation.chat_server import Pace, Server
 from experiments.generation.questions import Terms, ask_all
-from experiments.generation.server import Pace, Server
 from experiments.generation.slices import Part, Viewing, png, question, read_prompt
 from experiments.generation.spending import Prices
 from experiments.generation.systems import Options, Study, arguments_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from experiments.aligned.space import SpaceOptions, check_contract, load_space
+from experiments.aligned.shared_space import SpaceOptions, check_contract, load_space
 from experiments.generation.systems import Study
 
 

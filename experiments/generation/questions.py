@@ -13,8 +13,8 @@ from rich.progress import Progress
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from experiments.generation.chat_client import ChatClient, NotAskedError, StoppedError, UnansweredError
+from experiments.generation.chat_server import Pace, Server
 from experiments.generation.journal import Journal
-from experiments.generation.server import Pace, Server
 from experiments.generation.spending import Prices, Spending
 from experiments.generation.systems import Study
 from experiments.runs.console import is_main_rank, progress_bar, say

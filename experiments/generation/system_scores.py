@@ -15,7 +15,15 @@ from datamodules.reports.reader.statements import Extractor
 from datamodules.reports.schema import AttributeSchema
 from datamodules.reports.sides import KIDNEY
 from experiments.generation.facts import FactScores, Remembering, fact_scores
-from experiments.generation.words import CIDER_COPY, ORDERS, WordScores, bleu_support, corpus_bleu, word_scores, words
+from experiments.generation.word_overlap import (
+    CIDER_COPY,
+    ORDERS,
+    WordScores,
+    bleu_support,
+    corpus_bleu,
+    word_scores,
+    words,
+)
 from experiments.scores.results_table import groups
 from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, paired_difference, ratio, weighted_means
 from experiments.statistics.multiplicity import holm

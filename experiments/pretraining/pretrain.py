@@ -15,8 +15,8 @@ from experiments.pretraining.stages.common import Pretraining, placeholders, wai
 from experiments.registry import STAGES, choose
 from experiments.runs.console import is_main_rank, say
 from experiments.runs.folders import experiment_of, folds_of, stage_folder
-from experiments.runs.launcher import check_launcher
 from experiments.runs.locks import training
+from experiments.runs.started_ranks import check_launcher
 from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.runs.tracking import shared_run
 

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_auro
 
 from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
-from lightning_modules.downstream.base import Downstream
+from lightning_modules.downstream.task import Downstream
 from lightning_modules.losses.balance import Balance, class_weights
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
 from lightning_modules.networks.image.encoders import EncoderConfig

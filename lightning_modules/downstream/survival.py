@@ -12,8 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_modules.core.distributed import gather_rows, row_counts
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
-from lightning_modules.downstream.base import Downstream
 from lightning_modules.downstream.baseline_hazard import BaselineHazard
+from lightning_modules.downstream.task import Downstream
 from lightning_modules.losses.cox import RiskMemory, Ties, cox_loss
 from lightning_modules.losses.discrete_time import DiscreteTime, Objective
 from lightning_modules.metrics.concordance import concordance_index

@@ -20,7 +20,7 @@ from datamodules.cohort.tables import TABLES
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.files import write_parquet
 from datamodules.reports.embedding_cache import EmbeddingCache
-from experiments.aligned.space import SharedSpace
+from experiments.aligned.shared_space import SharedSpace
 from experiments.cohorts.attributes import attributes
 from lightning_modules.export.aligned import save_aligned
 from lightning_modules.networks.image.encoders import EncoderConfig

@@ -9,7 +9,7 @@ import pandas as pd
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.tables import TABLES
 from datamodules.files import write_parquet
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from tests.datamodules.reports.small import random_model
 
 

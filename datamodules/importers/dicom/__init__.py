@@ -1,5 +1,5 @@
 """DICOM folders as a source of patients."""
 
-from datamodules.importers.dicom.source import DicomSource
+from datamodules.importers.dicom.dicom_source import DicomSource
 
 __all__ = ["DicomSource"]

@@ -18,7 +18,7 @@ from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from datamodules.reports.sides import side_reports
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.aligned.one_scan.scan_figure import embed_figure
-from experiments.aligned.space import SharedSpace, SpaceOptions, load_space
+from experiments.aligned.shared_space import SharedSpace, SpaceOptions, load_space
 from experiments.aligned.zero_shot.prompt_scores import mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
 from experiments.encoders.attribute_reader import attribute_probabilities, attribute_reader

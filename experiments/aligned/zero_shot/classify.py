@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from datamodules.files import write_parquet
 from datamodules.reports.sides import KIDNEY, side_reports
 from datamodules.tasks import RoiDataModule
-from experiments.aligned.space import SharedSpace, SpaceOptions, embed_part, load_space, read_as
+from experiments.aligned.shared_space import SharedSpace, SpaceOptions, embed_part, load_space, read_as
 from experiments.aligned.zero_shot.prompt_scores import max_similarity, mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import PromptSet, load_prompts
 from experiments.aligned.zero_shot.report_baseline import patient_probabilities

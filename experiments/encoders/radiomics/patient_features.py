@@ -13,9 +13,9 @@ from torch import nn
 
 from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule
+from experiments.encoders.clinical_features import check_columns, table_features
 from experiments.encoders.features import patient_features
 from experiments.encoders.radiomics.cache import radiomics_table
-from experiments.encoders.tables import check_columns, table_features
 from experiments.runs.baseline import BaselineConfig, RadiomicsSettings
 from experiments.runs.console import say
 from experiments.statistics.means import owner_mean

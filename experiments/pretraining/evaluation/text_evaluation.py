@@ -18,7 +18,7 @@ from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.reports.sides import side_reports
-from experiments.pretraining.evaluation.masked import masked_rows
+from experiments.pretraining.evaluation.masked_tokens import masked_rows
 from experiments.pretraining.evaluation.paraphrases import answer, make_questions
 from experiments.pretraining.evaluation.text_figure import text_figure
 from experiments.pretraining.evaluation.text_probe import stated_codes, text_probe

@@ -14,7 +14,7 @@ from experiments.pretraining.evaluation.attribute_results import (
     defined_mean,
     tested_groups,
 )
-from experiments.pretraining.evaluation.masked import HITS, LOSS, ratio
+from experiments.pretraining.evaluation.masked_tokens import HITS, LOSS, ratio
 from experiments.pretraining.evaluation.paraphrases import Answers, Question, kinds_of
 from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, percentile_difference
 from experiments.statistics.embeddings import alignment, uniformity, wins, wins_over_all
@@ -126,7 +126,7 @@ def masked_measures(kidneys: pd.DataFrame, rows: Mapping[str, np.ndarray]) -> It
 
     Args:
         kidneys: The kidneys, with patient_id and role.
-        rows: By system, as `experiments.pretraining.evaluation.masked.masked_rows`.
+        rows: By system, as `experiments.pretraining.evaluation.masked_tokens.masked_rows`.
     """
     for group, part in tested_groups(kidneys.reset_index(drop=True).assign(number=range(len(kidneys)))):
         owner, names = pd.factorize(part["patient_id"])

@@ -18,7 +18,7 @@ from experiments.pretraining.stages.common import Pretraining, stage_launch
 from experiments.runs.console import is_main_rank
 from experiments.runs.folders import ENCODER_FOLDER, experiment_of, text_encoder_folder
 from experiments.runs.launch import Launch
-from experiments.runs.launcher import wait_for_main
+from experiments.runs.started_ranks import wait_for_main
 from experiments.runs.suite_cli import SuiteCLI
 from lightning_modules.export.text import ADAPTER, MAY_DIFFER, read_text_encoder, save_text_encoder
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig

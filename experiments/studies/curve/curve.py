@@ -15,18 +15,18 @@ from datamodules.cohort.label_fractions import FRACTIONS
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule, labelled
+from experiments.encoders.clinical_features import check_columns
 from experiments.encoders.exported import exported_encoder
 from experiments.encoders.radiomics.cache import check_masks
-from experiments.encoders.tables import check_columns
 from experiments.finetuning.finetune import curve_run
 from experiments.finetuning.point import Point, mode_suffix
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
 from experiments.runs.console import is_main_rank, say
 from experiments.runs.folders import folds_of
-from experiments.runs.launcher import check_launcher
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import read_trained_on
+from experiments.runs.started_ranks import check_launcher
 from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.runs.tracking import best_effort, log_metrics, tracking_uri
 from experiments.scores.plots.style import save

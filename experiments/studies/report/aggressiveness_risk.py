@@ -13,10 +13,10 @@ from experiments.scores.outcomes import RISK, Outcome, outcomes_of, score_column
 from experiments.scores.results_figures import risk_group_of
 from experiments.scores.results_table import Group, groups
 from experiments.studies.report.finished_points import Series
+from experiments.studies.report.journal_words import capital, interval
 from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import pooled_groups, seed_words
-from experiments.studies.report.survival import NAMES, RISK_HEADER, curves_picture, risk_cells, risk_record
-from experiments.studies.report.words import capital, interval
+from experiments.studies.report.survival_section import NAMES, RISK_HEADER, curves_picture, risk_cells, risk_record
 
 TASK = "aggressiveness"
 _CUT = (

@@ -11,10 +11,10 @@ from experiments.registry import ENCODERS, TASKS
 from experiments.scores.plots.classification import decision_plot
 from experiments.studies.encoder_lines import encoder_line
 from experiments.studies.report.finished_points import Series
+from experiments.studies.report.journal_words import capital, interval
 from experiments.studies.report.page import Block, Gallery, Picture, Row, Table
 from experiments.studies.report.pictures import seed_words
 from experiments.studies.report.result_tables import estimate_of
-from experiments.studies.report.words import capital, interval
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from datamodules.errors import DataError
 from datamodules.files import read_parquet
 from experiments.registry import TASKS, task_label
 from experiments.scores.plots.style import new_figure
+from experiments.studies.report.journal_words import capital, plural
 from experiments.studies.report.page import Picture, Row, Table
-from experiments.studies.report.words import capital, plural
 
 _ROLE_TITLES = {"pretrain": "Pretraining centres", "internal": "Internal centres", "external": "External centres"}
 _SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}

@@ -19,9 +19,9 @@ from experiments.studies.curve.curve_figure import curve_figure
 from experiments.studies.curve.curve_table import Cell, curve_table, reached_table, zero_shot_rows
 from experiments.studies.encoder_lines import encoder_color
 from experiments.studies.report.finished_points import Series
+from experiments.studies.report.journal_words import NOT_DEFINED, capital, interval, number, p_value
 from experiments.studies.report.page import Picture, Row, Table, Text
 from experiments.studies.report.result_tables import estimate_of
-from experiments.studies.report.words import NOT_DEFINED, capital, interval, number, p_value
 
 _HEADING = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan, "events": np.nan, "interval": ""}
 

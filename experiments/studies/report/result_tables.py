@@ -15,8 +15,8 @@ from experiments.statistics.multiplicity import holm
 from experiments.studies.compare import REPORTED
 from experiments.studies.curve.curve_table import Cell
 from experiments.studies.report.finished_points import Series, finite
+from experiments.studies.report.journal_words import capital, interval, p_value, percent_signed, plural, signed
 from experiments.studies.report.page import Row, Table
-from experiments.studies.report.words import capital, interval, p_value, percent_signed, plural, signed
 
 
 def results_frame(cells: Sequence[Cell], fraction: float) -> pd.DataFrame:

@@ -31,10 +31,10 @@ from experiments.statistics.horizons import (
 )
 from experiments.statistics.weighted_survival import FollowUp
 from experiments.studies.report.finished_points import Series
+from experiments.studies.report.journal_words import capital, interval, number
 from experiments.studies.report.page import Block, Gallery, Picture, Row, Table, Text
 from experiments.studies.report.pictures import of_group, pooled_groups, seed_words
 from experiments.studies.report.survival_curves import curve_columns, predicted_survival
-from experiments.studies.report.words import capital, interval, number
 
 HORIZONS_MONTHS = (12.0, 36.0, 60.0)
 GRID_MONTHS = np.arange(3.0, 60.1, 3.0)

@@ -14,8 +14,8 @@ from datamodules.cohort.study_times import rows_before_treatment
 from experiments.statistics.balance import categorical_p, largest_smd, numeric_p
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.kaplan_meier import kaplan_meier, log_rank
+from experiments.studies.report.journal_words import interval, median_range, number, p_value, share
 from experiments.studies.report.page import Row, Table
-from experiments.studies.report.words import interval, median_range, number, p_value, share
 
 MOST_COLUMNS = 14
 _MOST_LEVELS = 8

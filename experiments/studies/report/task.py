@@ -14,14 +14,14 @@ from experiments.runs.folders import experiment_of
 from experiments.studies.curve.curve_table import ZERO_SHOT, Cell
 from experiments.studies.report.aggressiveness_risk import TASK as AGGRESSIVENESS
 from experiments.studies.report.aggressiveness_risk import aggressiveness_section
-from experiments.studies.report.classes import class_sections
+from experiments.studies.report.classification_section import class_sections
 from experiments.studies.report.finished_points import Series, cells_of, unfinished
+from experiments.studies.report.journal_words import interval, plural
 from experiments.studies.report.page import Block, Section, Text
 from experiments.studies.report.pictures import curve_blocks, encoder_forest, subgroup_blocks
 from experiments.studies.report.result_tables import estimate_of, results_frame, results_table_of
 from experiments.studies.report.subgroups import subgroup_table, subgroups_of
-from experiments.studies.report.survival import survival_sections
-from experiments.studies.report.words import interval, plural
+from experiments.studies.report.survival_section import survival_sections
 
 
 @dataclass(frozen=True)

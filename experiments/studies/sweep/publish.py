@@ -20,7 +20,7 @@ from experiments.runs.tracking import best_effort, log_metrics, tracking_uri
 from experiments.scores.outcomes import Metric
 from experiments.scores.plots.style import save
 from experiments.scores.results_table import caption
-from experiments.studies.sweep.space import Value, nested
+from experiments.studies.sweep.search_space import Value, nested
 from experiments.studies.sweep.sweep_figures import history_figure, importance_figure
 from experiments.studies.sweep.sweep_table import FEW, best_sentences, importances, trial_table
 from experiments.studies.sweep.trials import Sweep

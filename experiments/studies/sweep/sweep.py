@@ -25,10 +25,10 @@ from experiments.runs.run_data import bind_results
 from experiments.runs.suite_cli import SuiteCLI
 from experiments.runs.tracking import shared_run
 from experiments.scores.outcomes import AUROC, C_INDEX, MACRO_AUROC, Metric
+from experiments.studies.sweep.optuna_study import open_study, search
 from experiments.studies.sweep.publish import publish
 from experiments.studies.sweep.sampler import PRUNERS
-from experiments.studies.sweep.search import open_study, search
-from experiments.studies.sweep.space import Space, check_space, flags, read_space
+from experiments.studies.sweep.search_space import Space, check_space, flags, read_space
 from experiments.studies.sweep.storage import chosen_url, redacted
 from experiments.studies.sweep.trials import Objective, Sweep
 

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from experiments.scores.outcomes import Metric
 from experiments.scores.results_table import with_interval
-from experiments.studies.sweep.space import Space, Value, edges
+from experiments.studies.sweep.search_space import Space, Value, edges
 from experiments.studies.sweep.storage import original_number
 from experiments.studies.sweep.trials import words
 

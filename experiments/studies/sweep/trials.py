@@ -23,7 +23,7 @@ from experiments.runs.launch import Finished, train
 from experiments.runs.locks import LOCK, held
 from experiments.runs.tracking import log_metrics, outbox_of
 from experiments.scores.outcomes import Metric, Outcome, metric_of, outcomes_of
-from experiments.studies.sweep.space import Space, Value, flags
+from experiments.studies.sweep.search_space import Space, Value, flags
 from experiments.studies.sweep.storage import original_number
 from lightning_modules.core.errors import ModelError
 

@@ -20,7 +20,7 @@ from datamodules.reports.sides import side_reports
 from datamodules.tasks import RoiDataModule
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.writing import ReportImageDataModule
-from experiments.encoders.radiomics.command import downstream_positions
+from experiments.encoders.radiomics.measure import downstream_positions
 from experiments.pretraining.evaluation.text_evaluation import kidney_parts
 from experiments.studies.report.finished_points import task_label
 from tests.tiny import CONTRACT, TinySource

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from datamodules.phantoms.facts import Patient
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.volumes.contract import PreprocessingContract
 
 

@@ -13,7 +13,7 @@ from datamodules.phantoms.drawing import draw_labels
 from datamodules.phantoms.facts import Patient, Series
 from datamodules.phantoms.imaging import image_kidney, resample_image, resample_labels
 from datamodules.phantoms.patient_figure import draw_patient
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.phantoms.surroundings import Grid
 from datamodules.volumes.contract import PreprocessingContract
 

@@ -18,7 +18,7 @@ from datamodules.phantoms.paraphrases import (
     kidney_facts,
     write_kidney,
 )
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.reports.lint import lint_report
 from datamodules.reports.reader.organs import opposite
 from datamodules.reports.reader.rules import RuleExtractor

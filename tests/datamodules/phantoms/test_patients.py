@@ -15,7 +15,7 @@ from datamodules.phantoms import drawing, imaging, shapes, surroundings
 from datamodules.phantoms.centers import CENTERS, SMALLEST_CENTER, center_sizes
 from datamodules.phantoms.facts import Clinical, Patient
 from datamodules.phantoms.imaging import draw_region, image_kidney
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.volumes.contract import PreprocessingContract
 
 

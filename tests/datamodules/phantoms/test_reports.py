@@ -14,8 +14,8 @@ from datamodules.anatomy.nephrometry.points import r_points
 from datamodules.errors import DataError
 from datamodules.phantoms import reporting
 from datamodules.phantoms.centers import CENTERS
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.phantoms.reporting import load_bank, placeholders
-from datamodules.phantoms.source import DemoSource
 from datamodules.phantoms.stated_attributes import ATTRIBUTES
 from datamodules.reports.lint import lint_report
 from datamodules.reports.schema import load_schema
@@ -178,7 +178,7 @@ def test_every_placeholder_is_known() -> None:
 def test_reports_do_not_depend_on_the_order_of_sets() -> None:
     # Python draws the order of texts in a set anew in every process, unless PYTHONHASHSEED fixes it.
     program = (
-        "from datamodules.phantoms.source import DemoSource\n"
+        "from datamodules.phantoms.phantom_source import DemoSource\n"
         "source = DemoSource(48, 7)\n"
         "rows = [source.rows(source.patient(name))['reports'] for name in source.patient_ids()]\n"
         "print([row['text'] for part in rows for row in part])\n"

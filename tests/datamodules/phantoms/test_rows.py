@@ -12,7 +12,7 @@ from datamodules.cohort.table_checks import check_links, check_table
 from datamodules.cohort.tables import TABLES
 from datamodules.phantoms.facts import Patient
 from datamodules.phantoms.pathology import DAYS_PER_MONTH, follow
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from experiments.cohorts.trivial_predictors import image_statistics, trivial_predictors
 
 Tables = dict[str, pd.DataFrame]

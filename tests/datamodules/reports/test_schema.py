@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from datamodules.errors import DataError
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.phantoms.stated_attributes import ATTRIBUTES, KIDNEY_ATTRIBUTES
 from datamodules.reports.schema import SCHEMA_FILE, Measure, load_schema
 

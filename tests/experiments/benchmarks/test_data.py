@@ -15,9 +15,9 @@ from datamodules.volumes.contract import PreprocessingContract
 from experiments.benchmarks import checks
 from experiments.benchmarks.chains import ALL_AXES, REFERENCE, all_chains
 from experiments.benchmarks.data import RESULTS
-from experiments.benchmarks.report import draw, sentences
+from experiments.benchmarks.data_page import draw, sentences
+from experiments.benchmarks.stored_forms import Material, make_material
 from experiments.benchmarks.timing import interleaved, summarize
-from experiments.benchmarks.volumes import Material, make_material
 
 CONTRACT = PreprocessingContract()
 

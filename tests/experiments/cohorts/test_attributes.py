@@ -12,7 +12,7 @@ import pytest
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, write_parquet
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.reports.attribute_table import check_attributes
 from datamodules.reports.llm.extractor import LlmExtractor
 from datamodules.reports.reader.statements import Statement

@@ -21,7 +21,7 @@ from experiments.generation.system_scores import (
     scored_groups,
     scores_table,
 )
-from experiments.generation.words import corpus_bleu, word_scores, words
+from experiments.generation.word_overlap import corpus_bleu, word_scores, words
 
 REFERENCES = [
     "The left kidney has a mass of 3.2 cm in the upper pole.",

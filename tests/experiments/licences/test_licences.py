@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import DataError
-from experiments.licences import table
+from experiments.licences import licence_table as table
+from experiments.licences.licence_table import PAGE, ROOT, Package, collect, family_of, known, page, violations
 from experiments.licences.packages import closure, imported_packages, installed_for
-from experiments.licences.table import PAGE, ROOT, Package, collect, family_of, known, page, violations
 
 
 @pytest.fixture(scope="module")

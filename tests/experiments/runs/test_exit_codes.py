@@ -214,7 +214,7 @@ def test_a_defect_is_a_sentence_and_its_trace_a_file_of_this_user_alone(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("patient 17")
 
-    monkeypatch.setattr("experiments.cohorts.commands.check_cohort", broken)
+    monkeypatch.setattr("experiments.cohorts.cohort_commands.check_cohort", broken)
     with pytest.raises(KeyError):
         main(["data-check", f"--data={tmp_path}"])  # RENAL_DEBUG=1
     monkeypatch.delenv("RENAL_DEBUG")

@@ -18,8 +18,8 @@ from datamodules.anatomy.tissues import TUMOR
 from datamodules.cohort.clinical import assessment_table
 from datamodules.cohort.splits import assign_folds
 from datamodules.importers.kits23.clinical_records import patient_row, read_records, read_sites
-from datamodules.importers.kits23.kidneys import locate
-from datamodules.importers.kits23.source import Kits23Source
+from datamodules.importers.kits23.kidney_positions import locate
+from datamodules.importers.kits23.kits23_source import Kits23Source
 from datamodules.importers.masks import read_mask
 from datamodules.volumes.contract import PreprocessingContract
 from tests.datamodules.anatomy.nephrometry.test_reference import itk_axial_diameter_mm, itk_distance_mm

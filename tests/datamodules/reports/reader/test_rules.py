@@ -12,7 +12,7 @@ import yaml
 from sklearn.metrics import f1_score
 
 from datamodules.phantoms.centers import center_of
-from datamodules.phantoms.source import DemoSource
+from datamodules.phantoms.phantom_source import DemoSource
 from datamodules.reports.attribute_table import NOT_STATED
 from datamodules.reports.reader.rules import RuleExtractor
 from datamodules.reports.reader.statements import Statement, check_statement

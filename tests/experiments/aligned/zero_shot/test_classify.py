@@ -16,7 +16,7 @@ from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.volumes.shards import VolumeSet
-from experiments.aligned.space import SpaceOptions, load_space
+from experiments.aligned.shared_space import SpaceOptions, load_space
 from experiments.aligned.zero_shot.classify import zeroshot
 from experiments.aligned.zero_shot.prompt_sets import load_prompts
 from experiments.aligned.zero_shot.zero_shot_table import MEAN, NEAREST, RANDOM, REPORTS, SPREAD

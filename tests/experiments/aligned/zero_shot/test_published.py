@@ -22,7 +22,7 @@ from datamodules.importers.builder import add_volumes
 from datamodules.importers.index_kidneys import IndexKidneys
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import VolumeSet
-from experiments.aligned import space as shared_space
+from experiments.aligned import shared_space
 from experiments.aligned.zero_shot import classify
 from experiments.aligned.zero_shot.prompt_sets import PromptSet, load_prompts
 from experiments.cli import main

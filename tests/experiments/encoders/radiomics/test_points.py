@@ -12,8 +12,8 @@ import yaml
 
 from datamodules.cohort.labels import Label
 from experiments.cli import main
+from experiments.encoders.clinical_features import check_columns
 from experiments.encoders.radiomics.patient_features import reduced
-from experiments.encoders.tables import check_columns
 from experiments.finetuning.boosting import boosted_classes, boosted_survival
 from tests.experiments.finetuning.test_finetune import TINY
 

@@ -20,8 +20,8 @@ from experiments.generation.generate import SETTINGS
 from experiments.generation.records import GENERATED, write_generated
 from experiments.generation.review.cases import read_cases
 from experiments.generation.review.review import Review
+from experiments.generation.review.review_page import create_app, serve
 from experiments.generation.review.scans import Scans
-from experiments.generation.review.server import create_app, serve
 from experiments.runs.folders import system_folder
 
 SYSTEMS = ("writer", "template", "nearest")

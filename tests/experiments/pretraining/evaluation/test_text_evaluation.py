@@ -15,7 +15,7 @@ from datamodules.cohort.trained_on import TrainedOn
 from datamodules.errors import DataError
 from datamodules.reports.reader.rules import RuleExtractor
 from datamodules.reports.schema import load_schema
-from experiments.pretraining.evaluation.masked import HITS, LOSS, TOKENS, masked_loss, masked_rows, ratio
+from experiments.pretraining.evaluation.masked_tokens import HITS, LOSS, TOKENS, masked_loss, masked_rows, ratio
 from experiments.pretraining.evaluation.paraphrases import Question, answer, make_questions
 from experiments.pretraining.evaluation.text_evaluation import evaluate_text, kidney_parts
 from experiments.pretraining.evaluation.text_probe import stated_codes, text_probe
@@ -236,7 +236,7 @@ def test_masked_loss_of_a_corpus(base: Path, adapted: Path, tmp_path: Path, monk
     corpus.mkdir()
     pd.DataFrame({"text": [f"The left kidney shows a mass of {n} cm." for n in range(1, 9)]}).to_csv(corpus / "a.csv")
     said: list[str] = []
-    monkeypatch.setattr("experiments.pretraining.evaluation.masked.say", said.append)
+    monkeypatch.setattr("experiments.pretraining.evaluation.masked_tokens.say", said.append)
     assert masked_loss(corpus, adapted=adapted, base=str(base), held_out_share=1.0, device="cpu", replicates=50) == 0
     assert [line.split(":")[0] for line in said] == ["un-adapted base", "adapted"]
     assert all("of 8 texts" in line for line in said)

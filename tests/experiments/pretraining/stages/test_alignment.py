@@ -16,7 +16,7 @@ from datamodules.cohort.identity import DataIdentity, digests
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.errors import DataError
 from datamodules.files import read_json
-from experiments.aligned.space import SpaceOptions, load_space
+from experiments.aligned.shared_space import SpaceOptions, load_space
 from experiments.encoders.exported import exported_encoder
 from experiments.pretraining.stages import alignment, image
 from experiments.pretraining.stages.common import Pretraining

@@ -18,7 +18,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.labels import Label
 from datamodules.errors import DataError
 from experiments.cli import main
-from experiments.encoders.tables import check_columns
+from experiments.encoders.clinical_features import check_columns
 from experiments.finetuning import finetune as finetune_module
 from experiments.finetuning.point import Point
 from experiments.runs.baseline import clinical_values

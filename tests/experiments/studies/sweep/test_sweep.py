@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from datamodules.cohort.cohort import Cohort
 from experiments.cli import main
 from experiments.runs.tracking import tracking_uri
-from experiments.studies.sweep import search as study_module
+from experiments.studies.sweep import optuna_study as study_module
 from experiments.studies.sweep import storage as storage_module
 from experiments.studies.sweep import trials as trials_module
 from experiments.studies.sweep.storage import STORAGE_VARIABLE

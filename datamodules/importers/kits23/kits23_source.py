@@ -21,7 +21,7 @@ from datamodules.cohort.splits import assign_folds, check_folds
 from datamodules.errors import DataError
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.kits23.clinical_records import RECORDS, patient_row, read_records, read_sites
-from datamodules.importers.kits23.kidneys import Located, check_grid, locate, own_labels
+from datamodules.importers.kits23.kidney_positions import Located, check_grid, locate, own_labels
 from datamodules.importers.masks import read_mask
 from datamodules.importers.nifti.scan import read_nifti
 from datamodules.importers.records import PatientRecord, SkipPatient

@@ -10,12 +10,12 @@ from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.files import read_json
 from datamodules.volumes.shards import VolumeSet
-from experiments.cohorts.commands import profile_contract
+from experiments.cohorts.cohort_commands import profile_contract
 from experiments.generation.review.cases import read_cases
 from experiments.generation.review.ratings import read_ratings
 from experiments.generation.review.review import RATINGS, SETTINGS, Review
+from experiments.generation.review.review_page import HOST, create_app, serve
 from experiments.generation.review.scans import Scans
-from experiments.generation.review.server import HOST, create_app, serve
 from experiments.generation.review.summary import agreement_table, finished_ratings, format_summary, summary_table
 from experiments.generation.systems import SYSTEMS
 from experiments.runs.console import say

@@ -17,7 +17,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.importers.builder import build_cohort
 from datamodules.importers.dicom import index as dicom_index
-from datamodules.importers.dicom.source import DAMAGED_FILES, EMPTY_FOLDERS, DicomSource
+from datamodules.importers.dicom.dicom_source import DAMAGED_FILES, EMPTY_FOLDERS, DicomSource
 from datamodules.importers.nifti.manifest import ManifestSource
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Pseudonyms

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from datamodules.errors import DataError
 from experiments.registry import compose
 from experiments.runs.suite_cli import SuiteCLI, command_line
-from experiments.studies.sweep.space import SPACES, check_space, contains, edges, flags, nested, read_space
+from experiments.studies.sweep.search_space import SPACES, check_space, contains, edges, flags, nested, read_space
 
 LR = {"type": "float", "low": 1.0e-4, "high": 1.0e-2, "log": True}
 

@@ -17,7 +17,7 @@ from experiments.runs.launch import differences, identity
 from experiments.runs.locks import LOCK, held, lease, taken
 from experiments.runs.tracking import cohort_tags
 from experiments.studies.sweep.sampler import NumberedSampler, make_pruner
-from experiments.studies.sweep.space import Value, contains
+from experiments.studies.sweep.search_space import Value, contains
 from experiments.studies.sweep.storage import fail_stale, open_storage, original_number, retry
 from experiments.studies.sweep.trials import TRIAL_FAILS, Objective, Sweep, TooManyFailuresError
 

@@ -30,11 +30,11 @@ from experiments.statistics.risk_groups import hazard_ratios
 from experiments.studies.compare import comparison_table, finished_points
 from experiments.studies.curve.curve_table import format_curve
 from experiments.studies.report.aggressiveness_risk import endpoint_frames
-from experiments.studies.report.classes import at_validation_threshold
-from experiments.studies.report.command import REPORT, replacing_folder, report
+from experiments.studies.report.classification_section import at_validation_threshold
 from experiments.studies.report.finished_points import series_of
+from experiments.studies.report.journal_words import interval, p_value, signed
 from experiments.studies.report.page import Page
-from experiments.studies.report.words import interval, p_value, signed
+from experiments.studies.report.study_report import REPORT, replacing_folder, report
 from tests.experiments.studies.report.made import finished, make_study, vary
 
 

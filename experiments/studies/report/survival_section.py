@@ -19,11 +19,11 @@ from experiments.statistics.estimate import Estimate
 from experiments.statistics.kaplan_meier import log_rank, survival_at
 from experiments.statistics.risk_groups import hazard_ratios
 from experiments.studies.report.finished_points import Series
+from experiments.studies.report.journal_words import capital, interval, p_value, plural
 from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import pooled_groups, seed_words
 from experiments.studies.report.survival_accuracy import horizon_table, own_outcome, probability_blocks
 from experiments.studies.report.survival_decisions import survival_decisions
-from experiments.studies.report.words import capital, interval, p_value, plural
 
 NAMES = {0: "low risk", 1: "high risk"}
 RISK_HEADER = ("Encoder", "Low risk: n (events)", "High risk: n (events)", "Log-rank p", "Hazard ratio (95 % CI)")

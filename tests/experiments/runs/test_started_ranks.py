@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from datamodules.errors import DataError
-from experiments.runs import launcher
-from experiments.runs.launcher import check_launcher, started_ranks, wait_for_main
+from experiments.runs import started_ranks as launcher
+from experiments.runs.started_ranks import check_launcher, started_ranks, wait_for_main
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0",
             "LOCAL_WORLD_SIZE": "1"}  # fmt: skip

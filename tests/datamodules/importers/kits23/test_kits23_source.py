@@ -12,7 +12,7 @@ from datamodules.anatomy.tissues import LESION
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.importers.builder import build_cohort
-from datamodules.importers.kits23.source import Kits23Source
+from datamodules.importers.kits23.kits23_source import Kits23Source
 from datamodules.importers.records import SkipPatient
 from datamodules.volumes.contract import PreprocessingContract
 from tests.datamodules.importers.kits_phantom import TUMOR, abdomen, scan, write_case, write_records

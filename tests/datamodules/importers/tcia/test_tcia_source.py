@@ -10,7 +10,7 @@ import pytest
 from datamodules.errors import DataError
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.tcia.clinical_join import read_tcia_clinical
-from datamodules.importers.tcia.source import TciaSource
+from datamodules.importers.tcia.tcia_source import TciaSource
 from datamodules.volumes.contract import PreprocessingContract
 from tests.datamodules.importers.dicom_phantom import Scan, segmentation
 

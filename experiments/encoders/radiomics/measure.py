@@ -10,7 +10,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.study_times import index_kidneys
 from datamodules.errors import DataError
 from datamodules.volumes.shards import VolumeSet
-from experiments.cohorts.commands import profile_contract
+from experiments.cohorts.cohort_commands import profile_contract
 from experiments.encoders.radiomics.cache import cache_file, radiomics_table
 from experiments.registry import axis_file
 from experiments.runs.baseline import RadiomicsSettings

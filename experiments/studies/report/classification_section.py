@@ -17,9 +17,9 @@ from experiments.statistics.operating_point import OperatingPoint, operating_poi
 from experiments.studies.encoder_lines import encoder_line
 from experiments.studies.report.decisions import Decisions, decision_blocks
 from experiments.studies.report.finished_points import Series
+from experiments.studies.report.journal_words import capital, interval, number
 from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import of_group, pooled_groups, seed_words
-from experiments.studies.report.words import capital, interval, number
 
 _SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1"}
 _CALIBRATION = {"calibration slope": "Slope", "calibration intercept": "Intercept", "brier": "Brier score"}

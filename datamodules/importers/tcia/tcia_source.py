@@ -12,7 +12,7 @@ import pandas as pd
 
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.errors import DataError
-from datamodules.importers.dicom.source import DicomSource
+from datamodules.importers.dicom.dicom_source import DicomSource
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.pseudonyms import Naming, PublicNames
 from datamodules.importers.tcia.clinical_join import Recurrence, read_tcia_clinical
