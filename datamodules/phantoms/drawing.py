@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from datamodules.anatomy.tissues import Tissue
-from datamodules.phantoms.facts import Anatomy, Kidney, Lesion
+from datamodules.phantoms.facts import Anatomy, PhantomKidney, PhantomLesion
 from datamodules.phantoms.shapes import KidneyShape, capsule_distance
 from datamodules.phantoms.surroundings import AORTA_MM, CAVA_MM, Grid, draw_surroundings
 
@@ -41,7 +41,7 @@ def _box(grid: Grid, shape: KidneyShape, margin_mm: float) -> tuple[slice, ...] 
     return grid.box(low, high)
 
 
-def _draw_kidney(labels: np.ndarray, grid: Grid, kidney: Kidney, anatomy: Anatomy) -> None:
+def _draw_kidney(labels: np.ndarray, grid: Grid, kidney: PhantomKidney, anatomy: Anatomy) -> None:
     shape = kidney.shape
     u, v, w = shape.local(grid.x, grid.y, grid.z)
     body = shape.body(u, v, w)
@@ -77,7 +77,7 @@ def _among(labels: np.ndarray, tissues: tuple[Tissue, ...]) -> np.ndarray:
     return table[labels]
 
 
-def _vessels(labels: np.ndarray, grid: Grid, kidney: Kidney) -> None:
+def _vessels(labels: np.ndarray, grid: Grid, kidney: PhantomKidney) -> None:
     """Renal artery and vein from the great vessels into the sinus; a thrombus fills and widens the vein."""
     shape = kidney.shape
     a = shape.half_axes_mm[0]
@@ -114,7 +114,7 @@ def _vessels(labels: np.ndarray, grid: Grid, kidney: Kidney) -> None:
         labels[box][core & height & (labels[box] == Tissue.VENA_CAVA)] = Tissue.THROMBUS
 
 
-def _neighbours(labels: np.ndarray, grid: Grid, kidney: Kidney) -> None:
+def _neighbours(labels: np.ndarray, grid: Grid, kidney: PhantomKidney) -> None:
     """Adrenal gland above the kidney, and enlarged nodes beside the great vessels."""
     shape = kidney.shape
     x, y, z = shape.to_ras(np.array([-0.35 * shape.half_axes_mm[0], 4.0, 1.08 * shape.half_axes_mm[2]]))
@@ -133,7 +133,9 @@ def _neighbours(labels: np.ndarray, grid: Grid, kidney: Kidney) -> None:
         labels[(level < 1.0) & (labels == Tissue.FAT)] = Tissue.SOFT_TISSUE
 
 
-def _draw_lesion(labels: np.ndarray, local: tuple[np.ndarray, ...], lesion: Lesion, kidney: Kidney) -> None:
+def _draw_lesion(
+    labels: np.ndarray, local: tuple[np.ndarray, ...], lesion: PhantomLesion, kidney: PhantomKidney
+) -> None:
     shape = lesion.shape
     reach = float(shape.half_axes_mm.max() * (1.0 + 4.0 * shape.ripple)) + 14.0
     near = np.ones(labels.shape, dtype=bool)
@@ -168,7 +170,7 @@ _SOFT = (Tissue.LIVER, Tissue.SPLEEN, Tissue.BOWEL, Tissue.MUSCLE, Tissue.AIR, T
 
 
 def _perirenal(
-    part: np.ndarray, level: np.ndarray, local: tuple[np.ndarray, ...], lesion: Lesion, invasion: bool
+    part: np.ndarray, level: np.ndarray, local: tuple[np.ndarray, ...], lesion: PhantomLesion, invasion: bool
 ) -> None:
     """Strands in the fat around a lesion; with invasion denser, and tongues of tumour among them."""
     radius = float(lesion.shape.half_axes_mm.mean())
@@ -182,7 +184,7 @@ def _perirenal(
         part[fat & (depth > 0.0) & (depth < 6.0) & (field > 0.75)] = Tissue.TUMOR
 
 
-def _content(lesion: Lesion, level: np.ndarray, unit: tuple[np.ndarray, ...], radius: float) -> np.ndarray:
+def _content(lesion: PhantomLesion, level: np.ndarray, unit: tuple[np.ndarray, ...], radius: float) -> np.ndarray:
     """Tissues of the voxels inside a lesion, from their level and their position in units of its half axes."""
     look = lesion.look
     rng = np.random.default_rng([look.seed, 5])

@@ -79,7 +79,7 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesion:
+class PhantomLesion:
     """One lesion: its shape, its measures and its content."""
 
     shape: LesionShape
@@ -88,11 +88,11 @@ class Lesion:
 
 
 @dataclass(frozen=True, eq=False)
-class Kidney:
+class PhantomKidney:
     """One kidney with what belongs to it. `lesions` are in order of size, the largest first."""
 
     shape: KidneyShape
-    lesions: tuple[Lesion, ...] = ()
+    lesions: tuple[PhantomLesion, ...] = ()
     perirenal: Literal["none", "stranding", "invasion"] = "none"
     sinus_invasion: bool = False
     collecting_invasion: bool = False
@@ -116,7 +116,7 @@ class Anatomy:
         seed: Seed of texture and of the surroundings.
     """
 
-    kidneys: Mapping[str, Kidney]
+    kidneys: Mapping[str, PhantomKidney]
     tissues: Mapping[Tissue, Appearance]
     fat_mm: float
     girth: float
@@ -187,6 +187,6 @@ class Patient:
     clinical: Clinical
 
     @property
-    def index_lesion(self) -> Lesion:
+    def index_lesion(self) -> PhantomLesion:
         """The patient's largest lesion, the one that pathology speaks of."""
         return self.anatomy.kidneys[self.index_side].lesions[0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.phantoms.facts import Kidney, Lesion
+from datamodules.phantoms.facts import PhantomKidney, PhantomLesion
 from datamodules.phantoms.streams import chance
 from datamodules.phantoms.subtypes import Subtype
 
@@ -24,7 +24,7 @@ class Biology:
 
 
 @dataclass(frozen=True)
-class Pathology:
+class PhantomPathology:
     """What the pathologist finds; None where it is not assessed."""
 
     isup_grade: int | None = None
@@ -41,14 +41,16 @@ def relative_size(diameter_mm: float) -> float:
     return float(np.log(diameter_mm / _SIZE_MM) / _SIZE_SPREAD)
 
 
-def examine(rng: np.random.Generator, subtype: Subtype, lesion: Lesion, kidney: Kidney, biology: Biology) -> Pathology:
+def examine(
+    rng: np.random.Generator, subtype: Subtype, lesion: PhantomLesion, kidney: PhantomKidney, biology: Biology
+) -> PhantomPathology:
     """Pathology of a malignant tumour; all fields are None for a benign one.
 
     Grades follow WHO/ISUP (not given to chromophobe tumours), T stages AJCC 8. Stage pT3a is also found where
     invasion is too small to be seen.
     """
     if not subtype.malignant:
-        return Pathology()
+        return PhantomPathology()
     size = relative_size(lesion.measures.diameter_mm)
     behaviour = 0.8 * biology.visible + 0.45 * biology.hidden + 0.2 * size + rng.normal(0.0, 0.45)
     grade = 1 + int(np.searchsorted([-1.4, 0.5, 1.6], behaviour - (0.5 if subtype.cystic else 0.0)))
@@ -61,7 +63,7 @@ def examine(rng: np.random.Generator, subtype: Subtype, lesion: Lesion, kidney: 
     unseen_nodes = chance(rng, 0.01, 0.5 * biology.hidden, 0.4 * size)
     distant = chance(rng, 0.03, 0.7 * behaviour, 0.4 * size)
     resected = chance(rng, 0.35)
-    return Pathology(
+    return PhantomPathology(
         isup_grade=None if subtype.name.startswith("chromophobe") else grade,
         stage_pt=_stage(lesion.measures.diameter_mm, (found and chance(rng, 0.8)) or unseen, kidney, rng),
         stage_pn="1" if nodal or unseen_nodes else ("0" if resected else "X"),
@@ -72,7 +74,7 @@ def examine(rng: np.random.Generator, subtype: Subtype, lesion: Lesion, kidney: 
     )
 
 
-def _stage(diameter_mm: float, beyond: bool, kidney: Kidney, rng: np.random.Generator) -> str:
+def _stage(diameter_mm: float, beyond: bool, kidney: PhantomKidney, rng: np.random.Generator) -> str:
     gerota = kidney.perirenal == "invasion" and chance(rng, 0.06)
     if gerota:
         return "4"
@@ -85,7 +87,12 @@ def _stage(diameter_mm: float, beyond: bool, kidney: Kidney, rng: np.random.Gene
 
 
 def hazard(
-    subtype: Subtype, lesion: Lesion, kidney: Kidney, pathology: Pathology, biology: Biology, texture: float
+    subtype: Subtype,
+    lesion: PhantomLesion,
+    kidney: PhantomKidney,
+    pathology: PhantomPathology,
+    biology: Biology,
+    texture: float,
 ) -> tuple[float, float]:
     """Log-hazard of recurrence and its part that images show, both relative to an average malignant tumour.
 

@@ -11,7 +11,7 @@ from datamodules.anatomy.appearance import Appearance, patient_tissues
 from datamodules.anatomy.tissues import Tissue
 from datamodules.cohort.columns import PHASES, SIDES
 from datamodules.phantoms.centers import Center, center_of, series_protocol
-from datamodules.phantoms.facts import Anatomy, Clinical, Kidney, Lesion, Look, Patient, Series
+from datamodules.phantoms.facts import Anatomy, Clinical, Look, Patient, PhantomKidney, PhantomLesion, Series
 from datamodules.phantoms.pathology import Biology, examine, follow, hazard, relative_size
 from datamodules.phantoms.phantom_lesions import draw_look, extra_lesions, tumor_appearance
 from datamodules.phantoms.placement import measure, place
@@ -52,7 +52,7 @@ def draw_patient(seed: int, patient_id: str) -> Patient:
     kidneys = {side: _draw_kidney(rng, side, person, dilations[side]) for side in SIDES}
     index = kidneys[index_side]
     shape = place(rng, index.shape, person.diameter_mm, look)
-    lesion = Lesion(shape, measure(index.shape, shape), look)
+    lesion = PhantomLesion(shape, measure(index.shape, shape), look)
     index = replace(index, lesions=(lesion,))
     kidneys[index_side] = _surroundings(stream(seed, patient_id, "findings"), index, person)
     kidneys = extra_lesions(stream(seed, patient_id, "extra"), kidneys, index_side)
@@ -100,7 +100,7 @@ def _dilation(rng: np.random.Generator) -> Literal["none", "mild", "marked"]:
 
 def _draw_kidney(
     rng: np.random.Generator, side: str, person: _Person, hydronephrosis: Literal["none", "mild", "marked"]
-) -> Kidney:
+) -> PhantomKidney:
     atrophy = chance(rng, 0.03)
     stones = chance(rng, 0.07)
     size = (0.72 if atrophy else 1.0) * (1.03 if person.sex == "male" else 0.96) * np.exp(rng.normal(0.0, 0.05))
@@ -114,7 +114,7 @@ def _draw_kidney(
         _frame(rng, sign),
         dilation={"none": 1.0, "mild": 1.5, "marked": 2.3}[hydronephrosis] * float(np.exp(rng.normal(0.0, 0.06))),
     )
-    return Kidney(shape, hydronephrosis=hydronephrosis, stones=stones, atrophy=atrophy)
+    return PhantomKidney(shape, hydronephrosis=hydronephrosis, stones=stones, atrophy=atrophy)
 
 
 def _frame(rng: np.random.Generator, sign: float) -> np.ndarray:
@@ -129,7 +129,7 @@ def _frame(rng: np.random.Generator, sign: float) -> np.ndarray:
     return frame * np.array([sign, 1.0, 1.0])
 
 
-def _surroundings(rng: np.random.Generator, kidney: Kidney, person: _Person) -> Kidney:
+def _surroundings(rng: np.random.Generator, kidney: PhantomKidney, person: _Person) -> PhantomKidney:
     """Findings beyond the lesion, each only where the geometry allows it."""
     lesion = kidney.lesions[0]
     size, active = relative_size(lesion.measures.diameter_mm), person.biology.visible
@@ -181,7 +181,9 @@ def _draw_series(rng: np.random.Generator, patient_id: str, center: Center) -> t
     )
 
 
-def _clinical(rng: np.random.Generator, person: _Person, kidney: Kidney, texture: float, center: Center) -> Clinical:
+def _clinical(
+    rng: np.random.Generator, person: _Person, kidney: PhantomKidney, texture: float, center: Center
+) -> Clinical:
     subtype, lesion = person.subtype, kidney.lesions[0]
     pathology = examine(rng, subtype, lesion, kidney, person.biology)
     risks = hazard(subtype, lesion, kidney, pathology, person.biology, texture) if subtype.malignant else (None, None)

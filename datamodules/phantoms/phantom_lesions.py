@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from datamodules.anatomy.appearance import Appearance
-from datamodules.phantoms.facts import Kidney, Lesion, Look
+from datamodules.phantoms.facts import Look, PhantomKidney, PhantomLesion
 from datamodules.phantoms.pathology import Biology, relative_size
 from datamodules.phantoms.placement import measure, place
 from datamodules.phantoms.streams import chance
@@ -60,7 +60,9 @@ def tumor_appearance(rng: np.random.Generator, subtype: Subtype, biology: Biolog
     )
 
 
-def extra_lesions(rng: np.random.Generator, kidneys: Mapping[str, Kidney], index_side: str) -> dict[str, Kidney]:
+def extra_lesions(
+    rng: np.random.Generator, kidneys: Mapping[str, PhantomKidney], index_side: str
+) -> dict[str, PhantomKidney]:
     """Simple and minimally complex cysts of either kidney, and now and then a second tumour of the same kind.
 
     All are smaller than the index lesion and keep clear of the other lesions; one that finds no room is left out.
@@ -83,7 +85,7 @@ def extra_lesions(rng: np.random.Generator, kidneys: Mapping[str, Kidney], index
     return result
 
 
-def _add(rng: np.random.Generator, kidney: Kidney, diameter_mm: float, look: Look) -> Kidney:
+def _add(rng: np.random.Generator, kidney: PhantomKidney, diameter_mm: float, look: Look) -> PhantomKidney:
     for _ in range(_TRIES):
         shape = place(rng, kidney.shape, diameter_mm, look)
         clear = all(
@@ -92,7 +94,7 @@ def _add(rng: np.random.Generator, kidney: Kidney, diameter_mm: float, look: Loo
         )
         measures = measure(kidney.shape, shape)
         if clear and measures.sinus_mm > 0.0:
-            lesions = [*kidney.lesions, Lesion(shape, measures, look)]
+            lesions = [*kidney.lesions, PhantomLesion(shape, measures, look)]
             lesions.sort(key=lambda lesion: -lesion.measures.diameter_mm)
             return replace(kidney, lesions=tuple(lesions))
     return kidney

@@ -17,7 +17,7 @@ from datamodules.anatomy.nephrometry.points import stated_mm
 from datamodules.cohort.columns import SIDES
 from datamodules.errors import DataError
 from datamodules.phantoms.centers import Center, Habits, center_of
-from datamodules.phantoms.facts import Lesion, Patient
+from datamodules.phantoms.facts import Patient, PhantomLesion
 from datamodules.phantoms.stated_attributes import ATTRIBUTES, LESION_ATTRIBUTES, attributes
 from datamodules.reports.lint import lint_report
 
@@ -40,7 +40,7 @@ _IMPLIED = {
 
 
 @dataclass(frozen=True)
-class Report:
+class PhantomReport:
     """A report and what it says.
 
     Args:
@@ -64,7 +64,7 @@ def load_bank(name: str) -> dict[str, Any]:
     return content
 
 
-def write_report(patient: Patient, rng: np.random.Generator) -> Report:
+def write_report(patient: Patient, rng: np.random.Generator) -> PhantomReport:
     """The report of a patient's study.
 
     Raises:
@@ -78,7 +78,7 @@ def write_report(patient: Patient, rng: np.random.Generator) -> Report:
             f"The report of patient {patient.patient_id} holds {', '.join(refused)}; expected imaging findings only. "
             "Correct the phrase bank."
         )
-    return Report(text, writer.stated, writer.hedged, writer.sizes)
+    return PhantomReport(text, writer.stated, writer.hedged, writer.sizes)
 
 
 def placeholders(template: str) -> set[str]:
@@ -275,7 +275,7 @@ class _Writer:
         date = f"{int(self.rng.integers(1, 13)):02d}/{int(self.rng.integers(2009, 2021))}"
         return template.format(prior_date=date, prior_size=self._length(diameter) + f" {self.habits.unit}")
 
-    def _fill(self, template: str, side: str, lesion: Lesion | None = None) -> str:
+    def _fill(self, template: str, side: str, lesion: PhantomLesion | None = None) -> str:
         """A template with its words; those about a lesion other than the largest speak of that lesion."""
         lesions = self.patient.anatomy.kidneys[side].lesions
         values = dict(self.facts[side])
@@ -290,7 +290,7 @@ class _Writer:
         capitals = {f"{name}_capital": word[:1].upper() + word[1:] for name, word in words.items()}
         return sentence_case(template.format(**words, **capitals))
 
-    def _size(self, side: str, lesion: Lesion) -> str:
+    def _size(self, side: str, lesion: PhantomLesion) -> str:
         first, second = lesion.measures.diameter_mm, lesion.measures.second_mm
         third = min(second, float(2 * lesion.shape.half_axes_mm.min()))
         template = self._pick(self.bank["sizes"][self.habits.dimensions])

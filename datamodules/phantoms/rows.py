@@ -9,14 +9,14 @@ import numpy as np
 
 from datamodules.anatomy.tissues import Tissue
 from datamodules.cohort.columns import ENDPOINTS, PHASES, SIDES
-from datamodules.phantoms.facts import Kidney, Patient
-from datamodules.phantoms.reporting import Report
+from datamodules.phantoms.facts import Patient, PhantomKidney
+from datamodules.phantoms.reporting import PhantomReport
 from datamodules.phantoms.stated_attributes import attributes, renal_points
 
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def patient_rows(patient: Patient, report: Report) -> Rows:
+def patient_rows(patient: Patient, report: PhantomReport) -> Rows:
     """Rows of `patients`, `studies`, `series`, `kidneys`, `reports` and `truth`, as plain data."""
     keys = {"patient_id": patient.patient_id, "study_id": patient.study_id}
     return {
@@ -93,13 +93,13 @@ def _kidney(patient: Patient, side: str) -> dict[str, Any]:
     return row
 
 
-def _volume_ml(kidney: Kidney, *, cystic: bool) -> float:
+def _volume_ml(kidney: PhantomKidney, *, cystic: bool) -> float:
     return float(
         sum(lesion.measures.volume_ml for lesion in kidney.lesions if (lesion.look.composition == "cystic") == cystic)
     )
 
 
-def _kidney_volume_ml(kidney: Kidney) -> float:
+def _kidney_volume_ml(kidney: PhantomKidney) -> float:
     """Volume of the body less sinus and less the parts of lesions inside, by points in its bounding box."""
     half = np.array(kidney.shape.half_axes_mm)
     ticks = (np.arange(12) + 0.5) / 6 - 1
@@ -111,7 +111,7 @@ def _kidney_volume_ml(kidney: Kidney) -> float:
     return float(inside.mean() * 8 * half.prod() / 1000)
 
 
-def _truth(patient: Patient, side: str, report: Report) -> dict[str, Any]:
+def _truth(patient: Patient, side: str, report: PhantomReport) -> dict[str, Any]:
     """Every fact that image, report or outcome of this kidney was made from."""
     kidney = patient.anatomy.kidneys[side]
     row: dict[str, Any] = dict(attributes(patient, side))

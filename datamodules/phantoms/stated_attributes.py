@@ -15,7 +15,7 @@ from datamodules.anatomy.nephrometry.points import (
     r_points,
 )
 from datamodules.anatomy.tissues import Tissue
-from datamodules.phantoms.facts import Kidney, Lesion, Measures, Patient
+from datamodules.phantoms.facts import Measures, Patient, PhantomKidney, PhantomLesion
 
 LESION_ATTRIBUTES = (
     "lesion_number",
@@ -94,7 +94,7 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _place(kidney: Kidney) -> dict[str, str | None]:
+def _place(kidney: PhantomKidney) -> dict[str, str | None]:
     measures, look = kidney.lesions[0].measures, kidney.lesions[0].look
     points = renal_points(measures)
     return {
@@ -114,7 +114,7 @@ def _place(kidney: Kidney) -> dict[str, str | None]:
     }
 
 
-def _content(lesion: Lesion, patient: Patient) -> dict[str, str | None]:
+def _content(lesion: PhantomLesion, patient: Patient) -> dict[str, str | None]:
     look = lesion.look
     tumor = patient.anatomy.tissues[Tissue.TUMOR]
     cystic = look.composition == "cystic"
@@ -143,7 +143,7 @@ def _degree(hu: Hu, bosniak: str) -> str:
     return "mild" if peak < 45 else ("moderate" if peak < 90 else "avid")
 
 
-def _pattern(lesion: Lesion, uneven: bool) -> str:
+def _pattern(lesion: PhantomLesion, uneven: bool) -> str:
     bosniak = lesion.look.bosniak
     if bosniak != "none":
         return {"I": "none", "II": "none", "IIF": "septal", "III": "septal", "IV": "nodular"}[bosniak]

@@ -27,7 +27,7 @@ OWN, OTHER = 1, 2
 
 
 @dataclass(frozen=True)
-class Located:
+class KidneyCrop:
     """One kidney and where its crop lies.
 
     Args:
@@ -38,7 +38,7 @@ class Located:
     kidney: Kidney
     affine: np.ndarray
 
-    def center(self, region: Region, kidneys: Sequence[Located]) -> Point:
+    def center(self, region: Region, kidneys: Sequence[KidneyCrop]) -> Point:
         """Centre of a region of interest in RAS millimetres: of the kidney with its lesions, of the index lesion
         where `region` asks for it and there is one, or of all kidneys."""
         if region == "abdomen":
@@ -74,7 +74,7 @@ def check_grid(labels: tio.LabelMap, image: tio.ScalarImage, case: str) -> None:
     )
 
 
-def locate(labels: tio.LabelMap) -> list[Located]:
+def locate(labels: tio.LabelMap) -> list[KidneyCrop]:
     """Find the kidneys of a mask in any orientation.
 
     A KiTS23 file is stored z, y, x; its affine says so, and the axes are turned by it.
@@ -103,7 +103,7 @@ def locate(labels: tio.LabelMap) -> list[Located]:
         affine = np.eye(4)
         affine[:3, :3] = turn * np.array(spacing[::-1])
         affine[:3, 3] = turn @ corner[::-1] + canonical.affine[:3, 3]
-        located.append(Located(kidney, affine))
+        located.append(KidneyCrop(kidney, affine))
     return located
 
 
@@ -117,7 +117,11 @@ def _body_middle_mm(labels: tio.LabelMap, affine: np.ndarray) -> float | None:
 
 
 def own_labels(
-    anatomy: np.ndarray, found: Located, kidneys: Sequence[Located], center: Point, contract: PreprocessingContract
+    anatomy: np.ndarray,
+    found: KidneyCrop,
+    kidneys: Sequence[KidneyCrop],
+    center: Point,
+    contract: PreprocessingContract,
 ) -> np.ndarray:
     """The label map of a region without the voxels of the other kidney.
 
@@ -142,7 +146,7 @@ def own_labels(
     return np.where(to_own <= to_other, anatomy, np.uint8(Tissue.UNLABELED)).astype(np.uint8)
 
 
-def _owners(found: Located, kidneys: Sequence[Located]) -> tio.LabelMap:
+def _owners(found: KidneyCrop, kidneys: Sequence[KidneyCrop]) -> tio.LabelMap:
     """Map of all kidneys, `OWN` where `found` lies and `OTHER` where another one does."""
     ends = [np.add(item.kidney.origin, item.kidney.labels.shape) for item in kidneys]
     owner = np.zeros(np.max(ends, axis=0), dtype=np.uint8)

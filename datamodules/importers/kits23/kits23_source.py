@@ -21,7 +21,7 @@ from datamodules.cohort.splits import assign_folds, check_folds
 from datamodules.errors import DataError
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.kits23.clinical_records import RECORDS, patient_row, read_records, read_sites
-from datamodules.importers.kits23.kidney_positions import Located, check_grid, locate, own_labels
+from datamodules.importers.kits23.kidney_positions import KidneyCrop, check_grid, locate, own_labels
 from datamodules.importers.masks import read_mask
 from datamodules.importers.nifti.scan import read_nifti
 from datamodules.importers.records import PatientRecord, SkipPatient
@@ -160,7 +160,7 @@ class Kits23Source:
         case: str,
         labels: tio.LabelMap,
         image: tio.ScalarImage | None,
-        kidneys: Sequence[Located],
+        kidneys: Sequence[KidneyCrop],
         contract: PreprocessingContract,
     ) -> tuple[list[Volume], list[Mask]]:
         volumes, masks = [], []
@@ -197,13 +197,13 @@ def _series(case: str) -> str:
     return f"{case}-{PHASE}"
 
 
-def _importance(found: Located) -> tuple[bool, float]:
+def _importance(found: KidneyCrop) -> tuple[bool, float]:
     """A tumour comes before any cyst, however large."""
     lesion = found.kidney.lesions[0]
     return lesion.kind == "tumor", lesion.volume_ml
 
 
-def _remarks(case: str, record: dict[str, Any], kidneys: Sequence[Located]) -> list[str]:
+def _remarks(case: str, record: dict[str, Any], kidneys: Sequence[KidneyCrop]) -> list[str]:
     """What a reader of the import report should know of a case that was imported."""
     remarks = []
     if record.get("gender") not in ("female", "male"):
@@ -216,7 +216,7 @@ def _remarks(case: str, record: dict[str, Any], kidneys: Sequence[Located]) -> l
     return remarks
 
 
-def _kidney_rows(case: str, kidneys: Sequence[Located], index: Located) -> tuple[list[dict[str, Any]], list[str]]:
+def _kidney_rows(case: str, kidneys: Sequence[KidneyCrop], index: KidneyCrop) -> tuple[list[dict[str, Any]], list[str]]:
     rows, reasons = [], []
     for found in kidneys:
         kidney = found.kidney

@@ -60,7 +60,7 @@ class Choice:
     probability: float
 
 
-class Context:
+class PrefixCache:
     """What a model has read, row by row, as keys and values.
 
     Args:
@@ -102,13 +102,13 @@ class Context:
         ).logits
         return logits[:, -1].float()
 
-    def fork(self, rows: int | None = None) -> Context:
+    def fork(self, rows: int | None = None) -> PrefixCache:
         """A context that goes on from here without changing this one.
 
         Args:
             rows: Repeat the one row of this context so many times; the same rows by default.
         """
-        other = Context(self.model, 0)
+        other = PrefixCache(self.model, 0)
         count = len(self.mask) if rows is None else rows
         states = [
             (keys.expand(count, *keys.shape[1:]), values.expand(count, *values.shape[1:]))
@@ -154,7 +154,7 @@ class _Cursor:
 
 
 def answer(
-    context: Context,
+    context: PrefixCache,
     tails: Sequence[Sequence[int]],
     tries: Sequence[Node],
     then: Callable[[str], Node | None] = lambda _: None,

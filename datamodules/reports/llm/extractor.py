@@ -12,7 +12,7 @@ from datamodules.cohort.columns import SIDES
 from datamodules.errors import DataError
 from datamodules.reports.attribute_table import NOT_STATED
 from datamodules.reports.llm.answers import Answers
-from datamodules.reports.llm.constrained import Choice, Context, Node, answer
+from datamodules.reports.llm.constrained import Choice, Node, PrefixCache, answer
 from datamodules.reports.llm.models import LanguageModel
 from datamodules.reports.llm.prompt import PROMPT_VERSION, Prompt
 from datamodules.reports.reader.clauses import read_report
@@ -139,7 +139,7 @@ class _Questions:
     def __init__(self, extractor: LlmExtractor, start: list[int], sentence_count: int) -> None:
         self.extractor, self.start = extractor, start
         self.numbers = extractor.prompt.numbers(sentence_count)
-        self.context = Context(extractor.model.model)
+        self.context = PrefixCache(extractor.model.model)
         if extractor.share:
             self.context.read([start])
 
@@ -165,7 +165,7 @@ class _Questions:
             if self.extractor.share:
                 context, tails = asked.fork(), [tail] * len(batch)
             else:
-                context = Context(self.extractor.model.model, len(batch))
+                context = PrefixCache(self.extractor.model.model, len(batch))
                 tails = [[*self.start, *question, *tail] for question in questions]
             yield side, answer(context, tails, tries, self._evidence)
 

@@ -13,7 +13,7 @@ import torch
 
 from datamodules.errors import DataError
 from datamodules.reports.attribute_table import NOT_STATED
-from datamodules.reports.llm.constrained import Context, answer, token_trie
+from datamodules.reports.llm.constrained import PrefixCache, answer, token_trie
 from datamodules.reports.llm.extractor import LlmExtractor
 from datamodules.reports.llm.models import LanguageModel, load_causal_lm
 from datamodules.reports.llm.prompt import OPENING, Prompt
@@ -81,7 +81,7 @@ def test_the_words_of_an_answer_are_json_of_the_schema(seed: int) -> None:
         def then(value: str) -> Any:
             return None if value == NOT_STATED else prompt.numbers(12)
 
-        class Recorded(Context):
+        class Recorded(PrefixCache):
             def read(self, rows: Any) -> torch.Tensor:
                 words.extend(list(row) for row in rows)  # noqa: B023
                 return super().read(rows)
@@ -109,7 +109,7 @@ def test_the_confidence_is_the_probability_among_the_allowed_tokens() -> None:
     share = torch.softmax(first[[10, 11]], 0)
     after = torch.softmax(second[[20, 21]], 0)
     expected = {"a": share[0] * after[0], "b": share[0] * after[1], "c": share[1]}
-    (chosen,) = answer(Context(made.model), [[5, 6, 7]], [trie])[0]
+    (chosen,) = answer(PrefixCache(made.model), [[5, 6, 7]], [trie])[0]
     assert chosen.probability == pytest.approx(float(expected[chosen.answer]), abs=1e-5)
 
 
@@ -135,14 +135,14 @@ def test_sharing_saves_reading() -> None:
     for share in (True, False):
         made = _counting()
         tokens = []
-        original = Context.read
+        original = PrefixCache.read
 
-        def spy(self: Context, rows: Any, original: Any = original, tokens: list[int] = tokens) -> torch.Tensor:
+        def spy(self: PrefixCache, rows: Any, original: Any = original, tokens: list[int] = tokens) -> torch.Tensor:
             tokens.append(sum(map(len, rows)))
             return original(self, rows)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Context, "read", spy)
+            patch.setattr(PrefixCache, "read", spy)
             LlmExtractor(made, SCHEMA, share=share).extract(REPORTS[:1])
         read[share] = sum(tokens)
     assert read[True] < 0.5 * read[False]
