@@ -17,8 +17,6 @@ from datamodules.anatomy.appearance import TYPICAL, Appearance, Hu, patient_tiss
 from datamodules.anatomy.tissues import KIDNEY_WITH_LESION, LESION, Tissue
 from datamodules.cohort.columns import PHASES
 
-__all__ = ["PHASE_SECONDS", "Appearance", "CenterProtocol", "Scene", "patient_tissues", "render"]
-
 PHASE_SECONDS = dict(zip(PHASES, (0.0, 35.0, 80.0, 300.0), strict=True))
 """Delay after the start of injection; a centre that scans earlier or later moves along the enhancement curve."""
 

@@ -1,4 +1,4 @@
-"""The tables of a cohort: their columns, types, ranges and keys, and the check that holds them."""
+"""The check that holds the tables of a cohort: columns, types, ranges, keys, and rows of other tables."""
 
 from __future__ import annotations
 
@@ -8,26 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datamodules.cohort.columns import ENDPOINTS, PHASES, RENAL_A, ROLES, SIDES, SPLITS, Column, Kind, Table
+from datamodules.cohort.columns import Column, Table
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import Finding
 from datamodules.names import is_identifier
-
-__all__ = [
-    "ENDPOINTS",
-    "PHASES",
-    "RENAL_A",
-    "ROLES",
-    "SIDES",
-    "SPLITS",
-    "TABLES",
-    "Column",
-    "Kind",
-    "Table",
-    "check_links",
-    "check_table",
-    "conform",
-]
 
 _PANDAS: dict[str, Any] = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class CompanionTable:
         return f"{len(lost)} of {len(ids)} rows of {self.path.name} match no scan ({_rows(list(lost.index))})."
 
 
-def _rows(lines: list[int]) -> str:
+def _rows(lines: Sequence[object]) -> str:
     shown = ", ".join(map(str, lines[:_SHOWN]))
     more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     return f"row{'s' if len(lines) > 1 else ''} {shown}{more}"

@@ -26,8 +26,6 @@ from experiments.scores.outcomes import ACROSS_FOLDS, RISK, metric_of
 from experiments.scores.results_figures import write_results
 from experiments.scores.results_table import format_table, results_table, scored_caption, with_interval
 
-__all__ = ["ALL_TASKS", "Point", "finetune", "finetune_all"]
-
 ALL_TASKS = "all"
 Runner = Callable[[Launch], MLFlowLogger]
 

@@ -5,7 +5,8 @@ import inspect
 import numpy as np
 import pytest
 
-from datamodules.anatomy.rendering import Appearance, CenterProtocol, Scene, patient_tissues, render
+from datamodules.anatomy.appearance import Appearance, patient_tissues
+from datamodules.anatomy.rendering import CenterProtocol, Scene, render
 from datamodules.anatomy.tissues import Tissue
 from datamodules.cohort.columns import PHASES
 

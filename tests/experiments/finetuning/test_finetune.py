@@ -15,7 +15,8 @@ from sksurv.metrics import concordance_index_censored
 
 from datamodules.errors import DataError
 from experiments.cli import main
-from experiments.finetuning.finetune import Point, centred, finetune
+from experiments.finetuning.finetune import centred, finetune
+from experiments.finetuning.point import Point
 from experiments.registry import TASKS
 from experiments.runs.tracking import tracking_uri
 from experiments.statistics.agreement import quadratic_kappa
