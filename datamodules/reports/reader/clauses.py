@@ -9,8 +9,10 @@ from functools import lru_cache
 from itertools import pairwise
 
 from datamodules.cohort.columns import SIDES
+from datamodules.reports.reader.lists import item_borders, list_spans, readings_of_lists
 from datamodules.reports.reader.organs import LESION, PLURAL, REGIONAL, Place, opposite, places, side_mentions, words
 from datamodules.reports.reader.sections import Part, plain_text, sections, sentences
+from datamodules.reports.reader.today import today
 
 _SPLIT = re.compile(
     r" ?; ?|,? (?=(?:but(?!(?: \w+){0,2} (?:\w+ed|\w+en|intact|free|clear|patent|normal|unremarkable|smooth"
@@ -25,6 +27,9 @@ _SUBJECT = re.compile(
     r"| (?=and (?:the|both|it|an?|no) (?:[\w-]+ ){0,5}?(?:is|are|was|were|shows?|contains?|measures?|has|have"
     r"|seen|observed|detected)\b)",
     re.IGNORECASE,
+)
+_EXCEPT = re.compile(
+    r",? (?:except(?:ing)?(?: for)?|apart from|aside from|other than|save for) (?=an? )", re.IGNORECASE
 )
 _OTHER_SIDE = re.compile(r"(, | (?=and ))((?:and )?(?:(?:in|on|at) )?(?:the )?)$")
 _VERB = words(
@@ -41,7 +46,7 @@ class Clause:
 
     Args:
         start: Offset in the plain text.
-        text: The plain text from there on.
+        text: The plain text from there on, blanked where it does not speak of this organ today.
         sentence: Number of the sentence.
         part: Findings, impression, or what is neither (technique, comparison, indication).
         organs: What it speaks of; `elsewhere` for any other organ.
@@ -96,16 +101,19 @@ def read_report(text: str) -> Report:
         focus.enter(part, section)
         for first, last in sentences(plain, start, end):
             spans.append((first, last))
-            for begin, stop in _clauses(plain, first, last):
-                words_of_it = plain[begin:stop].replace("\n", " ")
-                clauses.append(focus.clause(begin, words_of_it, len(spans) - 1, plain[first:last]))
+            meant = today(plain[first:last].replace("\n", " "))
+            for begin, stop in _clauses(meant):
+                for words_of_it in readings_of_lists(meant[begin:stop]):
+                    clauses.append(focus.clause(first + begin, words_of_it, len(spans) - 1, meant))
     return Report(text, plain, origin, tuple(spans), tuple(clauses))
 
 
-def _clauses(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Extents of the clauses of a sentence: at semicolons, contrasts, and where another subject or side begins."""
-    text, cut = plain[start:end].replace("\n", " "), 0
+def _clauses(text: str) -> Iterator[tuple[int, int]]:
+    """Extents of the clauses of a sentence: at semicolons, contrasts, and where a subject, item or side begins."""
+    cut = 0
     borders = {match.end() for match in _SPLIT.finditer(text)}
+    borders |= {match.end() for match in _EXCEPT.finditer(text) if side_mentions(text[match.end() :])}
+    borders |= set(item_borders(text))
     borders |= {m.end() for m in _SUBJECT.finditer(text) if _VERB.search(text[: m.start()])}
     mentions = side_mentions(text)
     for (_, before, one), (after, _, two) in pairwise(mentions):
@@ -114,11 +122,13 @@ def _clauses(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
             found = _OTHER_SIDE.search(between)
             if found and _VERB.search(text[: before + found.start()]):
                 borders.add(before + found.start(2))
+    lists = list_spans(text)
     for border in sorted(borders):
-        if places(text[cut:border]) or _VERB.search(text[cut:border]):
-            yield start + cut, start + border
+        within = any(start < border < end for start, end in lists)
+        if not within and (places(text[cut:border]) or _VERB.search(text[cut:border])):
+            yield cut, border
             cut = border
-    yield start + cut, end
+    yield cut, len(text)
 
 
 class _Focus:
@@ -197,12 +207,14 @@ def kidney_text(report: str, side: str) -> str:
         Its sentences, joined by blanks; "The left kidney is not described." where there is none.
     """
     read = read_report(report)
-    parts: dict[str, dict[int, str]] = {"findings": {}, "impression": {}}
+    parts: dict[str, dict[int, list[tuple[int, int]]]] = {"findings": {}, "impression": {}}
     for clause in read.clauses:
         if clause.part in parts and side in clause.sides and clause.organs - {"elsewhere", "chest"}:
-            before = parts[clause.part].get(clause.sentence, "")
-            parts[clause.part][clause.sentence] = before + clause.text
-    lines = [text.strip(" ,;") for entries in parts.values() for text in entries.values()]
+            stretch = (clause.start, clause.start + len(clause.text))
+            own = parts[clause.part].setdefault(clause.sentence, [])
+            own += [stretch] if stretch not in own else []
+    stretches = [entry for entries in parts.values() for entry in entries.values()]
+    lines = ["".join(read.plain[slice(*own)] for own in entry).replace("\n", " ").strip(" ,;") for entry in stretches]
     return " ".join(_ended(text) for text in lines if text) or f"The {side} kidney is not described."
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from datamodules.reports.reader.organs import words
 
+_STOPS = r"(?:but|however|which|who|with|and|is|are|was|were|has|have|there)"
 _BEFORE = words(
     r"no|not|non|nil|nothing|nowhere|without|w/o|neither|nor|never|none(?! other)|cannot(?! (?:be )?(?:exclude"
     r"|rule))|absen(?:t|ce)(?: of)?|free (?:of"
@@ -112,6 +113,51 @@ _DOUBT_AFTER = words(
     r"not (?:\w+ )?(?:excluded|ruled out)|raises? suspicion|(?:hard|difficult) to exclude|not (?:definitely"
     r"|clearly|certainly)",
 )
+_SHORT_OF_ALL = (
+    "near-",
+    "near ",
+    "nearly ",
+    "almost ",
+    "not ",
+    "never ",
+    "partially ",
+    "partly ",
+    "partial ",
+    "incomplete ",
+    "incompletely ",
+    "largely ",
+    "mostly ",
+    "n't ",
+    "near-complete ",
+    "near complete ",
+    "nearly complete ",
+    "nearly completely ",
+    "almost complete ",
+    "almost completely ",
+    "near-total ",
+    "near total ",
+    "subtotal ",
+    "not completely ",
+    "not fully ",
+    "not yet ",
+    "not entirely ",
+)
+_NOT_ALL = "".join(f"(?<!{short})" for short in _SHORT_OF_ALL)
+_WHOLLY = (
+    r"(?:(?:completely|complete|fully|full|entirely|totally|total|now|since|both|all|meanwhile|interval|again) ){0,3}"
+)
+_ENDED = r"resolved|disappeared|cleared|subsided|vanished|dissolved|regressed completely|gone|abated|normali[sz]ed"
+_GONE_BEFORE = re.compile(
+    rf"\b{_NOT_ALL}{_WHOLLY}(?:{_ENDED}|(?:resolution|disappearance|clearance|clearing|complete regression|passage"
+    rf"|normali[sz]ation) of)(?: the| this| that| both| all)? (?:(?!{_STOPS}\b)[\w-]+ ){{0,5}}$",
+    re.IGNORECASE,
+)
+_GONE_AFTER = re.compile(
+    rf"^(?P<between>[^;]*?)\b(?:(?:has|have|had|is|are|now|was|were) )+{_NOT_ALL}{_WHOLLY}{_NOT_ALL}"
+    rf"(?:{_ENDED}|passed(?! (?:in)?to\b| through| down)|no longer|not (?:\w+ )?(?:any ?more|any longer))\b"
+    rf"|^(?P<bare>[^;]{{0,40}}?)(?:, | \()now (?:{_ENDED})\b|^ no longer\b|^: (?:{_ENDED})\b",
+    re.IGNORECASE,
+)
 _LABEL = re.compile(
     r"(?::| -)\s*(?:no|none|nil|absent|negative|neg|not (?:seen|present|identified|detected|found))\s*(?:[.,;(]|$)"
     r"|\(\s*(?:-|no|none|nil|absent|neg|negative)\s*\)",
@@ -145,12 +191,14 @@ class Context:
         negated: Said not to be.
         uncertain: Hedged, either way ("possible", "no definite", "cannot be excluded").
         past: Of an earlier examination.
+        gone: Said to have been there and to be no more.
         unassessed: Could not be judged.
     """
 
     negated: bool = False
     uncertain: bool = False
     past: bool = False
+    gone: bool = False
     unassessed: bool = False
 
 
@@ -173,7 +221,20 @@ def context(text: str, start: int, end: int, denies: bool = False) -> Context:
     uncertain = any(doubts) or indefinite or _QUESTION.match(scopes[2]) is not None
     near = (scopes[0], re.split(r"[,(]", scopes[2])[0])
     unassessed = any(_UNASSESSED.search(scope) for scope in near)
-    return Context(negated, uncertain, _PAST.search(text) is not None, unassessed)
+    return Context(negated, uncertain, _PAST.search(text) is not None, _is_gone(before, after), unassessed)
+
+
+def _is_gone(before: str, after: str) -> bool:
+    """Whether a mention had been there and is no more: "resolved hydronephrosis", "the stone has passed"."""
+    if _GONE_BEFORE.search(before) is not None:
+        return True
+    found = _GONE_AFTER.match(after)
+    if found is None:
+        return False
+    between = found["between"] or ""
+    # "hydronephrosis by a stone which has passed": the stone has, and not what goes before it.
+    relative = re.search(r"\b(?:which|that|who)\b", between)
+    return relative is None or len(between[: relative.start()].split()) < 2
 
 
 def _scope_start(before: str) -> int:

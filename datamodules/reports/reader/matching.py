@@ -137,7 +137,7 @@ class Matcher:
         value: str | None = match.value
         if meant.past or meant.unassessed:
             return None
-        negated = meant.negated and match.measured is None
+        negated = (meant.negated or meant.gone) and match.measured is None
         # "No mass in liver and kidneys" denies it of both; a mass stands in one of them.
         if not negated and not _is_of(clause, match, self.schema[match.attribute]):
             return None

@@ -59,7 +59,9 @@ _BEFORE_PAST = re.compile(
     re.IGNORECASE,
 )
 _GROWN = re.compile(r"\bfrom (?:\w+ )?$", re.IGNORECASE)
-_NOW = re.compile(r"now|current\w*|today|to $|at present|increas\w*|decreas\w*|unchanged", re.IGNORECASE)
+_NOW = re.compile(
+    r"now|current\w*|today|and (?:is|measures)|to $|at present|increas\w*|decreas\w*|unchanged", re.IGNORECASE
+)
 _AFTER_PAST = re.compile(
     r"[ ,(]*(?:in (?:19|20)\d\d\b|(?:previous\w*|formerly|earlier|at that time|in (?:the )?(?:previous|prior"
     r"|last|old)|on (?:the )?(?:previous|prior"

@@ -43,7 +43,7 @@ PLACES: dict[Place, re.Pattern[str]] = {
         r"|pancrea\w*",
         r"stomach|gastr\w*|duoden\w*|bowel|colon|colonic|sigmoid|caec\w*|cec(?:um|al)|append\w*|rect(?:um|al"
         r"|o\w*)|ile\w+"
-        r"|jejun\w*|oesophag\w*|esophag\w*|diverticul\w*|omentum|omental|mesenter\w*|peritone(?:um|al)|ascites"
+        r"|jejun\w*|diverticul\w*|omentum|omental|mesenter\w*|peritone(?:um|al)|ascites"
         r"|free fluid",
         r"aort\w*|iliac\w*|celiac|coeliac|SMA|vertebr\w*|spine|spinal|lumb(?:ar|o\w*)|bones?|bony|osseous|rib"
         r"|ribs|stern\w*"
@@ -56,7 +56,7 @@ PLACES: dict[Place, re.Pattern[str]] = {
     ),
     "chest": words(
         r"lungs?|pulmon\w*|pleur\w*|bronch\w*|trache\w*|mediastin\w*|heart|cardi\w*|pericardi\w*|coronar\w*"
-        r"|esophag\w*",
+        r"|o?esophag\w*",
         r"superior vena cava|SVC|azygos|supraclav\w*|carina\w*|subcarin\w*|prevascular|aorto-?pulmonary"
         r"|hemithorax|interlobular|retropectoral",
         r"thyroid\w*|breasts?|axill\w*|chest|lobes?|lobar|lingul\w*|fissur\w*|alveol\w*",
@@ -128,10 +128,20 @@ _NO_SIDE = words(
 """Words that are no side: "right up to the sinus", "5 mm of parenchyma are left"."""
 PLURAL = words(r"kidneys|adrenals|adrenal glands|suprarenal glands|collecting systems|renal pelves|ureters")
 
+_BETWEEN_ORGANS = re.compile(
+    rf"\bbetween (?:the )?(?:(?:left|right) )?(?:{PLACES['kidney'].pattern} and (?:[\w-]+ ){{0,3}}"
+    rf"{PLACES['elsewhere'].pattern}|{PLACES['elsewhere'].pattern} (?:tissue )?and (?:[\w-]+ ){{0,3}}"
+    rf"{PLACES['kidney'].pattern})(?: tissue)?",
+    re.IGNORECASE,
+)
+
 
 def places(text: str) -> frozenset[Place]:
     """The organs that a text names; nodes at the renal hilum are no kidney, and a landmark is no subject."""
     text = _LANDMARK.sub(" ", text)
+    if _BETWEEN_ORGANS.search(text):
+        # What lies between the kidney and another organ is of neither.
+        text = f"{_BETWEEN_ORGANS.sub(' ', text)} retroperitoneal muscle"
     found: set[Place] = {place for place, pattern in PLACES.items() if pattern.search(text)}
     if "nodes" in found and not PLACES["kidney"].search(_OF_NODES.sub(" ", text)):
         found.discard("kidney")

@@ -16,7 +16,7 @@ from datamodules.reports.reader.organs import LESION, side_mentions
 from datamodules.reports.reader.statements import Statement
 from datamodules.reports.schema import AttributeSchema, load_schema
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 """Raised with every change of the rules' code: the fingerprint holds it."""
 
 _TIED = re.compile(r"(?: (?!and\b|or\b)[\w.-]+){0,4} (?:in|of|on|at)(?: the)? ")

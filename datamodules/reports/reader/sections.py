@@ -28,6 +28,10 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     }.items()
 )
 """Kinds of sections by a word of their heading; the first that fits counts."""
+_FINDINGS = re.compile(
+    r"\bfindings?\b(?<!other findings)(?<!additional findings)(?<!incidental findings)", re.IGNORECASE
+)
+_OF_KIDNEYS = {"findings", "impression", "left", "right", "other"}
 _LINE_HEADING = re.compile(
     r"^[ \d.)*#\u2022>-]*(?P<name>[A-Za-z(][\w()/&,' -]{0,48}?)(?P<colon> ?:|(?=\n|$))", re.MULTILINE
 )
@@ -54,7 +58,19 @@ _LABELS = re.compile(
 _IS_TEXT = re.compile(
     r"\b(?:is|are|was|were|no|without|normal|unremarkable|seen|measur\w+|with|shows?)\b|\d", re.IGNORECASE
 )
-_SENTENCE_END = re.compile(r"[.!?]+[\"”']?(?=\s|$|[A-Z(])|\n+|(?<=\s)[\"“”•·](?=\s)")
+_SENTENCE_END = re.compile(r"(?:[.!]|(?<=[\w)\"”’'])\?)[.!?]*[\"”']?(?=\s|$|[A-Z(])|\n+|(?<=\s)[\"“”•·](?=\s)")
+_ITEM = re.compile(r"(?<=[\w.)”\"]) (?:[-*>] (?=[A-Z\d])|\(?\d{1,2}[.)] (?=[A-Z]))")
+"""An item of a list that runs on in one line: "- ... - ...", "1. ... 2. ..."."""
+_RUN_ON = re.compile(r"(?<=[a-z)]{2}) (?=[A-Z][a-z]+(?: |$))")
+_NAME = re.compile(
+    r"(?:Bosniak|Gerota|Hounsfield|Fuhrman|Furhman|Toldt|Zuckerkandl|Denonvilliers|Morison|Foley|Bertin|Schmorl|Chilaiditi"
+    r"|Morgagni|Bochdalek|Hodgkin|Crohn|Wilms|Covid|Doppler|Paget|Cushing|Conn|Riedel|Glenn|Fontan|January|February|March"
+    r"|April|May|June|July|August|September|October|November|December|Dr|Prof|Mr|Mrs|Ms|Lt|Rt|Type|Grade|Class)\b"
+)
+"""Names and months, whose capital begins no item."""
+_TITLE = 200
+LONGEST = 600
+"""Most characters that are read as one sentence: the work grows faster than a sentence does."""
 _GOES_ON = re.compile(r" *(?:[a-z]|\d+(?:[.,]\d+)? ?(?:mm|cm|x))")
 """How a line begins that goes on with the sentence of the line before."""
 _LIST_NUMBER = re.compile(r"\s*(?:\(?\d{1,2}[.)](?!\d)|[-*•·>–\"“”])\s*")
@@ -83,17 +99,36 @@ def plain_text(text: str) -> tuple[str, tuple[int, ...]]:
 
 def sections(plain: str) -> Iterator[tuple[Part, str | None, int, int]]:
     """Part, side (or `other`, or None) and extent of every section; headings themselves are left out."""
-    part: Part = "findings"
     section: str | None = None
     position = 0
-    for match, name in _headings(plain):
+    headings = _headings(plain)
+    kinds = [name for _, name in headings]
+    first = next((place for place, (match, _) in enumerate(headings) if _FINDINGS.search(match["name"])), len(kinds))
+    # What stands before the heading of the findings is the request.
+    part: Part = "aside" if first < len(kinds) and not set(kinds[:first]) & _OF_KIDNEYS else "findings"
+    for place, (match, name) in enumerate(headings):
         yield part, section, position, match.start()
         if name in ("aside", "impression", "findings"):
             part, section = name, None  # type: ignore[assignment]
         else:
             part, section = "findings" if part == "aside" else part, name
         position = match.end() if _stands_apart(plain, match, name) else match.start("name")
+        if part == "aside" and not set(kinds[place + 1 :]) & _OF_KIDNEYS:
+            # Nothing says where the request ends: with its line, or with its sentence if there is one line only.
+            end = _aside_end(
+                plain, position, headings[place + 1][0].start() if place + 1 < len(headings) else len(plain)
+            )
+            yield part, section, position, end
+            part, position = "findings", end
     yield part, section, position, len(plain)
+
+
+def _aside_end(plain: str, start: int, end: int) -> int:
+    line = plain.find("\n", start + 1, end)
+    if line >= 0 and plain[start:line].strip() and plain[line:end].strip():
+        return line
+    sentence = re.compile(r"[.!?](?= |$)").search(plain, start, end)
+    return end if sentence is None or line >= 0 else sentence.end()
 
 
 def _headings(plain: str) -> list[tuple[re.Match[str], str]]:
@@ -124,21 +159,51 @@ def _stands_apart(plain: str, heading: re.Match[str], name: str) -> bool:
 
 
 def sentences(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Extents of the sentences between two offsets, without list numbers and outer blanks."""
+    """Extents of the sentences between two offsets, without list numbers and outer blanks.
+
+    Items that run on in one line are sentences, too; a sentence of more than `LONGEST` characters is cut at a blank.
+    """
     first = start
-    for match in _SENTENCE_END.finditer(plain[start:end]):
-        at, stop = start + match.start(), start + match.end()
-        before, after = plain[first:at], plain[stop:end]
+    for at, stop, item in _ends(plain, start, end):
         if _LIST_NUMBER.fullmatch(plain[first:stop].strip() or "x"):
             continue
-        if match.group().startswith("\n"):
-            if _GOES_ON.match(after) and not re.search(r"[.;:!?]\s*$", before):
+        if plain[at] == "\n":
+            if _GOES_ON.match(plain, stop, end) and not re.search(r"[.;:!?]\s*$", plain[max(first, at - 3) : at]):
                 continue
-        elif _ABBREVIATION.search(before):
+        elif not item and _ABBREVIATION.search(plain[max(first, at - 12) : at]):
             continue
-        yield from _trimmed(plain, first, stop)
+        yield from _pieces(plain, first, stop)
         first = stop
-    yield from _trimmed(plain, first, end)
+    yield from _pieces(plain, first, end)
+
+
+def _ends(plain: str, start: int, end: int) -> list[tuple[int, int, bool]]:
+    """Where sentences may end: offset, where the next begins, and whether an item of a list begins there."""
+    found = [(match.start(), match.end(), False) for match in _SENTENCE_END.finditer(plain, start, end)]
+    found += [(match.start(), match.end(), True) for match in _ITEM.finditer(plain, start, end)]
+    found += [
+        (match.start(), match.end(), True) for match in _RUN_ON.finditer(plain, start, end) if _runs_on(plain, match)
+    ]
+    return sorted(set(found))
+
+
+def _runs_on(plain: str, match: re.Match[str]) -> bool:
+    """Whether a capital within a line begins an item, and no name and no word of a title."""
+    line = plain[plain.rfind("\n", 0, match.start()) + 1 : match.start()][-_TITLE:]
+    words = re.findall(r"[A-Za-z]{4,}", line)
+    capitals = sum(word[0].isupper() for word in words)
+    return len(words) >= 2 and capitals <= len(words) / 2 and _NAME.match(plain, match.end()) is None
+
+
+def _pieces(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    while end - start > LONGEST:
+        window = plain[start + LONGEST // 2 : start + LONGEST]
+        cut = max(window.rfind(", "), window.rfind("; "))
+        cut = cut if cut >= 0 else max(window.rfind(" "), window.rfind("\n"))
+        middle = start + LONGEST if cut < 0 else start + LONGEST // 2 + cut + 1
+        yield from _trimmed(plain, start, middle)
+        start = middle
+    yield from _trimmed(plain, start, end)
 
 
 def _trimmed(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
