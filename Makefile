@@ -13,6 +13,7 @@ COMMANDS := cohort import volumes encoders data-check qc reports attributes pret
 given = $(if $(filter command,$(word 1,$(origin $(1)))),$($(1)),$(2))
 LAUNCHER := $(call given,LAUNCH)#      what starts the processes of a training command: srun, or torchrun with its flags
 TEST_FLAGS := $(call given,PYTEST)#    further flags of pytest
+CHAOS_FLAGS := $(call given,ARGS)#     flags of `make chaos`: --hostile=240 --faults=45 --kills=50 --seed=0 --patience=1
 TESTERS := $(call given,TESTERS,2)#    processes that run tests side by side, each with one thread
 
 # conda's environment when environment.yml was activated, else a virtual environment of our own
@@ -29,7 +30,7 @@ PY := $(BIN)/python
 START = $(if $(filter torchrun,$(firstword $(LAUNCHER))),$(BIN)/$(LAUNCHER),$(LAUNCHER) $(PY))
 export MAKE_TARGETS := $(MAKECMDGOALS)
 
-.PHONY: help setup test lint clean $(COMMANDS)
+.PHONY: help setup test chaos lint clean $(COMMANDS)
 
 help: # needs no environment
 	@$(PYTHON) -m experiments help --from_make
@@ -51,6 +52,9 @@ $(COMMANDS): $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTERS) --dist loadfile $(TEST_FLAGS)
+
+chaos: $(READY)
+	OMP_NUM_THREADS=1 $(PY) -m tests.chaos $(CHAOS_FLAGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

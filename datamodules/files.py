@@ -129,7 +129,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: if it is not JSON.
+        DataError: if it is not JSON, or nested so deep that nobody wrote it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -138,6 +138,20 @@ def read_json(path: Path) -> Any:
     except (UnicodeDecodeError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else f"no UTF-8 at byte {error.start}"
         raise DataError(f"{path.name} is not valid JSON ({reason}); write it again.") from error
+    except ValueError as error:
+        raise DataError(f"{path.name} is not valid JSON (a number of too many digits); write it again.") from error
+
+
+def read_json_mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        DataError: if it is not JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path.name} holds a {type(content).__name__}; expected an object with names. Write it again.")
+    return content
 
 
 def write_parquet(path: Path, frame: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:

@@ -13,7 +13,7 @@ from datamodules.cohort.splits import SPLIT_HASH, check_splits, split_hash
 from datamodules.cohort.table_checks import check_links, check_table, conform
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError, Finding, raise_failures
-from datamodules.files import read_json, read_parquet, write_json, write_parquet
+from datamodules.files import read_json_mapping, read_parquet, write_json, write_parquet
 from datamodules.names import check_name
 
 COHORT_VERSION = 1
@@ -86,7 +86,7 @@ class Cohort:
                 Finding("FAIL", found, root.name, "a folder with cohort.json", "run `make cohort` or an importer first")
             ]
         try:
-            content = read_json(root / "cohort.json")
+            content = read_json_mapping(root / "cohort.json")
             info = CohortInfo(**content)
             check_name("The cohort's name", info.name)
         except (TypeError, DataError) as error:

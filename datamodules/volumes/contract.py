@@ -130,7 +130,12 @@ class PreprocessingContract:
                 f"Preprocessing contract: unknown fields {unknown}, missing fields {missing}; "
                 f"expected exactly {sorted(known)}."
             )
-        return cls(**content)
+        try:
+            return cls(**content)
+        except DataError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise DataError(f"Preprocessing contract: a field holds a value of another type ({error}).") from error
 
     def differences(self, other: PreprocessingContract) -> list[str]:
         """The fields in which two contracts differ, each as 'name: mine, theirs'; the region is left out."""

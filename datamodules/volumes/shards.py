@@ -30,7 +30,15 @@ import pandas as pd
 from litdata.streaming.writer import BinaryWriter
 
 from datamodules.errors import DataError
-from datamodules.files import put, read_json, read_parquet, remove_leftovers, replacing, write_json, write_parquet
+from datamodules.files import (
+    put,
+    read_json_mapping,
+    read_parquet,
+    remove_leftovers,
+    replacing,
+    write_json,
+    write_parquet,
+)
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.object_store import ShardStore
 from datamodules.volumes.roi import Mask, Volume
@@ -184,7 +192,7 @@ class VolumeSet:
             )
         self.folder = folder
         self._store = None if url is None else ShardStore(url, folder, cache, cache_size)
-        self.contract = PreprocessingContract.from_dict(read_json(folder / "contract.json"))
+        self.contract = PreprocessingContract.from_dict(read_json_mapping(folder / "contract.json"))
         self.index = read_parquet(folder / "index.parquet")[0]
         self._checksums = self.index["crc32"].to_numpy(dtype=np.int64)
         self._shards = self.index["shard"].to_numpy(dtype=object)

@@ -56,9 +56,20 @@ class DicomIndex:
         return [SliceHeader.from_dict(json.loads(line)) for line in lines]
 
 
+def _unreadable(error: OSError) -> None:
+    raise DataError(
+        f"A folder below the source cannot be read ({error.strerror}); expected read access to all of it, for whoever "
+        "lies in there would be left out unseen."
+    ) from error
+
+
 def files_below(root: Path) -> Iterator[Path]:
-    """All files below a folder, in a stable order."""
-    for folder, below, names in os.walk(root):
+    """All files below a folder, in a stable order.
+
+    Raises:
+        DataError: if a folder cannot be read.
+    """
+    for folder, below, names in os.walk(root, onerror=_unreadable):
         below.sort()
         for name in sorted(names):
             yield Path(folder) / name
@@ -77,25 +88,31 @@ def build_index(
         progress: Called with (files done, files in all); not called when there is nothing to read.
 
     Raises:
-        DataError: if `root` is no folder.
+        DataError: if `root` is no folder, a folder below it cannot be read, or the index cannot be written.
     """
     if not root.is_dir():
         raise DataError("The folder of DICOM files was not found; check the name of the source.")
     if (store / _DONE).is_file():
         return DicomIndex(store)
-    shutil.rmtree(store, ignore_errors=True)
-    store.mkdir(mode=0o700, parents=True)
     empty = sum(1 for _, below, names in os.walk(root) if not below and not names)
     paths = list(files_below(root))
     kinds: Counter[str] = Counter()
-    with _Lines(store) as lines:
-        for done, found in enumerate(_read(paths, root, naming, workers), start=1):
-            kinds[found.kind] += 1
-            for line in found.lines:
-                lines.add(found.patient, line)
-            if progress is not None and (done % _CHUNK == 0 or done == len(paths)):
-                progress(done, len(paths))
-        patients = lines.names
+    try:
+        shutil.rmtree(store, ignore_errors=True)
+        store.mkdir(mode=0o700, parents=True)
+        with _Lines(store) as lines:
+            for done, found in enumerate(_read(paths, root, naming, workers), start=1):
+                kinds[found.kind] += 1
+                for line in found.lines:
+                    lines.add(found.patient, line)
+                if progress is not None and (done % _CHUNK == 0 or done == len(paths)):
+                    progress(done, len(paths))
+            patients = lines.names
+    except OSError as error:
+        raise DataError(
+            f"The index of DICOM files could not be written in the private folder: {error.strerror or error}. Free "
+            "some space or name another folder with `private`, then run the same command again."
+        ) from error
     unassigned = {"damaged_files": kinds["damaged"], "other_files": kinds["other"]}
     write_json(store / _DONE, {"patients": patients, "empty_folders": empty, **unassigned})
     return DicomIndex(store)

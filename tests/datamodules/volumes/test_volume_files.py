@@ -139,3 +139,23 @@ def test_a_lost_file_of_an_added_set_is_made_again_alone(tiny_copy: Path) -> Non
     with pytest.raises(DataError, match="made from another source"):
         add_volumes(TinySource(per_center=12, evaluation="folds"), cohort, OTHER, workers=1)
     assert len(list((added / "shards").glob("*.bin"))) == 59
+
+
+@pytest.mark.parametrize("name", ["cohort.json", "volumes/{}/contract.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000 + b"]" * 100_000, b"[]", b"7", b"null", bytes(range(256)), b'{"version": 1' + b"0" * 10_000 + b"}"],
+    ids=["deep", "list", "number", "null", "bytes", "huge"],
+)
+def test_a_description_that_is_something_else_is_one_finding(tiny_copy: Path, name: str, content: bytes) -> None:
+    path = tiny_copy / name.format(VolumeSet.find(tiny_copy).folder.name)
+    path.write_bytes(content)
+    (failure,) = _levels(check_cohort(tiny_copy), "FAIL")
+    assert path.name in failure or "contract" in failure
+
+
+@pytest.mark.parametrize("value", [[], -1, None, {"a": 1}, "x"])
+def test_a_contract_of_other_types_is_refused(value: object) -> None:
+    content = CONTRACT.to_dict()
+    with pytest.raises(DataError, match="Preprocessing contract"):
+        PreprocessingContract.from_dict(content | {"grid": value, "extent_mm": value})

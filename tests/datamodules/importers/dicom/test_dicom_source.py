@@ -405,3 +405,37 @@ def test_images_with_burned_in_text_are_refused_unless_they_are_asked_for(tmp_pa
         assert asked_for.fingerprint != source.fingerprint
         patient = report.rows.loc[report.rows["status"] == "skipped", "patient_id"].item()
         assert len(asked_for.load(patient, CONTRACT).volumes) == 2
+
+
+def test_an_index_that_the_disk_refuses_is_one_sentence_and_the_next_import_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan_of(1).write(tmp_path / "in")
+    save_seg(scan_of(1), tmp_path / "in" / "seg")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dicom_index._Lines, "add", full)
+    with pytest.raises(DataError, match=r"index of DICOM files could not be written.*No space left") as error:
+        build_cohort(source_of(tmp_path), tmp_path / "out", CONTRACT, workers=1)
+    assert str(tmp_path) not in str(error.value)
+    monkeypatch.undo()
+    _, report = build_cohort(source_of(tmp_path), tmp_path / "out", CONTRACT, workers=1)
+    assert report.counts["imported"] == 1
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan_of(1).write(tmp_path / "in" / "one")
+    scan_of(2).write(tmp_path / "in" / RAW_ID)
+    listing = os.scandir
+
+    def closed(path: str) -> object:
+        if str(path).endswith(RAW_ID):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)") as error:
+        source_of(tmp_path).patient_ids()
+    assert RAW_ID not in str(error.value)

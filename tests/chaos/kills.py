@@ -1,0 +1,257 @@
+"""Commands killed at a random time and given again: equal results, nothing twice in MLflow, no process left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tests.chaos.sandbox import MARK, Answer, Outcome, ask
+from tests.chaos.stage import IMAGE, POINT, Stage, import_manifest
+
+GRACE_S = 8.0
+"""Seconds in which processes that a killed command started have to end."""
+LIMIT_S = 900.0
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A command and what it leaves.
+
+    Args:
+        name: Name of the command.
+        prepare: Puts what it reads into a folder and a folder of runs, and gives the command.
+        results: Files that must be equal, as patterns below the folder and the folder of runs.
+    """
+
+    name: str
+    prepare: Callable[[Stage, Path, Path], list[str]]
+    results: tuple[str, ...]
+
+
+def _where(stage: Stage, runs: Path) -> list[str]:
+    return [f"--data={stage.root / 'tiny'}", f"--runs={runs}"]
+
+
+def _many_scans(stage: Stage, folder: Path, runs: Path) -> list[str]:
+    path = stage.copy("scans", folder) / "manifest.csv"
+    frame = pd.read_csv(path)
+    rows = [
+        row | {"patient_id": f"{row['patient_id']}{n}", "study_id": f"{row['study_id']}{n}", "series_id": f"s{n}{m}"}
+        for n in range(5)
+        for m, row in enumerate(frame.to_dict("records"))
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return [flag if flag != "--workers=1" else "--workers=2" for flag in import_manifest(folder)]
+
+
+def _attributes(stage: Stage, folder: Path, runs: Path) -> list[str]:
+    return ["attributes", f"--data={stage.copy('tiny', folder)}"]
+
+
+def _stage(name: str, *flags: str, base: bool = False) -> Callable[[Stage, Path, Path], list[str]]:
+    def prepare(stage: Stage, folder: Path, runs: Path) -> list[str]:
+        own = [
+            f"--config={stage.root / 'tiny.yaml'}",
+            *flags,
+            *([f"--text.base={stage.root / 'base'}"] if base else []),
+        ]
+        return ["pretrain", f"--stages=[{name}]", *_where(stage, runs), "--extra=" + json.dumps(own)]
+
+    return prepare
+
+
+def _sweep(stage: Stage, folder: Path, runs: Path) -> list[str]:
+    space = folder / "space.yaml"
+    space.write_text("optimizer.lr: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}\n")
+    return ["sweep", "--task=malignancy", *_where(stage, runs), f"--space={space}", "--trials=3", stage.flags]
+
+
+def _after_a_point(*command: str) -> Callable[[Stage, Path, Path], list[str]]:
+    def prepare(stage: Stage, folder: Path, runs: Path) -> list[str]:
+        shutil.copytree(stage.root / "runs", runs, dirs_exist_ok=True)
+        return [*command, *_where(stage, runs), f"--out={folder / 'written'}"]
+
+    return prepare
+
+
+def _radiomics(stage: Stage, folder: Path, runs: Path) -> list[str]:
+    return ["radiomics", f"--data={stage.root / 'imported'}", f"--runs={runs}", "--workers=2"]
+
+
+def _generate(stage: Stage, folder: Path, runs: Path) -> list[str]:
+    return ["generate", "--systems=[template]", *_where(stage, runs), stage.flags]
+
+
+TEXT = ("--text.layers=1", "--text.lora_rank=4", "--text.max_length=32", "--data.init_args.batch_size=4",
+        "--trainer.limit_train_batches=4")  # fmt: skip
+FLOWS = (
+    Flow("cohort", lambda s, f, r: ["cohort", f"--out={f / 'out'}", "--patients=60", "--workers=2"],
+         ("out/*.parquet", "out/cohort.json", "out/volumes/**/*.bin", "out/volumes/**/*.npz")),
+    Flow("import", _many_scans, ("out/*.parquet", "out/volumes/**/*.bin", "out/volumes/**/*.npz")),
+    Flow("attributes", _attributes, ("tiny/attributes.parquet",)),
+    Flow("pretrain image", _stage("image"), (f"{IMAGE}/predictions.parquet", f"{IMAGE}/attributes.csv")),
+    Flow("pretrain text", _stage("text:mntp", *TEXT, base=True),
+         ("renal/tiny/pretrain/text-s42/*/encoder/adapter/*.safetensors",)),
+    Flow("finetune", lambda s, f, r: ["finetune", "--task=malignancy", *_where(s, r), s.flags],
+         (f"{POINT}/predictions.parquet", f"{POINT}/results.csv")),
+    Flow("curve, two jobs", lambda s, f, r: [
+        "curve", "--task=malignancy", "--encoders=[scratch,size]", "--fractions=[0.5,1.0]", "--seeds=[42]", "--jobs=2",
+        *_where(s, r), s.flags], ("renal/**/predictions.parquet", "renal/**/curve*.csv")),
+    Flow("sweep", _sweep, ("renal/**/best.yaml",)),
+    Flow("radiomics", _radiomics, ("renal/**/radiomics-*.parquet",)),
+    Flow("generate", _generate, ("renal/**/generated*/*.parquet", "renal/**/*template*/*.parquet")),
+    Flow("report", _after_a_point("report", "--tasks=[malignancy]"), ("written/**/*.csv",)),
+)  # fmt: skip
+
+
+def _shared_memory() -> Path | None:
+    """A file system that is another than that of temporary files."""
+    place = Path("/dev/shm")
+    other = place.is_dir() and place.stat().st_dev != Path(tempfile.gettempdir()).stat().st_dev
+    return place if other and os.access(place, os.W_OK) else None
+
+
+def _digest(path: Path) -> str:
+    """Content of a file; of a Parquet table its rows, without times of day."""
+    if path.suffix == ".parquet":
+        frame = pd.read_parquet(path)
+        keep = [name for name in frame.columns if not name.endswith(("seconds", "_s"))]
+        frame = frame[keep]
+        if "position" in frame:  # features are kept in the order in which they were measured
+            frame = frame.sort_values("position")
+        return hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _results(flow: Flow, folder: Path, runs: Path) -> dict[str, str]:
+    found = {}
+    for pattern in flow.results:
+        for root in (folder, runs):
+            found |= {path.relative_to(root).as_posix(): _digest(path) for path in root.glob(pattern) if path.is_file()}
+    return found
+
+
+def _doubled(runs: Path) -> int:
+    """Points of a metric that MLflow holds more than once for one step of a run."""
+    if not (runs / "mlflow.db").is_file():
+        return 0
+    query = "SELECT COUNT(*) FROM (SELECT 1 FROM metrics GROUP BY run_uuid, key, step HAVING COUNT(*) > 1)"
+    with contextlib.closing(sqlite3.connect(runs / "mlflow.db")) as store:
+        return int(store.execute(query).fetchone()[0])
+
+
+def _orphans(folder: Path) -> list[int]:
+    """Processes that a command in `folder` started and that live."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={folder}\0".encode() in (place / "environ").read_bytes():
+                found.append(int(place.name))
+    return found
+
+
+def _end_orphans(folder: Path) -> int:
+    """How many processes outlived the grace; they are ended."""
+    ends = time.monotonic() + GRACE_S
+    while _orphans(folder) and time.monotonic() < ends:
+        time.sleep(0.1)
+    left = _orphans(folder)
+    for process in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return len(left)
+
+
+def run_kills(
+    stage: Stage, root: Path, seed: int, count: int, kinds: set[str]
+) -> Iterator[tuple[str, str, Outcome, Answer]]:
+    """Kill each command in turn at a random time of its life and give it again.
+
+    Args:
+        stage: What the commands read.
+        root: Folder for what they write.
+        seed: Seed of the times.
+        count: Number of kills.
+        kinds: Names of the commands; all where it is empty.
+
+    Yields:
+        Kind, name, outcome and what the second command said: `read right` where results are equal and nothing is
+        twice; `silent` where they are not; `stuck` where the second command failed; `hung` where a process was left.
+    """
+    rng = np.random.default_rng([seed, 200])
+    shared = _shared_memory()
+    place = Path(tempfile.mkdtemp(prefix="chaos-", dir=shared)) if shared else root
+    expected: dict[str, tuple[dict[str, str], float]] = {}
+    try:
+        flows = [flow for flow in FLOWS if not kinds or flow.name in kinds]
+        for number in range(count if flows else 0):
+            flow = flows[number % len(flows)]
+            if flow.name not in expected:
+                folder, runs = _fresh(root, place, f"whole-{flow.name}")
+                answer = ask(flow.prepare(stage, folder, runs), folder, limit_s=LIMIT_S)
+                found = _results(flow, folder, runs)
+                if answer.code != 0 or not found:
+                    raise RuntimeError(f"{flow.name} left nothing undisturbed: {answer.text[-2000:]}")
+                expected[flow.name] = (found, answer.seconds)
+                _remove(folder, runs)
+            yield _one_kill(stage, flow, expected[flow.name], root, place, number, rng)
+    finally:
+        if shared:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _fresh(root: Path, place: Path, name: str) -> tuple[Path, Path]:
+    folder, runs = root / name / "work", place / name / "runs"
+    for path in (folder, runs):
+        path.mkdir(parents=True)
+    return folder, runs
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def _one_kill(
+    stage: Stage,
+    flow: Flow,
+    whole: tuple[dict[str, str], float],
+    root: Path,
+    place: Path,
+    number: int,
+    rng: np.random.Generator,
+) -> tuple[str, str, Outcome, Answer]:
+    expected, lasts = whole
+    folder, runs = _fresh(root, place, f"kill-{number}")
+    after = float(rng.uniform(0.05, 0.95)) * lasts
+    arguments = flow.prepare(stage, folder, runs)
+    ask(arguments, folder, limit_s=LIMIT_S, kill_after_s=after)
+    left = _end_orphans(folder)
+    answer = ask(arguments, folder, limit_s=LIMIT_S)
+    found, doubled = _results(flow, folder, runs), _doubled(runs)
+    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    name = f"after {after:.1f} of {lasts:.1f} s"
+    outcome: Outcome = "read right"
+    if answer.traced:
+        outcome = "trace"
+    elif answer.code != 0:
+        outcome = "stuck"
+    elif left:
+        outcome, name = "hung", f"{name}: {left} processes were left"
+    elif different or doubled:
+        outcome, name = "silent", f"{name}: {doubled} points twice, {len(different)} files differ {different[:2]}"
+    _remove(folder, runs)
+    return flow.name, name, outcome, answer

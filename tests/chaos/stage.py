@@ -1,0 +1,119 @@
+"""What hostile inputs and faults are made of: a cohort, a run, an encoder, scans; made once, copied for every case."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from tests.chaos.sandbox import ask
+from tests.datamodules.importers.dicom_phantom import Scan, segmentation
+from tests.datamodules.importers.nifti_phantom import labels, save, scan_hu
+from tests.tiny_text import make_base
+
+SMALL = {
+    "contract": {"grid": [8, 12, 12]},
+    "augmentation": {"crop": [8, 10, 10]},
+    "encoder": {"width": 4, "depth": 10, "stem_pool": True},
+    "optimizer": {"lr": 0.003},
+    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+}
+POINT = "renal/tiny/malignancy/scratch-finetune-f1-s42"
+IMAGE = "renal/tiny/pretrain/image-s42"
+UID = "1.2.826.0.1.3680043.8.498."
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Folders to copy from.
+
+    Args:
+        root: Holds `tiny` (a cohort with reports), `runs` (a finished point and a pretrained image encoder), `scans`
+            (a manifest of NIfTI files), `imported` (the cohort of these), `slices` (DICOM files) and `base` (a language
+            model).
+    """
+
+    root: Path
+
+    @property
+    def flags(self) -> str:
+        """Flags of a short training."""
+        return "--extra=" + json.dumps([f"--config={self.root / 'tiny.yaml'}"])
+
+    def copy(self, name: str, folder: Path) -> Path:
+        """A copy of one of the folders."""
+        return Path(shutil.copytree(self.root / name, folder / name, symlinks=True))
+
+    def copy_runs(self, folder: Path) -> Path:
+        """A copy of the runs whose own descriptions speak of the copy."""
+        runs = self.copy("runs", folder)
+        for path in (*runs.rglob("run.json"), *runs.rglob("config.yaml")):
+            path.write_text(path.read_text().replace(str(self.root / "runs"), str(runs)))
+        return runs
+
+    def finetune(self, folder: Path, *more: str, data: Path | None = None) -> list[str]:
+        """The command of a point whose runs lie in `folder`."""
+        where = [f"--data={data or self.root / 'tiny'}", f"--runs={folder / 'runs'}"]
+        return ["finetune", "--task=malignancy", *where, self.flags, *more]
+
+
+def build(root: Path) -> Stage:
+    """Make everything, by the suite's own commands."""
+    from datamodules.importers.builder import build_cohort
+    from tests.experiments.pretraining.test_pretrain import write_reports
+    from tests.tiny import CONTRACT, TinySource
+
+    root.mkdir(parents=True)
+    stage = Stage(root)
+    (root / "tiny.yaml").write_text(yaml.safe_dump(SMALL))
+    build_cohort(TinySource(), root / "tiny", CONTRACT, workers=1)
+    write_reports(root / "tiny")
+    for arguments in (
+        stage.finetune(root),
+        ["pretrain", "--stages=[image]", f"--data={root / 'tiny'}", f"--runs={root / 'runs'}", stage.flags],
+    ):
+        answer = ask(arguments, root, limit_s=600)
+        if answer.code != 0:
+            raise RuntimeError(f"{arguments[0]} failed on an undamaged cohort: {answer.text[-3000:]}")
+    make_base(root / "base", num_hidden_layers=2)
+    rows = []
+    for number in range(3):
+        save(root / "scans" / f"ct{number}.nii.gz", scan_hu(number))
+        save(root / "scans" / f"mask{number}.nii.gz", labels())
+        row = {"patient_id": f"p{number}", "study_id": f"e{number}", "series_id": f"s{number}", "center": "A"}
+        rows.append(row | {"phase": "venous", "image": f"ct{number}.nii.gz", "mask": f"mask{number}.nii.gz"})
+    pd.DataFrame(rows).to_csv(root / "scans" / "manifest.csv", index=False)
+    answer = ask(import_manifest(root), root)
+    if statuses(root) != ["imported"] * 3:
+        raise RuntimeError(f"Undamaged scans were not imported: {answer.text[-3000:]}")
+    (root / "out").rename(root / "imported")
+    for number in range(3):
+        study = f"{UID}{number + 1}"
+        scan = Scan(patient=f"MRN-{number}", study=study, series=f"{study}.1", seed=number)
+        scan.write(root / "slices" / str(number))
+        segmentation(scan).save_as(root / "slices" / str(number) / "seg", enforce_file_format=True)
+    return stage
+
+
+def import_manifest(folder: Path) -> list[str]:
+    """Import the manifest that lies in `folder/scans`."""
+    return _import(folder / "scans" / "manifest.csv", folder, "{plan: {name: chaos}}")
+
+
+def import_slices(folder: Path) -> list[str]:
+    """Import the DICOM files that lie in `folder/slices`."""
+    return _import(folder / "slices", folder, "{plan: {name: chaos}}")
+
+
+def _import(source: Path, folder: Path, options: str) -> list[str]:
+    return ["import", f"--source={source}", f"--out={folder / 'out'}", "--workers=1", f"--options={options}"]
+
+
+def statuses(folder: Path) -> list[str]:
+    """What an import says of each patient, sorted; empty where it wrote nothing."""
+    path = folder / "out" / "import.parquet"
+    return sorted(pd.read_parquet(path)["status"]) if path.is_file() else []
