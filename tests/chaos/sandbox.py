@@ -81,6 +81,7 @@ def ask(
     before: Callable[[], None] | None = None,
     limit_s: float = LIMIT_S,
     kill_after_s: float | None = None,
+    modules: Path | None = None,
 ) -> Answer:
     """Run a command of the suite in a forked process whose working folder is `folder`.
 
@@ -90,6 +91,7 @@ def ask(
         before: Called in the process first, to stage a fault.
         limit_s: Seconds until it counts as hung.
         kill_after_s: Seconds until it is killed; processes that it started are then left as they are.
+        modules: File for the names of what the process had imported at its end.
     """
     started = time.monotonic()
     sys.stdout.flush()
@@ -98,7 +100,7 @@ def ask(
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _child(arguments, folder, writing, before)
+        _child(arguments, folder, writing, before, modules)
     os.close(writing)
     os.set_blocking(reading, False)
     code: int | None = None
@@ -133,7 +135,9 @@ def _end_group(leader: int, *, reap: bool) -> None:
         os.waitpid(leader, 0)
 
 
-def _child(arguments: list[str], folder: Path, writing: int, before: Callable[[], None] | None) -> None:
+def _child(
+    arguments: list[str], folder: Path, writing: int, before: Callable[[], None] | None, modules: Path | None
+) -> None:
     code = 1
     try:
         os.setpgid(0, 0)
@@ -150,6 +154,8 @@ def _child(arguments: list[str], folder: Path, writing: int, before: Callable[[]
 
         try:
             code = main(arguments)
+            if modules is not None:
+                modules.write_text("\n".join(sys.modules))
             atexit._run_exitfuncs()
             threading._shutdown()  # type: ignore[attr-defined]
         except SystemExit as stop:

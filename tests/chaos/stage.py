@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import yaml
+from mlflow.tracking import MlflowClient
 
 from tests.chaos.sandbox import ask
 from tests.datamodules.importers.dicom_phantom import Scan, segmentation
@@ -34,7 +38,7 @@ class Stage:
     Args:
         root: Holds `tiny` (a cohort with reports), `runs` (a finished point and a pretrained image encoder), `scans`
             (a manifest of NIfTI files), `imported` (the cohort of these), `slices` (DICOM files) and `base` (a language
-            model).
+            model), `empty` (runs without any).
     """
 
     root: Path
@@ -56,7 +60,9 @@ class Stage:
         return runs
 
     def finetune(self, folder: Path, *more: str, data: Path | None = None) -> list[str]:
-        """The command of a point whose runs lie in `folder`."""
+        """The command of a point whose runs lie in `folder`, in a store that holds none."""
+        if not (folder / "runs").exists():
+            shutil.copytree(self.root / "empty", folder / "runs")
         where = [f"--data={data or self.root / 'tiny'}", f"--runs={folder / 'runs'}"]
         return ["finetune", "--task=malignancy", *where, self.flags, *more]
 
@@ -72,13 +78,16 @@ def build(root: Path) -> Stage:
     (root / "tiny.yaml").write_text(yaml.safe_dump(SMALL))
     build_cohort(TinySource(), root / "tiny", CONTRACT, workers=1)
     write_reports(root / "tiny")
+    (root / "empty").mkdir()
+    MlflowClient(f"sqlite:///{root / 'empty' / 'mlflow.db'}").search_experiments()
     for arguments in (
         stage.finetune(root),
         ["pretrain", "--stages=[image]", f"--data={root / 'tiny'}", f"--runs={root / 'runs'}", stage.flags],
     ):
-        answer = ask(arguments, root, limit_s=600)
+        answer = ask(arguments, root, limit_s=600, modules=root / "modules.txt")
         if answer.code != 0:
             raise RuntimeError(f"{arguments[0]} failed on an undamaged cohort: {answer.text[-3000:]}")
+        _import_all(root / "modules.txt")
     make_base(root / "base", num_hidden_layers=2)
     rows = []
     for number in range(3):
@@ -97,6 +106,14 @@ def build(root: Path) -> Stage:
         scan.write(root / "slices" / str(number))
         segmentation(scan).save_as(root / "slices" / str(number) / "seg", enforce_file_format=True)
     return stage
+
+
+def _import_all(modules: Path) -> None:
+    """Import what a command did, so that every case, a fork of this process, has it."""
+    for name in modules.read_text().splitlines():
+        if name not in sys.modules:
+            with contextlib.suppress(ImportError):  # some names are made by a module, for itself
+                importlib.import_module(name)
 
 
 def import_manifest(folder: Path) -> list[str]:
