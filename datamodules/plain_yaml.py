@@ -18,8 +18,8 @@ _CHARACTERS = 100  # of a text that count as one value
 _EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class UnboundedError(yaml.YAMLError):
-    """YAML that would take for ever, or all memory, to read."""
+class RefusedYamlError(yaml.YAMLError):
+    """YAML that would take for ever, or all memory, to read, or that says one thing twice."""
 
 
 def check_bounds(text: str) -> None:
@@ -32,19 +32,21 @@ def check_bounds(text: str) -> None:
         text: The YAML.
 
     Raises:
-        UnboundedError: saying what is too large.
+        RefusedYamlError: saying what is too large.
         yaml.YAMLError: if it is no YAML.
     """
     if len(text) > LARGEST_BYTES:
-        raise UnboundedError(f"it has {len(text)} characters, expected at most {LARGEST_BYTES}")
+        raise RefusedYamlError(f"it has {len(text)} characters, expected at most {LARGEST_BYTES}")
     sizes: dict[str, int] = {}
     groups: list[tuple[str | None, int]] = []
+    keys = _Keys()
     total = 0
     for event in yaml.parse(text, Loader=_EVENTS):
+        keys.see(event)
         if isinstance(event, yaml.CollectionStartEvent):
             groups.append((event.anchor, total))
             if len(groups) > DEEPEST:
-                raise UnboundedError(f"it is nested deeper than {DEEPEST} levels")
+                raise RefusedYamlError(f"it is nested deeper than {DEEPEST} levels")
             total += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = groups.pop()
@@ -59,16 +61,51 @@ def check_bounds(text: str) -> None:
                 _check_inner(event.value)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor in (anchor for anchor, _ in groups):
-                raise UnboundedError(f"the alias *{event.anchor} stands within what it stands for")
+                raise RefusedYamlError(f"the alias *{event.anchor} stands within what it stands for")
             total += sizes.get(str(event.anchor), 1)
         if total > MOST_NODES:
-            raise UnboundedError(f"it stands for more than {MOST_NODES} values")
+            raise RefusedYamlError(f"it stands for more than {MOST_NODES} values")
+
+
+class _Keys:
+    """The keys of the mappings that are open, by the events of a parser: of two that are the same, YAML keeps one."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[set[str], bool] | None] = []  # of a mapping, its keys and whether one is due
+        self._documents = 0
+
+    def see(self, event: yaml.Event) -> None:
+        """Take the next event.
+
+        Raises:
+            RefusedYamlError: if a key stands twice in a mapping, or a second document begins.
+        """
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise RefusedYamlError("it holds more than one document")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._open.pop()
+        elif isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionStartEvent):
+            self._node(event)
+            if isinstance(event, yaml.CollectionStartEvent):
+                self._open.append((set(), True) if isinstance(event, yaml.MappingStartEvent) else None)
+
+    def _node(self, event: yaml.Event) -> None:
+        if not self._open or self._open[-1] is None:
+            return
+        keys, is_key = self._open[-1]
+        if is_key and isinstance(event, yaml.ScalarEvent) and event.value != "<<":
+            if event.value in keys:
+                raise RefusedYamlError(f"the key {event.value[:80]!r} stands twice in one mapping")
+            keys.add(event.value)
+        self._open[-1] = keys, not is_key
 
 
 def _check_inner(text: str) -> None:
     try:
         check_bounds(text)
-    except UnboundedError:
+    except RefusedYamlError:
         raise
     except yaml.YAMLError:
         return  # a text, no YAML

@@ -31,6 +31,8 @@ _EXPECTED = (
 )
 _CHATTY = {
     **dict.fromkeys(("lightning.pytorch", "lightning.fabric", "alembic", "mlflow", "torchio"), logging.WARNING),
+    # It prints the trace of an error of the store, which is told in a sentence by whoever asked the store.
+    "mlflow.store.db.utils": logging.CRITICAL,
     # On some CPUs it warns at import that a faster kernel for 4 bits is not installed, also where nothing has 4 bits.
     "bitsandbytes.backends.cpu.ops": logging.ERROR,
 }

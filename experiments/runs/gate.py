@@ -18,7 +18,7 @@ import datamodules
 import lightning_modules
 from datamodules.errors import DataError
 from datamodules.names import check_name
-from datamodules.plain_yaml import UnboundedError, check_bounds, read_yaml
+from datamodules.plain_yaml import RefusedYamlError, check_bounds, read_yaml
 
 SUITE = (
     "callbacks.predictions.AttributePredictionWriter",
@@ -184,7 +184,7 @@ def check_arguments(args: list[str]) -> None:
             continue
         try:
             check_bounds(value or argument)
-        except UnboundedError as error:
-            raise DataError(f"The flag {name[:80]} is refused: {error}; shorten it.") from error
+        except RefusedYamlError as error:
+            raise DataError(f"The flag {name[:80]} is refused: {error}; correct it.") from error
         except yaml.YAMLError:
             continue  # a text

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tests.chaos import sandbox
 from tests.chaos.sandbox import MARK, Answer, Outcome, ask
 from tests.chaos.stage import IMAGE, POINT, Stage, import_manifest
 
@@ -41,8 +43,23 @@ class Flow:
     results: tuple[str, ...]
 
 
-def _where(stage: Stage, runs: Path) -> list[str]:
-    return [f"--data={stage.root / 'tiny'}", f"--runs={runs}"]
+@dataclass(frozen=True)
+class Whole:
+    """What a command leaves that nobody disturbs.
+
+    Args:
+        files: Digests of its results.
+        logged: What MLflow holds.
+        seconds: Time that it takes.
+    """
+
+    files: dict[str, str]
+    logged: Counter[tuple[str, ...]]
+    seconds: float
+
+
+def _where(stage: Stage, runs: Path, data: str = "tiny") -> list[str]:
+    return [f"--data={stage.root / data}", f"--runs={runs}"]
 
 
 def _many_scans(stage: Stage, folder: Path, runs: Path) -> list[str]:
@@ -68,7 +85,8 @@ def _stage(name: str, *flags: str, base: bool = False) -> Callable[[Stage, Path,
             *flags,
             *([f"--text.base={stage.root / 'base'}"] if base else []),
         ]
-        return ["pretrain", f"--stages=[{name}]", *_where(stage, runs), "--extra=" + json.dumps(own)]
+        where = _where(stage, runs, "texts" if base else "tiny")
+        return ["pretrain", f"--stages=[{name}]", *where, "--extra=" + json.dumps(own)]
 
     return prepare
 
@@ -98,13 +116,13 @@ def _generate(stage: Stage, folder: Path, runs: Path) -> list[str]:
 TEXT = ("--text.layers=1", "--text.lora_rank=4", "--text.max_length=32", "--data.init_args.batch_size=4",
         "--trainer.limit_train_batches=4")  # fmt: skip
 FLOWS = (
-    Flow("cohort", lambda s, f, r: ["cohort", f"--out={f / 'out'}", "--patients=60", "--workers=2"],
+    Flow("cohort", lambda s, f, r: ["cohort", f"--out={f / 'out'}", "--patients=24", "--pretraining=12", "--workers=2"],
          ("out/*.parquet", "out/cohort.json", "out/volumes/**/*.bin", "out/volumes/**/*.npz")),
     Flow("import", _many_scans, ("out/*.parquet", "out/volumes/**/*.bin", "out/volumes/**/*.npz")),
     Flow("attributes", _attributes, ("tiny/attributes.parquet",)),
     Flow("pretrain image", _stage("image"), (f"{IMAGE}/predictions.parquet", f"{IMAGE}/attributes.csv")),
     Flow("pretrain text", _stage("text:mntp", *TEXT, base=True),
-         ("renal/tiny/pretrain/text-s42/*/encoder/adapter/*.safetensors",)),
+         ("renal/*/pretrain/text-s42/*/encoder/adapter/*.safetensors",)),
     Flow("finetune", lambda s, f, r: ["finetune", "--task=malignancy", *_where(s, r), s.flags],
          (f"{POINT}/predictions.parquet", f"{POINT}/results.csv")),
     Flow("curve, two jobs", lambda s, f, r: [
@@ -144,13 +162,14 @@ def _results(flow: Flow, folder: Path, runs: Path) -> dict[str, str]:
     return found
 
 
-def _doubled(runs: Path) -> int:
-    """Points of a metric that MLflow holds more than once for one step of a run."""
+def _logged(runs: Path) -> Counter[tuple[str, ...]]:
+    """What MLflow holds: runs by name and status, points of metrics by run, name and step, each with its number."""
     if not (runs / "mlflow.db").is_file():
-        return 0
-    query = "SELECT COUNT(*) FROM (SELECT 1 FROM metrics GROUP BY run_uuid, key, step HAVING COUNT(*) > 1)"
+        return Counter()
+    points = "SELECT name, key, CAST(step AS TEXT) FROM metrics JOIN runs USING (run_uuid)"
     with contextlib.closing(sqlite3.connect(runs / "mlflow.db")) as store:
-        return int(store.execute(query).fetchone()[0])
+        held = store.execute("SELECT name, status FROM runs").fetchall() + store.execute(points).fetchall()
+    return Counter(held)
 
 
 def _orphans(folder: Path) -> list[int]:
@@ -165,7 +184,7 @@ def _orphans(folder: Path) -> list[int]:
 
 def _end_orphans(folder: Path) -> int:
     """How many processes outlived the grace; they are ended."""
-    ends = time.monotonic() + GRACE_S
+    ends = time.monotonic() + GRACE_S * sandbox.patience
     while _orphans(folder) and time.monotonic() < ends:
         time.sleep(0.1)
     left = _orphans(folder)
@@ -189,12 +208,12 @@ def run_kills(
 
     Yields:
         Kind, name, outcome and what the second command said: `read right` where results are equal and nothing is
-        twice; `silent` where they are not; `stuck` where the second command failed; `hung` where a process was left.
+        twice or lost in MLflow; `silent` where not; `stuck` where the second command failed; `hung` where a process was left.
     """
     rng = np.random.default_rng([seed, 200])
     shared = _shared_memory()
     place = Path(tempfile.mkdtemp(prefix="chaos-", dir=shared)) if shared else root
-    expected: dict[str, tuple[dict[str, str], float]] = {}
+    expected: dict[str, Whole] = {}
     try:
         flows = [flow for flow in FLOWS if not kinds or flow.name in kinds]
         for number in range(count if flows else 0):
@@ -205,7 +224,7 @@ def run_kills(
                 found = _results(flow, folder, runs)
                 if answer.code != 0 or not found:
                     raise RuntimeError(f"{flow.name} left nothing undisturbed: {answer.text[-2000:]}")
-                expected[flow.name] = (found, answer.seconds)
+                expected[flow.name] = Whole(found, _logged(runs), answer.seconds)
                 _remove(folder, runs)
             yield _one_kill(stage, flow, expected[flow.name], root, place, number, rng)
     finally:
@@ -228,22 +247,22 @@ def _remove(*folders: Path) -> None:
 def _one_kill(
     stage: Stage,
     flow: Flow,
-    whole: tuple[dict[str, str], float],
+    whole: Whole,
     root: Path,
     place: Path,
     number: int,
     rng: np.random.Generator,
 ) -> tuple[str, str, Outcome, Answer]:
-    expected, lasts = whole
     folder, runs = _fresh(root, place, f"kill-{number}")
-    after = float(rng.uniform(0.05, 0.95)) * lasts
+    after = float(rng.uniform(0.05, 0.95)) * whole.seconds
     arguments = flow.prepare(stage, folder, runs)
     ask(arguments, folder, limit_s=LIMIT_S, kill_after_s=after)
     left = _end_orphans(folder)
     answer = ask(arguments, folder, limit_s=LIMIT_S)
-    found, doubled = _results(flow, folder, runs), _doubled(runs)
-    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    name = f"after {after:.1f} of {lasts:.1f} s"
+    found, logged = _results(flow, folder, runs), _logged(runs)
+    different = {name for name in whole.files.keys() | found.keys() if whole.files.get(name) != found.get(name)}
+    twice, lost = logged - whole.logged, whole.logged - logged
+    name = f"after {after:.1f} of {whole.seconds:.1f} s"
     outcome: Outcome = "read right"
     if answer.traced:
         outcome = "trace"
@@ -251,7 +270,9 @@ def _one_kill(
         outcome = "stuck"
     elif left:
         outcome, name = "hung", f"{name}: {left} processes were left"
-    elif different or doubled:
-        outcome, name = "silent", f"{name}: {doubled} points twice, {len(different)} files differ {different[:2]}"
+    elif different or twice or lost:
+        what = {"other files": different, "twice in MLflow": twice, "not in MLflow": lost}
+        said = ", ".join(f"{len(those)} {kind} {sorted(those)[:3]}" for kind, those in what.items() if those)
+        outcome, name = "silent", f"{name}: {said}"
     _remove(folder, runs)
     return flow.name, name, outcome, answer

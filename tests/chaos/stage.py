@@ -17,13 +17,13 @@ from mlflow.tracking import MlflowClient
 from tests.chaos.sandbox import ask
 from tests.datamodules.importers.dicom_phantom import Scan, segmentation
 from tests.datamodules.importers.nifti_phantom import labels, save, scan_hu
+from tests.experiments.text_cohort import reports_cohort
 from tests.tiny_text import make_base
 
 SMALL = {
     "contract": {"grid": [8, 12, 12]},
     "augmentation": {"crop": [8, 10, 10]},
     "encoder": {"width": 4, "depth": 10, "stem_pool": True},
-    "optimizer": {"lr": 0.003},
     "trainer": {"max_epochs": 2, "accelerator": "cpu"},
 }
 POINT = "renal/tiny/malignancy/scratch-finetune-f1-s42"
@@ -38,7 +38,7 @@ class Stage:
     Args:
         root: Holds `tiny` (a cohort with reports), `runs` (a finished point and a pretrained image encoder), `scans`
             (a manifest of NIfTI files), `imported` (the cohort of these), `slices` (DICOM files) and `base` (a language
-            model), `empty` (runs without any).
+            model), `texts` (a cohort of reports), `empty` (runs without any).
     """
 
     root: Path
@@ -89,6 +89,7 @@ def build(root: Path) -> Stage:
             raise RuntimeError(f"{arguments[0]} failed on an undamaged cohort: {answer.text[-3000:]}")
         _import_all(root / "modules.txt")
     make_base(root / "base", num_hidden_layers=2)
+    reports_cohort(root / "texts", patients=60)
     rows = []
     for number in range(3):
         save(root / "scans" / f"ct{number}.nii.gz", scan_hu(number))
