@@ -125,7 +125,7 @@ FLOWS = (
          ("renal/*/pretrain/text-s42/*/encoder/adapter/*.safetensors",)),
     Flow("finetune", lambda s, f, r: ["finetune", "--task=malignancy", *_where(s, r), s.flags],
          (f"{POINT}/predictions.parquet", f"{POINT}/results.csv")),
-    Flow("curve, two jobs", lambda s, f, r: [
+    Flow("curve in two jobs", lambda s, f, r: [
         "curve", "--task=malignancy", "--encoders=[scratch,size]", "--fractions=[0.5,1.0]", "--seeds=[42]", "--jobs=2",
         *_where(s, r), s.flags], ("renal/**/predictions.parquet", "renal/**/curve*.csv")),
     Flow("sweep", _sweep, ("renal/**/best.yaml",)),
@@ -207,8 +207,9 @@ def run_kills(
         kinds: Names of the commands; all where it is empty.
 
     Yields:
-        Kind, name, outcome and what the second command said: `read right` where results are equal and nothing is
-        twice or lost in MLflow; `silent` where not; `stuck` where the second command failed; `hung` where a process was left.
+        Kind, name, outcome and what the second command said: `read right` where results are equal and MLflow holds
+        each run and point once; `silent` where not; `stuck` where the second command failed; `hung` where a process
+        was left.
     """
     rng = np.random.default_rng([seed, 200])
     shared = _shared_memory()

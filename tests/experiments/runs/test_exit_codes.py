@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,11 @@ import torch
 import yaml
 from filelock import Timeout
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from datamodules.errors import DataError
 from experiments.cli import main
+from experiments.runs.console import configure_output
 from experiments.runs.failures import describe, end
 
 ROOT = Path(__file__).parents[3]
@@ -204,6 +206,18 @@ def test_a_locked_store_is_understood(tmp_path: Path) -> None:
     failure = describe(found.value)
     assert failure is not None
     assert "database is locked" in failure.sentence
+
+
+def test_a_store_that_fails_prints_no_trace_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    configure_output()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'secret.db'}")
+    client.search_experiments()
+    with closing(sqlite3.connect(tmp_path / "secret.db")) as store:
+        store.execute("DROP TABLE experiments")
+    capfd.readouterr()
+    with pytest.raises(MlflowException):
+        client.create_experiment("x")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_defect_is_a_sentence_and_its_trace_a_file_of_this_user_alone(

@@ -141,6 +141,9 @@ RAW: dict[str, str] = {
     "length": "trainer: {callbacks: [" + ", ".join(["evil_module.E"] * 50_000) + "]}",
     "number": "seed_everything: " + "9" * 5000,
     "no text": "\xff\xfe\x00",
+    "one key twice": "seed_everything: 1\nseed_everything: 2",
+    "one key twice, deep": "trainer: {limit_val_batches: 1, max_epochs: 1, limit_val_batches: 2}",
+    "two documents": "seed_everything: 1\n---\nseed_everything: 2",
 }
 FLAGS: dict[str, list[str]] = {
     "flag": ["--trainer.callbacks=evil_module.E"],
@@ -152,6 +155,7 @@ FLAGS: dict[str, list[str]] = {
     "flag, class": ["--model.class_path=evil_module.M"],
     "flag, nested file": ["--config=nested.yaml"],
     "flag, bomb": ["--trainer.callbacks={" + _bomb().replace("\n", ", ") + "}"],
+    "flag, one key twice": ["--trainer={max_epochs: 1, max_epochs: 2}"],
     "flag, seed below": ["--seed_everything=-1"],
     "flag, seed above": [f"--seed_everything={2**40}"],
 }
