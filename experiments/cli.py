@@ -12,7 +12,7 @@ from pathlib import Path
 
 from datamodules.errors import DataError
 from experiments.front_door.commands import TRAINER_COMMANDS, known
-from experiments.front_door.help import command_page, overview
+from experiments.front_door.help import command_page, document, overview
 from experiments.front_door.options import (
     FROM_MAKE,
     check_options,
@@ -61,9 +61,11 @@ def show(page: str) -> int:
 
 
 def asked_help(words: Sequence[str]) -> str | None:
-    """The page that was asked for by no word at all, `help`, `help NAME`, `-h` or `NAME --help`; None for others."""
+    """The page that was asked for, by no word at all, `help`, `help NAME`, `-h` or `NAME --help`; None for others."""
     if not words or words[0] in ("-h", "--help"):
         return overview()
+    if list(words) == ["help", "--markdown"]:
+        return document()
     if words[0] == "help":
         makeflags = os.environ.get("MAKEFLAGS", "") if FROM_MAKE in words else ""
         named = [word for word in words[1:] if word != FROM_MAKE] or [make_words(makeflags).get("FOR", "")]

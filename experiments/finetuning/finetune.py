@@ -21,7 +21,7 @@ from experiments.runs.console import is_main_rank, say
 from experiments.runs.folders import folds_of
 from experiments.runs.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
 from experiments.runs.locks import training
-from experiments.runs.tracking import log_metrics, make_logger, send_kept, shared_run
+from experiments.runs.tracking import log_results, make_logger, send_kept, shared_run
 from experiments.scores.outcomes import ACROSS_FOLDS, RISK, metric_of
 from experiments.scores.results_figures import write_results
 from experiments.scores.results_table import format_table, results_table, scored_caption, with_interval
@@ -187,7 +187,7 @@ def _finish(
     """Write and log the results; DONE is written last."""
     metric = metric_of(predictions)
     table, figures = write_results(folder, predictions, point.title, cohort.info)
-    client, run_id, metrics = logger.experiment, logger.run_id, {}
+    metrics: dict[str, float] = {}
     trained = table["endpoint"].iloc[0] if "endpoint" in table else ""
     for row in table.dropna(subset=["low"]).to_dict("records"):
         # The endpoint that was trained on is the task's own metric; the others carry their name.
@@ -197,12 +197,9 @@ def _finish(
         for name in (metric.name, "low", "high", "n", metric.count, *more):
             if np.isfinite(row[name]):
                 metrics[f"{name}{other}/{group}"] = float(row[name])
-    log_metrics(client, str(run_id), metrics)
-    client.set_tag(run_id, "note", scored_caption(cohort.info, metric))
-    for path in (folder / "results.csv", *figures, folder / PREDICTIONS):
-        client.log_artifact(run_id, str(path))
-    client.set_terminated(run_id)
-    mark_done(folder, {"run_id": run_id, "results": "results.csv"})
+    files = (folder / "results.csv", *figures, folder / PREDICTIONS)
+    log_results(logger, metrics, scored_caption(cohort.info, metric), files)
+    mark_done(folder, {"run_id": logger.run_id, "results": "results.csv"})
     return table
 
 

@@ -25,7 +25,6 @@ from experiments.runs.console import is_main_rank, say
 from experiments.runs.launch import Launch, claim
 from experiments.runs.locks import training
 from experiments.runs.run_data import run_data
-from experiments.runs.suite_cli import SuiteCLI
 from experiments.runs.tracking import make_logger
 from experiments.statistics.auroc import macro_auroc
 from experiments.statistics.concordance import harrell
@@ -78,7 +77,7 @@ def run_probe(launch: Launch) -> MLFlowLogger:
 
 
 def _run_probe(launch: Launch) -> MLFlowLogger:
-    cli = SuiteCLI(launch.arguments(), run=False)
+    cli = launch.configuration.build()
     data = run_data(cli, launch.sources, True, launch.command)
     claim(launch, cli, data)
     module: RoiDataModule = cli.datamodule

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from datamodules.cohort.cohort import Cohort
 from experiments.encoders.exported import exported_encoder
-from experiments.registry import ENCODERS, MODES, TASKS, choose, compose
+from experiments.registry import ENCODERS, MODES, TASKS, choose
+from experiments.runs.configuration import Configuration
 from experiments.runs.folders import experiment_of
 from experiments.runs.launch import Launch
 from experiments.runs.pretrained import pretrained_from
@@ -118,18 +119,24 @@ class Point:
         if weights is not None:
             options["model.init_args.pretrained"] = weights
             options["model.init_args.pretrained_sha256"] = weights_sha256(weights)
-        folder = self.folder(cohort)
+        folder = self.folder(cohort) if fold is None else self.folder(cohort) / f"fold{fold}"
         pretrained = entry.stage is not None and not entry.tabular and self.mode == "finetune"
         variant = FROM_PRETRAINED if pretrained else None
         return Launch(
-            files=compose("finetune", profile=self.profile, encoder=self.encoder, task=self.task, variant=variant),
-            options=options,
-            folder=folder if fold is None else folder / f"fold{fold}",
+            configuration=Configuration.of(
+                "finetune",
+                profile=self.profile,
+                encoder=self.encoder,
+                task=self.task,
+                variant=variant,
+                values={**options, "run_dir": folder},
+                flags=self.extra,
+            ),
+            folder=folder,
             runs=self.runs,
             experiment=self.experiment(cohort),
             name=self.name if fold is None else f"{self.name}-fold{fold}",
             tags=self.tags(cohort),
             command=self.command(),
-            extra=list(self.extra),
             sources=() if weights is None else (weights,),
         )

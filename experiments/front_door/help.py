@@ -47,17 +47,45 @@ def command_page(name: str) -> str:
     return "\n".join(lines)
 
 
-def _explained(option: Option) -> str:
+def document() -> str:
+    """Every command with its options as one page of Markdown, which `docs/COMMANDS.md` holds."""
+    lines = [
+        "# Commands",
+        "",
+        "By make, options are NAME=value: `make finetune TASK=rfs FRACTION=0.2`. By Python they are --name=value:",
+        "`python -m experiments finetune --task=rfs --fraction=0.2`. Where a command takes settings of the configuration,",
+        "they are written with their dots: `make finetune TASK=rfs optimizer.lr=1e-4`. Written by",
+        "`python -m experiments help --markdown`.",
+        "",
+    ]
+    for name in COMMANDS:
+        command = definition(name)
+        lines += [f"## {name}", "", *(" ".join(part.split()) + "\n" for part in command.text.split("\n\n"))]
+        rows = [option for option in command.options if option.name != "extra"]
+        if rows:
+            lines += ["| option | meaning | default |", "|---|---|---|"]
+            for option in rows:
+                default = "must be given" if option.default is None else f"`{option.shown_default}`"
+                shown = default if option.default is None or option.shown_default else ""
+                lines.append(f"| `{option.name.upper()}` | {_explained(option, default=False)} | {shown} |")
+        if command.passes_on:
+            lines.append("| `a.b` | A setting of the configuration, as `optimizer.lr=1e-4`. | |")
+        lines.append("")
+    lines += ["## Short names", ""]
+    lines += [f"- `{name}`: `{base}` with `{_given(options)}`" for name, (base, options) in SHORT.items()]
+    return "\n".join(lines)
+
+
+def _explained(option: Option, *, default: bool = True) -> str:
     parts = [option.meaning]
     if option.choices:
-        parts.append(
-            f"One of {', '.join(option.choices)}." if not option.listed else f"Of {', '.join(option.choices)}."
-        )
+        words = ", ".join(option.choices)
+        parts.append(f"Of {words}." if option.listed else f"One of {words}.")
     if option.listed:
         parts.append("Separated by commas.")
-    if option.default is None:
+    if default and option.default is None:
         parts.append("Must be given.")
-    elif option.shown_default:
+    elif default and option.shown_default:
         parts.append(f"[{option.shown_default}]")
     return " ".join(part for part in parts if part)
 

@@ -25,7 +25,7 @@ from experiments.registry import choose
 from experiments.runs.console import say
 from experiments.runs.folders import experiment_of, system_folder
 from experiments.runs.pretrained import pretrained_from
-from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
+from experiments.runs.tracking import cohort_tags, log_results, make_logger
 from experiments.scores.results_table import caption, marked, with_interval
 
 TABLES = ("results.csv", "differences.csv", "attributes.csv", "scores.png")
@@ -117,13 +117,8 @@ def _cell(row: pd.Series) -> str:
 def _log(cohort: Cohort, runs: Path, folder: Path, seed: int, tag: str, table: pd.DataFrame, note: str) -> None:
     tags = {**cohort_tags(cohort), "mode": "report generation", "seed": str(seed)}
     logger = make_logger(runs, folder, experiment_of(cohort, "reports"), folder.name, tags)
-    client, run_id = logger.experiment, logger.run_id
     metrics = {
         f"{row['measure']}/{row['system']}/{row['group']}".replace(" ", "_"): float(row["value"])
         for row in table.dropna(subset=["value"]).to_dict("records")
     }
-    log_metrics(client, str(run_id), metrics)
-    client.set_tag(run_id, "note", note)
-    for name in TABLES:
-        client.log_artifact(run_id, str(folder / name))
-    client.set_terminated(run_id)
+    log_results(logger, metrics, note, [folder / name for name in TABLES])

@@ -20,13 +20,13 @@ from experiments.cohorts.attributes import with_attributes
 from experiments.generation.journal import UNFINISHED
 from experiments.generation.records import GENERATED, generated_table, write_generated
 from experiments.generation.systems import SYSTEMS, Options, Study, module_of, tested_kidneys, writer_of
-from experiments.registry import choose, compose
+from experiments.registry import choose
+from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
 from experiments.runs.folders import folds_of, system_folder
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
-from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.scores.results_table import caption
 from lightning_modules.networks.joint.decoding import Decoding
 
@@ -168,9 +168,10 @@ def _outgoing(name: str, study: Study) -> str:
 def _study(
     cohort: Cohort, data: Path, profile: str, options: Options, patients: int | None, extra: Sequence[str]
 ) -> Study:
-    files = compose("report_projector", profile=profile, encoder="aligned")
-    flags = {"seed_everything": options.seed, "data.init_args.root": data, "data.init_args.fold": options.fold}
-    module = SuiteCLI(command_line(files, flags, extra), run=False).datamodule
+    values = {"seed_everything": options.seed, "data.init_args.root": data, "data.init_args.fold": options.fold}
+    module = datamodule_of(
+        Configuration.of("report_projector", profile=profile, encoder="aligned", values=values, flags=extra)
+    )
     assert isinstance(module, ReportImageDataModule)
     return Study(cohort, module, tested_kidneys(module, patients, options.seed), options)
 

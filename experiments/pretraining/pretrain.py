@@ -13,11 +13,11 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from experiments.pretraining.stages.common import Pretraining, placeholders, wait_for_all_ranks
 from experiments.registry import STAGES, choose
+from experiments.runs.configuration import Configuration
 from experiments.runs.console import is_main_rank, say
 from experiments.runs.folders import experiment_of, folds_of, stage_folder
 from experiments.runs.locks import training
 from experiments.runs.started_ranks import check_launcher
-from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.runs.tracking import shared_run
 
 
@@ -86,9 +86,9 @@ def check_flags(wanted: Pretraining, chosen: Mapping[str, tuple[str, ...]]) -> N
     """
     for name, parts in chosen.items() if wanted.extra else ():
         for files in replace(STAGES[name], parts=parts or STAGES[name].parts).files(name, wanted.profile):
-            arguments = command_line(files, {"data.init_args.root": wanted.data, **placeholders(files)}, wanted.extra)
+            values = {"data.init_args.root": wanted.data, **placeholders(files)}
             try:
-                SuiteCLI(arguments, run=False, parse_only=True)
+                Configuration(tuple(files), values, wanted.extra).resolved()
             except ArgumentError as error:
                 others = [other for other in chosen if other != name]
                 apart = f"; run it apart from {', '.join(others)} with STAGES= and flags of its own" if others else ""

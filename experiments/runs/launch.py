@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from datamodules.errors import DataError
 from datamodules.files import read_json, replacing, write_json
 from datamodules.plain_yaml import read_yaml
 from experiments.runs.buffered_logger import BufferedMLFlowLogger
+from experiments.runs.configuration import Configuration
 from experiments.runs.console import is_main_rank, say
 from experiments.runs.failed_runs import clear_failed, mark_failed
 from experiments.runs.locks import training
 from experiments.runs.run_data import RUN_COMMAND, RunData, check_same_data, recorded_hashes, run_data
-from experiments.runs.suite_cli import SuiteCLI, command_line, read_checkpoint
+from experiments.runs.suite_cli import SuiteCLI, read_checkpoint
 from experiments.runs.tracking import make_logger, send_kept
 from experiments.runs.trainer import PREVIOUS
 from lightning_modules.core.base import SuiteModule, check_checkpoint, class_name
@@ -75,8 +76,7 @@ class Launch:
     """Everything that names and configures a run.
 
     Args:
-        files: Configuration files in order.
-        options: Flags on top of them, by dotted key.
+        configuration: What is trained, on what, how and where to.
         folder: Folder of the run.
         runs: Folder of all runs.
         experiment: MLflow experiment.
@@ -84,12 +84,10 @@ class Launch:
         tags: What MLflow says of it.
         command: The command and arguments that `make resume` calls again.
         parent: MLflow id of the parent run.
-        extra: Further command-line arguments of the user.
         sources: Exported weights that it owes something to without loading them, as embeddings of a text encoder.
     """
 
-    files: list[Path]
-    options: Mapping[str, Any]
+    configuration: Configuration
     folder: Path
     runs: Path
     experiment: str
@@ -97,12 +95,7 @@ class Launch:
     tags: Mapping[str, str]
     command: Mapping[str, Any]
     parent: str | None = None
-    extra: list[str] = field(default_factory=list)
     sources: tuple[Path, ...] = ()
-
-    def arguments(self) -> list[str]:
-        """The command line of the parser."""
-        return command_line(self.files, {**self.options, "run_dir": self.folder}, self.extra)
 
 
 @dataclass(frozen=True)
@@ -141,7 +134,7 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
 
 
 def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finished:
-    cli = SuiteCLI(launch.arguments(), run=False)
+    cli = launch.configuration.build()
     resolved = cli.resolved_config()
     data = run_data(cli, launch.sources, test, launch.command)
     claim(launch, cli, data)
@@ -220,7 +213,7 @@ def check_finished(launch: Launch) -> bool:
     """
     if not (launch.folder / DONE).is_file():
         return False
-    _check_same(launch, SuiteCLI(launch.arguments(), run=False, parse_only=True))
+    _check_same(launch, launch.configuration.parsed)
     send_kept(launch.runs, launch.folder, launch.experiment, launch.name, launch.tags)
     return True
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,6 @@ from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.text.encoder import TextEncoderConfig
-
-
-def command_line(files: Iterable[Path], options: Mapping[str, Any], extra: Iterable[str] = ()) -> list[str]:
-    """The parser's command line: configuration files in order, options on top of them, then the user's own flags.
-
-    Args:
-        files: Configuration files.
-        options: Values by dotted key; those that are None are left out.
-        extra: Further flags.
-    """
-    return [
-        *(f"--config={path}" for path in files),
-        *(f"--{key}={value}" for key, value in options.items() if value is not None),
-        *extra,
-    ]
 
 
 class SuiteCLI(LightningCLI):
@@ -128,6 +113,16 @@ class SuiteCLI(LightningCLI):
         """Build data, model and trainer."""
         if not self.parse_only:
             super().instantiate_classes()
+
+    def built(self) -> SuiteCLI:
+        """What was parsed alone, with data, model and trainer: new ones at every call, seeded as a run is."""
+        cli = copy.copy(self)
+        cli.parse_only = False
+        cli._set_seed()
+        cli.before_instantiate_classes()
+        cli.instantiate_classes()
+        cli.after_instantiate_classes()
+        return cli
 
     def instantiate_trainer(self, **kwargs: Any) -> SuiteTrainer:
         """Build the Trainer with the callbacks that every run has."""

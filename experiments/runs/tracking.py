@@ -9,7 +9,7 @@ import re
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -228,6 +228,23 @@ def send_kept(runs: Path, folder: Path, experiment: str, name: str, tags: Mappin
     """Send what a finished run could not send before; does nothing where there is nothing."""
     if is_main_rank() and (folder / SPOOL).is_file():
         make_logger(runs, folder, experiment, name, tags).experiment.set_terminated()
+
+
+def log_results(logger: MLFlowLogger, metrics: Mapping[str, float], note: str, files: Iterable[Path]) -> None:
+    """Give MLflow the results of a command, and end its run.
+
+    Args:
+        logger: The run's logger, from `make_logger`.
+        metrics: Values by name.
+        note: What the results are of, in a sentence.
+        files: Tables and pictures; none that shows a text or an image of a patient.
+    """
+    client, run_id = logger.experiment, str(logger.run_id)
+    log_metrics(client, run_id, metrics)
+    client.set_tag(run_id, "note", note)
+    for path in files:
+        client.log_artifact(run_id, str(path))
+    client.set_terminated(run_id)
 
 
 def log_metrics(client: MlflowClient | Outbox, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:

@@ -115,15 +115,13 @@ def test_no_path_and_no_identifier_leave_the_run_folder(tiny_root: Path, tmp_pat
 
 
 def test_same_seed_fractions_are_nested(tiny_root: Path, tmp_path: Path, tiny_config: Path) -> None:
-    from experiments.registry import compose
-    from experiments.runs.suite_cli import SuiteCLI
-
-    files = [f"--config={path}" for path in compose("finetune", profile="demo", encoder="scratch", task="malignancy")]
+    from experiments.runs.configuration import Configuration, datamodule_of
 
     def chosen(fraction: float) -> set[str]:
-        arguments = [*files, f"--config={tiny_config}", f"--data.init_args.root={tiny_root}"]
-        cli = SuiteCLI([*arguments, f"--data.init_args.fraction={fraction}"], run=False)
-        patients = cli.datamodule.plan.patients
+        values = {"data.init_args.root": tiny_root, "data.init_args.fraction": fraction}
+        names = {"profile": "demo", "encoder": "scratch", "task": "malignancy"}
+        flags = [f"--config={tiny_config}"]
+        patients = datamodule_of(Configuration.of("finetune", values=values, flags=flags, **names)).plan.patients
         return set(patients.loc[patients["part"] == "train", "patient_id"])
 
     small, large, full = chosen(0.7), chosen(0.9), chosen(1.0)

@@ -12,7 +12,8 @@ import yaml
 from experiments.finetuning.point import FROM_PRETRAINED
 from experiments.pretraining.stages.common import placeholders
 from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose, encoder_files
-from experiments.runs.suite_cli import SuiteCLI, command_line, validated_every
+from experiments.runs.configuration import Configuration
+from experiments.runs.suite_cli import validated_every
 
 ROOT = Path(__file__).parents[2]
 # What a published encoder reads has a size of its own, and sets that of the crop and the batch.
@@ -68,8 +69,7 @@ def test_every_variant_has_a_file_and_an_encoder() -> None:
 @pytest.mark.parametrize("stage", VARIANTS)
 def test_every_variant_parses(stage: str) -> None:
     (files,) = STAGES[stage].files(stage, "demo")
-    arguments = command_line([*files, CONFIGS / "cohort" / "demo.yaml"], placeholders(files))
-    resolved = SuiteCLI(arguments, run=False, parse_only=True).resolved_config()
+    resolved = Configuration((*files, CONFIGS / "cohort" / "demo.yaml"), placeholders(files)).resolved()
     assert resolved["data"]["init_args"]["batch_size"] == 128
     assert resolved["model"]["init_args"].get("micro_batch") == (32 if stage == "alignment_lora" else None)
     changed = {
@@ -82,8 +82,7 @@ def test_every_variant_parses(stage: str) -> None:
 
 
 def _resolved(files: list[Path]) -> dict[str, Any]:
-    arguments = [*(f"--config={path}" for path in files), f"--config={CONFIGS / 'cohort' / 'demo.yaml'}"]
-    return SuiteCLI(arguments, run=False, parse_only=True).resolved_config()
+    return Configuration((*files, CONFIGS / "cohort" / "demo.yaml")).resolved()
 
 
 def test_every_stage_has_a_schedule_for_every_profile() -> None:

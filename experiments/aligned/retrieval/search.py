@@ -20,13 +20,13 @@ from datamodules.reports.sides import KIDNEY, side_reports
 from experiments.aligned.retrieval.retrieval_figure import retrieval_figure
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space, read_as
 from experiments.aligned.zero_shot.report_baseline import attribute_text, tfidf_embeddings
-from experiments.registry import ENCODERS, WITHOUT_MASKS, compose
+from experiments.registry import ENCODERS, WITHOUT_MASKS
+from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
 from experiments.runs.folders import experiment_of, folds_of
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
-from experiments.runs.suite_cli import SuiteCLI, command_line
-from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
+from experiments.runs.tracking import cohort_tags, log_results, make_logger
 from experiments.scores.results_table import caption, marked, with_interval
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.retrieval import (
@@ -122,9 +122,9 @@ def retrieval(
 
 def _data(data: Path, profile: str, seed: int, fold: int | None, encoder: str, extra: list[str]) -> AttributeDataModule:
     name, options = read_as(encoder)
-    files = compose("image", profile=profile, encoder=name)
     options |= {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold, **WITHOUT_MASKS}
-    module: AttributeDataModule = SuiteCLI(command_line(files, options, extra), run=False).datamodule
+    configuration = Configuration.of("image", profile=profile, encoder=name, values=options, flags=extra)
+    module: AttributeDataModule = datamodule_of(configuration)
     return module
 
 
@@ -289,15 +289,12 @@ def format_table(table: pd.DataFrame) -> str:
 def _log(runs: Path, folder: Path, cohort: Cohort, table: pd.DataFrame, note: str, more: dict[str, str]) -> None:
     tags = {**cohort_tags(cohort), "encoder": "aligned", "mode": "retrieval", **more}
     logger = make_logger(runs, folder, experiment_of(cohort, "retrieval"), folder.name, tags)
-    client, run_id, metrics = logger.experiment, logger.run_id, {}
+    metrics: dict[str, float] = {}
     for row in table[table["queries"] == "all kidneys"].to_dict("records"):
         key = f"{row['direction']}/{row['group']}/{row['system']}".replace(" ", "_").replace("TF-IDF", "tfidf")
         for metric in (*(f"recall_{k}" for k in RECALLS), "median_rank"):
             for name in (metric, f"{metric}_low", f"{metric}_high", f"{metric}_chance"):
                 metrics[f"{name}/{key}"] = float(row[name])
         metrics[f"n/{key}"] = float(row["n"])
-    log_metrics(client, str(run_id), metrics)
-    client.set_tag(run_id, "note", note)
     # The picture shows reports and stays in the folder: a store of figures is no place for texts of patients.
-    client.log_artifact(run_id, str(folder / "results.csv"))
-    client.set_terminated(run_id)
+    log_results(logger, metrics, note, [folder / "results.csv"])

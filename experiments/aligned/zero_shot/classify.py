@@ -30,13 +30,13 @@ from experiments.aligned.zero_shot.zero_shot_table import (
     write_zero_shot,
     zero_shot_table,
 )
-from experiments.registry import TASKS, choose, compose
+from experiments.registry import TASKS, choose
+from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
 from experiments.runs.folders import experiment_of, folds_of
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
-from experiments.runs.suite_cli import SuiteCLI, command_line
-from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
+from experiments.runs.tracking import cohort_tags, log_results, make_logger
 from experiments.scores.results_table import caption
 from experiments.statistics.means import owner_mean
 
@@ -122,9 +122,9 @@ def _data(
     task: str, data: Path, profile: str, seed: int, fold: int | None, encoder: str, extra: list[str]
 ) -> RoiDataModule:
     name, options = read_as(encoder)
-    files = compose("finetune", profile=profile, encoder=name, task=task)
     options |= {"seed_everything": seed, "data.init_args.root": data, "data.init_args.fold": fold}
-    module = SuiteCLI(command_line(files, options, extra), run=False).datamodule
+    configuration = Configuration.of("finetune", profile=profile, encoder=name, task=task, values=options, flags=extra)
+    module = datamodule_of(configuration)
     if not isinstance(module, RoiDataModule) or module.label.kind != "classification":
         raise DataError(f"TASK={task} is no classification of patients; zero-shot classification needs one.")
     return module
@@ -194,13 +194,9 @@ def _log(
 ) -> None:
     tags = {**cohort_tags(cohort), "task": task, "encoder": "aligned", "mode": "zeroshot", "fraction": "0", **more}
     logger = make_logger(runs, folder, experiment_of(cohort, task), name, tags)
-    client, run_id = logger.experiment, logger.run_id
     metrics: dict[str, float] = {}
     for row in table.dropna(subset=["low"]).to_dict("records"):
         key = f"{row['strategy']}/{row['group']}".replace(" ", "_")
         metrics |= {f"{metric}/{key}": float(row[metric]) for metric in ("auroc", "low", "high", "n")}
-    log_metrics(client, str(run_id), metrics)
-    client.set_tag(run_id, "note", f"{note} Intervals: 95 %, patients; of random prompts their 5th to 95th percentile.")
-    for artifact in ("results.csv", "roc.png", PREDICTIONS):
-        client.log_artifact(run_id, str(folder / artifact))
-    client.set_terminated(run_id)
+    note = f"{note} Intervals: 95 %, patients; of random prompts their 5th to 95th percentile."
+    log_results(logger, metrics, note, [folder / name for name in ("results.csv", "roc.png", PREDICTIONS)])

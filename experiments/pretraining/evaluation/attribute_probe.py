@@ -21,12 +21,12 @@ from datamodules.csv_files import write_csv
 from experiments.encoders.exported import exported_encoder
 from experiments.encoders.features import frozen_features
 from experiments.pretraining.evaluation.attribute_results import MEAN, attribute_table
-from experiments.registry import ENCODERS, WITHOUT_MASKS, choose, compose
+from experiments.registry import ENCODERS, WITHOUT_MASKS, choose
+from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
 from experiments.runs.folders import FEATURES, cache_folder, experiment_of
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results, read_trained_on
-from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.scores.results_table import caption, with_interval
 from lightning_modules.export.image import load_exported
 from lightning_modules.metrics.patient_scores import PatientTable
@@ -92,15 +92,15 @@ def probe(
 def _data(
     data: Path, encoder: str, profile: str, seed: int, fold: int | None, extra: list[str]
 ) -> tuple[AttributeDataModule, EncoderConfig]:
-    files = compose("image", profile=profile, encoder=encoder)
     options = {
+        "seed_everything": seed,
         "data.init_args.root": data,
         "data.init_args.fold": fold,
         "data.init_args.phases": "single",
         **WITHOUT_MASKS,
     }
-    cli = SuiteCLI(command_line(files, {"seed_everything": seed, **options}, extra), run=False)
-    return cli.datamodule, EncoderConfig.of(cli.resolved_config()["encoder"])
+    configuration = Configuration.of("image", profile=profile, encoder=encoder, values=options, flags=extra)
+    return datamodule_of(configuration), EncoderConfig.of(configuration.resolved()["encoder"])
 
 
 def _features(network: nn.Module, module: AttributeDataModule, part: str, cache: Path) -> tuple[np.ndarray, np.ndarray]:

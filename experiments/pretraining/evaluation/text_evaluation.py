@@ -38,7 +38,7 @@ from experiments.runs.console import say
 from experiments.runs.folders import experiment_of, text_encoder_folder
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results, read_trained_on
-from experiments.runs.tracking import cohort_tags, log_metrics, make_logger
+from experiments.runs.tracking import cohort_tags, log_results, make_logger
 from experiments.scores.plots.style import save
 from experiments.scores.results_table import caption, marked, with_interval
 from experiments.statistics.support import mark
@@ -232,7 +232,7 @@ def _write(
 
 def _log(runs: Path, folder: Path, name: str, cohort: Cohort, values: pd.DataFrame) -> None:
     logger = make_logger(runs, folder, experiment_of(cohort, STAGE), name, cohort_tags(cohort))
-    client, run_id, metrics = logger.experiment, logger.run_id, {}
+    metrics: dict[str, float] = {}
     for row in values[values["kind"].isin((EVERY, MEAN)) | ~values["metric"].isin((RETRIEVAL, ATTRIBUTES))].to_dict(
         "records"
     ):
@@ -240,11 +240,8 @@ def _log(runs: Path, folder: Path, name: str, cohort: Cohort, values: pd.DataFra
         for bound in ("value", "low", "high"):
             if np.isfinite(row[bound]):
                 metrics[f"{place}/{bound}"] = float(row[bound])
-    log_metrics(client, str(run_id), metrics)
-    for path in ("text.csv", "text_differences.csv", "text.png", "evaluation.json"):
-        client.log_artifact(run_id, str(folder / path))
-    client.set_tag(run_id, "note", caption(cohort.info))
-    client.set_terminated(run_id)
+    files = ("text.csv", "text_differences.csv", "text.png", "evaluation.json")
+    log_results(logger, metrics, caption(cohort.info), [folder / path for path in files])
 
 
 def _slug(text: str) -> str:

@@ -23,7 +23,7 @@ from experiments.runs.console import counted, is_main_rank, say
 from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, cache_folder, stage_folder
 from experiments.runs.launch import Finished, Launch, train
 from experiments.runs.run_data import hand_over
-from experiments.runs.suite_cli import SuiteCLI, read_checkpoint
+from experiments.runs.suite_cli import read_checkpoint
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.retrieval import recall_statistic
@@ -95,7 +95,7 @@ def _text_settings(wanted: Pretraining, cohort: Cohort, fold: int | None, stage:
     """The `text` group of the run, and whether it trains the text encoder."""
     (files,) = STAGES[stage].files(stage, wanted.profile)
     launch = stage_launch(wanted, cohort, stage, fold, options=placeholders(files))
-    cli = SuiteCLI(launch.arguments(), run=False, parse_only=True)
+    cli = launch.configuration.parsed
     trained = cli.config["model.class_path"].endswith(f".{TextTowerAlignment.__name__}")
     return TextEncoderConfig.of(cli.config["text"].as_dict()), trained
 
@@ -107,7 +107,7 @@ def _embed(launch: Launch, cohort: Cohort, text: Path, settings: TextEncoderConf
     and then what the others have not yet: the cache takes what several of them add, and nobody waits for a rank that
     is no more.
     """
-    cli = SuiteCLI(launch.arguments(), run=False)
+    cli = launch.configuration.build()
     datamodule: AlignmentDataModule = cli.datamodule
     missing = datamodule.cache.missing(datamodule.texts("train") + datamodule.texts("val"))
     if not missing:

@@ -13,7 +13,8 @@ import yaml
 
 from datamodules.cohort.cohort import Cohort
 from experiments.pretraining.cards import encoder_card
-from experiments.registry import STAGES, compose
+from experiments.registry import STAGES
+from experiments.runs.configuration import Configuration
 from experiments.runs.console import is_main_rank, say
 from experiments.runs.folders import ENCODER_FOLDER, experiment_of, stage_folder
 from experiments.runs.launch import Finished, Launch, check_finished, mark_done, read_done
@@ -101,15 +102,23 @@ def stage_launch(
     base, encoder = STAGES[stage].variant_of, STAGES[stage].start
     variant = None if base is None else stage
     return Launch(
-        files=compose(config or base or stage, profile=wanted.profile, encoder=encoder, task=task, variant=variant),
-        options={
-            "seed_everything": wanted.seed,
-            "trainer.devices": wanted.devices,
-            "trainer.num_nodes": wanted.nodes,
-            "data.init_args.root": wanted.data,
-            "data.init_args.fold": fold,
-            **(options or {}),
-        },
+        configuration=Configuration.of(
+            config or base or stage,
+            profile=wanted.profile,
+            encoder=encoder,
+            task=task,
+            variant=variant,
+            flags=wanted.extra,
+            values={
+                "seed_everything": wanted.seed,
+                "trainer.devices": wanted.devices,
+                "trainer.num_nodes": wanted.nodes,
+                "data.init_args.root": wanted.data,
+                "data.init_args.fold": fold,
+                **(options or {}),
+                "run_dir": folder,
+            },
+        ),
         folder=folder,
         runs=wanted.runs,
         experiment=experiment_of(cohort, "pretrain"),
@@ -117,7 +126,6 @@ def stage_launch(
         tags=tags if task is None else {**tags, "task": task},
         command={"command": "pretrain", "arguments": wanted.arguments(stage)},
         parent=wanted.parent,
-        extra=list(wanted.extra),
     )
 
 

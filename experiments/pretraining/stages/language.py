@@ -19,7 +19,6 @@ from experiments.runs.console import is_main_rank
 from experiments.runs.folders import ENCODER_FOLDER, experiment_of, text_encoder_folder
 from experiments.runs.launch import Launch
 from experiments.runs.started_ranks import wait_for_main
-from experiments.runs.suite_cli import SuiteCLI
 from lightning_modules.export.text import ADAPTER, MAY_DIFFER, read_text_encoder, save_text_encoder
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 
@@ -55,7 +54,7 @@ def language_launch(
         ModelError: if the base cannot be found.
     """
     bare = stage_launch(wanted, cohort, stage, fold, config=config, options=options)
-    settings = TextEncoderConfig.of(SuiteCLI(bare.arguments(), run=False, parse_only=True).resolved_config()["text"])
+    settings = TextEncoderConfig.of(bare.configuration.resolved()["text"])
     source, name = text_source(settings)
     found = {**options, "text.base": source}
     if settings.base and not any(flag.startswith("--text.base_name") for flag in wanted.extra):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -20,14 +20,14 @@ from experiments.encoders.exported import exported_encoder
 from experiments.encoders.radiomics.cache import check_masks
 from experiments.finetuning.finetune import curve_run
 from experiments.finetuning.point import Point, mode_suffix
-from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, compose
+from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
+from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import is_main_rank, say
 from experiments.runs.folders import folds_of
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import read_trained_on
 from experiments.runs.started_ranks import check_launcher
-from experiments.runs.suite_cli import SuiteCLI, command_line
 from experiments.runs.tracking import best_effort, log_metrics, tracking_uri
 from experiments.scores.plots.style import save
 from experiments.scores.results_table import scored_caption
@@ -141,9 +141,15 @@ def _ranks(point: Point) -> int:
     alone = torch.cuda.device_count() <= 1 or str(point.devices) == "1"
     if alone and str(point.devices) in ("auto", "1") and point.nodes == 1:
         return 1
-    files = compose("finetune", profile=point.profile, encoder="size", task=point.task)
     options = {"trainer.devices": point.devices, "trainer.num_nodes": point.nodes, "data.init_args.root": point.data}
-    return int(SuiteCLI(command_line(files, options, point.extra), run=False).trainer.world_size)
+    return int(_of_the_task(point, options).build().trainer.world_size)
+
+
+def _of_the_task(point: Point, options: Mapping[str, object]) -> Configuration:
+    """The configuration of a point without an image encoder."""
+    return Configuration.of(
+        "finetune", profile=point.profile, encoder="size", task=point.task, values=options, flags=point.extra
+    )
 
 
 def _once(name: str, values: Sequence[Value]) -> list[Value]:
@@ -186,9 +192,8 @@ def _plan(first: Point, cohort: Cohort, names: list[str], shares: list[float], s
 
 def _data(point: Point, fold: int | None) -> RoiDataModule:
     """The task's patients with all their labels."""
-    files = compose("finetune", profile=point.profile, encoder="size", task=point.task)
     options = {"seed_everything": point.seed, "data.init_args.root": point.data, "data.init_args.fold": fold}
-    module: RoiDataModule = SuiteCLI(command_line(files, options, point.extra), run=False).datamodule
+    module: RoiDataModule = datamodule_of(_of_the_task(point, options))
     return module
 
 

@@ -17,12 +17,12 @@ from datamodules.tasks import RoiDataModule
 from experiments.finetuning.finetune import ALL_TASKS, finetune
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
+from experiments.runs.configuration import Configuration
 from experiments.runs.console import say
 from experiments.runs.folders import folds_of
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
-from experiments.runs.suite_cli import SuiteCLI
 from experiments.runs.tracking import shared_run
 from experiments.scores.outcomes import AUROC, C_INDEX, MACRO_AUROC, Metric
 from experiments.studies.sweep.optuna_study import open_study, search
@@ -94,9 +94,9 @@ def sweep(
         )
     point = replace(point, devices="1")
     launch = point.launch(cohort, None)
-    parse = partial(_parsed, launch.arguments())
+    parse = partial(_parsed, launch.configuration)
     own = check_space(searched, parse)
-    cli = SuiteCLI(launch.arguments(), run=False)
+    cli = launch.configuration.build()
     _check_validation(cli.datamodule)
     metric = _metric(cli.datamodule)
     folder = launch.folder.with_name(_name(point, searched))
@@ -146,8 +146,8 @@ def _name(point: Point, space: Space) -> str:
     return "-".join(part for part in parts if part)
 
 
-def _parsed(arguments: list[str], extra: list[str]) -> dict[str, Any]:
-    return SuiteCLI([*arguments, *extra], run=False, parse_only=True).resolved_config()
+def _parsed(configuration: Configuration, extra: list[str]) -> dict[str, Any]:
+    return configuration.over(flags=extra).resolved()
 
 
 def _check_validation(module: RoiDataModule) -> None:

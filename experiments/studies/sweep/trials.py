@@ -114,8 +114,7 @@ class Objective:
                 raise KeyboardInterrupt from error  # what Lightning makes of an interruption
 
     def _run(self, trial: Trial, number: int, values: Mapping[str, Value], folder: Path) -> float:
-        point = self.sweep.point
-        launch = point.launch(self.cohort, None)
+        launch = self.sweep.point.launch(self.cohort, None)
         launch = replace(
             launch,
             folder=folder,
@@ -123,7 +122,7 @@ class Objective:
             tags={**launch.tags, "sweep": folder.parent.name, "trial": str(number)},
             command=self.sweep.command,
             parent=self.parent,
-            extra=[*point.extra, *flags(values)],
+            configuration=launch.configuration.over(values={"run_dir": folder}, flags=flags(values)),
         )
         finished = train(launch, test=False, callbacks=[EpochPruning(trial, self.sweep.monitor)])
         metric, outcome = validated(finished, folder)

@@ -20,6 +20,7 @@ from datamodules.errors import DataError
 from experiments.cli import check, main
 from experiments.encoders.exported import best_encoder
 from experiments.front_door.commands import COMMANDS, SHORT, definition
+from experiments.front_door.help import document
 from experiments.front_door.options import FROM_MAKE, from_make, make_words
 from experiments.runs.console import configure_output
 from experiments.runs.folders import ENCODER_FOLDER, stage_folder
@@ -178,6 +179,11 @@ def test_help_lists_every_command_and_every_option(capsys: pytest.CaptureFixture
         page = capsys.readouterr().out
         for option in definition(name).options:
             assert option.name == "extra" or f"\n  {option.name.upper()} " in page, (name, option.name)
+
+
+def test_the_page_of_commands_is_that_of_the_code() -> None:
+    written = (ROOT / "docs" / "COMMANDS.md").read_text(encoding="utf-8")
+    assert written.strip() == document().strip(), "run `python -m experiments help --markdown > docs/COMMANDS.md`"
 
 
 def test_pretrainings_have_one_name() -> None:

@@ -25,7 +25,6 @@ from experiments.finetuning.point import Point
 from experiments.registry import STAGES
 from experiments.runs.folders import ENCODER_FOLDER, folds_of, stage_folder
 from experiments.runs.run_data import data_of, make_command, read_trained_on
-from experiments.runs.suite_cli import SuiteCLI
 from experiments.runs.tracking import tracking_uri
 from experiments.studies.compare import finished_points
 from lightning_modules.export.image import save_encoder
@@ -61,15 +60,14 @@ def _inverted(root: Path) -> None:
 
 def _identity(point: Point, fold: int | None = None) -> DataIdentity:
     launch = point.launch(Cohort.load(point.data), fold)
-    return data_of(SuiteCLI(launch.arguments(), run=False, parse_only=True))
+    return data_of(launch.configuration.parsed)
 
 
 def _export(point: Point, cohort: Cohort, fold: int | None, seen: TrainedOn) -> Path:
     """An encoder of random weights that says whom it was trained on."""
     torch.manual_seed(0)
     start = replace(point, encoder=str(STAGES["image"].start))
-    resolved = SuiteCLI(start.launch(cohort, fold).arguments(), run=False, parse_only=True)
-    config = EncoderConfig.of(resolved.resolved_config()["encoder"])
+    config = EncoderConfig.of(start.launch(cohort, fold).configuration.resolved()["encoder"])
     folder = stage_folder(point.runs, cohort, "image", 42, fold) / ENCODER_FOLDER
     save_encoder(folder, build_encoder(config), config, CONTRACT.to_dict(), "card", seen.write(folder))
     return folder
@@ -146,7 +144,7 @@ def test_a_grown_cohort_is_another_one_and_an_old_encoder_serves_it_where_nobody
 ) -> None:
     point = Point("malignancy", data=tiny_copy, runs=tmp_path / "runs", extra=flags, mode="probe")
     cohort = Cohort.load(tiny_copy)
-    pretraining = SuiteCLI([*point.launch(cohort, None).arguments(), "--data.init_args.role=pretrain"], run=False)
+    pretraining = point.launch(cohort, None).configuration.over(flags=["--data.init_args.role=pretrain"]).build()
     seen = TrainedOn.of(data_of(pretraining), "make pretrain STAGES=image")
     encoder = replace(point, encoder="stage1")
     _export(encoder, cohort, None, seen)

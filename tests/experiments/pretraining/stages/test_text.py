@@ -15,10 +15,10 @@ from experiments.benchmarks.text_memory import BASES, memory_plan
 from experiments.pretraining.pretrain import chosen_parts
 from experiments.pretraining.stages.common import Pretraining
 from experiments.pretraining.stages.text import run
-from experiments.registry import CONFIGS, PROFILES, compose
+from experiments.registry import CONFIGS, PROFILES
+from experiments.runs.configuration import Configuration
 from experiments.runs.console import configure_output
 from experiments.runs.folders import OBJECTIVES, text_encoder_folder
-from experiments.runs.suite_cli import SuiteCLI
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.text import load_text_encoder
 from tests.datamodules.test_texts import add_reports
@@ -28,9 +28,8 @@ from tests.tiny_text import TEXTS, make_base
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_parses(profile: str, objective: str) -> None:
-    files = compose(objective, profile=profile, encoder=None)
-    arguments = [*(f"--config={path}" for path in files), f"--config={CONFIGS / 'cohort' / 'demo.yaml'}"]
-    resolved = SuiteCLI(arguments, run=False, parse_only=True).resolved_config()
+    flags = [f"--config={CONFIGS / 'cohort' / 'demo.yaml'}"]
+    resolved = Configuration.of(objective, profile=profile, encoder=None, flags=flags).resolved()
     assert resolved["text"]["base_name"]
     assert resolved["text"]["bidirectional"]
     assert resolved["data"]["class_path"].endswith("ReportDataModule")

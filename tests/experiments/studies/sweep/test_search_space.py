@@ -11,18 +11,17 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from datamodules.errors import DataError
-from experiments.registry import compose
-from experiments.runs.suite_cli import SuiteCLI, command_line
+from experiments.runs.configuration import Configuration
 from experiments.studies.sweep.search_space import SPACES, check_space, contains, edges, flags, nested, read_space
 
 LR = {"type": "float", "low": 1.0e-4, "high": 1.0e-2, "log": True}
 
 
 def _parsed(task: str, extra: list[str]) -> dict[str, Any]:
-    arguments = command_line(
-        compose("finetune", profile="demo", encoder="scratch", task=task), {"data.init_args.root": "x"}
-    )
-    return SuiteCLI([*arguments, *extra], run=False, parse_only=True).resolved_config()
+    values = {"data.init_args.root": "x"}
+    return Configuration.of(
+        "finetune", profile="demo", encoder="scratch", task=task, values=values, flags=extra
+    ).resolved()
 
 
 def _written(tmp_path: Path, content: object) -> str:
