@@ -30,7 +30,8 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("downstream", "pretrain"),
     ),
     "experiments": (
-        ("registry", "runs", "statistics"),
+        ("registry", "statistics"),
+        ("runs",),
         ("cohorts", "scores"),
         ("encoders",),
         ("aligned", "finetuning", "pretraining"),

@@ -45,7 +45,7 @@ def cohort(
     seed: int = 42,
     profile: str = "demo",
     workers: int | None = None,
-    pretraining: int = 0,
+    pretraining: int = 680,
 ) -> int:
     """Draw the phantom cohort: multi-centre renal-mass patients with scans, reports, labels and outcomes.
 

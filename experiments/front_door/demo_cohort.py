@@ -12,9 +12,6 @@ from experiments.front_door.commands import definition
 from experiments.runs.console import say
 
 DEMO = Path("data/demo")
-PATIENTS, PRETRAINING = 1000, 680
-"""Phantoms of the demo, and further ones at its pretraining centres."""
-
 WITHOUT = ("cohort", "import", "data-check", "reports", "encoders", "compare", "report", "score-reports", "review",
            "embed", "doctor")  # fmt: skip
 """Commands that say what is missing in the place of drawing it."""
@@ -39,7 +36,7 @@ def draw_if_absent(name: str, args: Sequence[str]) -> None:
     from experiments.cohorts.cohort_commands import cohort
 
     say(f"{DEMO} is not there yet and is drawn first: phantoms, about four minutes on two cores.")
-    cohort(DEMO, PATIENTS, profile=options.get("profile", "demo"), pretraining=PRETRAINING)
+    cohort(DEMO, profile=options.get("profile", "demo"))
 
 
 def _rank() -> int:

@@ -53,9 +53,10 @@ def document() -> str:
         "# Commands",
         "",
         "By make, options are NAME=value: `make finetune TASK=rfs FRACTION=0.2`. By Python they are --name=value:",
-        "`python -m experiments finetune --task=rfs --fraction=0.2`. Where a command takes settings of the configuration,",
-        "they are written with their dots: `make finetune TASK=rfs optimizer.lr=1e-4`. Written by",
-        "`python -m experiments help --markdown`.",
+        "`python -m experiments finetune --task=rfs --fraction=0.2`. Settings of the configuration are written with",
+        "their dots, where a command takes them: `make finetune TASK=rfs optimizer.lr=1e-4`.",
+        "",
+        "This page is written by `python -m experiments help --markdown`.",
         "",
     ]
     for name in COMMANDS:

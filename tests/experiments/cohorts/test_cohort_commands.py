@@ -123,7 +123,7 @@ def test_a_small_phantom_cohort_is_drawn_checked_and_drawn_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    command = ["cohort", f"--out={out}", "--patients=60", "--workers=1"]
+    command = ["cohort", f"--out={out}", "--patients=60", "--pretraining=0", "--workers=1"]
     assert main(command) == 0
     assert "60 patients imported" in capsys.readouterr().out
     cohort = Cohort.load(out)

@@ -28,8 +28,9 @@ from experiments.runs.pretrained import Pretrained, pretrained_from
 from lightning_modules.export.image import WEIGHTS
 
 ROOT = Path(__file__).parents[3]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/**/README.md"), ROOT / "cluster/train.sbatch"]
 ROOMS = ("callbacks", "datamodules", "experiments", "lightning_modules")
+NEAR = [path for room in ROOMS for path in (ROOT / room).rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *NEAR, ROOT / "cluster/train.sbatch"]
 CODE = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
 HEAVY = {"torch", "lightning", "monai", "torchio", "mlflow", "pandas", "numpy", "jsonargparse"}
 _VALUE = r"""(?:'[^']*'|"[^"]*"|[^\s`|,;)&]+)"""
@@ -278,3 +279,10 @@ def test_the_best_encoder_is_the_first_that_was_trained(
         (folder / WEIGHTS).touch()
         assert best_encoder(tmp_path, cohort, "s7-mine") == expected
         assert best_encoder(tmp_path, cohort, "s7") == "scratch"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    for target in targets:
+        assert target.startswith("http") or (page.parent / target).exists(), target

@@ -304,7 +304,7 @@ def test_modules_of_the_working_folder_do_not_take_the_place_of_others(tmp_path:
         (tmp_path / name / "__init__.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'a').write({name!r})\n")
     command = [sys.executable, "-m", "experiments"]
     place = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = ["cohort", f"--out={tmp_path / 'cohort'}", "--patients=48", "--workers=2"]
+    arguments = ["cohort", f"--out={tmp_path / 'cohort'}", "--patients=48", "--pretraining=0", "--workers=2"]
     done = subprocess.run([*command, *arguments], cwd=tmp_path, env=place, capture_output=True, text=True, timeout=300)
     assert not (tmp_path / "RAN").exists(), (tmp_path / "RAN").read_text()
     assert done.returncode == 0, done.stderr
