@@ -44,8 +44,8 @@ class EncoderEntry:
         citation: What to cite.
         stage: Pretraining stage that exports the weights for a cohort; None where none is needed.
         columns: Columns of the cohort's tables that it reads in the place of images, all known before surgery.
-        release: Published weights that it takes, a name of `lightning_modules.networks.image.published.RELEASES`, with
-            network, feature dimension, source and checksum; its preprocessing contract is in its YAML file.
+        release: Published weights that it takes, a name of `networks.image.published.releases.RELEASES`, with network,
+            feature dimension, source and checksum; its preprocessing contract is in its YAML file.
         radiomics: Whether it reads radiomics, by the settings of `radiomics.yaml`; beside its features where it has
             weights.
         model: What is fitted on frozen features, radiomics or columns: `linear`, or `boosting` of trees.
@@ -401,7 +401,7 @@ def compose(
     """The files of a run in the order in which they override each other.
 
     Args:
-        stage: Name of a file under `configs/stage`.
+        stage: Name of a file under `configs/stage`; its schedules lie in the folder of that name.
         profile: Size of the run.
         encoder: Image encoder; None for a stage without images.
         task: Downstream task; None for a stage without one.
@@ -417,7 +417,7 @@ def compose(
         CONFIGS / "base.yaml",
         axis_file("profile", choose("PROFILE", profile, dict(PROFILES))),
         axis_file("stage", stage),
-        axis_file("schedule", f"{stage}-{profile}"),
+        axis_file("stage", f"{stage}/{profile}"),
     ]
     if variant is not None:
         files.append(axis_file("variant", variant))

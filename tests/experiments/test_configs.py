@@ -86,10 +86,10 @@ def _resolved(files: list[Path]) -> dict[str, Any]:
 
 
 def test_every_stage_has_a_schedule_for_every_profile() -> None:
-    found = {path.stem for path in (CONFIGS / "schedule").glob("*.yaml")}
-    assert found == {f"{stage}-{profile}" for stage in ("finetune", *PARTS) for profile in PROFILES}
+    found = {path.relative_to(CONFIGS / "stage") for path in (CONFIGS / "stage").glob("*/*.yaml")}
+    assert found == {Path(stage, f"{profile}.yaml") for stage in ("finetune", *PARTS) for profile in PROFILES}
     for name in found:
-        content = yaml.safe_load((CONFIGS / "schedule" / f"{name}.yaml").read_text())
+        content = yaml.safe_load((CONFIGS / "stage" / name).read_text())
         assert set(content) - {"model", "text"} == {"trainer", "optimizer", "data"}
         assert set(content.get("text", {})) <= {"projection"}
         counts = {"samples_per_epoch", "excerpts", "validation_texts", "validation_kidneys"}
@@ -106,7 +106,7 @@ def test_the_last_epoch_is_always_validated() -> None:
 
 
 def test_no_file_is_left_over() -> None:
-    known = {"base.yaml", "cohort", "encoder", "profile", "schedule", "stage", "sweep", "task", "variant"}
+    known = {"base.yaml", "cohort", "encoder", "profile", "stage", "sweep", "task", "variant"}
     assert {path.name for path in CONFIGS.iterdir()} == known
     for path in CONFIGS.rglob("*.yaml"):
         assert isinstance(yaml.safe_load(path.read_text()), dict), path
