@@ -164,6 +164,7 @@ def _as_undamaged(stage: Stage, folder: Path) -> bool:
     import contextlib
 
     from datamodules.importers.dicom.source import DicomSource
+
     from datamodules.importers.plan import CohortPlan
     from datamodules.volumes.contract import PreprocessingContract
     from datamodules.volumes.shards import checksum
