@@ -14,6 +14,7 @@ from datamodules.cohort.study_times import before_treatment
 from datamodules.errors import DataError
 from datamodules.importers.companions import INDEX_SIDE, patient_row, report_rows
 from datamodules.importers.locate import LocatedKidney, draws_lesions
+from datamodules.importers.plausibility import check_tissue
 from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.crop import crop_roi
@@ -171,9 +172,11 @@ def _cut_study(study: StudyInput, contract: PreprocessingContract, reasons: Reas
             if series.locate is not None:
                 own, more = series.locate(image)
                 notes += more
-                # A mask that shows the lesions says more about the study than one that does not.
-                if not cut.kidneys or (draws_lesions(own) and not draws_lesions(cut.kidneys)):
-                    cut.kidneys = own
+            drawn = {f"{kidney.side} kidney": kidney.labels for kidney in own if kidney.labels is not None}
+            notes += check_tissue(drawn, image, series.where)
+            # A mask that shows the lesions says more about the study than one that does not.
+            if not cut.kidneys or (draws_lesions(own) and not draws_lesions(cut.kidneys)):
+                cut.kidneys = own
         except DataError as error:
             reasons.add(str(error), damaged=True)
             continue

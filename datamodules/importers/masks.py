@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
@@ -86,7 +86,7 @@ def read_mask(path: Path, where: str, labels: str | Mapping[int, str] = "kits") 
         DataError: if the file is damaged or holds a code that `labels` does not name.
     """
     codes = mapping(labels)
-    stored = read_nifti_labels(path, where)
+    stored, notes = read_nifti_labels(path, where)
     found = codes_in(stored.data.numpy())
     unknown = [code for code in found if code not in codes]
     if unknown and labels != "totalsegmentator":
@@ -95,7 +95,7 @@ def read_mask(path: Path, where: str, labels: str | Mapping[int, str] = "kits") 
             "`labels`, or `ignore` them."
         )
     parts = [(codes[code], stored.data.numpy() == code) for code in found if code in codes]
-    return compose(parts, stored.affine, stored.spatial_shape, where)
+    return replace(compose(parts, stored.affine, stored.spatial_shape, where), notes=tuple(notes))
 
 
 def codes_in(array: np.ndarray, chunk: int = 1 << 18) -> list[int]:
@@ -144,9 +144,11 @@ def read_binary_masks(parts: Sequence[tuple[str, Path]], where: str) -> KidneyMa
         DataError: if a file is damaged, or the files are not on one grid.
     """
     arrays: list[tuple[str, np.ndarray]] = []
+    notes: list[str] = []
     first: tio.LabelMap | None = None
     for name, path in parts:
-        stored = read_nifti_labels(path, f"{where}, {name}")
+        stored, more = read_nifti_labels(path, f"{where}, {name}")
+        notes += more
         if first is None:
             first = stored
         elif stored.spatial_shape != first.spatial_shape or not np.allclose(stored.affine, first.affine, atol=1e-3):
@@ -157,7 +159,7 @@ def read_binary_masks(parts: Sequence[tuple[str, Path]], where: str) -> KidneyMa
         arrays.append((name, stored.data.numpy() > 0))
     if first is None:
         raise DataError(f"{where}: no mask was found; expected kidney_left.nii.gz and kidney_right.nii.gz.")
-    return compose(arrays, first.affine, first.spatial_shape, where)
+    return replace(compose(arrays, first.affine, first.spatial_shape, where), notes=tuple(notes))
 
 
 def compose(

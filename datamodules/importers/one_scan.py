@@ -154,7 +154,7 @@ def _of_nifti(path: Path, contract: PreprocessingContract, place: Place, phase: 
 
 
 def _read(path: Path) -> tuple[tio.ScalarImage, list[str]]:
-    return read_nifti(path, _SCAN), []
+    return read_nifti(path, _SCAN)
 
 
 def _locate(place: Place, where: str, image: tio.ScalarImage) -> Located:

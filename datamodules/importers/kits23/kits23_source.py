@@ -24,6 +24,7 @@ from datamodules.importers.kits23.clinical_records import RECORDS, patient_row, 
 from datamodules.importers.kits23.kidney_positions import KidneyCrop, check_grid, locate, own_labels
 from datamodules.importers.masks import read_mask
 from datamodules.importers.nifti.scan import read_nifti
+from datamodules.importers.plausibility import check_tissue
 from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.crop import crop_roi
@@ -110,15 +111,16 @@ class Kits23Source:
         if not self._mask(patient_id).is_file():
             raise SkipPatient(f"{patient_id}: an entry in {RECORDS} without segmentation.nii.gz.")
         mask = read_mask(self._mask(patient_id), f"{patient_id}/segmentation.nii.gz")
-        image = None
+        image, seen = None, list(mask.notes)
         if self._image(patient_id).is_file():
-            image = read_nifti(self._image(patient_id), f"{patient_id}/imaging.nii.gz")
+            image, more = read_nifti(self._image(patient_id), f"{patient_id}/imaging.nii.gz")
             check_grid(mask.labels, image, patient_id)
+            seen += [*more, *check_tissue({"kidneys": mask.labels}, image, patient_id)]
         kidneys = locate(mask.labels)
         index = max((found for found in kidneys if found.kidney.lesions), key=_importance, default=None)
         if index is None:
             raise SkipPatient(f"{patient_id}: the mask holds {len(kidneys)} kidneys and no lesion.")
-        notes = _remarks(patient_id, record, kidneys)
+        notes = seen + _remarks(patient_id, record, kidneys)
         rows, reasons = _kidney_rows(patient_id, kidneys, index)
         volumes, masks = self._cut(patient_id, mask.labels, image, kidneys, contract)
         series = _series_row(patient_id, mask.labels if image is None else image, acquired=image is not None)

@@ -269,7 +269,7 @@ def _study_days(frame: pd.DataFrame, origin_date: object) -> dict[str, int]:
 
 
 def _read(path: Path, where: str) -> tuple[tio.ScalarImage, list[str]]:
-    return read_nifti(path, f"{where}, column image"), []
+    return read_nifti(path, f"{where}, column image")
 
 
 def _check_one(frame: pd.DataFrame, key: str, column: str, source: str) -> None:

@@ -11,20 +11,25 @@ import torchio as tio
 from nibabel.nifti1 import Nifti1Image
 
 from datamodules.errors import DataError
+from datamodules.importers.nifti.geometry import stated_affine
 
 SPACING_MM = (0.05, 20.0)
 """Voxel spacing that a CT can have."""
 AIR_OR_FAT_HU = -50
 """A scan of a body in HU holds fat near -100 and air near -1000; what never falls below this is not in HU."""
+WATER_HU = 0
+"""A body holds water, blood and bone; a scan that never reaches this shows none, or its scale was applied twice."""
 HU_LIMITS = (-32768, 32767)
 MOST_VOXELS = 2**30
 """Voxels that a scan can have: 512 x 512 in each of 4096 slices. What a header asks for beyond is not allocated."""
+_NEAR_WHOLE = 0.01
+"""How far scaling may move a label code; what lies further from a whole number was interpolated."""
 LEAST_VOLUME = 0.3
 """Volume of a voxel over that of a box of its edges; 0.87 at the largest tilt of a gantry (30 degrees), 0 where the
 axes lie in one plane."""
 
 
-def read_nifti(path: Path, where: str) -> tio.ScalarImage:
+def read_nifti(path: Path, where: str) -> tuple[tio.ScalarImage, list[str]]:
     """Read a CT in Hounsfield units.
 
     Args:
@@ -32,48 +37,60 @@ def read_nifti(path: Path, where: str) -> tio.ScalarImage:
         where: How messages name the scan, for example `manifest.csv, row 3`; they never show the path.
 
     Returns:
-        The scan in its own orientation.
+        The scan in its own orientation, and notes for the import report.
 
     Raises:
         DataError: if the file is missing, truncated or not NIfTI, has no geometry or an impossible spacing, or holds
             NaN, one constant value, or values that are not HU (as MR).
     """
-    data, affine = _read(path, where)
+    data, affine, notes = _read(path, where)
     if data.dtype.kind == "f":
         data = data.astype(np.float32)
     else:
         data = data.astype(np.int16 if data.min() >= HU_LIMITS[0] and data.max() <= HU_LIMITS[1] else np.int32)
     image = tio.ScalarImage(tensor=data[None], affine=affine)
     check_hu(image, where)
-    return image
+    return image, notes
 
 
-def read_nifti_labels(path: Path, where: str) -> tio.LabelMap:
+def read_nifti_labels(path: Path, where: str) -> tuple[tio.LabelMap, list[str]]:
     """Read a label map as it is stored, without giving its codes a meaning.
 
     Args:
-        path: NIfTI file with one 3D volume of whole numbers in [0, 255].
+        path: NIfTI file with one 3D volume of numbers in [0, 255], whole but for the rounding of a scale.
         where: How messages name the mask.
+
+    Returns:
+        The label map, and notes for the import report.
 
     Raises:
         DataError: as `read_nifti`, or if a value is no whole number in [0, 255].
     """
-    data, affine = _read(path, where)
+    data, affine, notes = _read(path, where)
     low, high = float(data.min()), float(data.max())
-    if low < 0 or high > 255 or (data.dtype.kind == "f" and not np.array_equal(data, np.round(data))):
+    whole = np.round(data) if data.dtype.kind == "f" else data
+    # Programs that store codes as scaled integers write 1.00002 for 1.
+    off = np.abs(data - whole) > _NEAR_WHOLE if data.dtype.kind == "f" else np.zeros(1, dtype=bool)
+    if off.any():
+        share, example = off.mean(), float(data[off][0])
+        raise DataError(
+            f"{where}: {share:.1%} of the values are no whole numbers, such as {example:g}; expected label codes, 0 to "
+            "255. The mask was interpolated, or is a probability: write it again with the nearest label."
+        )
+    if whole.min() < 0 or whole.max() > 255:
         raise DataError(f"{where}: values from {low:g} to {high:g} were found; expected whole label codes, 0 to 255.")
-    return tio.LabelMap(tensor=data.astype(np.uint8)[None], affine=affine)
+    return tio.LabelMap(tensor=whole.astype(np.uint8)[None], affine=affine), notes
 
 
-def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels [X, Y, Z] and the affine to RAS millimetres."""
+def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Voxels [X, Y, Z], the affine to RAS millimetres, and notes on it."""
     if not path.is_file():
         raise DataError(f"{where}: the file was not found; paths are relative to the table that names them.")
     try:
         stored = nibabel.load(path)
         if not isinstance(stored, Nifti1Image):
             raise DataError(f"{where}: the file is no NIfTI volume; convert it to NIfTI.")
-        _check_header(stored, path, where)
+        affine, notes = _check_header(stored, path, where)
         data = np.asanyarray(stored.dataobj)
     except (DataError, MemoryError):
         raise
@@ -88,11 +105,11 @@ def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray]:
             f"{where}: {int((~np.isfinite(data)).sum())} voxels are NaN or infinite; expected numbers. "
             "Convert the scan again from DICOM."
         )
-    return data, np.asarray(stored.affine, dtype=float)
+    return data, affine, notes
 
 
-def _check_header(stored: Nifti1Image, path: Path, where: str) -> None:
-    """Refuse by its header what cannot be a scan, before anything is allocated for it."""
+def _check_header(stored: Nifti1Image, path: Path, where: str) -> tuple[np.ndarray, list[str]]:
+    """Refuse by its header what cannot be a scan, before anything is allocated for it; its affine, and notes."""
     shape = stored.shape
     if len(shape) < 3 or min(shape[:3]) < 2 or math.prod(shape[3:]) != 1:
         raise DataError(f"{where}: a volume of shape {shape} was found; expected one 3D volume.")
@@ -104,16 +121,9 @@ def _check_header(stored: Nifti1Image, path: Path, where: str) -> None:
     kind = stored.get_data_dtype()
     if kind.kind not in "iuf":
         raise DataError(f"{where}: voxels of type {kind} were found; expected one number each.")
-    # Without a trustworthy affine nobody can tell left from right.
-    if not (stored.header["sform_code"] or stored.header["qform_code"]):
-        raise DataError(
-            f"{where}: the file does not state its orientation (sform and qform codes are 0); left and right cannot "
-            "be told apart. Convert it again from DICOM."
-        )
-    if not stored.header["sform_code"]:  # the library has put 1 mm where the file states 0
-        with nibabel.openers.ImageOpener(str(path)) as file:
-            _check_lengths(np.abs(type(stored.header).from_fileobj(file, check=False)["pixdim"][1:4]), where)
-    check_spacing(np.asarray(stored.affine, dtype=float), where)
+    affine, notes = stated_affine(stored, path, where)
+    check_spacing(affine, where)
+    return affine, notes
 
 
 def check_spacing(affine: np.ndarray, where: str) -> None:
@@ -160,4 +170,9 @@ def check_hu(image: tio.ScalarImage, where: str) -> None:
             f"{where}: values from {low:g} to {high:g} were found, which are not Hounsfield units (an MR, a windowed "
             "or a normalised image, or a CT whose rescale slope and intercept were left out); expected about -1000 in "
             "air and -100 in fat."
+        )
+    if high < WATER_HU:
+        raise DataError(
+            f"{where}: values from {low:g} to {high:g} HU were found, nothing as dense as water; expected a body. The "
+            "rescale intercept was subtracted twice, or the scan holds air only: convert it again from DICOM."
         )
