@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from datamodules.anatomy.nephrometry.geometry import bounding_slices
 from datamodules.anatomy.tissues import Tissue
 from datamodules.errors import DataError
 from datamodules.importers.nifti.scan import read_nifti_labels
+from datamodules.importers.part_names import meaning
 
 SIDE_CODES = {"left": 1, "right": 2}
 
@@ -31,13 +31,9 @@ LABELS = {"kits": LABELS_KITS, "totalsegmentator": LABELS_TOTALSEGMENTATOR}
 
 # Painted in this order: a tumour is part of what a kidney model calls kidney.
 _PAINT = (Tissue.KIDNEY, Tissue.CYST, Tissue.TUMOR)
-_MEANINGS = (
-    (Tissue.CYST, r"cyst"),
-    (Tissue.TUMOR, r"tumou?r|mass|lesion|neoplasm|carcinoma|cancer|\brcc\b"),
-    (Tissue.KIDNEY, r"kidney|renal (?:parenchyma|cortex)"),
-)
-_BARE = ("tumor", "tumour", "mass", "lesion", "cyst")
 _ONE_VOXEL = 1.0
+_SAME_READING = 0.5
+"""Share of a tissue from which two masks draw the same and not two parts of it."""
 _MOST_OUTSIDE = 0.3
 """Share of a mask that a scan may cut off; a mask of which more lies outside was drawn on another one."""
 
@@ -56,21 +52,6 @@ class KidneyMask:
     labels: tio.LabelMap
     sides: np.ndarray | None = None
     notes: tuple[str, ...] = ()
-
-
-def meaning(name: str) -> tuple[Tissue | None, str | None]:
-    """Tissue and side that a label's name speaks of.
-
-    Args:
-        name: Name of a file, a segment or a class, for example `kidney_cyst_left`, `Left kidney` or `Mass`.
-
-    Returns:
-        The tissue or None, and `left`, `right` or None.
-    """
-    text = name.lower().replace("_", " ").replace("-", " ")
-    tissue = next((tissue for tissue, pattern in _MEANINGS if re.search(pattern, text)), None)
-    sides = [side for side in SIDE_CODES if re.search(rf"\b{side}\b", text)]
-    return tissue, sides[0] if len(sides) == 1 else None
 
 
 def read_mask(path: Path, where: str, labels: str | Mapping[int, str] = "kits") -> KidneyMask:
@@ -210,6 +191,16 @@ def find_segmentation(folder: Path, names: Sequence[str]) -> Path | None:
     return None
 
 
+def check_folder(folder: Path | None) -> None:
+    """Refuse a folder of segmentations that is not there, before any scan is read.
+
+    Raises:
+        DataError: if it is named and is no folder.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise DataError(f"The folder of masks {Path(folder).name} was not found; check the name of the option `masks`.")
+
+
 def read_segmentation(path: Path, where: str, labels: str | Mapping[int, str] = "kits") -> KidneyMask:
     """Read what `find_segmentation` found.
 
@@ -227,8 +218,85 @@ def read_segmentation(path: Path, where: str, labels: str | Mapping[int, str] = 
         return read_mask(path, where, labels)
     files = {file.name.removesuffix(".gz").removesuffix(".nii"): file for file in sorted(path.glob("*.nii*"))}
     # A program that draws every organ may have drawn a tumour of the liver, too.
-    ours = {name: file for name, file in files.items() if "kidney" in name.lower() or name.lower() in _BARE}
+    ours = {name: file for name, file in files.items() if meaning(name)[0] is not None}
     return read_binary_masks(list(ours.items()), where)
+
+
+def merge(masks: Sequence[KidneyMask], where: str) -> KidneyMask:
+    """Join masks of one scan, such as those of two objects of which one shows the kidneys and the other the mass.
+
+    What two of them show of the same tissue, on the same voxels, is a second reading: that of the first is kept.
+
+    Args:
+        masks: In the order in which they are believed; on any grids in one coordinate system.
+        where: How notes name them.
+
+    Returns:
+        One mask on the finest of the grids, enlarged to hold them all.
+    """
+    if len(masks) == 1:
+        return masks[0]
+    finest = min(masks, key=lambda mask: abs(np.linalg.det(mask.labels.affine[:3, :3])))
+    affine, shape = _common_grid(masks, finest.labels.affine)
+    data, sides = np.zeros((2, *shape), dtype=np.uint8)
+    notes = [note for mask in masks for note in mask.notes]
+    for number, mask in enumerate(masks):
+        labels, own_sides = _on_grid(mask, affine, shape)
+        again = [
+            tissue
+            for tissue in _PAINT
+            if number and ((labels == tissue) & (data == tissue)).sum() > _SAME_READING * (labels == tissue).sum() > 0
+        ]
+        if again:
+            labels[np.isin(labels, again)] = 0
+            notes.append(f"{where}: a further segmentation draws the same again; the first one was kept.")
+        # As in one object a tumour lies on the kidney, and a cyst is part of neither.
+        stronger = labels > 0
+        for tissue in _PAINT:
+            stronger &= ~((data == tissue) & (_rank(labels) < _PAINT.index(tissue)))
+        data[stronger] = labels[stronger]
+        sides = np.where(stronger & (own_sides > 0), own_sides, sides)
+    joined = tio.LabelMap(tensor=data[None], affine=affine)
+    return KidneyMask(joined, sides[None] if sides.any() else None, tuple(notes))
+
+
+def _rank(labels: np.ndarray) -> np.ndarray:
+    """Place of each label in the order of painting."""
+    order = np.zeros(256, dtype=np.int8)
+    for place, tissue in enumerate(_PAINT):
+        order[tissue] = place
+    return order[labels]
+
+
+def _common_grid(masks: Sequence[KidneyMask], affine: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A grid of one affine's voxels around the labels of all masks."""
+    inverse = np.linalg.inv(affine)
+    corners = []
+    for mask in masks:
+        box = bounding_slices(mask.labels.data[0].numpy() > 0)
+        ends = np.array(np.meshgrid(*[(part.start, part.stop - 1) for part in box], indexing="ij")).reshape(3, -1)
+        corners.append((inverse @ mask.labels.affine @ np.vstack([ends, np.ones(8)]))[:3])
+    low = np.floor(np.hstack(corners).min(axis=1)).astype(int) - 1
+    high = np.ceil(np.hstack(corners).max(axis=1)).astype(int) + 1
+    moved = affine.copy()
+    moved[:3, 3] = (affine @ np.append(low, 1.0))[:3]
+    return moved, tuple(int(size) for size in high - low + 1)
+
+
+def _on_grid(mask: KidneyMask, affine: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and sides of a mask on another grid, by the nearest voxel."""
+    turn = np.linalg.inv(mask.labels.affine) @ affine
+    indices = np.indices(tuple(shape)).reshape(3, -1)
+    source = np.round(turn[:3, :3] @ indices + turn[:3, 3:]).astype(int)
+    own = np.array(mask.labels.spatial_shape)[:, None]
+    inside = ((source >= 0) & (source < own)).all(axis=0)
+    found = np.zeros((2, indices.shape[1]), dtype=np.uint8)
+    place = tuple(source[:, inside])
+    found[0, inside] = mask.labels.data[0].numpy()[place]
+    if mask.sides is not None:
+        found[1, inside] = mask.sides[0][place]
+    labels, sides = found.reshape(2, *shape)
+    return labels, sides
 
 
 def fit(mask: KidneyMask, image: tio.ScalarImage, where: str, *, exact_geometry: bool = False) -> KidneyMask:

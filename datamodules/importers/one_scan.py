@@ -16,9 +16,8 @@ import torchio as tio
 from datamodules.cohort.columns import PHASES, SIDES
 from datamodules.errors import DataError
 from datamodules.importers.assemble import NO_INDEX, Located, Reasons, SeriesInput, StudyInput, assemble
-from datamodules.importers.dicom.dicom_source import DAMAGED_FILES, EMPTY_FOLDERS, DicomSource
+from datamodules.importers.dicom.dicom_source import UNASSIGNED, DicomSource
 from datamodules.importers.dicom.index import build_index
-from datamodules.importers.dicom.seg import is_segmentation
 from datamodules.importers.dicom.series import refusal
 from datamodules.importers.locate import locate_box, locate_kidneys, parse_box
 from datamodules.importers.masks import KidneyMask, fit, read_binary_masks, read_mask, read_segmentation
@@ -188,12 +187,13 @@ def _of_folder(folder: Path, contract: PreprocessingContract, place: Place, phas
         if place.boxes and not place.masks:
             options["boxes"] = _boxes(folder, scratch, place.boxes)
         if place.masks:
+            (scratch / "masks").mkdir()
             options["masks"] = scratch / "masks"
         labels = place.labels if isinstance(place.labels, str) else dict(place.labels)
         source = DicomSource(
             folder, CohortPlan(_SCAN), scratch / "cohort", private=scratch / "private", labels=labels, **options
         )
-        patients = [entry for entry in source.patient_ids() if entry not in (EMPTY_FOLDERS, DAMAGED_FILES)]
+        patients = [entry for entry in source.patient_ids() if not entry.startswith(UNASSIGNED)]
         if len(patients) != 1:
             raise DataError(
                 f"The folder of DICOM files holds the files of {len(patients)} patients; expected those of one. "
@@ -206,7 +206,6 @@ def _of_folder(folder: Path, contract: PreprocessingContract, place: Place, phas
 
 def _link_masks(masks: Sequence[Path], folder: Path, patient: str) -> None:
     """Put masks where the importer looks for those of a patient."""
-    folder.mkdir()
     if len(masks) == 1:
         only = masks[0].resolve()
         (folder / (patient if only.is_dir() else f"{patient}{only.name[len(_stem(only)) :]}")).symlink_to(only)
@@ -220,7 +219,7 @@ def _boxes(folder: Path, scratch: Path, boxes: Mapping[str, str]) -> Path:
     """The table of boxes that the importer reads, with a row for every CT series."""
     index = build_index(folder, scratch / "index", PublicNames())
     headers = [header for patient in index.summary()["patients"] for header in index.headers(patient)]
-    series = {entry.series_uid for entry in headers if not is_segmentation(entry.sop_class) and refusal(entry) is None}
+    series = {entry.series_uid for entry in headers if refusal(entry) is None}
     rows = [(uid, side, box) for uid in sorted(series) for side, box in sorted(boxes.items())]
     return _table(scratch / "boxes.csv", ("series_uid", "side", "box_ras_mm"), rows)
 

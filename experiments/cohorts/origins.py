@@ -34,7 +34,7 @@ def origins_folder() -> Path:
         RuntimeError: if the user has no home folder.
     """
     cache = os.environ.get("RENAL_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "renal-vlm-suite") / "sources"
+    return (Path(cache).expanduser() if cache else Path.home() / ".cache" / "renal-vlm-suite") / "sources"
 
 
 def _file(cohort: Path) -> Path | None:

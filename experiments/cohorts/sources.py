@@ -88,6 +88,15 @@ def recognise(path: Path) -> str:
     raise DataError(f"SOURCE {path.name} was not recognised; name its KIND, one of {', '.join(SOURCES)}.")
 
 
+def _at_home(value: Any) -> Any:
+    """Options with the home folder in place of a leading `~`, which no shell has replaced inside of them."""
+    if isinstance(value, dict):
+        return {name: _at_home(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_at_home(inner) for inner in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~") else value
+
+
 def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]) -> Source:
     """A source from its kind, its path, the cohort's folder and its options.
 
@@ -96,7 +105,7 @@ def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]
     """
     entry = SOURCES[choose("KIND", kind, dict(SOURCES))]
     cls = getattr(importlib.import_module(entry.module), entry.cls)
-    values: dict[str, Any] = dict(options)
+    values: dict[str, Any] = _at_home(options)
     if entry.argument is not None and path is not None:
         values[entry.argument] = str(path)
     if entry.knows_out:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
@@ -25,6 +26,12 @@ def function_of(command: str) -> Callable[..., int]:
     return function
 
 
+def _at_home(word: str) -> str:
+    """`--name=~/x` with the home folder: a shell replaces `~` at the start of a word only."""
+    flag, equals, value = word.partition("=")
+    return f"{flag}={Path(value).expanduser()}" if equals and value.startswith("~/") else word
+
+
 def dispatch(args: Sequence[str]) -> int:
     """Call what a command line names.
 
@@ -34,7 +41,7 @@ def dispatch(args: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    words = list(args)
+    words = [_at_home(word) for word in args]
     check_arguments(words)
     check_names_and_seeds(words)
     if words[0] in TRAINER_COMMANDS:

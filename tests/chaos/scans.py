@@ -163,8 +163,7 @@ def _as_undamaged(stage: Stage, folder: Path) -> bool:
     """Whether the volumes are those of the undamaged files."""
     import contextlib
 
-    from datamodules.importers.dicom.source import DicomSource
-
+    from datamodules.importers.dicom.dicom_source import DicomSource
     from datamodules.importers.plan import CohortPlan
     from datamodules.volumes.contract import PreprocessingContract
     from datamodules.volumes.shards import checksum

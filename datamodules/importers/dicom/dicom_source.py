@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,28 @@ from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyI
 from datamodules.importers.boxes import Boxes, read_boxes
 from datamodules.importers.builder import Progress, default_workers
 from datamodules.importers.companions import read_patients, read_reports
+from datamodules.importers.dicom.contours import Contours, is_structure_set, read_contours
 from datamodules.importers.dicom.headers import SliceHeader
 from datamodules.importers.dicom.index import DicomIndex, build_index, files_below
 from datamodules.importers.dicom.pixels import read_stack, same_pixels
-from datamodules.importers.dicom.seg import Segmentation, is_segmentation, read_seg
-from datamodules.importers.dicom.series import TRUNCATED, Stack, fault, refusal, split_series
+from datamodules.importers.dicom.segmentation import Segmentation, is_segmentation, read_seg
+from datamodules.importers.dicom.series import TRUNCATED, Stack, fault, refusal, split_series, step_mm
 from datamodules.importers.dicom.study_time import dicom_study_days
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys
-from datamodules.importers.masks import find_segmentation, fit, mapping, read_segmentation
+from datamodules.importers.masks import check_folder, find_segmentation, fit, mapping, merge, read_segmentation
 from datamodules.importers.phases import PhaseRule, guess_phase, read_phase_rules, ruled_phase
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, check_outside, private_folder
 from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.importers.study_days import ORIGIN_DATE
+from datamodules.importers.unmatched import CompanionTable
 from datamodules.volumes.contract import PreprocessingContract
 
 _HEADERS = 3
 """Version of the headers in an index; one of another version is read anew."""
-EMPTY_FOLDERS, DAMAGED_FILES = "unassigned-folders", "unassigned-files"
+UNASSIGNED = "unassigned-"
+EMPTY_FOLDERS, DAMAGED_FILES, OTHER_FILES = (f"{UNASSIGNED}{kind}" for kind in ("folders", "files", "other-files"))
 """Entries of the import report for what belongs to no patient."""
 
 
@@ -93,6 +96,7 @@ class DicomSource:
         self.private = private_folder(self.out) if self.private is None else Path(self.private)
         check_outside(self.private, self.out)
         mapping(self.labels)
+        check_folder(self.masks)
         if self.minimum_slices < 3:
             raise DataError(f"minimum_slices={self.minimum_slices} was asked for; expected at least 3.")
 
@@ -167,8 +171,27 @@ class DicomSource:
                 f"No DICOM file was found ({summary['other_files']} other files, {summary['empty_folders']} empty "
                 f"folders, {summary['damaged_files']} damaged files); check the name of the source."
             )
-        extra = {EMPTY_FOLDERS: summary["empty_folders"], DAMAGED_FILES: summary["damaged_files"]}
-        return sorted(summary["patients"]) + [name for name, count in extra.items() if count]
+        counts = {EMPTY_FOLDERS: "empty_folders", DAMAGED_FILES: "damaged_files", OTHER_FILES: "other_files"}
+        extra = [entry for entry, count in counts.items() if summary[count]]
+        return [*sorted(summary["patients"]), *extra, *self._unmatched]
+
+    @functools.cached_property
+    def _unmatched(self) -> dict[str, str]:
+        """Entry of the import report to its reason, of every table with rows that match no scan."""
+        summary, naming = self._index.summary(), self._naming
+        joined = (
+            ("patients", self.patients, "patient_id", naming.patient, set(summary["patients"])),
+            ("reports", self.reports, "study_id", naming.study, set(summary["studies"])),
+            ("phases", self.phases, "series_uid", naming.series, set(summary["series"])),
+            ("boxes", self.boxes, "series_uid", naming.series, set(summary["series"])),
+        )
+        found = {
+            table.entry: table.unmatched()
+            for kind, path, column, name, scans in joined
+            if path is not None
+            for table in [CompanionTable(kind, Path(path), column, functools.partial(_is_one_of, name, scans))]
+        }
+        return {entry: reason for entry, reason in found.items() if reason is not None}
 
     def load(self, patient_id: str, contract: PreprocessingContract) -> PatientRecord:
         """Read one patient's series and cut its kidneys.
@@ -181,22 +204,28 @@ class DicomSource:
         if patient_id == EMPTY_FOLDERS:
             raise SkipPatient(f"{summary['empty_folders']} empty folders.")
         if patient_id == DAMAGED_FILES:
-            raise DataError(f"{summary['damaged_files']} damaged DICOM files do not name their patient.")
+            why = "; ".join(f"{count} are {reason}" for reason, count in sorted(summary["reasons"].items()))
+            raise DataError(f"{summary['damaged_files']} damaged DICOM files do not name their patient: {why}.")
+        if patient_id == OTHER_FILES:
+            raise SkipPatient(f"{summary['other_files']} of {summary['files']} files are no DICOM files.")
+        if patient_id in self._unmatched:
+            raise SkipPatient(self._unmatched[patient_id])
         headers = self._index.headers(patient_id)
         clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
         reasons = Reasons()
-        inputs = []
+        inputs, used = [], {}
         studies = sorted({header.study_uid for header in headers})
         for study_uid in studies:
             own = [header for header in headers if header.study_uid == study_uid]
             # A mask that is named by the patient says nothing of which study it was drawn on.
             names = [self._naming.study(study_uid), *([patient_id] if len(studies) == 1 else [])]
-            series = self._study(own, names, reasons)
+            series = self._study(own, names, reasons, used)
             path = self.folder / own[0].path
             days = dicom_study_days(path, clinical.get(ORIGIN_DATE), clinical.get("time_origin"))
             inputs.append(StudyInput(self._naming.study(study_uid), series, self._reports.get(study_uid, ()), days))
         center = str(clinical.get("center", self._center_of(patient_id)))
-        return assemble(patient_id, center, inputs, clinical, contract, reasons)
+        record = assemble(patient_id, center, inputs, clinical, contract, reasons)
+        return _with_account(record, {header.path for header in headers}, used)
 
     def _center_of(self, patient_id: str) -> str:
         """Centre of a patient whose centre the clinical table does not state."""
@@ -210,38 +239,60 @@ class DicomSource:
         }
         return {name: value for name, value in facts.items() if value is not None}
 
-    def _study(self, headers: Sequence[SliceHeader], names: Sequence[str], reasons: Reasons) -> list[SeriesInput]:
-        """The usable series of one study, whose masks may be called `names`; the others are among the reasons."""
-        segmentations = self._segmentations(headers, reasons)
-        inputs = []
-        for uid in sorted({header.series_uid for header in headers if not is_segmentation(header.sop_class)}):
+    def _study(
+        self, headers: Sequence[SliceHeader], names: Sequence[str], reasons: Reasons, used: dict[str, set[str]]
+    ) -> list[SeriesInput]:
+        """The usable series of one study, whose masks may be called `names`; the others are among the reasons, and the
+        files of each are added to `used` under its identifier in the cohort."""
+        stacks: list[Stack] = []
+        for uid in sorted({header.series_uid for header in headers if not _is_drawing(header)}):
             where = f"series {self._naming.series(uid)}"
-            own = [header for header in headers if header.series_uid == uid]
+            own = [header for header in headers if header.series_uid == uid and not _is_drawing(header)]
             slices = _usable(own, where, reasons, burned_in=self.burned_in)
             if slices:
-                stacks = split_series(slices, functools.partial(same_pixels, root=self.folder))
+                found = split_series(slices, functools.partial(same_pixels, root=self.folder))
                 if slices[0].unnamed:
                     reasons.add(f"{where}: {len(slices)} files name no series and were put together by their folder.")
-                if len(stacks) > 1:
-                    reasons.add(f"{where}: {len(stacks)} stacks in one series were read apart.")
-                found = [self._input(stack, names, segmentations, reasons) for stack in stacks]
-                inputs += [series for series in found if series is not None]
-        return inputs
+                if len(found) > 1:
+                    reasons.add(f"{where}: {len(found)} stacks in one series were read apart.")
+                stacks += found
+        drawings = self._drawings(headers, stacks, reasons, used)
+        inputs = [self._input(stack, names, drawings, reasons) for stack in stacks]
+        for series, stack in zip(inputs, stacks, strict=True):
+            if series is not None:
+                used.setdefault(series.series_id, set()).update(header.path for header in stack.slices)
+        return [series for series in inputs if series is not None]
 
-    def _segmentations(self, headers: Sequence[SliceHeader], reasons: Reasons) -> list[Segmentation]:
-        found = []
+    def _drawings(
+        self, headers: Sequence[SliceHeader], stacks: Sequence[Stack], reasons: Reasons, used: dict[str, set[str]]
+    ) -> list[Segmentation | Contours]:
+        """What SEG and RTSTRUCT objects of a study show of the kidneys."""
+        steps = {}
+        for stack in stacks:
+            first = stack.slices[0]
+            steps |= {first.frame_of_reference: step_mm(stack), first.series_uid: step_mm(stack)}
+        found: list[Segmentation | Contours] = []
         for header in headers:
-            if is_segmentation(header.sop_class):
-                try:
-                    seg = read_seg(self.folder / header.path, f"segmentation {self._naming.series(header.series_uid)}")
-                except DataError as error:
-                    reasons.add(str(error), damaged=True)
+            path, name = self.folder / header.path, self._naming.series(header.series_uid)
+            try:
+                if is_segmentation(header):
+                    drawing: Segmentation | Contours | None = read_seg(path, f"segmentation {name}", steps)
+                elif is_structure_set(header):
+                    drawing = read_contours(path, f"structure set {name}")
+                else:
                     continue
-                found += [] if seg is None else [seg]
+            except DataError as error:
+                reasons.add(str(error), damaged=True)
+                continue
+            if drawing is None:
+                reasons.add(f"{header.modality} {name}: it names no kidney and no lesion of one; left out.")
+            else:
+                used.setdefault("", set()).add(header.path)
+                found.append(drawing)
         return found
 
     def _input(
-        self, stack: Stack, names: Sequence[str], segmentations: Sequence[Segmentation], reasons: Reasons
+        self, stack: Stack, names: Sequence[str], drawings: Sequence[Segmentation | Contours], reasons: Reasons
     ) -> SeriesInput | None:
         first = stack.slices[0]
         series_id = self._naming.series(stack.series_uid) + ("" if stack.count == 1 else f"-{stack.number}")
@@ -252,7 +303,7 @@ class DicomSource:
         if guess.phase is None:
             reasons.add(f"{where}: the contrast phase is unknown ({guess.evidence}); state it in the phases table.")
             return None
-        own = _drawn_on(first, segmentations)
+        own = _drawn_on(first, drawings)
         exact = (stack.name, stack.series_uid, series_id)
         file = None if self.masks is None else find_segmentation(Path(self.masks), [*exact, *names])
         boxes = self._boxes.get(stack.series_uid, ())
@@ -263,21 +314,21 @@ class DicomSource:
             phase=guess.phase,
             phase_evidence=guess.evidence,
             read=functools.partial(read_stack, stack, self.folder, where, self.minimum_slices),
-            locate=locate if own is not None or file is not None or boxes else None,
+            locate=locate if own or file is not None or boxes else None,
             slice_thickness_mm=first.thickness_mm,
         )
 
     def _locate(
         self,
         where: str,
-        seg: Segmentation | None,
+        drawings: Sequence[Segmentation | Contours],
         file: Path | None,
         boxes: Sequence[tuple[str, tuple[float, ...]]],
         image: tio.ScalarImage,
     ) -> Located:
-        """The kidneys of one series: its SEG first, then a segmentation program's mask, then its boxes."""
-        if seg is not None:
-            mask = fit(seg.mask, image, where, exact_geometry=True)
+        """The kidneys of one series: its SEG and RTSTRUCT first, then a segmentation program's mask, then its boxes."""
+        if drawings:
+            mask = fit(merge([one.on(image, where) for one in drawings], where), image, where, exact_geometry=True)
         elif file is not None:
             mask = fit(read_segmentation(file, f"{where}, segmentation", self.labels), image, where)
         else:
@@ -311,12 +362,28 @@ def _usable(headers: Sequence[SliceHeader], where: str, reasons: Reasons, *, bur
     return kept
 
 
-def _drawn_on(header: SliceHeader, segmentations: Sequence[Segmentation]) -> Segmentation | None:
-    """The segmentation that names the series, or one that names none and shares its coordinate system."""
-    for seg in segmentations:
-        if header.series_uid in seg.series_uids:
-            return seg
-    for seg in segmentations:
-        if not seg.series_uids and seg.frame_of_reference and seg.frame_of_reference == header.frame_of_reference:
-            return seg
-    return None
+def _is_one_of(name: Callable[[str], str], scans: set[str], raw: str) -> bool:
+    return name(raw.partition("#")[0]) in scans
+
+
+def _with_account(record: PatientRecord, files: set[str], used: Mapping[str, set[str]]) -> PatientRecord:
+    """The record with a note of how many files of the patient are in no volume and show no mask."""
+    names = {str(row["series_id"]) for row in record.rows["series"]} | {""}
+    left = files - set().union(*(used.get(name, set()) for name in names))
+    if not left:
+        return record
+    return replace(record, notes=(f"{len(left)} of {len(files)} files were not used.", *record.notes))
+
+
+def _is_drawing(header: SliceHeader) -> bool:
+    return is_segmentation(header) or is_structure_set(header)
+
+
+def _drawn_on(header: SliceHeader, drawings: Sequence[Segmentation | Contours]) -> list[Segmentation | Contours]:
+    """All objects that name the series, or else those that name none and share its coordinate system."""
+    named = [one for one in drawings if header.series_uid in one.series_uids]
+    return named or [
+        one
+        for one in drawings
+        if not one.series_uids and one.frame_of_reference and one.frame_of_reference == header.frame_of_reference
+    ]

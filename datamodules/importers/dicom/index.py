@@ -46,7 +46,8 @@ class DicomIndex:
     folder: Path
 
     def summary(self) -> dict[str, Any]:
-        """`patients` (identifier to file), and `empty_folders`, `damaged_files`, `other_files` that have no patient."""
+        """`patients` (identifier to file), and `files` in all, `empty_folders`, `damaged_files` and `other_files` that
+        have no patient, the `reasons` of the damaged ones, and the pseudonyms of all `studies` and `series`."""
         content: dict[str, Any] = read_json(self.folder / _DONE)
         return content
 
@@ -97,12 +98,17 @@ def build_index(
     empty = sum(1 for _, below, names in os.walk(root) if not below and not names)
     paths = list(files_below(root))
     kinds: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    known: dict[str, set[str]] = {"studies": set(), "series": set()}
     try:
         shutil.rmtree(store, ignore_errors=True)
         store.mkdir(mode=0o700, parents=True)
         with _Lines(store) as lines:
             for done, found in enumerate(_read(paths, root, naming, workers), start=1):
                 kinds[found.kind] += 1
+                reasons.update([found.reason] if found.reason else [])
+                for kind, name in zip(known, found.names, strict=False):
+                    known[kind].add(name)
                 for line in found.lines:
                     lines.add(found.patient, line)
                 if progress is not None and (done % _CHUNK == 0 or done == len(paths)):
@@ -114,16 +120,21 @@ def build_index(
             "some space or name another folder with `private`, then run the same command again."
         ) from error
     unassigned = {"damaged_files": kinds["damaged"], "other_files": kinds["other"]}
-    write_json(store / _DONE, {"patients": patients, "empty_folders": empty, **unassigned})
+    named = {kind: sorted(names) for kind, names in known.items()}
+    found_all = {"patients": patients, "files": len(paths), "empty_folders": empty, **unassigned, **named}
+    write_json(store / _DONE, {**found_all, "reasons": dict(reasons)})
     return DicomIndex(store)
 
 
 class _File(NamedTuple):
-    """What one file holds: the headers of a patient as lines of JSON, or nothing that has a patient."""
+    """What one file holds: the headers of a patient as lines of JSON, with the pseudonyms of its study and series, or
+    nothing that has a patient, and why."""
 
     kind: Literal["headers", "damaged", "other"]
     patient: str = ""
     lines: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    reason: str = ""
 
 
 def _read(paths: Sequence[Path], root: Path, naming: Naming, workers: int) -> Iterator[_File]:
@@ -152,10 +163,14 @@ def _read_file(path: Path, root: Path, naming: Naming) -> _File:
         raw, headers = read_headers(path, root)
     except NotDicom:
         return _File("other")
-    except DataError:
-        return _File("damaged")
+    except DataError as error:
+        return _File("damaged", reason=str(error))
+    except OSError as error:
+        return _File("damaged", reason=f"a file that cannot be read ({error.strerror or type(error).__name__})")
     patient = naming.patient(raw)
-    return _File("headers", patient, tuple(json.dumps(asdict(replace(header, patient=patient))) for header in headers))
+    lines = tuple(json.dumps(asdict(replace(header, patient=patient))) for header in headers)
+    names = (naming.study(headers[0].study_uid), naming.series(headers[0].series_uid)) if headers else ()
+    return _File("headers", patient, lines, names)
 
 
 class _Lines:

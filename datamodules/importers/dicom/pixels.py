@@ -101,7 +101,7 @@ def _stored(path: Path, where: str) -> np.ndarray:
     try:
         with quiet():
             dataset = pydicom.dcmread(path, force=True)
-            _complete(dataset)
+            complete(dataset)
             array = dataset.pixel_array
     except MemoryError:
         raise
@@ -116,8 +116,8 @@ def _stored(path: Path, where: str) -> np.ndarray:
     return array.view(array.dtype.str.replace("i", "u"))
 
 
-def _complete(dataset: pydicom.Dataset) -> None:
-    """What decoders ask for and a CT can have in one way only, where a file leaves it out."""
+def complete(dataset: pydicom.Dataset) -> None:
+    """Add what decoders ask for and an image can have in one way only, where a file leaves it out."""
     defaults = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "PixelRepresentation": 0}
     for name, value in defaults.items():
         if dataset.get(name) is None:

@@ -307,6 +307,11 @@ def geometry(stack: Stack, minimum_slices: int) -> StackGeometry:
     )
 
 
+def step_mm(stack: Stack) -> float:
+    """Distance of the slices of a stack, in the middle of all, whether or not it is even."""
+    return float(np.median(np.diff(_along(stack.slices)))) if len(stack.slices) > 1 else 0.0
+
+
 def _unevenness(slices: Sequence[SliceHeader], steps: np.ndarray, unit: float) -> str:
     """Why slices are no even stack, in words."""
     if (steps <= EVEN_MM).any():

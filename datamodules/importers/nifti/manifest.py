@@ -22,6 +22,7 @@ from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys, parse_box
 from datamodules.importers.masks import (
     KidneyMask,
+    check_folder,
     find_segmentation,
     fit,
     mapping,
@@ -95,6 +96,7 @@ class ManifestSource:
     def __post_init__(self) -> None:
         self.manifest = Path(self.manifest)
         mapping(self.labels)
+        check_folder(self.masks)
         if self.private is not None and self.out is None:
             raise DataError("A private folder was given without the folder of the cohort; name it with `out`.")
 

@@ -21,7 +21,7 @@ _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 
 def weights_folder(encoder: str) -> Path:
     """Where the weights of a published encoder belong: `<RENAL_WEIGHTS>/<release>`."""
-    return Path(os.environ.get(WEIGHTS_VARIABLE) or "weights") / ENCODERS[encoder].release
+    return Path(os.environ.get(WEIGHTS_VARIABLE) or "weights").expanduser() / ENCODERS[encoder].release
 
 
 def text_folder(encoder: str) -> Path:

@@ -19,10 +19,10 @@ from datamodules.importers.masks import (
     find_segmentation,
     fit,
     mapping,
-    meaning,
     read_mask,
     read_segmentation,
 )
+from datamodules.importers.part_names import meaning
 from tests.datamodules.importers.nifti_phantom import AFFINE, kidney, labels, save, scan_hu, tumor
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.importers.builder import build_cohort
 from datamodules.importers.dicom import index as dicom_index
-from datamodules.importers.dicom.dicom_source import DAMAGED_FILES, EMPTY_FOLDERS, DicomSource
+from datamodules.importers.dicom.dicom_source import DAMAGED_FILES, EMPTY_FOLDERS, OTHER_FILES, DicomSource
 from datamodules.importers.nifti.manifest import ManifestSource
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Pseudonyms
@@ -123,7 +124,18 @@ def test_what_belongs_to_no_patient_is_accounted_for(report: pd.DataFrame) -> No
     assert report.loc[EMPTY_FOLDERS, "status"] == "skipped"
     assert report.loc[EMPTY_FOLDERS, "reason"] == "1 empty folders."
     assert report.loc[DAMAGED_FILES, "status"] == "failed"
-    assert len(report) == 9
+    assert len(report) == 10
+
+
+def test_every_file_is_accounted_for(report: pd.DataFrame, ward: tuple[Path, dict[int, str]]) -> None:
+    """What was used and what was left out is all that the folder holds."""
+    assert report.loc[OTHER_FILES, "reason"] == "1 of 91 files are no DICOM files."
+    assert (
+        "damaged DICOM files do not name their patient: 1 are a damaged DICOM file"
+        in report.loc[DAMAGED_FILES, "reason"]
+    )
+    assert sum(path.is_file() for path in (ward[0] / "in").rglob("*")) == 91
+    assert "1 of 14 files were not used" in report.loc[ward[1][3], "reason"]
 
 
 def test_no_name_identifier_date_or_path_leaves_the_hospital(
@@ -439,3 +451,55 @@ def test_a_folder_that_cannot_be_read_is_not_left_out_unseen(tmp_path: Path, mon
     with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)") as error:
         source_of(tmp_path).patient_ids()
     assert RAW_ID not in str(error.value)
+
+
+def test_kidney_and_mass_in_two_objects_are_both_used(tmp_path: Path) -> None:
+    scan = scan_of(1)
+    scan.write(tmp_path / "in" / "ct")
+    for number in (1, 2):
+        dataset = segmentation(scan)
+        own = [
+            place
+            for place, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence)
+            if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number
+        ]
+        frames = dataset.pixel_array[own]
+        dataset.PerFrameFunctionalGroupsSequence = [dataset.PerFrameFunctionalGroupsSequence[place] for place in own]
+        dataset.SegmentSequence = [dataset.SegmentSequence[number - 1]]
+        dataset.NumberOfFrames = len(own)
+        dataset.PixelData = pydicom.pixels.pack_bits(frames.astype(np.uint8))
+        dataset.SeriesInstanceUID = f"{scan.series}.{number}7"
+        dataset.save_as(tmp_path / "in" / f"seg{number}", enforce_file_format=True)
+    record = load_only(source_of(tmp_path))
+    assert {row["side"]: row.get("tumor_volume_ml", 0.0) > 0 for row in record.rows["kidneys"]} == {
+        "left": True,
+        "right": False,
+    }
+
+
+def test_a_slice_without_a_place_leaves_no_volume_of_the_others(tmp_path: Path) -> None:
+    scan = scan_of(1)
+    scan.write(tmp_path / "in")
+    save_seg(scan, tmp_path / "in" / "seg")
+    for number in range(0, 12, 2):
+        path = tmp_path / "in" / f"I{number:04d}"
+        dataset = pydicom.dcmread(path)
+        del dataset.ImagePositionPatient
+        dataset.save_as(path)
+    with pytest.raises(DataError, match=r"6 of its slices cannot be used, so that the other 6 are no whole volume"):
+        load_only(source_of(tmp_path))
+
+
+def test_a_series_whose_uids_are_blank_is_imported(tmp_path: Path) -> None:
+    scan = scan_of(1, syntax="jpeg2000")
+    for path in scan.write(tmp_path / "in" / "ct"):
+        dataset = pydicom.dcmread(path)
+        dataset.SOPClassUID = dataset.StudyInstanceUID = dataset.SeriesInstanceUID = ""
+        dataset.save_as(path)
+    dataset = segmentation(scan, reference=False)
+    dataset.StudyInstanceUID = ""
+    dataset.save_as(tmp_path / "in" / "seg", enforce_file_format=True)
+    record = load_only(source_of(tmp_path))
+    assert len(record.rows["series"]) == 1
+    assert len(record.volumes) == 2
+    assert "12 files name no series and were put together by their folder" in " ".join(record.notes)
