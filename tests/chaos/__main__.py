@@ -38,7 +38,7 @@ INPUTS = (
 )
 BAD = ("silent", "trace", "hung", "executed", "stuck")
 WARM = (
-    "datamodules.importers.dicom.source",
+    "datamodules.importers.dicom.dicom_source",
     "datamodules.importers.nifti.manifest",
     "experiments.cohorts.commands",
     "experiments.doctor",
