@@ -40,7 +40,7 @@ def check_name(what: str, name: str) -> str:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether a text may name a patient, study, series or report.
+    """Whether a text may name a centre, patient, study, series or report.
 
     Identifiers may be of any script. Two that look the same are the same: NFC is asked for, not made, since what was
     changed silently would not be found again in its source.

@@ -30,7 +30,7 @@ class Column:
         choices: The values allowed.
         low: Smallest value allowed.
         high: Largest value allowed.
-        identifier: Whether it names a patient, study, series or report, see `datamodules.names`.
+        identifier: Whether it names a centre, patient, study, series or report, see `datamodules.names`.
     """
 
     name: str

@@ -33,7 +33,7 @@ TABLES: dict[str, Table] = {
             "centers",
             ("center",),
             (
-                _key("center", "Name of the centre, no hospital that can be recognised."),
+                _identifier("center", "Name of the centre, no hospital that can be recognised."),
                 _key("role", "What the centre's patients serve.", ROLES),
             ),
         ),
@@ -42,7 +42,7 @@ TABLES: dict[str, Table] = {
             ("patient_id",),
             (
                 _PATIENT,
-                _key("center", "Centre that the patient belongs to."),
+                _identifier("center", "Centre that the patient belongs to."),
                 Column("age_years", "number", "Age at surgery or diagnosis; 90 for all above 89.", low=0, high=120),
                 Column("sex", "string", "Sex as recorded.", choices=("female", "male")),
                 Column("bmi_kg_m2", "number", "Body-mass index.", low=8, high=100),

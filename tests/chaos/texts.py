@@ -115,10 +115,7 @@ CSV: dict[str, tuple[Callable[[str, pd.DataFrame], str | bytes], bool]] = {
     "formula": (lambda text, frame: _edited(frame, "center", "=cmd|' /C calc'!A0"), False),
     "line in an id": (lambda text, frame: _edited(frame, "patient_id", "p1\nx"), False),
     "empty id": (lambda text, frame: _edited(frame, "patient_id", ""), False),
-    "two centres of one": (
-        lambda text, frame: _edited(frame, "patient_id", "p0"),
-        False,
-    ),
+    "two centres of one": (lambda text, frame: _edited(frame.assign(center=[*"AAB"]), "patient_id", "p2"), False),
     "phase": (lambda text, frame: _edited(frame, "phase", "portal"), False),
     "thickness": (lambda text, frame: frame.assign(slice_thickness_mm=1e400).to_csv(index=False), False),
     "escape codes": (lambda text, frame: _edited(frame, "center", "\x1b[2J"), False),

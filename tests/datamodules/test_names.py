@@ -87,6 +87,16 @@ def test_an_identifier_that_would_be_taken_for_another_is_refused(identifier: st
         Cohort.load(tiny_copy)
 
 
+@pytest.mark.parametrize("center", ["=cmd|' /C calc'!A0", "\x1b[2J", "x" * 1000, " A"])
+def test_a_centre_that_is_no_name_is_refused(center: str, tiny_copy: Path) -> None:
+    for name in ("patients", "centers"):
+        frame, header = read_parquet(tiny_copy / f"{name}.parquet")
+        write_parquet(tiny_copy / f"{name}.parquet", frame.replace({"center": {"E1": center}}), header)
+    with pytest.raises(DataError, match=r"column center") as found:
+        Cohort.load(tiny_copy)
+    assert "\x1b" not in str(found.value)
+
+
 @pytest.mark.parametrize("identifier", ["P1", "case_00001", "1.2.840.113619", "患者 7", "Ä1", "P#1", "P1:2", "P" * 128])
 def test_an_identifier_may_be_of_any_script(identifier: str) -> None:
     assert is_identifier(identifier)
