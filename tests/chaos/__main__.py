@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import logging
 import resource
@@ -37,18 +36,6 @@ INPUTS = (
     (texts.number_cases, 20),
 )
 BAD = ("silent", "trace", "hung", "executed", "stuck")
-WARM = (
-    "datamodules.importers.dicom.dicom_source",
-    "datamodules.importers.nifti.manifest",
-    "experiments.cohorts.commands",
-    "experiments.doctor",
-    "experiments.finetuning.finetune",
-    "experiments.pretraining.pretrain",
-    "experiments.cohorts.quality_page",
-    "experiments.runs.suite_cli",
-    "mlflow.tracking",
-)
-"""Imported once; every case is a fork of this process."""
 
 
 def run_inputs(stage: Stage, root: Path, seed: int, wanted: int, kinds: set[str]) -> list[dict[str, Any]]:
@@ -111,8 +98,6 @@ def main() -> int:
     started = time.monotonic()
     # A hostile input is made and judged here, too: it shall not take the machine's memory.
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    for name in WARM:
-        importlib.import_module(name)
     sandbox.patience = chosen.patience
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     root.chmod(0o755)  # a fault is that of another user

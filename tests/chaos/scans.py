@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,10 @@ import nibabel
 import numpy as np
 import pydicom
 
-from datamodules.volumes.shards import VolumeSet
+from datamodules.importers.dicom.dicom_source import DicomSource
+from datamodules.importers.plan import CohortPlan
+from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.shards import VolumeSet, checksum
 from tests.chaos.sandbox import Case
 from tests.chaos.stage import Stage, import_manifest, import_slices, statuses
 
@@ -161,13 +165,6 @@ def _bad_dicom(stage: Stage, folder: Path, how: str, seed: int, harmless: list[b
 
 def _as_undamaged(stage: Stage, folder: Path) -> bool:
     """Whether the volumes are those of the undamaged files."""
-    import contextlib
-
-    from datamodules.importers.dicom.dicom_source import DicomSource
-    from datamodules.importers.plan import CohortPlan
-    from datamodules.volumes.contract import PreprocessingContract
-    from datamodules.volumes.shards import checksum
-
     volumes = VolumeSet.find(folder / "out")
     source = DicomSource(stage.root / "slices", CohortPlan("chaos"), folder / "undamaged")
     expected = set()

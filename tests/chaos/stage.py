@@ -14,10 +14,13 @@ import pandas as pd
 import yaml
 from mlflow.tracking import MlflowClient
 
+from datamodules.importers.builder import build_cohort
 from tests.chaos.sandbox import ask
 from tests.datamodules.importers.dicom_phantom import Scan, segmentation
 from tests.datamodules.importers.nifti_phantom import labels, save, scan_hu
+from tests.experiments.pretraining.test_pretrain import write_reports
 from tests.experiments.text_cohort import reports_cohort
+from tests.tiny import CONTRACT, TinySource
 from tests.tiny_text import make_base
 
 SMALL = {
@@ -69,9 +72,6 @@ class Stage:
 
 def build(root: Path) -> Stage:
     """Make everything, by the suite's own commands."""
-    from datamodules.importers.builder import build_cohort
-    from tests.experiments.pretraining.test_pretrain import write_reports
-    from tests.tiny import CONTRACT, TinySource
 
     root.mkdir(parents=True)
     stage = Stage(root)
@@ -97,7 +97,8 @@ def build(root: Path) -> Stage:
         row = {"patient_id": f"p{number}", "study_id": f"e{number}", "series_id": f"s{number}", "center": "A"}
         rows.append(row | {"phase": "venous", "image": f"ct{number}.nii.gz", "mask": f"mask{number}.nii.gz"})
     pd.DataFrame(rows).to_csv(root / "scans" / "manifest.csv", index=False)
-    answer = ask(import_manifest(root), root)
+    answer = ask(import_manifest(root), root, modules=root / "modules.txt")
+    _import_all(root / "modules.txt")
     if statuses(root) != ["imported"] * 3:
         raise RuntimeError(f"Undamaged scans were not imported: {answer.text[-3000:]}")
     (root / "out").rename(root / "imported")
@@ -106,6 +107,11 @@ def build(root: Path) -> Stage:
         scan = Scan(patient=f"MRN-{number}", study=study, series=f"{study}.1", seed=number)
         scan.write(root / "slices" / str(number))
         segmentation(scan).save_as(root / "slices" / str(number) / "seg", enforce_file_format=True)
+    answer = ask(import_slices(root), root, modules=root / "modules.txt")
+    if statuses(root) != ["imported"] * 3:
+        raise RuntimeError(f"Undamaged slices were not imported: {answer.text[-3000:]}")
+    _import_all(root / "modules.txt")
+    shutil.rmtree(root / "out")
     return stage
 
 
