@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_command_is_run_in_its_folder_and_one_that_does_not_end_is_hung(
         Path("here").write_text(arguments[0])
         if arguments[0] == "wait":
             signal.pause()
-        print("ended")
+        os.write(1, b"ended\n")
         return 7
 
     monkeypatch.setattr("experiments.cli.main", main)
