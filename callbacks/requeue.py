@@ -59,15 +59,19 @@ def _noted(number: int, frame: FrameType | None) -> None:
 
 def _give_back() -> None:
     """Ask SLURM to queue the job again, from rank 0, and end this process."""
-    if int(getattr(rank_zero_only, "rank", 0)) == 0:
-        array = os.environ.get("SLURM_ARRAY_JOB_ID")
-        job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        if not re.fullmatch(r"[0-9_]+", job):
-            raise RuntimeError(f"SLURM names the job {job!r}; expected digits.")
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        said = "is queued again and goes on from here" if done.returncode == 0 else f"was not queued: {done.stderr}"
-        logger.info(f"The time of job {job} is over; it {said.strip()}.")
+    _ask_for_the_queue()
     raise Requeued(0)
+
+
+@rank_zero_only
+def _ask_for_the_queue() -> None:
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if not re.fullmatch(r"[0-9_]+", job):
+        raise RuntimeError(f"SLURM names the job {job!r}; expected digits.")
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    said = "is queued again and goes on from here" if done.returncode == 0 else f"was not queued: {done.stderr}"
+    logger.info(f"The time of job {job} is over; it {said.strip()}.")
 
 
 @runtime_checkable

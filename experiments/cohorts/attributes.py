@@ -24,8 +24,9 @@ from experiments.cohorts.attributes_page import draw_report, print_report
 from experiments.cohorts.extractor_accuracy import EVERY, accuracy, stated_truth
 from experiments.cohorts.extractor_agreement import agreement, disagreements, reported_kidneys
 from experiments.registry import choose
-from experiments.runs.console import is_main_rank, progress_bar, say
+from experiments.runs.console import progress_bar, say
 from experiments.runs.started_ranks import wait_for_main
+from lightning_modules.core.distributed import is_main_rank
 
 _RUN = "attributes_run"
 """Key in the header of a Parquet file: hash of everything that its rows depend on."""

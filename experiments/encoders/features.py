@@ -18,9 +18,10 @@ from datamodules.base import VolumeDataModule
 from datamodules.errors import DataError
 from datamodules.files import replacing
 from datamodules.volumes.shards import VolumeSet
-from experiments.runs.console import is_main_rank, progress_bar, say
+from experiments.runs.console import progress_bar, say
 from experiments.runs.locks import held
 from experiments.statistics.means import owner_mean
+from lightning_modules.core.distributed import is_main_rank
 
 _WHOLE = "features.npz"
 _KEYS = ("patient_id", "study_id", "series_id", "side", "crc32")

@@ -17,7 +17,7 @@ from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.folders import folds_of
 from experiments.runs.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
 from experiments.runs.locks import training
@@ -25,6 +25,7 @@ from experiments.runs.tracking import log_results, make_logger, send_kept, share
 from experiments.scores.outcomes import ACROSS_FOLDS, RISK, metric_of
 from experiments.scores.results_figures import write_results
 from experiments.scores.results_table import format_table, results_table, scored_caption, with_interval
+from lightning_modules.core.distributed import is_main_rank
 
 ALL_TASKS = "all"
 Runner = Callable[[Launch], MLFlowLogger]

@@ -21,7 +21,7 @@ from datamodules.tasks import RoiDataModule
 from experiments.encoders.radiomics.patient_features import model_features
 from experiments.finetuning.boosting import boosted_classes, boosted_survival
 from experiments.runs.baseline import BaselineConfig
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.launch import Launch, claim
 from experiments.runs.locks import training
 from experiments.runs.run_data import run_data
@@ -31,6 +31,7 @@ from experiments.statistics.concordance import harrell
 from experiments.statistics.cox_fit import CoxFit, fit_cox
 from experiments.statistics.partial_likelihood import PartialLikelihood
 from experiments.statistics.penalty import balanced_folds, cross_validated_loss
+from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.downstream.baseline_hazard import BaselineHazard
 from lightning_modules.losses.balance import class_weights
 

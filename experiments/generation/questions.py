@@ -17,8 +17,9 @@ from experiments.generation.chat_server import Pace, Server
 from experiments.generation.journal import Journal
 from experiments.generation.spending import Prices, Spending
 from experiments.generation.systems import Study
-from experiments.runs.console import is_main_rank, progress_bar, say
+from experiments.runs.console import progress_bar, say
 from experiments.runs.locks import held
+from lightning_modules.core.distributed import is_main_rank
 
 ANSWERS = "answers"
 """Folder beside those of the systems with every answer that was ever given, by the hash of its question."""

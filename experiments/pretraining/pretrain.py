@@ -11,14 +11,15 @@ from jsonargparse import ArgumentError
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from experiments.pretraining.stages.common import Pretraining, placeholders, wait_for_all_ranks
+from experiments.pretraining.stages.common import Pretraining, placeholders
 from experiments.registry import STAGES, choose
 from experiments.runs.configuration import Configuration
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.folders import experiment_of, folds_of, stage_folder
 from experiments.runs.locks import training
 from experiments.runs.started_ranks import check_launcher
 from experiments.runs.tracking import shared_run
+from lightning_modules.core.distributed import is_main_rank, wait_for_all_ranks
 
 
 def pretrain(wanted: Pretraining) -> None:

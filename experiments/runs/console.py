@@ -14,6 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lightning_modules.core.distributed import is_main_rank
+
 logger = logging.getLogger("renal_suite")
 
 # Each of these is about a library's own code or about a choice that the suite makes on purpose.
@@ -37,11 +39,6 @@ _CHATTY = {
     "bitsandbytes.backends.cpu.ops": logging.ERROR,
 }
 """Loggers of libraries, and the level from which they are shown."""
-
-
-def is_main_rank() -> bool:
-    """Whether this process is rank 0, which alone writes and prints."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 @rank_zero_only

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.locks import HOLDER, LOCK
+from lightning_modules.core.distributed import is_main_rank
 
 FAILED = "FAILED"
 _WAIT_S = 120.0

@@ -18,8 +18,8 @@ from jsonargparse import ArgumentError
 from callbacks.failure import chain, failure_sentence
 from callbacks.interruption import INTERRUPTED, TERMINATED, Terminated
 from datamodules.errors import DataError
-from experiments.runs.console import is_main_rank
 from experiments.runs.gate import denied_name
+from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.core.errors import ModelError
 
 INPUT, FAILED = 2, 1

@@ -20,7 +20,7 @@ from datamodules.files import read_json, replacing, write_json
 from datamodules.plain_yaml import read_yaml
 from experiments.runs.buffered_logger import BufferedMLFlowLogger
 from experiments.runs.configuration import Configuration
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.failed_runs import clear_failed, mark_failed
 from experiments.runs.locks import training
 from experiments.runs.run_data import RUN_COMMAND, RunData, check_same_data, recorded_hashes, run_data
@@ -28,6 +28,7 @@ from experiments.runs.suite_cli import SuiteCLI, read_checkpoint
 from experiments.runs.tracking import make_logger, send_kept
 from experiments.runs.trainer import PREVIOUS
 from lightning_modules.core.base import SuiteModule, check_checkpoint, class_name
+from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.core.errors import ModelError
 
 DONE = "DONE"

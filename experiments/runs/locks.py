@@ -14,7 +14,8 @@ from filelock import SoftFileLease, Timeout
 
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
+from lightning_modules.core.distributed import is_main_rank
 
 LOCK = ".lock"
 """The claim on the folder of a run."""

@@ -23,9 +23,10 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_json, write_json
 from experiments.runs.buffered_logger import BufferedMLFlowLogger, SilentLogger
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.locks import held
 from experiments.runs.outbox import SPOOL, Outbox, reason
+from lightning_modules.core.distributed import is_main_rank
 
 RUN_FILE = "mlflow.json"
 _NAMED_STORE = os.environ.get("MLFLOW_TRACKING_URI", "")

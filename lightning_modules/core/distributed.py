@@ -1,4 +1,4 @@
-"""What ranks share: their number, sums over them, and their rows as one tensor with the gradient of one process."""
+"""What ranks share: who they are, sums over them, and their rows as one tensor with the gradient of one process."""
 
 from __future__ import annotations
 
@@ -12,17 +12,44 @@ from torch.autograd.function import once_differentiable
 from lightning_modules.core.errors import ModelError
 
 
-def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all ranks, without gradient; the tensor itself where there is one rank."""
-    value = value.detach().clone()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(value)
-    return value
-
-
 def number_of_ranks() -> int:
     """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _together() else 1
+
+
+def own_rank() -> int:
+    """The number of this process among those that train together; 0 where it trains alone."""
+    return dist.get_rank() if _together() else 0
+
+
+def is_main_rank() -> bool:
+    """Whether this process is rank 0, which alone writes and prints; known from the launcher before ranks meet."""
+    from lightning.pytorch.utilities import rank_zero_only  # losses import this file, and never Lightning
+
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def wait_for_all_ranks() -> None:
+    """Wait until every rank is here; does nothing in one process."""
+    if _together():
+        dist.barrier()
+
+
+def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all ranks, without gradient; a copy of the tensor where there is one rank."""
+    return _reduced(value, dist.ReduceOp.SUM)
+
+
+def largest_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The largest of each element over all ranks, without gradient; a copy of the tensor where there is one rank."""
+    return _reduced(value, dist.ReduceOp.MAX)
+
+
+def of_main_rank(value: torch.Tensor) -> torch.Tensor:
+    """The tensor as rank 0 holds it, written into that of every other rank."""
+    if _together():
+        dist.broadcast(value, 0)
+    return value
 
 
 def row_counts(n: int, device: torch.device) -> list[int]:
@@ -42,7 +69,7 @@ def row_counts(n: int, device: torch.device) -> list[int]:
 
 def row_offset(counts: Sequence[int]) -> int:
     """Where this rank's rows begin among the rows of all ranks."""
-    return sum(counts[: dist.get_rank()]) if number_of_ranks() > 1 else 0
+    return sum(counts[: own_rank()])
 
 
 def gather_rows(x: torch.Tensor, counts: Sequence[int] | None = None) -> torch.Tensor:
@@ -65,9 +92,9 @@ def gather_rows(x: torch.Tensor, counts: Sequence[int] | None = None) -> torch.T
     if number_of_ranks() == 1:
         return x
     counts = row_counts(len(x), x.device) if counts is None else list(counts)
-    if len(counts) != number_of_ranks() or counts[dist.get_rank()] != len(x):
+    if len(counts) != number_of_ranks() or counts[own_rank()] != len(x):
         raise ModelError(
-            f"gather_rows: {len(x)} rows were found on rank {dist.get_rank()} and counts {counts} of "
+            f"gather_rows: {len(x)} rows were found on rank {own_rank()} and counts {counts} of "
             f"{number_of_ranks()} ranks; expected one count for each rank, as row_counts gives them."
         )
     gathered: torch.Tensor = _GatherRows.apply(x, tuple(counts))
@@ -91,7 +118,17 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        summed = gradient.contiguous().clone()
-        dist.all_reduce(summed)
+        summed = sum_over_ranks(gradient.contiguous())
         first = row_offset(ctx.counts)
-        return summed[first : first + ctx.counts[dist.get_rank()]], None
+        return summed[first : first + ctx.counts[own_rank()]], None
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _reduced(value: torch.Tensor, operation: Any) -> torch.Tensor:
+    value = value.detach().clone()
+    if number_of_ranks() > 1:
+        dist.all_reduce(value, op=operation)
+    return value

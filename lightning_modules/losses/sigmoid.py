@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from lightning_modules.core.distributed import number_of_ranks, row_counts
+from lightning_modules.core.distributed import own_rank, row_counts
 from lightning_modules.losses.symmetric import CHUNK, check_pairs, working_type
 
 
@@ -45,7 +45,7 @@ def sigmoid_loss(
     """
     check_pairs(image, text, chunk)
     counts = row_counts(len(image), image.device) if across_ranks else [len(image)]
-    rank = dist.get_rank() if across_ranks and number_of_ranks() > 1 else 0
+    rank = own_rank() if across_ranks else 0
     dtype = working_type(image)
     loss: torch.Tensor = _SigmoidRing.apply(
         image.to(dtype), text.to(dtype), scale.to(dtype), bias.to(dtype), counts, rank, chunk

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-from lightning_modules.core.distributed import sum_over_ranks
+from lightning_modules.core.distributed import largest_over_ranks, sum_over_ranks
 from lightning_modules.core.errors import ModelError
 
 CHUNK = 512
@@ -164,8 +163,7 @@ class _Chunks:
             row[part] = compared.logsumexp(dim=1)
             column = torch.logaddexp(column, compared.logsumexp(dim=0))
         if ranks > 1:
-            largest = column.clone()
-            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+            largest = largest_over_ranks(column)
             column = largest + sum_over_ranks((column - largest).exp()).log()
             column_positives = sum_over_ranks(column_positives)
         if self.relation is None:

@@ -19,7 +19,7 @@ from experiments.pretraining.cards import encoder_card
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, placeholders, stage_launch
 from experiments.pretraining.stages.language import load_source, save_trained, text_tower, trained_options
 from experiments.registry import ENCODERS, STAGES
-from experiments.runs.console import counted, is_main_rank, say
+from experiments.runs.console import counted, say
 from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, cache_folder, stage_folder
 from experiments.runs.launch import Finished, Launch, train
 from experiments.runs.run_data import hand_over
@@ -27,6 +27,7 @@ from experiments.runs.suite_cli import read_checkpoint
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.retrieval import recall_statistic
+from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.export.aligned import TEXT, save_aligned
 from lightning_modules.export.image import WEIGHTS, weights_sha256
 from lightning_modules.export.text import CONFIG, load_text_encoder, read_text_encoder

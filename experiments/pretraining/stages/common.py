@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 import yaml
 
 from datamodules.cohort.cohort import Cohort
 from experiments.pretraining.cards import encoder_card
 from experiments.registry import STAGES
 from experiments.runs.configuration import Configuration
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.folders import ENCODER_FOLDER, experiment_of, stage_folder
 from experiments.runs.launch import Finished, Launch, check_finished, mark_done, read_done
 from experiments.runs.run_data import hand_over
 from experiments.runs.suite_cli import class_of
 from experiments.runs.tracking import cohort_tags
+from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.export.image import save_encoder
 from lightning_modules.networks.image.encoders import EncoderConfig
 
@@ -135,12 +135,6 @@ def placeholders(files: Sequence[Path]) -> dict[str, object]:
     named = [content["data"]["class_path"] for content in contents if "class_path" in content.get("data", {})]
     parameters = inspect.signature(class_of(named[-1])).parameters
     return {f"data.init_args.{key}": value for key, value in _KNOWN_LATER.items() if key in parameters}
-
-
-def wait_for_all_ranks() -> None:
-    """Wait until every rank of a run over several processes is here; does nothing in one process."""
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
 
 
 def already_finished(launch: Launch) -> bool:

@@ -9,10 +9,10 @@ from datamodules.files import read_parquet
 from experiments.cohorts.attributes import with_attributes
 from experiments.pretraining.evaluation.attribute_results import stage_summary
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, export_encoder, stage_launch
-from experiments.runs.console import is_main_rank
 from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import train
 from experiments.scores.results_table import caption
+from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.export.attribute_heads import AttributeHeads, save_heads
 from lightning_modules.pretrain.attributes import AttributePretraining
 

@@ -15,10 +15,10 @@ from datamodules.errors import DataError
 from datamodules.reports.llm.models import model_source
 from experiments.pretraining.cards import text_card
 from experiments.pretraining.stages.common import Pretraining, stage_launch
-from experiments.runs.console import is_main_rank
 from experiments.runs.folders import ENCODER_FOLDER, experiment_of, text_encoder_folder
 from experiments.runs.launch import Launch
 from experiments.runs.started_ranks import wait_for_main
+from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.export.text import ADAPTER, MAY_DIFFER, read_text_encoder, save_text_encoder
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 

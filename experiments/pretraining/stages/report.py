@@ -11,14 +11,15 @@ from datamodules.cohort.cohort import Cohort, CohortInfo
 from experiments.cohorts.attributes import with_attributes
 from experiments.encoders.exported import exported_encoder
 from experiments.pretraining.cards import writer_card
-from experiments.pretraining.stages.common import Pretraining, close, wait_for_all_ranks
+from experiments.pretraining.stages.common import Pretraining, close
 from experiments.pretraining.stages.language import language_launch
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.folders import WRITER_FOLDER, WRITER_PARTS
 from experiments.runs.launch import Launch, check_finished, read_done, train
 from experiments.runs.run_data import hand_over
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import bootstrap, mean_of
+from lightning_modules.core.distributed import is_main_rank, wait_for_all_ranks
 from lightning_modules.export.image import weights_sha256
 from lightning_modules.export.writer import save_report_writer
 from lightning_modules.pretrain.reports import ReportGeneration

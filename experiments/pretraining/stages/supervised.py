@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datamodules.cohort.cohort import Cohort
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, export_encoder, stage_launch
-from experiments.runs.console import is_main_rank
 from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import Finished, train
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.discrimination import auroc_delong
+from lightning_modules.core.distributed import is_main_rank
 
 STAGE, TASK = "supervised", "malignancy"
 

@@ -10,10 +10,10 @@ import numpy as np
 from datamodules.cohort.cohort import Cohort, CohortInfo
 from experiments.cohorts.attributes import with_attributes
 from experiments.pretraining.cards import text_card
-from experiments.pretraining.stages.common import Pretraining, close, wait_for_all_ranks
+from experiments.pretraining.stages.common import Pretraining, close
 from experiments.pretraining.stages.language import language_launch
 from experiments.registry import choose
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.folders import ENCODER_FOLDER, OBJECTIVES
 from experiments.runs.launch import Launch, check_finished, read_done, train
 from experiments.runs.run_data import hand_over
@@ -21,6 +21,7 @@ from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.support import Support
+from lightning_modules.core.distributed import is_main_rank, wait_for_all_ranks
 from lightning_modules.export.text import save_text_encoder
 from lightning_modules.pretrain.text_adaptation import TextAdaptation
 

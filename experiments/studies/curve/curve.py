@@ -22,7 +22,7 @@ from experiments.finetuning.finetune import curve_run
 from experiments.finetuning.point import Point, mode_suffix
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.configuration import Configuration, datamodule_of
-from experiments.runs.console import is_main_rank, say
+from experiments.runs.console import say
 from experiments.runs.folders import folds_of
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
@@ -42,6 +42,7 @@ from experiments.studies.curve.curve_table import (
     zero_shot_rows,
 )
 from experiments.studies.curve.point_runs import run_points
+from lightning_modules.core.distributed import is_main_rank
 
 Value = TypeVar("Value")
 SEEDS = (42, 2024, 2025, 2026, 2027)

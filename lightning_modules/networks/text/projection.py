@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 
-from lightning_modules.core.distributed import sum_over_ranks
+from lightning_modules.core.distributed import of_main_rank, sum_over_ranks
 from lightning_modules.core.errors import ModelError
 
 _COMMON = 100.0
@@ -89,6 +88,4 @@ class Scatter:
         whitened = vectors / values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
         ratio, order = torch.linalg.eigh(whitened.T @ (fact / counts[1]) @ whitened)
         found = (whitened @ order[:, -dim:] * ratio[-dim:].clamp_min(0).sqrt()).T.float().contiguous()
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast(found, 0)
-        return found
+        return of_main_rank(found)
