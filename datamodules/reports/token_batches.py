@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.batch import MISSING
 from datamodules.cohort.keyed_order import keyed_choice
 from datamodules.loading.text_sampling import TextDraw
 from datamodules.reports.sides import shuffle_sentences
@@ -92,11 +91,7 @@ class TextCollate:
         if self.masking is None:
             return batch | self.tokenizer.padded(rows)
         masked = [self.masking(row, sample["seed"]) for row, sample in zip(rows, samples, strict=True)]
-        tokens = self.tokenizer.padded([ids for ids, _ in masked])
-        labels = torch.full_like(tokens["input_ids"], MISSING)
-        for row, (_, wanted) in enumerate(masked):
-            labels[row, : len(wanted)] = torch.tensor(wanted)
-        return batch | tokens | {"labels": labels}
+        return batch | self.tokenizer.masked(masked)
 
     @staticmethod
     def _text(sample: dict[str, Any], share: float, view: int) -> str:

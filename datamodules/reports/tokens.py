@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.batch import MISSING
 from datamodules.errors import DataError
@@ -51,15 +53,17 @@ class ReportTokenizer:
         parts = self.words(texts, add_special_tokens=False)["input_ids"]
         return [(self.prefix + part)[: self.max_length] or [self.pad] for part in parts]
 
-    def padded(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    def padded(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask`, int64 [B, T], padded on the right."""
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.pad)
-        mask = torch.zeros(len(rows), width, dtype=torch.int64)
-        for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+        return {"input_ids": _filled(rows, self.pad), "attention_mask": _filled([[1] * len(row) for row in rows], 0)}
+
+    def masked(self, pairs: Sequence[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        """`padded` rows with `labels`, int64 [B, T], of what a `TokenMasking` gave for each."""
+        return self.padded([ids for ids, _ in pairs]) | {"labels": _filled([labels for _, labels in pairs], MISSING)}
+
+
+def _filled(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    return pad_sequence([torch.tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=value)
 
 
 class TokenMasking:

@@ -27,20 +27,6 @@ class Terms(NamedTuple):
     rows: torch.Tensor
 
 
-def shifted(states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The states that predict masked tokens: token t from the state at t - 1, as the base was trained to.
-
-    Args:
-        states: [B, T, H].
-        labels: int64 [B, T], the token that was masked, -100 elsewhere; the first token cannot be predicted.
-
-    Returns:
-        [M, H] and int64 [M], in the order of the batch.
-    """
-    wanted = labels[:, 1:] != MISSING
-    return states[:, :-1][wanted], labels[:, 1:][wanted]
-
-
 def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> Terms:
     """Cross-entropy over the masked tokens of the global batch (MNTP; BehnamGhader et al., COLM 2024).
 

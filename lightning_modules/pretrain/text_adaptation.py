@@ -13,11 +13,11 @@ import torch
 from lightning_modules.core.base import CHECKPOINT_KEY, SuiteModule
 from lightning_modules.core.distributed import gather_rows, sum_over_ranks
 from lightning_modules.core.errors import ModelError
-from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.export.text import check_base, read_text_encoder, refuse_differences
-from lightning_modules.losses.text import Terms, masked_token_loss, shifted, simcse_loss
+from lightning_modules.losses.text import Terms, masked_token_loss, simcse_loss
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
+from lightning_modules.networks.text.tokens import shifted
 
 
 class TextAdaptation(SuiteModule):
@@ -184,23 +184,22 @@ class MaskedNextToken(TextAdaptation):
 
     with_head: ClassVar[bool] = True
 
-    def _terms(self, batch: Mapping[str, Any]) -> tuple[Terms, torch.Tensor]:
-        """Loss by masked token, and whether the most likely token is the right one."""
+    def _terms(self, batch: Mapping[str, Any]) -> tuple[Terms, torch.Tensor, torch.Tensor]:
+        """Loss by masked token, whether the most likely token is the right one, and the text of each."""
         states = self.encoder.hidden(batch["input_ids"], batch["attention_mask"])
-        chosen, target = shifted(states, batch["labels"])
+        chosen, target, text = shifted(states, batch["labels"])
         logits = self.encoder.logits(chosen)
-        return masked_token_loss(logits, target), logits.detach().argmax(dim=1) == target
+        return masked_token_loss(logits, target), logits.detach().argmax(dim=1) == target, text
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Cross-entropy over the masked tokens of the global batch."""
-        terms, _ = self._terms(batch)
+        terms = self._terms(batch)[0]
         self._log_training(terms, batch)
         return terms.loss
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Collect losses, masked tokens and hits by text."""
-        terms, hits = self._terms(batch)
-        text = (batch["labels"][:, 1:] != MISSING).nonzero()[:, 0]
+        terms, hits, text = self._terms(batch)
         rows = terms.rows.new_zeros(len(batch["labels"]), 3)
         columns = [terms.rows, torch.ones_like(terms.rows), hits.to(terms.rows)]
         self._seen.append(rows.index_add(0, text, torch.stack(columns, dim=1)))

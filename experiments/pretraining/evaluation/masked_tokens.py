@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from datamodules.batch import MISSING
 from datamodules.errors import DataError
 from datamodules.reports.corpus import TEXT_COLUMN, held_out, read_corpus
 from datamodules.reports.tokens import ReportTokenizer, TokenMasking
@@ -20,9 +19,9 @@ from experiments.scores.results_table import with_interval
 from experiments.statistics.bootstrap import Statistic, bootstrap
 from experiments.statistics.bootstrap import ratio as share
 from experiments.statistics.support import Support
-from lightning_modules.losses.text import shifted
 from lightning_modules.networks.text.encoder import TextEncoder
 from lightning_modules.networks.text.encoding import TOKENS_PER_BATCH, length_batches
+from lightning_modules.networks.text.tokens import shifted
 
 LOSS, TOKENS, HITS = 0, 1, 2
 """Columns of the rows of `masked_rows`."""
@@ -63,17 +62,15 @@ def masked_rows(
     done = 0
     with torch.inference_mode():
         for rows in length_batches(counts, tokens_per_batch):
-            tokens = {
+            batch = {
                 name: value.to(encoder.device)
-                for name, value in tokenizer.padded([masked[row][0] for row in rows]).items()
+                for name, value in tokenizer.masked([masked[row] for row in rows]).items()
             }
-            labels = torch.full_like(tokens["input_ids"], MISSING)
-            for place, row in enumerate(rows):
-                labels[place, : counts[row]] = torch.tensor(masked[row][1], device=labels.device)
-            chosen, target = shifted(encoder.hidden(**tokens), labels)
+            states = encoder.hidden(batch["input_ids"], batch["attention_mask"])
+            chosen, target, text = shifted(states, batch["labels"])
             logits = encoder.logits(chosen)
             loss = torch.nn.functional.cross_entropy(logits, target, reduction="none").double()
-            owner = (labels[:, 1:] != MISSING).nonzero()[:, 0].cpu().numpy()
+            owner = text.cpu().numpy()
             hits = (logits.argmax(dim=1) == target).double()
             for column, values in ((LOSS, loss), (TOKENS, torch.ones_like(loss)), (HITS, hits)):
                 result[rows, column] = np.bincount(owner, values.cpu().numpy(), minlength=len(rows))

@@ -18,7 +18,7 @@ from lightning_modules.networks.joint.image_tokens import ImageFeatures, build_i
 from lightning_modules.networks.text.adapters import low_rank_adapted, misfits
 from lightning_modules.networks.text.base import base_fingerprint, base_folder, load_base, resolve_dtype
 from lightning_modules.networks.text.encoder import TextEncoderConfig
-from lightning_modules.networks.text.tokens import load_tokenizer
+from lightning_modules.networks.text.tokens import begin_ids, load_tokenizer, padded, prompt_ids, shifted, word_ids
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,6 @@ class ReportWriter(nn.Module):
         feature: torch.Tensor = self.image_encoder.feature_map(image) if spatial else self.image_encoder(image)  # type: ignore[operator]
         return feature.float()
 
-    def _prompt_ids(self, prompts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        """Tokens that stand before the image, and those of each prompt, which stand behind it."""
-        special = self.tokenizer("")["input_ids"]
-        begin = [token for token in special[:1] if token == self.tokenizer.bos_token_id]
-        return begin, self.tokenizer([f"{text.strip()} " for text in prompts], add_special_tokens=False)["input_ids"]
-
     def report_logits(
         self, tokens: torch.Tensor, prompts: Sequence[str], reports: Sequence[str]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -146,26 +140,17 @@ class ReportWriter(nn.Module):
         Returns:
             Logits float32 [M, V] of all report tokens, the tokens int64 [M], and the report of each int64 [M].
         """
-        begin, heads = self._prompt_ids(prompts)
-        ends = [
-            [*ids, int(self.tokenizer.eos_token_id)][: self.text.max_length]
-            for ids in self.tokenizer(list(reports), add_special_tokens=False)["input_ids"]
-        ]
-        count = tokens.shape[1]
-        width = max(len(head) + len(end) for head, end in zip(heads, ends, strict=True)) + len(begin) + count
-        ids = torch.full((len(heads), width), int(self.tokenizer.pad_token_id))
-        labels = torch.full_like(ids, MISSING)
-        mask = torch.zeros_like(ids)
-        for row, (head, end) in enumerate(zip(heads, ends, strict=True)):
-            before = len(begin) + count + len(head)
-            whole = torch.tensor([*begin, *[0] * count, *head, *end])
-            ids[row, : len(whole)], mask[row, : len(whole)] = whole, 1
-            labels[row, before : len(whole)] = torch.tensor(end)
-        ids, labels, mask = (part.to(self.device) for part in (ids, labels, mask))
+        begin, heads = begin_ids(self.tokenizer), prompt_ids(self.tokenizer, prompts)
+        end = int(self.tokenizer.eos_token_id)
+        ends = [[*ids, end][: self.text.max_length] for ids in word_ids(self.tokenizer, reports)]
+        befores = [[*begin, *[0] * tokens.shape[1], *head] for head in heads]
+        wholes = [before + end for before, end in zip(befores, ends, strict=True)]
+        ids = padded(wholes, int(self.tokenizer.pad_token_id)).to(self.device)
+        mask = padded([[1] * len(whole) for whole in wholes], 0).to(self.device)
+        labels = [[MISSING] * len(before) + end for before, end in zip(befores, ends, strict=True)]
         states = self._states(self._with_image(ids, tokens, len(begin)), mask)
-        wanted = labels[:, 1:] != MISSING
-        logits = self._head(states[:, :-1][wanted])
-        return logits, labels[:, 1:][wanted], wanted.nonzero()[:, 0]
+        chosen, target, report = shifted(states, padded(labels, MISSING).to(self.device))
+        return self._head(chosen), target, report
 
     def _with_image(self, ids: torch.Tensor, tokens: torch.Tensor, start: int) -> torch.Tensor:
         """Embeddings of tokens with the image's in their place."""
@@ -195,7 +180,7 @@ class ReportWriter(nn.Module):
         """
         from transformers import GenerationConfig
 
-        begin, heads = self._prompt_ids(prompts)
+        begin, heads = begin_ids(self.tokenizer), prompt_ids(self.tokenizer, prompts)
         longest = max(map(len, heads))
         embed = self.language.get_input_embeddings()
         rows, masks = [], []

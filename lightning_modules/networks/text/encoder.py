@@ -23,7 +23,7 @@ from lightning_modules.networks.text.base import (
     load_base,
     resolve_dtype,
 )
-from lightning_modules.networks.text.tokens import load_tokenizer, prefix_ids, tokenize
+from lightning_modules.networks.text.tokens import begin_ids, load_tokenizer, prompt_ids, tokenize
 
 Pooling = Literal["mean", "weighted_mean", "last", "first_last"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -137,7 +137,9 @@ class TextEncoder(nn.Module):
         folder = base_folder(config.base)
         self.base_fingerprint = base_fingerprint(folder)
         self.tokenizer = load_tokenizer(folder)
-        self._prefix, self._bos = prefix_ids(self.tokenizer, config.prompt)
+        begin = begin_ids(self.tokenizer)
+        prompt = prompt_ids(self.tokenizer, [config.prompt])[0] if config.prompt.strip() else []
+        self._prefix, self._bos = begin + prompt, len(begin)
         if len(self._prefix) >= config.max_length:
             raise ModelError(
                 f"The prompt takes {len(self._prefix)} of {config.max_length} tokens; shorten it or raise max_length."

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.missing import MISSING
 from lightning_modules.networks.text.base import quiet
 
 
@@ -31,24 +34,44 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def prefix_ids(tokenizer: Any, prompt: str) -> tuple[list[int], int]:
-    """Tokens before every text (the beginning of a text where the base has such a token, then the prompt), and how
-    many of them stand before the prompt."""
-    special = tokenizer("")["input_ids"]
-    begin = [token for token in special[:1] if token == tokenizer.bos_token_id]
-    words = tokenizer(f"{prompt.strip()} ", add_special_tokens=False)["input_ids"] if prompt.strip() else []
-    return begin + words, len(begin)
+def begin_ids(tokenizer: Any) -> list[int]:
+    """Tokens before everything: the beginning of a text, where the base has such a token."""
+    return [token for token in tokenizer("")["input_ids"][:1] if token == tokenizer.bos_token_id]
+
+
+def word_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of every text, without those that the base puts around one."""
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """The tokens of every prompt; prompt and text are tokenised apart, with a space between them."""
+    return word_ids(tokenizer, [f"{prompt.strip()} " for prompt in prompts])
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Rows of different lengths as int64 [B, T], filled up on the right."""
+    return pad_sequence([torch.tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=value)
 
 
 def tokenize(tokenizer: Any, prefix: list[int], texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
-    """Texts as `input_ids` and `attention_mask`, int64 [B, T]; prefix and text are tokenised apart."""
-    parts = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    """Texts as `input_ids` and `attention_mask`, int64 [B, T]; every one begins with the prefix and is cut off."""
+    pad = int(tokenizer.pad_token_id)
     # A text without any token still needs one to pool.
-    rows = [(prefix + part)[:max_length] or [tokenizer.pad_token_id] for part in parts]
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), int(tokenizer.pad_token_id))
-    mask = torch.zeros(len(rows), width, dtype=torch.int64)
-    for row, tokens in enumerate(rows):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    rows = [(prefix + part)[:max_length] or [pad] for part in word_ids(tokenizer, texts)]
+    return {"input_ids": padded(rows, pad), "attention_mask": padded([[1] * len(row) for row in rows], 0)}
+
+
+def shifted(states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The states that predict tokens: token t from the state at t - 1, as the base was trained to.
+
+    Args:
+        states: [B, T, H].
+        labels: int64 [B, T], the token where it is to be predicted, -100 elsewhere; the first cannot be.
+
+    Returns:
+        States [M, H], tokens int64 [M] and the text of each int64 [M], in the order of the batch.
+    """
+    wanted = labels[:, 1:] != MISSING
+    return states[:, :-1][wanted], labels[:, 1:][wanted], wanted.nonzero()[:, 0]

@@ -12,10 +12,10 @@ from lightning_modules.losses.text import (
     attribute_contrast_loss,
     masked_token_loss,
     nearer_than_negatives,
-    shifted,
     simcse_loss,
 )
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
+from lightning_modules.networks.text.tokens import shifted
 from tests.tiny_text import TEXTS, make_base
 
 
@@ -28,9 +28,9 @@ def test_masked_tokens_are_predicted_from_the_state_before_them() -> None:
     """By hand: the state at place t holds t in its only feature, and the head reads it off as a logit."""
     states = torch.arange(8.0).reshape(2, 4, 1)
     labels = torch.tensor([[-100, -100, 1, -100], [-100, 0, -100, 1]])
-    chosen, target = shifted(states, labels)
+    chosen, target, text = shifted(states, labels)
     assert chosen.flatten().tolist() == [1.0, 4.0, 6.0]
-    assert target.tolist() == [1, 0, 1]
+    assert (target.tolist(), text.tolist()) == ([1, 0, 1], [0, 1, 1])
     logits = torch.cat([torch.zeros_like(chosen), chosen], dim=1)
     by_hand = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(4)), math.log(1 + math.exp(-6))]
     terms = masked_token_loss(logits, target)
@@ -46,7 +46,7 @@ def test_with_causal_attention_it_is_the_loss_of_the_library(tmp_path: Path) -> 
     encoder = TextEncoder(config, "cpu", head=True)
     tokens = encoder.tokenize(TEXTS)
     labels = tokens["input_ids"].masked_fill(tokens["attention_mask"] == 0, -100)
-    chosen, target = shifted(encoder.hidden(**tokens), labels)
+    chosen, target, _ = shifted(encoder.hidden(**tokens), labels)
     ours = masked_token_loss(encoder.logits(chosen), target).loss
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(**tokens, labels=labels).loss
     torch.testing.assert_close(ours, theirs)

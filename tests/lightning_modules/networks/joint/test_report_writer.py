@@ -17,6 +17,7 @@ from lightning_modules.networks.joint.decoding import Decoding, Written
 from lightning_modules.networks.joint.image_tokens import build_image_tokens
 from lightning_modules.networks.joint.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text.encoder import TextEncoderConfig
+from lightning_modules.networks.text.tokens import begin_ids, prompt_ids
 from lightning_modules.pretrain.reports import ReportGeneration
 from tests.tiny_text import TEXTS, make_base
 
@@ -99,7 +100,7 @@ def test_what_is_written_is_what_the_model_scores_highest_whatever_the_company(w
         assert alone.tokens == report.tokens
         assert alone.logprobs == pytest.approx(report.logprobs, abs=1e-4)
         ids = writer.tokenizer.convert_tokens_to_ids(report.tokens)
-        begin, heads = writer._prompt_ids(PROMPTS[row : row + 1])
+        begin, heads = begin_ids(writer.tokenizer), prompt_ids(writer.tokenizer, PROMPTS[row : row + 1])
         whole = torch.tensor([[*begin, 0, 0, 0, *heads[0], *ids]])
         states = writer._states(writer._with_image(whole, tokens[row : row + 1], len(begin)), torch.ones_like(whole))
         scores = writer._head(states[0, -len(ids) - 1 : -1]).log_softmax(dim=-1)

@@ -12,9 +12,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_modules.losses.text import Terms, attribute_contrast_loss, masked_token_loss, shifted, simcse_loss
+from lightning_modules.losses.text import Terms, attribute_contrast_loss, masked_token_loss, simcse_loss
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 from lightning_modules.networks.text.projection import Scatter
+from lightning_modules.networks.text.tokens import shifted
 from tests.tiny_text import TEXTS, make_base, stir
 
 FACTS = torch.tensor([[0, 1], [1, -100], [0, 1], [0, -100], [1, 0]])
@@ -38,7 +39,7 @@ class Objective(torch.nn.Module):
         tokens = self.encoder.tokenize(texts[share])
         if self.name == "mntp":
             labels = tokens["input_ids"].masked_fill(tokens["input_ids"] % 3 != 0, -100)
-            chosen, target = shifted(self.encoder.hidden(**tokens), labels)
+            chosen, target, _ = shifted(self.encoder.hidden(**tokens), labels)
             return masked_token_loss(self.encoder.logits(chosen), target).loss
         first = self.encoder(**tokens)
         second = self.encoder(**self.encoder.tokenize([f"{text} No cyst ." for text in texts[share]]))
