@@ -383,12 +383,23 @@ def task_label(task: str) -> Label:
     return Label(**content["data"]["init_args"]["label"])
 
 
+def schedule_file(stage: str, profile: str) -> Path:
+    """How long a stage trains in a profile: as in the demo where the profile `study` has no file of its own."""
+    own = axis_file("stage", f"{stage}/{profile}")
+    return axis_file("stage", f"{stage}/demo") if profile == "study" and not own.is_file() else own
+
+
 def encoder_files(name: str) -> list[Path]:
-    """The YAML files of an encoder: of one that a stage trains, those of the encoder that the stage started from."""
+    """The YAML files of an encoder: of one that a stage trains, those of the encoder that the stage started from.
+
+    Of encoders without a network those of what they read instead: `radiomics.yaml`, `columns.yaml`.
+    """
     entry = ENCODERS[name]
+    if entry.columns:
+        return [axis_file("encoder", "columns")]
     radiomics = [axis_file("encoder", "radiomics")] if entry.radiomics else []
     if entry.stage is None:
-        return list(dict.fromkeys([*radiomics, axis_file("encoder", name)]))
+        return radiomics or [axis_file("encoder", name)]
     start = STAGES[entry.stage].start
     if start is None:
         raise DataError(f"ENCODER={name}: its stage {entry.stage} reads no images; name another stage in the registry.")
@@ -417,7 +428,7 @@ def compose(
         CONFIGS / "base.yaml",
         axis_file("profile", choose("PROFILE", profile, dict(PROFILES))),
         axis_file("stage", stage),
-        axis_file("stage", f"{stage}/{profile}"),
+        schedule_file(stage, profile),
     ]
     if variant is not None:
         files.append(axis_file("variant", variant))

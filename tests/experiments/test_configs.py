@@ -11,7 +11,7 @@ import yaml
 
 from experiments.finetuning.point import FROM_PRETRAINED
 from experiments.pretraining.stages.common import placeholders
-from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose, encoder_files
+from experiments.registry import CONFIGS, ENCODERS, PROFILES, STAGES, TASKS, compose, encoder_files, schedule_file
 from experiments.runs.configuration import Configuration
 from experiments.runs.suite_cli import validated_every
 
@@ -21,11 +21,13 @@ PUBLISHED_KEYS = ("augmentation", "optimizer", "data")
 REGION_SIZES = ("region_width", "patch")
 PARTS = [part for name, entry in STAGES.items() for part in entry.parts or (name,) if not entry.variant_of]
 # An encoder that a stage trains has the files of the one that the stage started from.
-OF_THEIR_OWN = [name for name, entry in ENCODERS.items() if entry.stage is None]
+NETWORKS = [name for name, entry in ENCODERS.items() if entry.stage is None and not entry.tabular]
 VARIANTS = [name for name, entry in STAGES.items() if entry.variant_of]
 
 
-@pytest.mark.parametrize(("axis", "names"), [("task", TASKS), ("encoder", OF_THEIR_OWN), ("profile", PROFILES)])
+@pytest.mark.parametrize(
+    ("axis", "names"), [("task", TASKS), ("encoder", [*NETWORKS, "columns", "radiomics"]), ("profile", PROFILES)]
+)
 def test_entries_and_files_are_the_same_set(axis: str, names: Collection[str]) -> None:
     assert {path.stem for path in (CONFIGS / axis).glob("*.yaml")} == set(names)
 
@@ -85,9 +87,30 @@ def _resolved(files: list[Path]) -> dict[str, Any]:
     return Configuration((*files, CONFIGS / "cohort" / "demo.yaml")).resolved()
 
 
+@pytest.mark.parametrize(
+    ("encoder", "files"),
+    [
+        ("size", ["columns"]),
+        ("clinical", ["columns"]),
+        ("radiomics", ["radiomics"]),
+        ("radiomics_linear", ["radiomics"]),
+        ("radiomics_stage1", ["radiomics", "regions"]),
+    ],
+)
+def test_an_encoder_without_a_network_has_the_file_of_what_it_reads(encoder: str, files: list[str]) -> None:
+    assert [path.stem for path in encoder_files(encoder)] == files
+    assert yaml.safe_load(encoder_files(encoder)[0].read_text())["encoder"] == {"network": "none"}
+
+
 def test_every_stage_has_a_schedule_for_every_profile() -> None:
     found = {path.relative_to(CONFIGS / "stage") for path in (CONFIGS / "stage").glob("*/*.yaml")}
-    assert found == {Path(stage, f"{profile}.yaml") for stage in ("finetune", *PARTS) for profile in PROFILES}
+    taken = {(stage, profile): schedule_file(stage, profile) for stage in ("finetune", *PARTS) for profile in PROFILES}
+    assert found == {path.relative_to(CONFIGS / "stage") for path in taken.values()}
+    assert {profile for (_, profile), path in taken.items() if path.stem != profile} == {"study"}
+    assert taken["mntp", "study"] == taken["mntp", "demo"] != taken["mntp", "paper"]
+    contents = {path: yaml.safe_load(path.read_text()) for path in taken.values()}
+    studies = [stage for stage, profile in taken if profile == "study" and taken[stage, profile].stem == "study"]
+    assert [stage for stage in studies if contents[taken[stage, "study"]] == contents[taken[stage, "demo"]]] == []
     for name in found:
         content = yaml.safe_load((CONFIGS / "stage" / name).read_text())
         assert set(content) - {"model", "text"} == {"trainer", "optimizer", "data"}

@@ -10,7 +10,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import volume_folder
-from experiments.registry import ENCODERS, PROFILES, axis_file, choose
+from experiments.registry import ENCODERS, PROFILES, axis_file, choose, encoder_files
 
 
 def encoder_contract(encoder: str, profile: str = "demo") -> PreprocessingContract:
@@ -25,7 +25,7 @@ def encoder_contract(encoder: str, profile: str = "demo") -> PreprocessingContra
     """
     files = [
         axis_file("profile", choose("PROFILE", profile, dict(PROFILES))),
-        axis_file("encoder", choose("ENCODER", encoder, dict(ENCODERS))),
+        *encoder_files(choose("ENCODER", encoder, dict(ENCODERS))),
     ]
     content: dict[str, Any] = {}
     for path in files:
