@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from lightning_modules.core.errors import ModelError
-from lightning_modules.export.image import CARD, CONFIG, CONTRACT, WEIGHTS, load_pretrained, read_encoder, save_encoder
-from lightning_modules.export.written import write_tensors, write_text
+from lightning_modules.export.image import CONFIG, CONTRACT, WEIGHTS, load_pretrained, read_encoder, save_encoder
+from lightning_modules.export.layout import CARD, Layout
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.published.checkpoint import load_published
 from lightning_modules.networks.image.published.releases import RELEASES
@@ -22,8 +18,8 @@ from lightning_modules.networks.joint.aligned import AlignedConfig, AlignedModel
 from lightning_modules.networks.joint.published_pair import PublishedPair
 from lightning_modules.networks.text.published import TEXTS, build_text
 
-FORMAT = 1
 ALIGNMENT, HEADS = "alignment.json", "alignment.safetensors"
+ALIGNED = Layout("Aligned model", ALIGNMENT, HEADS, "make pretrain STAGES=alignment")
 TEXT = "text"
 """Folder of the text encoder beside the model (`export.text`), where it was exported too."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -43,22 +39,11 @@ def load_aligned(source: str | Path) -> AlignedModel:
     """
     folder = model_folder(source)
     exported = read_encoder(folder)
-    missing = [name for name in (ALIGNMENT, HEADS) if not (folder / name).is_file()]
-    if missing:
+    content, _, heads, _ = ALIGNED.read(folder)
+    if content.get("encoder_sha256") != exported.sha256:
         raise ModelError(
-            f"{folder.name} holds an image encoder without {', '.join(missing)}; expected an aligned model, as "
-            "`make pretrain STAGES=alignment` exports it."
-        )
-    try:
-        content = json.loads((folder / ALIGNMENT).read_text(encoding="utf-8"))
-        heads = load_file(folder / HEADS)
-    except (ValueError, SafetensorError) as error:
-        raise ModelError(f"Aligned model {folder.name} is damaged ({error}); export it again.") from error
-    if content.get("format") != FORMAT or content.get("encoder_sha256") != exported.sha256:
-        raise ModelError(
-            f"Aligned model {folder.name} has format {content.get('format')} and heads for encoder "
-            f"{str(content.get('encoder_sha256'))[:12]}; expected format {FORMAT} and encoder "
-            f"{exported.sha256[:12]}, which lies beside them."
+            f"Aligned model {folder.name} has heads for encoder {str(content.get('encoder_sha256'))[:12]}; expected "
+            f"encoder {exported.sha256[:12]}, which lies beside them."
         )
     known = {field.name for field in fields(AlignedConfig)}
     config = AlignedConfig(**{name: value for name, value in content["alignment"].items() if name in known})
@@ -95,15 +80,13 @@ def save_aligned(folder: Path, model: AlignedModel, card: str, training_data: st
     staged = folder / ".encoder"
     sha256 = save_encoder(staged, model.image_encoder, model.encoder_config, model.contract, card, training_data)
     heads = {name: value for name, value in model.state_dict().items() if not name.startswith("image_encoder.")}
-    write_tensors(folder / HEADS, heads)
     content = {
-        "format": FORMAT,
         "alignment": asdict(model.config),
         "text_encoder": model.text_encoder,
         "crop": model.crop,
         "encoder_sha256": sha256,
     }
-    write_text(folder / ALIGNMENT, json.dumps(content, indent=2) + "\n")
+    ALIGNED.write(folder, content, heads)
     for name in (CONFIG, CONTRACT, CARD, WEIGHTS):
         (staged / name).replace(folder / name)
     staged.rmdir()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import WEIGHTS, weights_sha256
-from lightning_modules.export.written import write_tensors, write_text
+from lightning_modules.export.layout import Layout
 
-FORMAT = 1
 HEADS, HEADS_CONFIG = "attribute_heads.safetensors", "attribute_heads.json"
+ATTRIBUTE_HEADS = Layout("Encoder folder", HEADS_CONFIG, HEADS, "make pretrain-image")
 
 
 class AttributeHeads(nn.Module):
@@ -104,7 +101,6 @@ def save_heads(folder: Path, heads: AttributeHeads) -> None:
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"Folder {folder.name} holds no exported encoder ({WEIGHTS}); export it before its heads.")
     content = {
-        "format": FORMAT,
         "encoder_sha256": weights_sha256(folder),
         "features": heads.heads.in_features,
         "phases": heads.phases,
@@ -112,8 +108,7 @@ def save_heads(folder: Path, heads: AttributeHeads) -> None:
     }
     for name in (HEADS, HEADS_CONFIG):
         (folder / name).unlink(missing_ok=True)
-    write_tensors(folder / HEADS, heads.state_dict())
-    write_text(folder / HEADS_CONFIG, json.dumps(content, indent=2) + "\n")
+    ATTRIBUTE_HEADS.write(folder, content, heads.state_dict())
 
 
 def load_heads(folder: Path) -> AttributeHeads:
@@ -122,17 +117,12 @@ def load_heads(folder: Path) -> AttributeHeads:
     Raises:
         ModelError: if they are absent, damaged, or those of other encoder weights.
     """
-    if not (folder / HEADS_CONFIG).is_file() or not (folder / HEADS).is_file():
-        raise ModelError(f"Encoder folder {folder.name} has no {HEADS}; run `make pretrain-image` to export them.")
+    content, _, state, _ = ATTRIBUTE_HEADS.read(folder)
     try:
-        content = json.loads((folder / HEADS_CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / HEADS)
         heads = AttributeHeads(content["classes"], int(content["features"]), content["phases"])
-        version, encoder = int(content["format"]), str(content["encoder_sha256"])
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        encoder = str(content["encoder_sha256"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"The attribute heads in {folder.name} are damaged ({error}); export them again.") from error
-    if version != FORMAT:
-        raise ModelError(f"The attribute heads in {folder.name} have format {version}; expected {FORMAT}.")
     if encoder != weights_sha256(folder):
         raise ModelError(
             f"The attribute heads in {folder.name} belong to encoder {encoder[:12]}, which is not the one beside them; "

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from lightning_modules.core.contracts import differing_fields
 from lightning_modules.core.errors import ModelError
-from lightning_modules.export.written import write_tensors, write_text
+from lightning_modules.export.layout import CARD, Layout, as_json
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.published.checkpoint import file_sha256, load_published
 from lightning_modules.networks.image.published.releases import RELEASES
 
-FORMAT = 1
-WEIGHTS, CONFIG, CONTRACT, CARD = "model.safetensors", "config.json", "contract.json", "README.md"
+WEIGHTS, CONFIG, CONTRACT = "model.safetensors", "config.json", "contract.json"
+ENCODER = Layout("Encoder folder", CONFIG, WEIGHTS, "make pretrain-image")
 _HOW_ONLY = ("channels_last", "checkpointing", "compile")
 
 
@@ -63,13 +60,8 @@ def save_encoder(
     Returns:
         SHA-256 of the weights file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, "encoder": asdict(config), "training_data_sha256": training_data}
-    write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
-    write_text(folder / CONTRACT, json.dumps(dict(contract), indent=2) + "\n")
-    write_text(folder / CARD, card)
-    write_tensors(folder / WEIGHTS, encoder.state_dict())
-    return weights_sha256(folder)
+    content = {"encoder": asdict(config), "training_data_sha256": training_data}
+    return ENCODER.write(folder, content, encoder.state_dict(), {CONTRACT: as_json(contract), CARD: card})
 
 
 def weights_sha256(weights: Path) -> str:
@@ -83,20 +75,8 @@ def read_encoder(folder: Path) -> ExportedEncoder:
     Raises:
         ModelError: if a file is absent, damaged or of another format.
     """
-    missing = [name for name in (WEIGHTS, CONFIG, CONTRACT) if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"Encoder folder {folder.name} has no {', '.join(missing)}; expected what `make pretrain-image` exports."
-        )
-    try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        contract = json.loads((folder / CONTRACT).read_text(encoding="utf-8"))
-        weights = load_file(folder / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
-        raise ModelError(f"Encoder folder {folder.name} is damaged ({error}); export it again.") from error
-    if content.get("format") != FORMAT:
-        raise ModelError(f"Encoder folder {folder.name} has format {content.get('format')}; expected {FORMAT}.")
-    return ExportedEncoder(EncoderConfig.of(content["encoder"]), contract, weights, weights_sha256(folder))
+    config, (contract,), weights, sha256 = ENCODER.read(folder, CONTRACT)
+    return ExportedEncoder(EncoderConfig.of(config["encoder"]), contract, weights, sha256)
 
 
 def load_pretrained(

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.export.written import write_files, write_tensors, write_text
+from lightning_modules.export.layout import CARD, Layout, read_tensors
+from lightning_modules.export.written import write_files, write_tensors
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 
-FORMAT = 1
 _FORMAT = {"format": "pt"}
 """What transformers and peft want to read in the header."""
-KIND = "renal-text-encoder"
-CONFIG, ADAPTER_CONFIG, CARD = "config.json", "adapter_config.json", "README.md"
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 ADAPTER, PROJECTION = "adapter_model.safetensors", "projection.safetensors"
+ENCODER = Layout("Text encoder folder", CONFIG, ADAPTER, "make pretrain STAGES=text", "renal-text-encoder")
 MAY_DIFFER = ("compute_dtype", "checkpointing", "lora_dropout", "attention_dropout")
 
 
@@ -61,26 +59,22 @@ def save_text_encoder(folder: Path, encoder: TextEncoder, card: str, training_da
     folder.mkdir(parents=True, exist_ok=True)
     write_files(folder, encoder.tokenizer.save_pretrained)
     content = {
-        "kind": KIND,
-        "format": FORMAT,
         "encoder": encoder.config.recorded(),
         "feature_dim": encoder.feature_dim,
         "base_fingerprint": encoder.base_fingerprint,
         "fingerprint": encoder.fingerprint(),
         "training_data_sha256": training_data,
     }
-    write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
+    texts = {CARD: card}
     if encoder.config.adapter:
         settings = encoder.backbone.peft_config["default"].to_dict()
         plain = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
-        plain["inference_mode"] = True
-        write_text(folder / ADAPTER_CONFIG, json.dumps(plain, indent=2, default=str) + "\n")
-    write_text(folder / CARD, card)
+        texts[ADAPTER_CONFIG] = json.dumps(plain | {"inference_mode": True}, indent=2, default=str) + "\n"
     state = encoder.adapter_state()
-    projection = {name: value for name, value in state.items() if name == "projection.weight"}
+    projection = {name: state.pop(name) for name in ("projection.weight",) if name in state}
     if projection:
         write_tensors(folder / PROJECTION, projection, _FORMAT)
-    write_tensors(folder / ADAPTER, {name: value for name, value in state.items() if name not in projection}, _FORMAT)
+    ENCODER.write(folder, content, state, texts, _FORMAT)
     return weights_sha256(folder)
 
 
@@ -98,23 +92,9 @@ def read_text_encoder(folder: Path) -> ExportedText:
     Raises:
         ModelError: if a file is absent, damaged or of another format.
     """
-    missing = [name for name in (CONFIG, ADAPTER) if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"Text encoder folder {folder.name} has no {', '.join(missing)}; expected what the text stage exports."
-        )
-    try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / ADAPTER)
-        if (folder / PROJECTION).is_file():
-            state |= load_file(folder / PROJECTION)
-    except (ValueError, SafetensorError) as error:
-        raise ModelError(f"Text encoder folder {folder.name} is damaged ({error}); export it again.") from error
-    if content.get("kind") != KIND or content.get("format") != FORMAT:
-        raise ModelError(
-            f"Text encoder folder {folder.name} is {content.get('kind')} of format {content.get('format')}; expected "
-            f"{KIND} of format {FORMAT}."
-        )
+    content, _, state, _ = ENCODER.read(folder)
+    if (folder / PROJECTION).is_file():
+        state |= read_tensors(folder / PROJECTION, ENCODER.title)
     config = TextEncoderConfig.of(content["encoder"])
     return ExportedText(config, content["base_fingerprint"], content["fingerprint"], state, weights_sha256(folder))
 

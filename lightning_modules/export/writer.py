@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import read_encoder, save_encoder
+from lightning_modules.export.layout import CARD, Layout
 from lightning_modules.export.text import refuse_differences
-from lightning_modules.export.written import write_tensors, write_text
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.joint.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text.encoder import TextEncoderConfig
 
-FORMAT = 1
-KIND = "renal-report-writer"
-CONFIG, WEIGHTS, CARD, ENCODER = "writer.json", "writer.safetensors", "README.md", "encoder"
+CONFIG, WEIGHTS, ENCODER = "writer.json", "writer.safetensors", "encoder"
+WRITER = Layout("Report writer folder", CONFIG, WEIGHTS, "make pretrain STAGES=report", "renal-report-writer")
 
 
 @dataclass(frozen=True)
@@ -72,20 +66,14 @@ def save_report_writer(
     Returns:
         SHA-256 of the trained weights.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     save_encoder(folder / ENCODER, writer.image_encoder, encoder, contract, card)
     content = {
-        "kind": KIND,
-        "format": FORMAT,
         "text": writer.text.recorded(),
         "writer": asdict(writer.config),
         "origin": dict(origin),
         "training_data_sha256": training_data,
     }
-    write_text(folder / CONFIG, json.dumps(content, indent=2) + "\n")
-    write_text(folder / CARD, card)
-    write_tensors(folder / WEIGHTS, writer.trained_state())
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    return WRITER.write(folder, content, writer.trained_state(), {CARD: card})
 
 
 def read_report_writer(folder: Path) -> ExportedWriter:
@@ -94,23 +82,8 @@ def read_report_writer(folder: Path) -> ExportedWriter:
     Raises:
         ModelError: if a file is absent, damaged or of another format.
     """
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"Report writer folder {folder.name} has no {', '.join(missing)}; expected what `make pretrain "
-            "STAGES=report` exports."
-        )
+    content, _, state, sha256 = WRITER.read(folder)
     encoder = read_encoder(folder / ENCODER)
-    try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
-        raise ModelError(f"Report writer folder {folder.name} is damaged ({error}); export it again.") from error
-    if content.get("kind") != KIND or content.get("format") != FORMAT:
-        raise ModelError(
-            f"Report writer folder {folder.name} is {content.get('kind')} of format {content.get('format')}; expected "
-            f"{KIND} of format {FORMAT}."
-        )
     return ExportedWriter(
         encoder.config,
         encoder.contract,
@@ -118,7 +91,7 @@ def read_report_writer(folder: Path) -> ExportedWriter:
         WriterConfig.of(content["writer"]),
         content["origin"],
         state,
-        hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        sha256,
     )
 
 

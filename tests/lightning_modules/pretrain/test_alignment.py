@@ -197,7 +197,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ModelError, match="weights do not fit"):
         load_aligned(folder)
     (folder / "alignment.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"without alignment\.safetensors"):
+    with pytest.raises(ModelError, match=r"has no alignment\.safetensors"):
         load_aligned(folder)
 
 

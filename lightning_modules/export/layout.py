@@ -1,0 +1,132 @@
+"""What every exported folder is: a configuration, tensors as safetensors, and where it stands alone a card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from lightning_modules.core.errors import ModelError
+from lightning_modules.export.written import write_tensors, write_text
+from lightning_modules.networks.image.published.checkpoint import file_sha256
+
+FORMAT = 1
+CARD = "README.md"
+
+
+class Contents(NamedTuple):
+    """What a folder holds.
+
+    Args:
+        config: Its configuration.
+        others: Further JSON files that were asked for, in that order.
+        state: Its tensors.
+        sha256: Hash of their file.
+    """
+
+    config: dict[str, Any]
+    others: list[dict[str, Any]]
+    state: dict[str, torch.Tensor]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One kind of exported folder.
+
+    Args:
+        title: What a sentence calls it, before its name.
+        config: Name of its configuration, JSON.
+        weights: Name of its tensors, which are written last: a folder with them is complete.
+        origin: The command that exports it.
+        kind: What its configuration says that it is, where folders of several kinds have a file of that name.
+    """
+
+    title: str
+    config: str
+    weights: str
+    origin: str
+    kind: str = ""
+
+    def write(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        state: Mapping[str, torch.Tensor],
+        texts: Mapping[str, str] | None = None,
+        header: dict[str, str] | None = None,
+    ) -> str:
+        """Write a folder.
+
+        Args:
+            folder: The folder; it is made.
+            config: Its configuration; kind and format are put before.
+            state: Its tensors.
+            texts: Further files by name, for example the card.
+            header: What the header of the tensors says, for libraries that read it.
+
+        Returns:
+            SHA-256 of the tensors' file.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        kind = {"kind": self.kind} if self.kind else {}
+        write_text(folder / self.config, as_json({**kind, "format": FORMAT, **config}))
+        for name, text in (texts or {}).items():
+            write_text(folder / name, text)
+        write_tensors(folder / self.weights, state, header)
+        return file_sha256(folder / self.weights)
+
+    def read(self, folder: Path, *others: str) -> Contents:
+        """Read a folder; nothing in it is executed.
+
+        Args:
+            folder: The folder.
+            others: Names of further JSON files that it must hold.
+
+        Raises:
+            ModelError: if a file is absent, damaged or of another kind or format.
+        """
+        texts = (self.config, *others)
+        missing = [name for name in (*texts, self.weights) if not (folder / name).is_file()]
+        if missing:
+            raise ModelError(
+                f"{self.title} {folder.name} has no {', '.join(missing)}; expected what `{self.origin}` exports."
+            )
+        try:
+            config, *further = (json.loads((folder / name).read_text(encoding="utf-8")) for name in texts)
+        except ValueError as error:
+            raise ModelError(f"{self.title} {folder.name} is damaged ({error}); export it again.") from error
+        state = read_tensors(folder / self.weights, self.title)
+        if config.get("format") != FORMAT or config.get("kind", "") != self.kind:
+            raise ModelError(
+                f"{self.title} {folder.name} holds {_named(config.get('kind', ''), config.get('format'))}; expected "
+                f"{_named(self.kind, FORMAT)}."
+            )
+        return Contents(config, further, state, file_sha256(folder / self.weights))
+
+
+def read_tensors(path: Path, title: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file in a folder that is called so.
+
+    Raises:
+        ModelError: if it is damaged.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"{title} {path.parent.name} is damaged ({error}); export it again.") from error
+
+
+def _named(kind: str, version: object) -> str:
+    return f"{kind} of format {version}" if kind else f"format {version}"
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """The text of a JSON file."""
+    return json.dumps(dict(content), indent=2) + "\n"
