@@ -62,14 +62,6 @@ _FREE = (
     "model.init_args.pretrained",
     "model.init_args.text_pretrained",
 )
-_ADDED = {
-    "contract.axes": "SAR",
-    "contract.scaled": [0.0, 1.0],
-    "contract.antialias": True,
-    "contract.clip_first": False,
-    "optimizer.layer_decay": 1.0,
-}
-"""Settings that came later, at the values that every run before them had."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +280,7 @@ def identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
     A class is known by its name, which no two of the suite share, so that its file may move.
     """
-    flat = {key: value for key, value in {**_ADDED, **flatten(resolved)}.items() if key not in _FREE}
+    flat = {key: value for key, value in flatten(resolved).items() if key not in _FREE}
     return {key: class_name(str(value)) if key.endswith("class_path") else value for key, value in flat.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,13 @@ from lightning_modules.networks.joint.published_pair import PublishedPair
 from lightning_modules.networks.text.published import TEXTS, build_text
 
 ALIGNMENT, HEADS = "alignment.json", "alignment.safetensors"
-ALIGNED = Layout("Aligned model", ALIGNMENT, HEADS, "make pretrain STAGES=alignment")
+ALIGNED = Layout(
+    "Aligned model",
+    ALIGNMENT,
+    HEADS,
+    ("alignment", "text_encoder", "crop", "encoder_sha256"),
+    "make pretrain STAGES=alignment",
+)
 TEXT = "text"
 """Folder of the text encoder beside the model (`export.text`), where it was exported too."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -40,22 +46,21 @@ def load_aligned(source: str | Path) -> AlignedModel:
     folder = model_folder(source)
     exported = read_encoder(folder)
     content, _, heads, _ = ALIGNED.read(folder)
-    if content.get("encoder_sha256") != exported.sha256:
+    if content["encoder_sha256"] != exported.sha256:
         raise ModelError(
-            f"Aligned model {folder.name} has heads for encoder {str(content.get('encoder_sha256'))[:12]}; expected "
+            f"Aligned model {folder.name} has heads for encoder {str(content['encoder_sha256'])[:12]}; expected "
             f"encoder {exported.sha256[:12]}, which lies beside them."
         )
-    known = {field.name for field in fields(AlignedConfig)}
-    config = AlignedConfig(**{name: value for name, value in content["alignment"].items() if name in known})
-    crop = content.get("crop")  # models of earlier versions record none
-    model = AlignedModel(exported.config, config, exported.contract, content["text_encoder"], crop and tuple(crop))
+    crop = content["crop"] and tuple(content["crop"])
     try:
+        config = AlignedConfig(**content["alignment"])
+        model = AlignedModel(exported.config, config, exported.contract, content["text_encoder"], crop)
         model.image_encoder.load_state_dict(exported.weights)
         remaining = {name for name in model.state_dict() if not name.startswith("image_encoder.")}
         if remaining != set(heads):
             raise RuntimeError(f"heads {sorted(heads)}, expected {sorted(remaining)}")
         model.load_state_dict(heads, strict=False)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"Aligned model {folder.name}: weights do not fit its configuration ({reason}).") from error
     return model.eval()

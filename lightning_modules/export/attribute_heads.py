@@ -13,7 +13,9 @@ from lightning_modules.export.image import WEIGHTS, weights_sha256
 from lightning_modules.export.layout import Layout
 
 HEADS, HEADS_CONFIG = "attribute_heads.safetensors", "attribute_heads.json"
-ATTRIBUTE_HEADS = Layout("Encoder folder", HEADS_CONFIG, HEADS, "make pretrain-image")
+ATTRIBUTE_HEADS = Layout(
+    "Encoder folder", HEADS_CONFIG, HEADS, ("classes", "features", "phases", "encoder_sha256"), "make pretrain-image"
+)
 
 
 class AttributeHeads(nn.Module):
@@ -121,7 +123,7 @@ def load_heads(folder: Path) -> AttributeHeads:
     try:
         heads = AttributeHeads(content["classes"], int(content["features"]), content["phases"])
         encoder = str(content["encoder_sha256"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The attribute heads in {folder.name} are damaged ({error}); export them again.") from error
     if encoder != weights_sha256(folder):
         raise ModelError(

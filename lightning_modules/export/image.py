@@ -18,7 +18,7 @@ from lightning_modules.networks.image.published.checkpoint import file_sha256, l
 from lightning_modules.networks.image.published.releases import RELEASES
 
 WEIGHTS, CONFIG, CONTRACT = "model.safetensors", "config.json", "contract.json"
-ENCODER = Layout("Encoder folder", CONFIG, WEIGHTS, "make pretrain-image")
+ENCODER = Layout("Encoder folder", CONFIG, WEIGHTS, ("encoder",), "make pretrain-image")
 _HOW_ONLY = ("channels_last", "checkpointing", "compile")
 
 

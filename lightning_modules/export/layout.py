@@ -44,6 +44,7 @@ class Layout:
         title: What a sentence calls it, before its name.
         config: Name of its configuration, JSON.
         weights: Name of its tensors, which are written last: a folder with them is complete.
+        fields: What its configuration must hold.
         origin: The command that exports it.
         kind: What its configuration says that it is, where folders of several kinds have a file of that name.
     """
@@ -51,6 +52,7 @@ class Layout:
     title: str
     config: str
     weights: str
+    fields: tuple[str, ...]
     origin: str
     kind: str = ""
 
@@ -107,6 +109,12 @@ class Layout:
             raise ModelError(
                 f"{self.title} {folder.name} holds {_named(config.get('kind', ''), config.get('format'))}; expected "
                 f"{_named(self.kind, FORMAT)}."
+            )
+        lacking = [name for name in self.fields if name not in config]
+        if lacking:
+            raise ModelError(
+                f"{self.title} {folder.name}: {self.config} has no {', '.join(lacking)}, so it is of another version "
+                f"or damaged; export it again with `{self.origin}`."
             )
         return Contents(config, further, state, file_sha256(folder / self.weights))
 

@@ -20,7 +20,14 @@ _FORMAT = {"format": "pt"}
 """What transformers and peft want to read in the header."""
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 ADAPTER, PROJECTION = "adapter_model.safetensors", "projection.safetensors"
-ENCODER = Layout("Text encoder folder", CONFIG, ADAPTER, "make pretrain STAGES=text", "renal-text-encoder")
+ENCODER = Layout(
+    "Text encoder folder",
+    CONFIG,
+    ADAPTER,
+    ("encoder", "base_fingerprint", "fingerprint"),
+    "make pretrain STAGES=text",
+    "renal-text-encoder",
+)
 MAY_DIFFER = ("compute_dtype", "checkpointing", "lora_dropout", "attention_dropout")
 
 

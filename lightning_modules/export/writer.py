@@ -17,7 +17,14 @@ from lightning_modules.networks.joint.report_writer import ReportWriter, WriterC
 from lightning_modules.networks.text.encoder import TextEncoderConfig
 
 CONFIG, WEIGHTS, ENCODER = "writer.json", "writer.safetensors", "encoder"
-WRITER = Layout("Report writer folder", CONFIG, WEIGHTS, "make pretrain STAGES=report", "renal-report-writer")
+WRITER = Layout(
+    "Report writer folder",
+    CONFIG,
+    WEIGHTS,
+    ("text", "writer", "origin"),
+    "make pretrain STAGES=report",
+    "renal-report-writer",
+)
 
 
 @dataclass(frozen=True)

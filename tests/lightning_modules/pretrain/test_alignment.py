@@ -196,6 +196,10 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "alignment.json").write_text(json.dumps({**content, "alignment": {"text_dim": 6, "embed_dim": 5}}))
     with pytest.raises(ModelError, match="weights do not fit"):
         load_aligned(folder)
+    earlier = {name: value for name, value in content.items() if name != "crop"}
+    (folder / "alignment.json").write_text(json.dumps(earlier))
+    with pytest.raises(ModelError, match=r"alignment\.json has no crop, so it is of another version"):
+        load_aligned(folder)
     (folder / "alignment.safetensors").unlink()
     with pytest.raises(ModelError, match=r"has no alignment\.safetensors"):
         load_aligned(folder)
