@@ -5,11 +5,8 @@ Every importer reads its own source and asks here for the label, so that two coh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import pandas as pd
+from typing import Literal
 
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
@@ -117,7 +114,7 @@ def aggressiveness(pathology: Pathology) -> int | None:
 
     A malignant tumour is aggressive when any of these was found: ISUP grade 3 or 4, pT3 or more, N1, M1, necrosis,
     sarcomatoid or rhabdoid differentiation. Benign tumours and malignant ones without any are 0. What was not assessed
-    counts as not present where anything was; `assessment_table` shows how often that was so.
+    counts as not present where anything was.
 
     Returns:
         1, 0, or None where it is not known whether the tumour is malignant, or nothing of a malignant one was assessed.
@@ -126,32 +123,3 @@ def aggressiveness(pathology: Pathology) -> int | None:
     if pathology.malignant is None or (pathology.malignant and all(found is None for found in criteria)):
         return None
     return int(pathology.malignant and any(criteria))
-
-
-def assessment_table(patients: pd.DataFrame) -> pd.DataFrame:
-    """How often each sign of aggressiveness is present, absent and not assessed among malignant tumours.
-
-    Args:
-        patients: Table `patients` of a cohort.
-
-    Returns:
-        One row per criterion with columns criterion, present, absent, not_assessed.
-    """
-    malignant = patients[(patients["malignancy"] == 1).fillna(False)]
-    criteria = [_pathology(row).criteria() for row in malignant.to_dict("records")]
-    names = list(Pathology().criteria())
-    return pd.DataFrame([{"criterion": name, **_tally([row[name] for row in criteria])} for name in names])
-
-
-def _pathology(row: Mapping[Any, Any]) -> Pathology:
-    columns = ("isup_grade", "stage_pt", "stage_pn", "stage_pm", "necrosis", "sarcomatoid", "rhabdoid")
-    known = {name: row[name] for name in columns if name in row and not pd.isna(row[name])}
-    return Pathology(malignant=True, **known)
-
-
-def _tally(values: Sequence[bool | None]) -> dict[str, int]:
-    return {
-        "present": sum(value is not None and bool(value) for value in values),
-        "absent": sum(value is not None and not value for value in values),
-        "not_assessed": sum(value is None for value in values),
-    }

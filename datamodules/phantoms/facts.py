@@ -15,7 +15,6 @@ from datamodules.anatomy.tissues import Tissue
 from datamodules.phantoms.shapes import KidneyShape, LesionShape
 
 Composition = Literal["solid", "mixed", "cystic"]
-Degree = Literal["none", "mild", "moderate", "marked"]
 
 
 @dataclass(frozen=True)

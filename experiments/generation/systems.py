@@ -20,8 +20,6 @@ from datamodules.reports.sides import KIDNEY, side_reports
 from datamodules.writing import ReportImageDataModule
 from lightning_modules.networks.joint.decoding import Decoding
 
-IMAGES_AT_ONCE = 32
-
 
 @dataclass(frozen=True)
 class ReportSystem:

@@ -1,4 +1,4 @@
-"""C-indices of Harrell, Uno and Antolini, vectorised over the replicates of a bootstrap.
+"""C-indices of Harrell and Uno, vectorised over the replicates of a bootstrap.
 
 The pairs that a statistic compares are fixed; a replicate only weights them by how often both patients were drawn. With
 patients sorted by time, all that an event is compared with is a suffix, so the weight of comparable pairs comes from
@@ -9,11 +9,9 @@ replicate draws twice are never compared with each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 
-from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate, survival_arrays, undefined
 from experiments.statistics.strata import strata_members
@@ -78,17 +76,15 @@ def disjoint_pairs(time_months: np.ndarray, event: np.ndarray, strata: np.ndarra
     return pairs
 
 
-def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights: EventWeights | None) -> Pairs:
+def _concordance(order: Ordering, scores: Scores, event_weights: EventWeights | None) -> Pairs:
     """Weight of concordant and of comparable pairs of the patients in an ordering.
 
     Args:
         order: The patients, sorted; those who are not in it, as of another stratum, are compared with nobody.
         scores: Maps positions of events [B] and a slice of positions to the concordance of every pair [B, M]: 1, 0.5
-            or 0, with what pairs at equal times contribute where `adjusted`.
-        adjusted: Pairs at equal times count as in pycox's `adj_antolini`.
+            or 0.
         event_weights: Maps weights [R, N] to a further weight of every event [R, E] or [1, E].
     """
-    first = order.start if adjusted else order.censored
 
     def counted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ordered = np.take(weights, order.patients, axis=1).astype(np.result_type(weights.dtype, np.float32), copy=False)
@@ -103,9 +99,9 @@ def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights:
         concordant = np.zeros(len(ordered))
         for begin in range(0, len(order.events), _EVENTS_AT_ONCE):
             block = slice(begin, begin + _EVENTS_AT_ONCE)
-            columns = slice(int(first[block].min()), ordered.shape[1])
+            columns = slice(int(order.censored[block].min()), ordered.shape[1])
             matrix = scores(order.events[block], columns)
-            matrix[np.arange(columns.start, columns.stop) < first[block, None]] = 0
+            matrix[np.arange(columns.start, columns.stop) < order.censored[block, None]] = 0
             matrix = np.ascontiguousarray(matrix.T, dtype=ordered.dtype)
             for start in range(0, len(ordered), _ROWS_AT_ONCE):
                 rows = slice(start, start + _ROWS_AT_ONCE)
@@ -114,12 +110,7 @@ def _concordance(order: Ordering, scores: Scores, adjusted: bool, event_weights:
         return concordant, pairs
 
     def comparable(ordered: np.ndarray) -> np.ndarray:
-        suffix = suffix_sums(ordered, ordered.dtype)
-        if not adjusted:
-            return np.take(suffix, order.censored, axis=1)
-        own = np.take(ordered, order.events, axis=1)
-        taken = [np.take(suffix, position, axis=1) for position in (order.censored, order.start, order.later)]
-        return taken[0] + taken[1] - taken[2] - own
+        return np.take(suffix_sums(ordered, ordered.dtype), order.censored, axis=1)
 
     return counted
 
@@ -163,7 +154,7 @@ def harrell(
     """
     time, event, risk = survival_arrays(time_months, event, risk)
     orders = _orderings(time, event, strata)
-    parts = [_concordance(order, _risk_scores(risk[order.patients]), False, None) for order in orders]
+    parts = [_concordance(order, _risk_scores(risk[order.patients]), None) for order in orders]
     return _share(parts, share_support(disjoint_pairs(time, event, strata)))
 
 
@@ -203,9 +194,7 @@ def uno(
         censoring_survival(group, just_before(time[early]), np.ones((1, len(time))), reference)
 
     def pairs(order: Ordering) -> Pairs:
-        return _concordance(
-            order, _risk_scores(risk[order.patients]), False, _inverse_square(order, group, tau, reference)
-        )
+        return _concordance(order, _risk_scores(risk[order.patients]), _inverse_square(order, group, tau, reference))
 
     parts = [pairs(order) for order in _orderings(time, event, strata)]
     return _share(parts, share_support(disjoint_pairs(time, early, strata)))
@@ -230,65 +219,6 @@ def _inverse_square(order: Ordering, group: FollowUp, tau: float, reference: Fol
     return event_weights
 
 
-AntoliniTies = Literal["adj_antolini", "antolini"]
-
-
-def antolini(
-    time_months: np.ndarray,
-    event: np.ndarray,
-    survival: np.ndarray,
-    times_months: np.ndarray,
-    ties: AntoliniTies = "adj_antolini",
-) -> Statistic:
-    """Antolini's time-dependent C-index as a statistic of weighted patients (Statistics in Medicine 2005).
-
-    Of an event and a patient who outlives it, the predicted survival at the time of the event is compared. For a model
-    whose survival curves do not cross it is Harrell's. As in pycox's `EvalSurv.concordance_td`, whose default,
-    `adj_antolini`, counts tied predictions half and compares patients with equal times; `antolini` does neither.
-
-    Args:
-        time_months: Time to event or censoring [N].
-        event: Whether the event was observed [N].
-        survival: Predicted probability of survival up to and including each time [N, T].
-        times_months: The times, increasing [T]; survival is a step function that keeps its value up to the next.
-        ties: pycox's method.
-
-    Returns:
-        Maps weights [R, N] to float64 [R]; NaN where no pair can be compared.
-
-    Raises:
-        DataError: as of `survival_arrays`; if survival and times do not match, or times do not increase.
-    """
-    time, event, _ = survival_arrays(time_months, event)
-    survival, times = np.asarray(survival), np.asarray(times_months, dtype=np.float64)
-    if survival.shape != (len(time), len(times)) or not len(times) or not np.isfinite(survival).all():
-        raise DataError(
-            f"Survival {survival.shape} must be finite and have a row for each of {len(time)} patients and a column "
-            f"for each of {len(times)} times."
-        )
-    if (np.diff(times) <= 0).any():
-        raise DataError("The times of predicted survival do not increase; sort them and drop repeated ones.")
-    adjusted = ties == "adj_antolini"
-    order = sort_by_time(FollowUp(time, event))
-    place = np.clip(np.searchsorted(times, time[order.patients], side="right") - 1, 0, None)
-    ordered_time, ordered_event, curves = time[order.patients], event[order.patients], survival[order.patients].T
-
-    def scores(events: np.ndarray, columns: slice) -> np.ndarray:
-        own = curves[place[events], events][:, None]
-        others = curves[place[events], columns]
-        if not adjusted:
-            return (own < others).astype(np.float64)
-        concordant = (own < others) + 0.5 * (own == others)
-        same = ordered_time[columns] == ordered_time[events, None]
-        both = same & ordered_event[columns]
-        concordant[both] = np.where((own == others)[both], 1.0, 0.5)
-        concordant[same & ~ordered_event[columns]] *= 2  # pycox meets such a pair from either side
-        concordant[events[:, None] == np.arange(columns.start, columns.stop)] = 0
-        return concordant
-
-    return _share([_concordance(order, scores, adjusted, None)], share_support(disjoint_pairs(time, event)))
-
-
 def c_index(
     statistic: Statistic,
     event: np.ndarray,
@@ -299,7 +229,7 @@ def c_index(
     """A C-index with its percentile interval by patient.
 
     Args:
-        statistic: `harrell`, `uno` or `antolini` of the patients.
+        statistic: `harrell` or `uno` of the patients.
         event: Whether the event was observed [N].
         replicates: Number of replicates.
         seed: Seed.

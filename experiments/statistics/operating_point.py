@@ -30,27 +30,6 @@ def youden_threshold(target: np.ndarray, score: np.ndarray) -> float:
     return float(thresholds[1:][np.argmax((sensitivity - false_positive)[1:])])
 
 
-def sensitivity_threshold(target: np.ndarray, score: np.ndarray, sensitivity: float = 0.9) -> float:
-    """The highest threshold that reaches a sensitivity, for validation patients.
-
-    Args:
-        target: 0 or 1 of the validation patients [N].
-        score: Higher means positive [N].
-        sensitivity: Wanted at least, above 0 and up to 1.
-
-    Returns:
-        A score; patients with this score or more are called positive.
-
-    Raises:
-        DataError: if a class has no patient, or the sensitivity is out of range.
-    """
-    if not 0 < sensitivity <= 1:
-        raise DataError(f"A sensitivity of {sensitivity} was asked for; expected more than 0 and at most 1.")
-    _, reached, thresholds = _curve(target, score)
-    # Shares of whole patients that equal the wanted one may miss it by rounding.
-    return float(thresholds[np.argmax(reached >= sensitivity - 1e-12)])
-
-
 def _curve(target: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     target, score = binary_arrays(target, score)
     if target.all() or not target.any():
@@ -106,7 +85,7 @@ def operating_point(target: np.ndarray, score: np.ndarray, threshold: float) -> 
     Args:
         target: 0 or 1 of the tested patients [N].
         score: Higher means positive [N].
-        threshold: From `youden_threshold` or `sensitivity_threshold` of the validation patients.
+        threshold: From `youden_threshold` of the validation patients.
 
     Raises:
         DataError: if the arrays differ in length, a score is not finite, or nobody is tested.

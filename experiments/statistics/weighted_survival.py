@@ -34,9 +34,7 @@ class Ordering(NamedTuple):
 
     patients: np.ndarray  # int [N], patients in this order
     events: np.ndarray  # int [E], positions of the events
-    start: np.ndarray  # int [E], position of the first event at the same time
     censored: np.ndarray  # int [E], position of the first patient censored at that time
-    later: np.ndarray  # int [E], position of the first patient with a later time
 
 
 def sort_by_time(group: FollowUp) -> Ordering:
@@ -46,7 +44,7 @@ def sort_by_time(group: FollowUp) -> Ordering:
     events = np.flatnonzero(event)
     start, later = (np.searchsorted(time, time[events], side) for side in ("left", "right"))
     running = np.concatenate([[0], np.cumsum(event)])
-    return Ordering(patients, events, start, start + running[later] - running[start], later)
+    return Ordering(patients, events, start + running[later] - running[start])
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
-from datamodules.cohort.clinical import Pathology, aggressiveness, assessment_table, months, parse_grade, parse_stage
+from datamodules.cohort.clinical import Pathology, aggressiveness, months, parse_grade, parse_stage
 from datamodules.errors import DataError
 
 
@@ -35,28 +34,8 @@ def test_malignancy_without_any_pathology_says_nothing_of_aggressiveness(stages:
     assert aggressiveness(Pathology(malignant=False, **stages)) == 0  # type: ignore[arg-type]
 
 
-def test_not_assessed_counts_as_not_present_and_is_tabulated() -> None:
+def test_not_assessed_counts_as_not_present() -> None:
     assert aggressiveness(Pathology(malignant=True, stage_pt="1a", stage_pn="X", stage_pm="X")) == 0
-    patients = pd.DataFrame(
-        {
-            "malignancy": [1, 1, 0, pd.NA],
-            "isup_grade": [4, pd.NA, 4, 4],
-            "stage_pt": ["1a", "3", "3", "3"],
-            "stage_pn": ["X", "0", "1", "1"],
-            "stage_pm": [pd.NA, "1", "1", "1"],
-            "necrosis": [True, pd.NA, True, True],
-            "sarcomatoid": [False, False, True, True],
-            "rhabdoid": [pd.NA, pd.NA, True, True],
-        }
-    ).convert_dtypes()
-    table = assessment_table(patients).set_index("criterion")
-    assert (table.sum(axis=1) == 2).all()
-    assert table.loc["isup_3_4"].tolist() == [1, 0, 1]
-    assert table.loc["pt3_or_more"].tolist() == [1, 1, 0]
-    assert table.loc["n1"].tolist() == [0, 1, 1]
-    assert table.loc["m1"].tolist() == [1, 0, 1]
-    assert table.loc["necrosis"].tolist() == [1, 0, 1]
-    assert table.loc["rhabdoid"].tolist() == [0, 0, 2]
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycox.evaluation import EvalSurv
 from sksurv.exceptions import NoComparablePairException
 from sksurv.metrics import concordance_index_censored, concordance_index_ipcw
 from sksurv.util import Surv
 
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import bootstrap, paired_difference
-from experiments.statistics.concordance import antolini, c_index, harrell, uno
+from experiments.statistics.concordance import c_index, harrell, uno
 from experiments.statistics.weighted_survival import follow_up
 from tests.experiments.statistics.cohort import apart, censored, resamples
 
@@ -89,56 +87,6 @@ def test_uno_without_censoring_is_harrell() -> None:
     assert uno(time, event, risk)(weights) == pytest.approx(harrell(time, event, risk)(weights), abs=1e-12)
 
 
-def _curves(seed: int, n: int, times: int, values: int) -> np.ndarray:
-    return -np.sort(-np.random.default_rng(seed).integers(0, values, (n, times)) / values, axis=1)
-
-
-@pytest.mark.parametrize("ties", ["adj_antolini", "antolini"])
-def test_antolini_is_pycoxs(ties: str) -> None:
-    for seed in range(6):
-        time, event, _ = censored(seed, 60)
-        grid = np.linspace(0, time.max() * 0.9, 7)
-        curves = _curves(seed, 60, 7, 9)
-        expected = EvalSurv(pd.DataFrame(curves.T, grid), time, event.astype(int)).concordance_td(ties)
-        value = antolini(time, event, curves, grid, ties)(np.ones((1, 60)))[0]  # type: ignore[arg-type]
-        assert value == pytest.approx(expected, abs=1e-12)
-
-
-def test_antolini_is_pycoxs_on_every_resample() -> None:
-    time, event, _ = censored(7, 60)
-    grid, curves = np.linspace(0, 20, 6), _curves(1, 60, 6, 9)
-    indices, weights = resamples(60, 12)
-    plain = antolini(time, event, curves, grid, "antolini")(weights)
-    adjusted = antolini(time, event, curves, grid)(weights)
-    for row, weight, first, second in zip(indices, weights, plain, adjusted, strict=True):
-        score = EvalSurv(pd.DataFrame(curves[row].T, grid), time[row], event[row].astype(int))
-        assert first == pytest.approx(score.concordance_td("antolini"), abs=1e-12)
-        # pycox compares copies of an event with each other and finds them concordant; here they are not compared.
-        copies = (weight * (weight - 1))[event].sum()
-        without = np.unique(row)
-        assert len(without) < 60
-        pairs = _comparable_of_pycox(time[row], event[row])
-        assert (second * (pairs - copies) + copies) / pairs == pytest.approx(score.concordance_td(), abs=1e-6)
-
-
-def _comparable_of_pycox(time: np.ndarray, event: np.ndarray) -> float:
-    earlier = (time[:, None] < time) & event[:, None]
-    same = (time[:, None] == time) & (event[:, None] | event)
-    np.fill_diagonal(same, False)
-    return float((earlier | same).sum())
-
-
-def test_antolini_of_curves_that_do_not_cross_is_harrell() -> None:
-    rng = np.random.default_rng(0)
-    time, risk = rng.permutation(50) + 1.0, rng.normal(size=50)
-    event = rng.random(50) < 0.6
-    grid = np.arange(51.0)
-    curves = np.exp(-np.outer(np.exp(risk), 0.01 * (grid + 1)))
-    _, weights = resamples(50, 10)
-    expected = harrell(time, event, risk)(weights)
-    assert antolini(time, event, curves, grid)(weights) == pytest.approx(expected, abs=1e-12)
-
-
 def test_order_of_patients_and_shift_of_risk_do_not_matter() -> None:
     time, event, risk = censored(9)
     order = np.random.default_rng(0).permutation(len(time))
@@ -172,8 +120,6 @@ def test_degenerate_cohorts() -> None:
     same = c_index(harrell(time * 0 + 1, event | True, risk), event | True, 200)
     assert np.isnan(same.value)
     assert same.events == 80
-    curves = np.ones((80, 2))
-    assert np.isnan(antolini(time, event & False, curves, np.array([0.0, 1.0]))(np.ones((2, 80)))).all()
     assert np.isnan(uno(time, event & False, risk)(np.ones((2, 80)))).all()
     assert harrell(time, event, risk)(np.ones((0, 80))).shape == (0,)
 
@@ -188,7 +134,3 @@ def test_bad_input_is_refused() -> None:
         harrell(time, event, np.where(np.arange(80) == 3, np.nan, risk))
     with pytest.raises(DataError, match="endpoint is not known"):
         harrell(time, np.where(np.arange(80) == 3, -1, event), risk)
-    with pytest.raises(DataError, match="row for each of 80 patients"):
-        antolini(time, event, np.ones((80, 3)), np.array([0.0, 1.0]))
-    with pytest.raises(DataError, match="do not increase"):
-        antolini(time, event, np.ones((80, 2)), np.array([1.0, 1.0]))

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from datamodules.errors import DataError
-from experiments.statistics.operating_point import operating_point, sensitivity_threshold, wilson, youden_threshold
+from experiments.statistics.operating_point import operating_point, wilson, youden_threshold
 
 
 def _patients(seed: int, n: int = 90) -> tuple[np.ndarray, np.ndarray]:
@@ -29,15 +29,6 @@ def test_youden_is_the_best_of_all_thresholds(seed: int) -> None:
     assert chosen in score
     assert youden(chosen) == pytest.approx(best)
     assert all(youden(value) < best - 1e-12 for value in score[score > chosen])
-
-
-@pytest.mark.parametrize("wanted", [0.3, 0.9, 1.0])
-def test_fixed_sensitivity_is_reached_by_no_higher_threshold(wanted: float) -> None:
-    target, score = _patients(7)
-    chosen = sensitivity_threshold(target, score, wanted)
-    positives = score[target == 1]
-    assert (positives >= chosen).mean() >= wanted
-    assert all((positives >= value).mean() < wanted for value in score[score > chosen])
 
 
 def test_shares_are_scikit_learns() -> None:
@@ -83,7 +74,5 @@ def test_shares_of_nobody_are_undefined() -> None:
 def test_a_threshold_needs_both_classes() -> None:
     with pytest.raises(DataError, match="0 of 4 validation patients are positive"):
         youden_threshold(np.zeros(4), np.arange(4.0))
-    with pytest.raises(DataError, match=r"sensitivity of 1\.2"):
-        sensitivity_threshold(np.array([0, 1]), np.arange(2.0), 1.2)
     with pytest.raises(DataError, match="0 and 1 only"):
         operating_point(np.array([0, 2]), np.arange(2.0), 1.0)

@@ -19,7 +19,7 @@ from experiments.statistics.bootstrap import (
     percentile_interval,
 )
 from experiments.statistics.calibration import brier, scaled_brier
-from experiments.statistics.concordance import antolini, c_index, disjoint_pairs, harrell, uno
+from experiments.statistics.concordance import c_index, disjoint_pairs, harrell, uno
 from experiments.statistics.decision import decision_curve
 from experiments.statistics.discrimination import auroc_delong, delong_test
 from experiments.statistics.embeddings import alignment, uniformity
@@ -51,7 +51,6 @@ CONSTANT: dict[str, Callable[[], Estimate]] = {
     "Harrell's C of 1": lambda: c_index(harrell(TIME, EVENT, RISK), EVENT, 200),
     "Harrell's C of a constant": lambda: c_index(harrell(TIME, EVENT, 0 * RISK), EVENT, 200),
     "Uno's C of 1": lambda: c_index(uno(TIME, EVENT, RISK, 15.0), EVENT, 200),
-    "Antolini's C of 1": lambda: c_index(antolini(TIME, EVENT, (TIME[:, None] > TIME).astype(float), TIME), EVENT, 200),
     "dynamic AUC of 1": lambda: at_horizon(dynamic_auc(TIME, EVENT, RISK, 10.0), TIME, EVENT, 10.0, replicates=200),
     "mean dynamic AUC": lambda: at_horizon(
         mean_dynamic_auc(TIME, EVENT, RISK, GRID), TIME, EVENT, 15.0, replicates=200
