@@ -341,14 +341,11 @@ MODES: dict[str, str] = {
 }
 
 BENCHMARKS: dict[str, str] = {
-    "data": "experiments.benchmarks.data",
-    "train": "experiments.benchmarks.train",
-    "text": "experiments.benchmarks.text",
-    "encoding": "experiments.benchmarks.encoding",
-    "contrastive": "experiments.benchmarks.contrastive",
-    "statistics": "experiments.benchmarks.statistics",
+    "data": "tests.benchmarks.data",
+    "train": "tests.benchmarks.train",
+    "contrastive": "tests.benchmarks.contrastive",
 }
-"""Module of every benchmark; its `run(quick, out)` measures, writes and prints."""
+"""Module of every benchmark, beside the tests in the repository; its `run(quick, out)` measures, writes and prints."""
 
 
 def choose(kind: str, name: str, choices: dict[str, object]) -> str:

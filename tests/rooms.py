@@ -36,7 +36,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("encoders",),
         ("aligned", "finetuning", "pretraining"),
         ("generation", "studies"),
-        ("benchmarks", "doctor", "front_door", "licences"),
+        ("doctor", "front_door", "licences"),
         ("cli",),
     ),
 }

@@ -3,7 +3,7 @@
 One resampling does crop, flip, rotation, translation and scale; window, intensity and gamma follow on its output.
 Parameters are drawn per sample from a seed (`parameters`), so a sample looks the same in any batch, on any rank and
 device. Resampling is trilinear along any map (`exact`) or plane by plane (`separable`). torchio's transforms with the
-same parameters are the reference (`experiments.benchmarks.torchio_reference`).
+same parameters are the reference (`tests.benchmarks.torchio_reference`).
 """
 
 from datamodules.augmentation.module import VolumeAugmentation

@@ -127,8 +127,8 @@ def page(packages: Sequence[Package]) -> str:
         "",
         "The suite is Apache-2.0. `make licences` writes this page with [pip-licenses]"
         "(https://github.com/raimon49/pip-licenses) and fails",
-        "where the default installation holds a package under GPL or AGPL, or the suite's code imports one. Code under",
-        "`experiments/benchmarks` may compare the suite with such a package, which is part of the extra `dev`.",
+        "where the default installation holds a package under GPL or AGPL, or the suite's code imports one. Tests may",
+        "compare the suite with such a package, which is part of the extra `dev`.",
         "Builds of torch for a GPU bring NVIDIA's libraries under NVIDIA's own terms; this page is of a build for CPU.",
         "",
         "## Copyleft",

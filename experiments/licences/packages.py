@@ -13,8 +13,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOMS = ("lightning_modules", "datamodules", "callbacks", "experiments")
-COMPARISONS = Path("experiments", "benchmarks")
-"""Code that measures the suite against other packages, those of the extra `dev` among them."""
 
 
 def imported_packages(root: Path) -> dict[str, list[str]]:
@@ -30,8 +28,6 @@ def imported_packages(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
         where = path.relative_to(root)
-        if where.is_relative_to(COMPARISONS):
-            continue
         for module in _modules(path) - set(sys.stdlib_module_names) - set(ROOMS):
             for owner in owners.get(module, ()):
                 users = found.setdefault(canonicalize_name(owner), [])

@@ -49,10 +49,10 @@ def test_a_gpl_package_that_is_imported_or_installed_by_default_is_refused(packa
 
 
 def test_imports_are_found_wherever_they_stand(tmp_path: Path) -> None:
-    for room in ("lightning_modules", "experiments/benchmarks"):
-        (tmp_path / room).mkdir(parents=True)
+    for room in ("lightning_modules", "tests"):
+        (tmp_path / room).mkdir()
     (tmp_path / "lightning_modules" / "late.py").write_text("def f():\n    from sksurv.metrics import brier_score\n")
-    (tmp_path / "experiments" / "benchmarks" / "compared.py").write_text("import sksurv, yaml\n")
+    (tmp_path / "tests" / "compared.py").write_text("import sksurv, yaml\n")
     assert imported_packages(tmp_path) == {"scikit-survival": ["lightning_modules/late.py"]}
 
 

@@ -13,9 +13,9 @@ from datamodules.augmentation import AugmentationConfig, AugmentationParameters,
 from datamodules.augmentation.parameters import Mode
 from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.benchmarks.chains import ALL_AXES, DEFAULT, monai_transform
-from experiments.benchmarks.stored_forms import Material, phantom
-from experiments.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
+from tests.benchmarks.chains import ALL_AXES, DEFAULT, monai_transform
+from tests.benchmarks.stored_forms import Material, phantom
+from tests.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
 
 BATCH = 4
 MODES: tuple[Mode, ...] = ("separable", "exact")

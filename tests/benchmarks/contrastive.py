@@ -26,14 +26,14 @@ from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.processes import fresh_process
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb
-from experiments.benchmarks.timing import interleaved
 from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
 from lightning_modules.losses.contrastive import info_nce, knowledge_info_nce
 from lightning_modules.losses.sigmoid import sigmoid_loss
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.pretrain.alignment import ClipAlignment
+from tests.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb
+from tests.benchmarks.timing import interleaved
 
 RESULTS = Path(__file__).parent / "results" / "contrastive.json"
 PAIRS, DIM, ATTRIBUTES, TEXT_DIM = 4096, 4096, 31, 576

@@ -12,12 +12,12 @@ import torch
 from datamodules.errors import DataError
 from datamodules.files import read_json
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.benchmarks import checks
-from experiments.benchmarks.chains import ALL_AXES, REFERENCE, all_chains
-from experiments.benchmarks.data import RESULTS
-from experiments.benchmarks.data_page import draw, sentences
-from experiments.benchmarks.stored_forms import Material, make_material
-from experiments.benchmarks.timing import interleaved, summarize
+from tests.benchmarks import checks
+from tests.benchmarks.chains import ALL_AXES, REFERENCE, all_chains
+from tests.benchmarks.data import RESULTS
+from tests.benchmarks.data_page import draw, sentences
+from tests.benchmarks.stored_forms import Material, make_material
+from tests.benchmarks.timing import interleaved, summarize
 
 CONTRACT = PreprocessingContract()
 

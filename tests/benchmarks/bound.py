@@ -13,11 +13,11 @@ from datamodules.augmentation.intensity import vary_, window_
 from datamodules.augmentation.sampling_map import sampling_map
 from datamodules.augmentation.separable import SeparableResampler, pitch_reach
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.benchmarks.chains import DEFAULT
-from experiments.benchmarks.machine import copy_bandwidth, copy_seconds
-from experiments.benchmarks.processes import BATCH
-from experiments.benchmarks.stored_forms import Material
-from experiments.benchmarks.timing import interleaved
+from tests.benchmarks.chains import DEFAULT
+from tests.benchmarks.machine import copy_bandwidth, copy_seconds
+from tests.benchmarks.processes import BATCH
+from tests.benchmarks.stored_forms import Material
+from tests.benchmarks.timing import interleaved
 
 
 def traffic_bytes(contract: PreprocessingContract) -> dict[str, int]:

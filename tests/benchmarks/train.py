@@ -21,10 +21,11 @@ from rich.table import Table
 from scipy.stats import bootstrap
 
 from datamodules.files import write_json
-from experiments.benchmarks.machine import describe_machine, load_average
-from experiments.benchmarks.step_bound import measure_step_bound
-from experiments.benchmarks.step_memory import peak_memory_mb
-from experiments.benchmarks.steps import (
+from lightning_modules.networks.image.encoders import EncoderConfig
+from tests.benchmarks.machine import describe_machine, load_average
+from tests.benchmarks.step_bound import measure_step_bound
+from tests.benchmarks.step_memory import peak_memory_mb
+from tests.benchmarks.steps import (
     LIGHTNING,
     UNBUFFERED,
     Round,
@@ -34,8 +35,7 @@ from experiments.benchmarks.steps import (
     make_module,
     monai_step,
 )
-from experiments.benchmarks.timing import summarize
-from lightning_modules.networks.image.encoders import EncoderConfig
+from tests.benchmarks.timing import summarize
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 BARE = "bare PyTorch loop"

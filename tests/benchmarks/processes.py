@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.processes import fresh_process, process_pool
-from experiments.benchmarks.chains import DEFAULT, REFERENCE, Chain, monai_chain, our_chain
-from experiments.benchmarks.machine import forget_cached, one_core, resident_mb
-from experiments.benchmarks.stored_forms import Material
+from tests.benchmarks.chains import DEFAULT, REFERENCE, Chain, monai_chain, our_chain
+from tests.benchmarks.machine import forget_cached, one_core, resident_mb
+from tests.benchmarks.stored_forms import Material
 
 BATCH = 16
 OURS = "ours: default"

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from datamodules.augmentation import AugmentationConfig, AugmentationParameters, VolumeAugmentation
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
+from tests.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
 
 GEOMETRIES = {
     "even margins": (PreprocessingContract(grid=(40, 64, 70)), (32, 58, 60)),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.benchmarks import contrastive
 from lightning_modules.networks.image.encoders import EncoderConfig
+from tests.benchmarks import contrastive
 
 
 def test_it_writes_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

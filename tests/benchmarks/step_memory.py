@@ -6,9 +6,9 @@ import multiprocessing
 from typing import Any
 
 from datamodules.processes import fresh_process
-from experiments.benchmarks.machine import forget_peak, peak_mb
-from experiments.benchmarks.steps import bare_step, make_batch, make_module
 from lightning_modules.networks.image.encoders import EncoderConfig
+from tests.benchmarks.machine import forget_peak, peak_mb
+from tests.benchmarks.steps import bare_step, make_batch, make_module
 
 
 def peak_memory_mb(config: EncoderConfig, crop: tuple[int, int, int], size: int) -> float:

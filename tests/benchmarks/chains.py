@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
-from experiments.benchmarks.stored_forms import Material
-from experiments.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
+from tests.benchmarks.stored_forms import Material
+from tests.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
 
 Chain = Callable[[Sequence[int]], torch.Tensor]
 """From the positions of some volumes to float32 [n, 1, *crop]."""

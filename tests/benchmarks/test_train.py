@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.benchmarks import train
-from experiments.benchmarks.step_bound import KINDS, Counter
-from experiments.benchmarks.steps import LIGHTNING, UNBUFFERED, interleaved_steps, make_batch, make_module
 from lightning_modules.networks.image.encoders import EncoderConfig
+from tests.benchmarks import train
+from tests.benchmarks.step_bound import KINDS, Counter
+from tests.benchmarks.steps import LIGHTNING, UNBUFFERED, interleaved_steps, make_batch, make_module
 
 SMALL = EncoderConfig(depth=10, width=4, stem_norm="instance")
 

@@ -21,13 +21,13 @@ from callbacks.progress import Throughput
 from callbacks.seeding import EpochSeed
 from datamodules.batch import MISSING
 from datamodules.reports.schema import load_schema
+from experiments.registry import CONFIGS
 from experiments.runs.tracking import make_logger
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.pretrain.attributes import AttributePretraining
 
 LIGHTNING, UNBUFFERED = "LightningModule", "LightningModule, a write to MLflow at every step"
-BASE = Path(__file__).parents[1] / "configs" / "base.yaml"
 MAX_STEPS = 10_000
 Batch = dict[str, torch.Tensor]
 Round = dict[str, tuple[float, float]]
@@ -84,7 +84,7 @@ def monai_step(batch: Batch) -> Callable[[], None]:
 
 def trainer_settings() -> dict[str, Any]:
     """What every run of the suite sets of Lightning's Trainer, less its logger and callbacks."""
-    settings: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))["trainer"]
+    settings: dict[str, Any] = yaml.safe_load((CONFIGS / "base.yaml").read_text(encoding="utf-8"))["trainer"]
     return {name: value for name, value in settings.items() if name not in ("logger", "callbacks", "precision")}
 
 

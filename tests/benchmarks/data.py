@@ -20,14 +20,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from datamodules.files import write_json
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.benchmarks.bound import measure_bound
-from experiments.benchmarks.chains import REFERENCE, all_chains
-from experiments.benchmarks.checks import check_chains, error_of_default
-from experiments.benchmarks.data_page import chain_table, draw, sentences
-from experiments.benchmarks.machine import allowed_cores, describe_machine, load_average, one_core
-from experiments.benchmarks.processes import BATCH, epoch_rates, rank_rates, worker_memory
-from experiments.benchmarks.stored_forms import Material, make_material
-from experiments.benchmarks.timing import interleaved, summarize
+from tests.benchmarks.bound import measure_bound
+from tests.benchmarks.chains import REFERENCE, all_chains
+from tests.benchmarks.checks import check_chains, error_of_default
+from tests.benchmarks.data_page import chain_table, draw, sentences
+from tests.benchmarks.machine import allowed_cores, describe_machine, load_average, one_core
+from tests.benchmarks.processes import BATCH, epoch_rates, rank_rates, worker_memory
+from tests.benchmarks.stored_forms import Material, make_material
+from tests.benchmarks.timing import interleaved, summarize
 
 RESULTS = Path(__file__).parent / "results" / "data.json"
 
