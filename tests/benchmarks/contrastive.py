@@ -26,6 +26,7 @@ from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.processes import fresh_process
 from datamodules.volumes.contract import PreprocessingContract
+from lightning_modules.core.distributed import number_of_ranks, own_rank
 from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
 from lightning_modules.losses.contrastive import info_nce, knowledge_info_nce
@@ -33,6 +34,7 @@ from lightning_modules.losses.sigmoid import sigmoid_loss
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.pretrain.alignment import ClipAlignment
 from tests.benchmarks.machine import describe_machine, forget_peak, load_average, peak_mb
+from tests.benchmarks.scaling import seconds_by_precision, seconds_by_ranks
 from tests.benchmarks.timing import interleaved
 
 RESULTS = Path(__file__).parent / "results" / "contrastive.json"
@@ -76,6 +78,11 @@ def run(quick: bool = False, out: Path | None = None) -> dict[str, Any]:
     }
     with console.status("losses"):
         results["losses"] = losses(pairs, dim, rounds=2)
+    with console.status("two ranks, and a GPU where there is one"):
+        results["seconds_by_ranks"] = {name: seconds_by_ranks(loss_on, name, pairs, dim, rounds=2) for name in CHUNKED}
+        results["seconds_on_the_gpu"] = {
+            name: seconds_by_precision(loss_on, name, pairs, dim, rounds=10) for name in CHUNKED
+        }
     with console.status("gradient caching"):
         results["step"] = steps(batches)
     results["load_average_at_the_end"] = load_average()
@@ -104,7 +111,7 @@ def _knowledge(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, bia
     attributes = torch.randint(0, 3, (len(image), ATTRIBUTES), generator=generator)
     attributes[torch.rand(attributes.shape, generator=generator) < 0.6] = MISSING
     report_id = torch.randint(0, len(image), (len(image),), generator=generator)
-    return knowledge_info_nce(image, text, scale, report_id, attributes)
+    return knowledge_info_nce(image, text, scale, report_id.to(image.device), attributes.to(image.device))
 
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
@@ -114,6 +121,7 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     FULL_SIGMOID: full_sigmoid,
     "SigLIP, in chunks": sigmoid_loss,
 }
+CHUNKED = tuple(name for name in LOSSES if name.endswith("in chunks"))
 
 
 def losses(pairs: int, dim: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -148,6 +156,15 @@ def make_pairs(pairs: int, dim: int) -> Inputs:
     text = functional.normalize(image + torch.randn(pairs, dim, generator=generator) / math.sqrt(dim), dim=1)
     scale, bias = torch.tensor(1 / 0.07), torch.tensor(-10.0)
     return tuple(value.requires_grad_(True) for value in (image, text, scale, bias))  # type: ignore[return-value]
+
+
+def loss_on(name: str, pairs: int, dim: int, device: str) -> Callable[[], object]:
+    """A loss with its gradient on a device, of this rank's share of the pairs."""
+    share = pairs // number_of_ranks()
+    rows = slice(own_rank() * share, (own_rank() + 1) * share)
+    image, text, *rest = (value.detach().to(device) for value in make_pairs(pairs, dim))
+    inputs = [value.clone().requires_grad_(True) for value in (image[rows], text[rows], *rest)]
+    return lambda: _differentiate(LOSSES[name], tuple(inputs))  # type: ignore[arg-type]
 
 
 def _differentiate(loss: Callable[..., torch.Tensor], inputs: Inputs) -> tuple[torch.Tensor, ...]:
@@ -256,6 +273,11 @@ def _loss_table(results: dict[str, Any]) -> Table:
     table = Table(title, "s, loss and gradient", "times the full matrix", "MB above embeddings", box=None)
     for name, row in results["losses"].items():
         table.add_row(name, f"{row['seconds']:.2f}", f"{row['times_full_matrix']:.2f}", f"{row['extra_mb']:.0f}")
+    for name, seconds in results["seconds_by_ranks"].items():
+        table.add_row(f"{name}, two ranks with half the pairs each", f"{seconds['2']:.2f}")
+    for name, by_precision in results["seconds_on_the_gpu"].items():
+        for precision, of_gpu in by_precision.items():
+            table.add_row(f"{name}, GPU, {precision}", f"{of_gpu:.4f}")
     return table
 
 

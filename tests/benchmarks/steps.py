@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from monai.networks.nets import resnet18
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, IterableDataset
 
 from callbacks.divergence import FiniteGuard
@@ -23,6 +24,7 @@ from datamodules.batch import MISSING
 from datamodules.reports.schema import load_schema
 from experiments.registry import CONFIGS
 from experiments.runs.tracking import make_logger
+from lightning_modules.core.distributed import number_of_ranks
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.pretrain.attributes import AttributePretraining
@@ -51,14 +53,15 @@ def make_batch(crop: tuple[int, int, int], size: int) -> Batch:
 
 
 def bare_step(module: AttributePretraining, batch: Batch) -> Callable[[], None]:
-    """One step without Lightning, with the clipping that every run has."""
+    """One step without Lightning, with the clipping that every run has; of several ranks, each has such a batch."""
     made = make_optimizer(module, OptimizerConfig(), MAX_STEPS)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     limit = float(trainer_settings()["gradient_clip_val"])
     module.train()
+    forward = DistributedDataParallel(module) if number_of_ranks() > 1 else module
 
     def step() -> None:
-        loss, _ = module.loss(module(batch["image"], batch["phase"]), batch["attributes"])
+        loss, _ = module.loss(forward(batch["image"], batch["phase"]), batch["attributes"])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), limit)

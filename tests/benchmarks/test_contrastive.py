@@ -22,10 +22,12 @@ def test_it_writes_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return (100.0 + float(str(arguments[0])), 10.0, 1.0) if len(arguments) == 1 else 5.0
 
     monkeypatch.setattr(contrastive, "_fresh", measured)
+    monkeypatch.setattr(contrastive, "seconds_by_ranks", lambda *arguments, rounds: {"1": 1.0, "2": 0.5})
     contrastive.run(quick=True, out=tmp_path / "contrastive.json")
     figures = json.loads((tmp_path / "contrastive.json").read_text())
     assert set(figures["losses"]) == set(contrastive.LOSSES)
     assert all(row["seconds"] > 0 for row in figures["losses"].values())
+    assert figures["seconds_by_ranks"]["InfoNCE, in chunks"]["2"] == 0.5
     assert figures["step"]["times_the_small_batch"] == pytest.approx(228 / 164)
     assert [arguments for arguments in seen if len(arguments) == 1] == [(64,), (128,)]  # type: ignore[arg-type]
 

@@ -23,6 +23,7 @@ from scipy.stats import bootstrap
 from datamodules.files import write_json
 from lightning_modules.networks.image.encoders import EncoderConfig
 from tests.benchmarks.machine import describe_machine, load_average
+from tests.benchmarks.scaling import seconds_by_precision, seconds_by_ranks
 from tests.benchmarks.step_bound import measure_step_bound
 from tests.benchmarks.step_memory import peak_memory_mb
 from tests.benchmarks.steps import (
@@ -138,7 +139,10 @@ def _measure(geometry: Geometry) -> dict[str, Any]:
         label: peak_memory_mb(replace(config, checkpointing=checkpointing), geometry.crop, geometry.memory_batch)
         for label, checkpointing in (("kept", False), ("recomputed", True))
     }
+    described = (config, geometry.crop, geometry.batch)
     return {
+        "seconds_a_step_by_ranks": seconds_by_ranks(step_on, *described, rounds=geometry.rounds),
+        "seconds_a_step_on_the_gpu": seconds_by_precision(step_on, *described, rounds=geometry.rounds),
         "batch": geometry.batch,
         "crop": list(geometry.crop),
         "rounds": geometry.rounds,
@@ -146,6 +150,12 @@ def _measure(geometry: Geometry) -> dict[str, Any]:
         "bound": measure_step_bound(steps[BARE], undisturbed, geometry.batch),
         "peak_memory_mb": {"batch": geometry.memory_batch, **memory},
     }
+
+
+def step_on(config: EncoderConfig, crop: tuple[int, int, int], size: int, device: str) -> Callable[[], None]:
+    """The bare loop's step on a device, with a batch of its own on every rank."""
+    batch = {name: value.to(device) for name, value in make_batch(crop, size).items()}
+    return bare_step(make_module(config).to(device), batch)
 
 
 def _times(geometry: Geometry, steps: dict[str, Callable[[], None]]) -> list[Round]:
@@ -189,6 +199,10 @@ def _steps_table(name: str, figures: dict[str, Any]) -> Table:
     memory = figures["peak_memory_mb"]
     for label in ("kept", "recomputed"):
         table.add_row(f"peak memory, activations {label}, {memory['batch']} volumes: {memory[label]:.0f} MB")
+    alone, together = figures["seconds_a_step_by_ranks"].values()
+    table.add_row(f"two ranks, a thread each: {2 * alone / together:.2f} times the volumes of one")
+    for precision, seconds in figures["seconds_a_step_on_the_gpu"].items():
+        table.add_row(f"GPU, {precision}: {1000 * seconds / figures['batch']:.2f} ms a volume")
     return table
 
 
