@@ -18,6 +18,7 @@ from datamodules.batch import RoiBatch
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.identity import REPORTS
 from datamodules.errors import DataError
+from datamodules.loading.joined_phases import VolumeReader
 from datamodules.loading.samples import Plan, RoiDataset, Visits
 from datamodules.loading.sampling import Draw
 from datamodules.reports.embedding_cache import EmbeddingCache
@@ -120,15 +121,16 @@ class ReportedKidneyDataModule(AttributeDataModule):
         if not self.reread:
             return super().dataset(visits, fused)
         if fused:
-            raise DataError("Alignment takes one phase a sample; set data.phases to random or single.")
-        return _WithoutImages(self.plan, visits, fused)
+            raise DataError("Alignment takes one image a sample; set data.phases to random, single or joined.")
+        return _WithoutImages(self.plan, visits, joined=self.phases == "joined")
 
     def on_after_batch_transfer(self, batch: RoiBatch, dataloader_idx: int) -> RoiBatch:
         """Augment the images, or put in their place what reads and augments them part by part."""
         if not self.reread:
             return super().on_after_batch_transfer(batch, dataloader_idx)
         training = self.trainer is not None and bool(self.trainer.training)
-        images = RereadImages(self.plan.volumes, batch["sample"], batch["seed"], self.augmentation, training)
+        read = VolumeReader(self.plan.volumes, self.phases == "joined")
+        images = RereadImages(read, batch["sample"], batch["seed"], self.augmentation, training)
         batch["image"] = images  # type: ignore[typeddict-item]
         return batch
 
@@ -219,17 +221,17 @@ class _Embedded:
 
 class _WithoutImages(RoiDataset):
     def _single(self, draw: Draw) -> dict[str, Any]:
-        return {"phase": self.phases[draw.position]}
+        return {"phase": self.phase(draw)}
 
 
 class RereadImages:
     """The images of a batch, read and augmented anew each time that a part of them is asked for.
 
     A part comes out the same every time, since a sample's augmentation follows its seed. Behaves like a tensor
-    [B, 1, D, H, W] that is sliced along its first axis.
+    [B, C, D, H, W] that is sliced along its first axis.
 
     Args:
-        volumes: Where the volumes lie.
+        read: Gives the stored image of a position.
         samples: int64 [B], their positions.
         seeds: int64 [B], on the device that the images shall lie on.
         augmentation: How they are varied.
@@ -238,19 +240,18 @@ class RereadImages:
 
     def __init__(
         self,
-        volumes: VolumeSet,
+        read: VolumeReader,
         samples: torch.Tensor,
         seeds: torch.Tensor,
         augmentation: VolumeAugmentation,
         training: bool,
     ) -> None:
-        self.volumes, self.positions, self.seeds = volumes, samples.tolist(), seeds
+        self.read, self.positions, self.seeds = read, samples.tolist(), seeds
         self.augmentation, self.training = augmentation, training
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, part: slice) -> torch.Tensor:
-        read = [torch.from_numpy(self.volumes.read(position)) for position in self.positions[part]]
-        stored = torch.stack(read)[:, None].to(self.seeds.device)
+        stored = torch.stack([self.read(position) for position in self.positions[part]]).to(self.seeds.device)
         return self.augmentation(stored, self.seeds[part]) if self.training else self.augmentation.evaluate(stored)

@@ -27,7 +27,7 @@ from datamodules.loading.sampling import Draw, EvenBatchSampler, SequentialDraws
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import VolumeSet
 
-PhaseRule = Literal["random", "single", "all"]
+PhaseRule = Literal["random", "single", "all", "joined"]
 SINGLE_PHASE_ORDER = ("arterial", "venous", "delayed", "non_contrast")
 """The phase that a single-phase task takes: the first of these that a study has (arterial, then venous)."""
 
@@ -52,7 +52,8 @@ class VolumeDataModule(BoundDataModule):
         batch_size: Samples per rank and step.
         num_workers: Loader processes per rank.
         phases: `random`, as above; `single` takes one phase of every visit, arterial where there is one, else venous,
-            delayed, non-contrast; `all` gives every phase of a visit in one sample, with a mask of those there are.
+            delayed, non-contrast; `all` gives every phase of a visit in one sample, with a mask of those there are;
+            `joined` gives them as the channels of one image, for an encoder that reads phases together.
         center_weights: Share of an epoch by centre; every visit alike when left out.
         samples_per_epoch: Samples of a training epoch over all ranks; the number of visits when left out. Runs on
             different fractions of the labels have equal steps when it is set.
@@ -185,13 +186,14 @@ class VolumeDataModule(BoundDataModule):
             DataError: if nobody is in that part.
         """
         visits, fused = self.visits(part), self.phases == "all"
+        whole = self.phases in ("all", "joined")
         if not visits.kidney:
             raise DataError(
                 f"Nobody is in the {part} part of {self.described()}; check roles and splits with `make data-check`."
             )
         rows = self.plan.kidneys["row"].to_numpy()
         centers = [str(self.plan.patients.loc[rows[kidney], "center"]) for kidney in visits.kidney]
-        drawn = [positions[:1] for positions in visits.volumes] if fused else visits.volumes
+        drawn = [positions[:1] for positions in visits.volumes] if whole else visits.volumes
         if shuffled:
             sampler: Sampler[Draw] = VisitSampler(
                 drawn, centers, self.seed, self.center_weights, self.samples_per_epoch
@@ -216,7 +218,7 @@ class VolumeDataModule(BoundDataModule):
 
     def dataset(self, visits: Visits, fused: bool) -> RoiDataset:
         """What loads the samples of some visits; a subclass may load less."""
-        return RoiDataset(self.plan, visits, fused)
+        return RoiDataset(self.plan, visits, fused, self.phases == "joined")
 
     @staticmethod
     def write_table(path: Path, frame: pd.DataFrame) -> None:

@@ -15,8 +15,8 @@ class RoiBatch(TypedDict):
     network's grid.
     """
 
-    image: torch.Tensor  # [B, 1, D, H, W]; where phases are fused [B, P, 1, D, H, W]
-    phase: torch.Tensor  # int64 [B], index into datamodules.cohort.columns.PHASES; fused [B, P]
+    image: torch.Tensor  # [B, 1, D, H, W]; phases joined [B, P, D, H, W]; phases fused [B, P, 1, D, H, W]
+    phase: torch.Tensor  # int64 [B], index into datamodules.cohort.columns.PHASES, -1 where joined; fused [B, P]
     patient: torch.Tensor  # int64 [B], row of the DataModule's patient table; survives a gather over ranks
     kidney: torch.Tensor  # int64 [B], row of the DataModule's kidney table
     sample: torch.Tensor  # int64 [B], position of the volume; repeats are dropped by it

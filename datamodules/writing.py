@@ -15,6 +15,7 @@ from datamodules.cohort.columns import PHASES
 from datamodules.cohort.identity import REPORTS
 from datamodules.cohort.keyed_order import keyed_choice
 from datamodules.errors import DataError
+from datamodules.loading.joined_phases import SEVERAL
 from datamodules.loading.samples import Plan, RoiDataset, Visits
 from datamodules.loading.sampling import Draw
 from datamodules.reports.sides import KIDNEY, side_reports
@@ -96,15 +97,16 @@ class ReportImageDataModule(AttributeDataModule):
     def dataset(self, visits: Visits, fused: bool) -> RoiDataset:
         """Samples with their prompt."""
         if fused:
-            raise DataError("Report generation takes one phase a sample; set data.phases to random or single.")
-        return _Prompted(self.plan, visits, self.template)
+            raise DataError("Report generation takes one image a sample; set data.phases to random, single or joined.")
+        return _Prompted(self.plan, visits, self.template, self.phases == "joined")
 
 
 class _Prompted(RoiDataset):
-    def __init__(self, plan: Plan, visits: Visits, template: str) -> None:
-        super().__init__(plan, visits, fused=False)
+    def __init__(self, plan: Plan, visits: Visits, template: str, joined: bool) -> None:
+        super().__init__(plan, visits, joined=joined)
         self.template = template
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         sample = super().__getitem__(draw)
-        return {**sample, "prompt": prompt_of(self.template, sample["side"], PHASES[sample["phase"]])}
+        phase = None if sample["phase"] == SEVERAL else PHASES[sample["phase"]]
+        return {**sample, "prompt": prompt_of(self.template, sample["side"], phase)}

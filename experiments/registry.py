@@ -366,7 +366,11 @@ def axis_file(axis: str, name: str) -> Path:
     return CONFIGS / axis / f"{name}.yaml"
 
 
-WITHOUT_MASKS: dict[str, object] = {"data.init_args.anatomy": False, "model.init_args.anatomy_weight": 0.0}
+WITHOUT_MASKS: dict[str, object] = {
+    "data.init_args.anatomy": False,
+    "model.init_args.anatomy_weight": 0.0,
+    "model.init_args.refit_steps": 0,
+}
 """Flags of the stage image for those who read its kidneys with an encoder of their own, and need no mask."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -12,7 +14,7 @@ from datamodules.augmentation.parameters import AugmentationConfig, Augmentation
 from datamodules.augmentation.sampling_map import crop_start, sampling_map
 from datamodules.augmentation.separable import SeparableResampler, pitch_reach
 from datamodules.errors import DataError
-from datamodules.volumes.contract import PreprocessingContract
+from datamodules.volumes.contract import ABSENT, ABSENT_HU, PreprocessingContract
 
 
 class VolumeAugmentation(nn.Module):
@@ -53,16 +55,31 @@ class VolumeAugmentation(nn.Module):
         """Augment a training batch.
 
         Args:
-            batch: int16 or float [B, 1, D, H, W] in HU on the contract's grid.
+            batch: int16 or float [B, C, D, H, W] in HU on the contract's grid; the channels of a sample are varied
+                alike. A channel that is absent is `ABSENT_HU` throughout.
             seeds: int64 [B], one per sample, on any device.
 
         Returns:
-            [B, 1, *crop] in [0, 1]; turned and scaled as the contract says of the network's input.
+            [B, C, *crop] in [0, 1], `ABSENT` where a channel is; turned and scaled as the contract says of the
+            network's input.
 
         Raises:
             DataError: if the batch has another shape, or not one seed per sample.
         """
-        return self.transform(batch, self.draw(seeds.to(batch.device, non_blocking=True)))
+        seeds = seeds.to(batch.device, non_blocking=True)
+        if batch.dim() == 5 and batch.shape[1] > 1 and len(seeds) == len(batch):
+            return self._by_channel(batch, lambda image, sample: self.transform(image, self.draw(seeds[sample])))
+        return self.transform(batch, self.draw(seeds))
+
+    def _by_channel(
+        self, batch: torch.Tensor, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Put the channels that are there through `change`, one by one, with the numbers of their samples."""
+        there = batch[:, :, 0, 0, 0] != ABSENT_HU
+        changed = change(batch[there][:, None], there.nonzero()[:, 0])
+        result = changed.new_full((*batch.shape[:2], *changed.shape[2:]), ABSENT)
+        result[there] = changed[:, 0]
+        return result
 
     @torch.no_grad()
     def transform(
@@ -75,7 +92,7 @@ class VolumeAugmentation(nn.Module):
         """Apply given parameters.
 
         Args:
-            batch: As in `forward`.
+            batch: int16 or float [B, 1, D, H, W] in HU.
             parameters: One entry per sample, on the batch's device.
             mode: As in `AugmentationConfig`, whose mode is the default.
             at_once: Volumes resampled together: by default one on a CPU, where it stays in the cache, and 64 on any
@@ -111,6 +128,8 @@ class VolumeAugmentation(nn.Module):
     @torch.no_grad()
     def evaluate(self, batch: torch.Tensor) -> torch.Tensor:
         """The windowed centre crop of a validation or test batch; arguments and result as in `forward`."""
+        if batch.dim() == 5 and batch.shape[1] > 1:
+            return self._by_channel(batch, lambda image, sample: self.evaluate(image))
         self._check(batch)
         start = crop_start(self.contract.grid, self.config.crop)
         for axis, (first, size) in enumerate(zip(start, self.config.crop, strict=True), start=2):

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from datamodules.batch import RoiBatch
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import PHASES
+from datamodules.loading.joined_phases import SEVERAL, VolumeReader
 from datamodules.loading.sampling import Draw
 from datamodules.volumes.shards import VolumeSet
 
@@ -55,11 +56,13 @@ class RoiDataset(Dataset[dict[str, Any]]):
     Args:
         plan: The run's patients and kidneys.
         visits: The kidneys of a part.
-        fused: Whether a sample holds every phase of its visit; else the one that was drawn.
+        fused: Whether a sample holds every phase of its visit as an image of its own; else the one that was drawn.
+        joined: Whether the image that was drawn holds the other phases of its visit as channels.
     """
 
-    def __init__(self, plan: Plan, visits: Visits, fused: bool) -> None:
-        self.volumes, self.visits, self.fused = plan.volumes, visits, fused
+    def __init__(self, plan: Plan, visits: Visits, fused: bool = False, joined: bool = False) -> None:
+        self.volumes, self.visits, self.fused, self.joined = plan.volumes, visits, fused, joined
+        self.read = VolumeReader(plan.volumes, joined)
         self.fields, self.drawn = plan.fields, plan.drawn
         self.row = plan.kidneys["row"].to_numpy(dtype=np.int64)
         self.sides = plan.kidneys["side"].tolist()
@@ -87,8 +90,11 @@ class RoiDataset(Dataset[dict[str, Any]]):
         }
 
     def _single(self, draw: Draw) -> dict[str, Any]:
-        image = torch.from_numpy(self.volumes.read(draw.position))
-        return {"image": image[None], "phase": self.phases[draw.position]}
+        return {"image": self.read(draw.position), "phase": self.phase(draw)}
+
+    def phase(self, draw: Draw) -> int:
+        """Index of the contrast phase of a draw, `SEVERAL` where its image holds more than one."""
+        return SEVERAL if self.joined else self.phases[draw.position]
 
     def _fused(self, draw: Draw) -> dict[str, Any]:
         """All phases in the order of PHASES; where a study has several series of a phase, the seed picks one."""

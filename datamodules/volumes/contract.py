@@ -16,6 +16,10 @@ STORED_AXES = "SAR"
 """Patient directions of a stored array: D from inferior to superior, H from posterior to anterior, W from left to
 right."""
 _PLANES = {"L": "R", "P": "A", "I": "S"}
+ABSENT_HU = -(2**15)
+"""Stored value of every voxel of a contrast phase that a visit lacks, where phases are read together."""
+ABSENT = -1.0
+"""What the network is given in its place; what is there lies in [0, 1]."""
 _ADDED = ("axes", "scaled", "antialias", "clip_first")
 """Fields that came later: written only where they differ from their default, so that hashes of older sets stay."""
 

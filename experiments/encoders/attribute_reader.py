@@ -30,7 +30,7 @@ class AttributeReader:
     """The stage-1 encoder with its heads.
 
     Args:
-        encoder: Maps images [B, 1, D, H, W] to features.
+        encoder: Maps images [B, 1, D, H, W] to features, or [B, 4, D, H, W] where it joins phases.
         heads: Map features to attributes.
         contract: Preprocessing contract that it was trained with.
         trained_on: Whom the encoder has seen.
@@ -109,8 +109,8 @@ def attribute_probabilities(
 
     Args:
         reader: Encoder and heads.
-        images: float [V, 1, D, H, W] in [0, 1].
-        phases: Contrast phase of every view; None is averaged over the phases.
+        images: float [V, 1, D, H, W] in [0, 1], or [V, 4, D, H, W].
+        phases: Contrast phase of every view; None is averaged over the phases, where the heads were told them.
 
     Returns:
         By attribute: `value`, the most probable class, and `probabilities` by class.

@@ -17,11 +17,12 @@ from torch import nn
 from datamodules.base import VolumeDataModule
 from datamodules.errors import DataError
 from datamodules.files import replacing
-from datamodules.volumes.shards import VolumeSet
+from datamodules.loading.joined_phases import VolumeReader
 from experiments.runs.console import progress_bar, say
 from experiments.runs.locks import held
 from experiments.statistics.means import owner_mean
 from lightning_modules.core.distributed import is_main_rank
+from lightning_modules.networks.image.encoders import joins_phases
 
 _WHOLE = "features.npz"
 _KEYS = ("patient_id", "study_id", "series_id", "side", "crc32")
@@ -50,7 +51,8 @@ def frozen_features(network: nn.Module, module: VolumeDataModule, positions: Seq
     """Features of volumes, each cut at its centre as in a test.
 
     What was computed before is read from `folder`; the rest is computed and added in parts, so that an interrupted
-    call goes on where it stopped.
+    call goes on where it stopped. An encoder that joins phases reads with a volume those of the other phases of its
+    visit, so that all of them have the same features.
 
     Args:
         network: Encoder; it is put into evaluation mode.
@@ -64,30 +66,39 @@ def frozen_features(network: nn.Module, module: VolumeDataModule, positions: Seq
     Raises:
         DataError: if a volume is damaged.
     """
-    cache, keys = _cache(folder, network, module), volume_keys(module.plan.volumes)
+    read = VolumeReader(module.plan.volumes, joins_phases(network))
+    cache, keys = _cache(folder, network, module), input_keys(read)
     known, rows = cache.read()
-    wanted = np.unique(np.asarray(positions, dtype=np.int64))
+    first = np.array([read.first(int(position)) for position in positions], dtype=np.int64)
+    wanted = np.unique(first)
     if not np.isin(keys[wanted], known).all():
         with held(cache.folder / "computing.lock"):  # another process may be at the same features
             known = cache.read()[0]
             missing = wanted[~np.isin(keys[wanted], known)]
             if len(missing):
-                _compute(network, module, missing, lambda done, feature: cache.add(keys[done], feature), len(wanted))
+                _compute(
+                    network, module, read, missing, lambda done, feature: cache.add(keys[done], feature), len(wanted)
+                )
                 cache.merge()
         known, rows = cache.read()
-    return rows[np.searchsorted(known, keys[np.asarray(positions, dtype=np.int64)])]
+    return rows[np.searchsorted(known, keys[first])]
 
 
 @torch.inference_mode()
 def _compute(
-    network: nn.Module, module: VolumeDataModule, positions: np.ndarray, keep: Callable[..., None], count: int
+    network: nn.Module,
+    module: VolumeDataModule,
+    read: VolumeReader,
+    positions: np.ndarray,
+    keep: Callable[..., None],
+    count: int,
 ) -> None:
     """Features of volumes, handed to `keep` with their positions every few seconds, and when it is interrupted."""
     kept = f"; those of {count - len(positions)} are there already" if count > len(positions) else ""
-    say(f"Computing features of {len(positions)} volumes{kept}; they are kept for every task that uses this encoder.")
+    what = "visits" if joins_phases(network) else "volumes"
+    say(f"Computing features of {len(positions)} {what}{kept}; they are kept for every task that uses this encoder.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.eval().to(device)
-    volumes = module.plan.volumes
     at_once = max(1, min(_BATCH, _VOXELS // math.prod(module.augmentation.config.crop)))
     done, started = 0, time.monotonic()
     features: list[np.ndarray] = []
@@ -97,7 +108,7 @@ def _compute(
         task = bar.add_task("features", total=len(positions))
         try:
             for chunk in np.array_split(positions, -(-len(positions) // at_once)):
-                image = torch.stack([torch.from_numpy(volumes.read(int(position))) for position in chunk])[:, None]
+                image = torch.stack([read(int(position)) for position in chunk])
                 features.append(network(module.augmentation.evaluate(image.to(device))).float().cpu().numpy())
                 bar.advance(task, len(chunk))
                 if time.monotonic() - since > _KEEP_EVERY_S:
@@ -147,10 +158,14 @@ def patient_features(
     return result
 
 
-def volume_keys(volumes: VolumeSet) -> np.ndarray:
-    """A number for the identity and the voxels of every volume of a set, uint64 [N]."""
-    rows = volumes.index[list(_KEYS)].astype(str).agg("|".join, axis=1)
-    digests = [hashlib.sha256(row.encode()).digest()[:8] for row in rows]
+def input_keys(read: VolumeReader) -> np.ndarray:
+    """A number for the identity and the voxels of all that is read with every volume of a set, uint64 [N]."""
+    index = read.volumes.index.sort_values("position")
+    rows = index[list(_KEYS)].astype(str).agg("|".join, axis=1).tolist()
+    together = [
+        "||".join(rows[member] for member in read.members(number) if member >= 0) for number in range(len(rows))
+    ]
+    digests = [hashlib.sha256(row.encode()).digest()[:8] for row in together]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 

@@ -29,7 +29,7 @@ def nearest_reports(study: Study, count: int) -> list[list[str]]:
     reports = space.texts(candidates["text"].tolist())
     found: list[list[str]] = []
     for row, side in zip(study.kidneys["row"], study.kidneys["side"], strict=True):
-        images, _, _ = study.images([int(row)])
+        images, _, _ = study.images([int(row)], space.model.image_encoder)
         scan = space.images(images).mean(axis=0)
         rows = np.flatnonzero((candidates["side"] == side).to_numpy())
         order = rows[np.argsort(-(reports[rows] @ scan), kind="stable")][:count]

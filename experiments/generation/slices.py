@@ -111,7 +111,7 @@ def question(study: Study, row: int, side: str, viewing: Viewing) -> Question:
         viewing: How the kidney is shown; of several series of a phase the first is.
     """
     prompt, contract = read_prompt(), study.module.wanted
-    volumes, _, phases = study.images([row], crop=False)
+    volumes, _, phases = study.images([row])
     digest = hashlib.sha256()
     first = {phase: place for place, phase in reversed(list(enumerate(phases)))}
     height, depth, width = contract.extent_mm

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.keyed_order import keyed_choice
 from datamodules.errors import DataError
+from datamodules.loading.joined_phases import VolumeReader
 from datamodules.reports.sides import KIDNEY, side_reports
 from datamodules.writing import ReportImageDataModule
+from lightning_modules.networks.image.encoders import joins_phases
 from lightning_modules.networks.joint.decoding import Decoding
 
 
@@ -110,22 +113,32 @@ class Study:
             found |= dict(zip(visits.kidney, visits.volumes, strict=True))
         return found
 
-    def images(self, rows: Sequence[int], crop: bool = True) -> tuple[torch.Tensor, np.ndarray, list[str]]:
+    def images(
+        self, rows: Sequence[int], encoder: nn.Module | None = None
+    ) -> tuple[torch.Tensor, np.ndarray, list[str | None]]:
         """The volumes of some kidneys, as in a test.
 
         Args:
             rows: Rows of the plan's kidneys.
-            crop: Whether the network's grid is cut out of their middle and HU are windowed; else int16 HU as stored.
+            encoder: Network that reads them: its grid is cut out of their middle and HU are windowed. When left out
+                they are int16 HU as stored.
 
         Returns:
-            Images [V, 1, D, H, W], for each the place of its kidney in `rows` int64 [V], and its contrast phase.
+            Images [V, 1, D, H, W], for each the place of its kidney in `rows` int64 [V], and its contrast phase. Of an
+            encoder that joins phases [V, 4, D, H, W], one a visit, and None for the phase.
         """
         volumes = self.module.plan.volumes
+        if encoder is not None and joins_phases(encoder):
+            read = VolumeReader(volumes, joined=True)
+            visits = [dict.fromkeys(read.first(position) for position in self.positions(row)) for row in rows]
+            owner = [place for place, own in enumerate(visits) for _ in own]
+            stored = torch.stack([read(position) for own in visits for position in own])
+            return self.module.augmentation.evaluate(stored), np.array(owner, dtype=np.int64), [None] * len(stored)
         owner = [place for place, row in enumerate(rows) for _ in self.positions(row)]
         taken = [position for row in rows for position in self.positions(row)]
         stored = torch.stack([torch.from_numpy(volumes.read(position)) for position in taken])[:, None]
         phases = volumes.index["phase"].to_numpy()[taken].tolist()
-        images = self.module.augmentation.evaluate(stored) if crop else stored
+        images = stored if encoder is None else self.module.augmentation.evaluate(stored)
         return images, np.array(owner, dtype=np.int64), phases
 
 

@@ -52,7 +52,7 @@ def predicted_attributes(study: Study) -> tuple[dict[str, np.ndarray], dict[str,
     found: dict[str, list[list[float]]] = {name: [] for name in reader.heads.classes}
     with counted("kidneys") as show:
         for number, row in enumerate(rows, start=1):
-            images, _, phases = study.images([row])
+            images, _, phases = study.images([row], reader.encoder)
             for name, entry in attribute_probabilities(reader, images, phases).items():
                 found[name].append(list(entry["probabilities"].values()))
             show(number, len(rows))

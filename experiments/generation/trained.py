@@ -49,7 +49,7 @@ def written_from(study: Study, rows: Sequence[int]) -> pd.DataFrame:
     writer = load_writer(study)
 
     def written(places: range) -> list[Written]:
-        images, owner, phases = study.images([rows[place] for place in places])
+        images, owner, phases = study.images([rows[place] for place in places], writer.image_encoder)
         tokens = kidney_tokens(writer, images, owner, len(places))
         sides = study.kidneys["side"].iloc[places.start : places.stop]
         prompts = [
@@ -110,7 +110,7 @@ def kidney_tokens(writer: ReportWriter, images: torch.Tensor, owner: np.ndarray,
     return total / count[:, None, None]
 
 
-def _phase(phases: Sequence[str], owner: np.ndarray, place: int) -> str | None:
+def _phase(phases: Sequence[str | None], owner: np.ndarray, place: int) -> str | None:
     """The contrast phase of a kidney, None where several were seen."""
     own = {phase for phase, whose in zip(phases, owner, strict=True) if whose == place}
     return own.pop() if len(own) == 1 else None

@@ -11,6 +11,7 @@ from torch import nn
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
 from lightning_modules.core.base import SuiteModule
+from lightning_modules.core.distributed import gather_rows
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
@@ -24,8 +25,9 @@ from lightning_modules.losses.attributes import (
 )
 from lightning_modules.losses.balance import Balance, class_weights
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
-from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
-from lightning_modules.networks.image.regions import RegionEncoder
+from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder, joins_phases
+from lightning_modules.networks.image.regions import RegionEncoder, Seen
+from lightning_modules.pretrain.refit import refit
 
 PHASES = 4
 SCORED_FROM = 5
@@ -44,13 +46,16 @@ class AttributePretraining(SuiteModule):
         balance: Weighting of classes in the loss.
         weighting: Weighting of attributes in the loss.
         phase_input: Whether the heads are told the contrast phase, by a learned shift of the feature; enhancement
-            cannot be read without it, and the encoder need not spend features on telling phases apart.
+            cannot be read without it, and the encoder need not spend features on telling phases apart. An encoder
+            that joins phases knows them.
         dropout: Dropout before the heads.
         anatomy_weight: Weight of the anatomy's loss beside that of the attributes; 0 for an encoder that paints none,
             as `resnet`, or data without masks (`data.anatomy`).
+        refit_steps: Steps at the end of the last epoch in which trunk and heads are fitted once more, as of
+            `pretrain.refit`, on what a region encoder read in it; 0 for none, as for another encoder.
 
     Raises:
-        ModelError: if anatomy is to be learned by an encoder that paints none.
+        ModelError: if anatomy or a refit is asked of an encoder that has no regions.
     """
 
     monitor: ClassVar[str] = "val/mean_auroc"
@@ -67,6 +72,7 @@ class AttributePretraining(SuiteModule):
         phase_input: bool = True,
         dropout: float = 0.1,
         anatomy_weight: float = 0.0,
+        refit_steps: int = 0,
     ) -> None:
         config = EncoderConfig.of(encoder)
         optimizer = OptimizerConfig(**optimizer) if isinstance(optimizer, Mapping) else optimizer
@@ -83,6 +89,7 @@ class AttributePretraining(SuiteModule):
                 "phase_input": phase_input,
                 "dropout": dropout,
                 "anatomy_weight": anatomy_weight,
+                "refit_steps": refit_steps,
             }
         )
         self.classes = {name: list(counts) for name, counts in class_counts.items()}
@@ -93,12 +100,19 @@ class AttributePretraining(SuiteModule):
                 f"anatomy_weight={anatomy_weight:g} was found with encoder.network={config.network}; only `regions` "
                 "paints anatomy, at a weight of 0 or more."
             )
+        if refit_steps < 0 or (refit_steps > 0 and not isinstance(self.encoder, RegionEncoder)):
+            raise ModelError(
+                f"refit_steps={refit_steps} was found with encoder.network={config.network}; only `regions` has "
+                "readings to fit on, in 0 or more steps."
+            )
+        self.refit_steps = refit_steps
+        self._read: list[tuple[torch.Tensor, torch.Tensor]] = []
         features = int(self.encoder.feature_dim)  # type: ignore[arg-type]
         sizes = [len(names) for names in self.classes.values()]
         self.padded = PaddedHeads(sizes)
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.Linear(features, sum(sizes))
-        self.phase = nn.Embedding(PHASES, features) if phase_input else None
+        self.phase = nn.Embedding(PHASES, features) if phase_input and not joins_phases(self.encoder) else None
         if self.phase is not None:
             nn.init.zeros_(self.phase.weight)
         weight = torch.zeros(len(sizes), max(sizes))
@@ -114,7 +128,7 @@ class AttributePretraining(SuiteModule):
         """Logits of all attributes, one after the other.
 
         Args:
-            image: [B, 1, D, H, W] in [0, 1].
+            image: [B, 1, D, H, W] in [0, 1], or [B, 4, D, H, W] of an encoder that joins phases.
             phase: int64 [B].
 
         Returns:
@@ -122,16 +136,18 @@ class AttributePretraining(SuiteModule):
         """
         return self.read(image, phase)[0]
 
-    def read(self, image: torch.Tensor, phase: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits of all attributes as `forward` gives them, and of the anatomy where the encoder paints it."""
+    def read(self, image: torch.Tensor, phase: torch.Tensor) -> tuple[torch.Tensor, Seen | None]:
+        """Logits of all attributes as `forward` gives them, and what a region encoder sees."""
         if image.dim() != 5:
-            raise ModelError("Attribute pretraining takes one phase a sample; set data.phases to random or single.")
+            raise ModelError(
+                "Attribute pretraining takes one image a sample; set data.phases to random, single or joined."
+            )
         seen = self.encoder.see(image) if isinstance(self.encoder, RegionEncoder) else None
         feature = self.encoder(image) if seen is None else seen.feature
         if self.phase is not None:
             feature = feature + self.phase(phase)
         logits: torch.Tensor = self.heads(self.dropout(feature))
-        return logits, None if seen is None else seen.anatomy
+        return logits, seen
 
     def terms(self, logits: torch.Tensor, target: torch.Tensor) -> AttributeTerms:
         """Losses by attribute on the global batch."""
@@ -146,21 +162,40 @@ class AttributePretraining(SuiteModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Weighted masked cross-entropy of one batch."""
-        logits, anatomy = self.read(batch["image"], batch["phase"])
+        logits, seen = self.read(batch["image"], batch["phase"])
         loss, terms = self.loss(logits, batch["attributes"])
-        if self.anatomy_weight and anatomy is not None:
-            painted = anatomy_loss(anatomy, batch["anatomy"], batch["mask_known"], batch["sinus_known"])
+        if self.refit_steps and seen is not None and self._last_epoch:
+            self._read.append((seen.readings.detach(), batch["attributes"]))
+        if self.anatomy_weight and seen is not None:
+            painted = anatomy_loss(seen.anatomy, batch["anatomy"], batch["mask_known"], batch["sinus_known"])
             self.log("train/anatomy_loss", painted, batch_size=len(batch["attributes"]))
             loss = loss + self.anatomy_weight * painted
         mean = terms.mean.sum() / terms.present.sum().clamp_min(1)
         self.log("train/loss", mean, batch_size=len(batch["attributes"]), prog_bar=True)
         return loss
 
+    @property
+    def _last_epoch(self) -> bool:
+        return self.trainer.max_epochs == self.trainer.current_epoch + 1
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Fit trunk and heads once more behind the last step, before anything is validated."""
+        if not (self._read and self.trainer.is_last_batch):
+            return
+        readings, target = (gather_rows(torch.cat(parts)) for parts in zip(*self._read, strict=True))
+        self._read = []
+        encoder: RegionEncoder = self.encoder  # type: ignore[assignment]
+
+        def loss(some: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+            return self.loss(self.heads(self.dropout(encoder.described(some))), wanted)[0]
+
+        refit([encoder.trunk, self.heads], loss, readings, target, self.refit_steps)
+
     def _collect(self, batch: Mapping[str, Any], scores: PatientScores, dice: PatientScores) -> None:
-        logits, anatomy = self.read(batch["image"], batch["phase"])
+        logits, seen = self.read(batch["image"], batch["phase"])
         scores.update(batch["kidney"], batch["sample"], logits, batch["attributes"])
-        if anatomy is not None and "anatomy" in batch:
-            value, lesion = lesion_dice(anatomy, batch["anatomy"])
+        if seen is not None and "anatomy" in batch:
+            value, lesion = lesion_dice(seen.anatomy, batch["anatomy"])
             drawn = lesion & batch["mask_known"]
             kidney = batch["kidney"][drawn]
             dice.update(kidney, batch["sample"][drawn], value[drawn, None], torch.zeros_like(kidney))

@@ -124,7 +124,7 @@ def test_what_is_missing_is_said(filled: tuple[Path, Path], tiny_root: Path, tmp
         make(filled[0], tmp_path / "empty").loader("train")
     with pytest.raises(DataError, match="excerpts=-1"):
         make(*filled, excerpts=-1)
-    with pytest.raises(DataError, match="one phase a sample"):
+    with pytest.raises(DataError, match="one image a sample"):
         make(*filled, reread=True, phases="all").loader("val")
     with pytest.raises(DataError, match="no attributes"):
         _ = make(tiny_root, tmp_path).plan

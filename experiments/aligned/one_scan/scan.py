@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from torch import nn
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
+from datamodules.loading.joined_phases import joined_views
 from datamodules.reports.sides import side_reports
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.aligned.one_scan.scan_figure import embed_figure
@@ -27,6 +29,7 @@ from experiments.runs.console import say
 from experiments.runs.pretrained import pretrained_from
 from experiments.scores.results_table import caption
 from experiments.statistics.retrieval import nearest
+from lightning_modules.networks.image.encoders import joins_phases
 
 FORMAT = 1
 USE = "For research only; this is no medical device and no finding of a radiologist."
@@ -90,12 +93,13 @@ def embed(
     )
     reader = attribute_reader(cohort, attributes, runs, origin, fold, contract)
     kidneys, notes = read_scan(source, contract, place, phase)
-    inputs = [_network_input(kidney, augmentation) for kidney in kidneys]
+    inputs = [network_input(kidney, augmentation, space.model.image_encoder)[0] for kidney in kidneys]
     vectors = np.stack([_unit(space.images(part).mean(axis=0)) for part in inputs])
     results = [_described(kidney, vector) for kidney, vector in zip(kidneys, vectors, strict=True)]
     if reader is not None:
-        for result, kidney, part in zip(results, kidneys, inputs, strict=True):
-            result["attributes"] = attribute_probabilities(reader, part, [view.phase for view in kidney.views])
+        for result, kidney in zip(results, kidneys, strict=True):
+            part, phases = network_input(kidney, augmentation, reader.encoder)
+            result["attributes"] = attribute_probabilities(reader, part, phases)
     found = zero_shot_classes(space, vectors, tasks or [name for name in available() if name in TASKS])
     near = nearest_reports(space, cohort, vectors, reports) if cohort is not None else [[] for _ in kidneys]
     for result, classes, texts in zip(results, found, near, strict=True):
@@ -135,9 +139,19 @@ def network_crop(contract: PreprocessingContract, crop: Sequence[int] | None = N
     )
 
 
-def _network_input(kidney: ScanKidney, augmentation: VolumeAugmentation) -> torch.Tensor:
-    """The views of a kidney as the network sees them, float32 [V, 1, D, H, W] in [0, 1]."""
-    return augmentation.evaluate(torch.from_numpy(np.stack([view.image[None] for view in kidney.views])))
+def network_input(
+    kidney: ScanKidney, augmentation: VolumeAugmentation, encoder: nn.Module
+) -> tuple[torch.Tensor, list[str | None]]:
+    """The views of a kidney as an encoder reads them.
+
+    Returns:
+        float32 [V, 1, D, H, W] in [0, 1] with the phase of each, or of an encoder that joins phases [N, 4, D, H, W].
+    """
+    images, phases = [view.image for view in kidney.views], [view.phase for view in kidney.views]
+    if joins_phases(encoder):
+        joined = joined_views(images, phases)
+        return augmentation.evaluate(joined), [None] * len(joined)
+    return augmentation.evaluate(torch.from_numpy(np.stack(images)[:, None])), phases
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from callbacks.predictions import PREDICTIONS
+from datamodules.attributes import AttributeDataModule
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import PHASES
 from datamodules.files import read_parquet
 from experiments.cohorts.attributes import with_attributes
 from experiments.pretraining.evaluation.attribute_results import stage_summary
+from experiments.pretraining.evaluation.outlines import outlines_figure
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, export_encoder, stage_launch
 from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import train
 from experiments.scores.results_table import caption
 from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.export.attribute_heads import AttributeHeads, save_heads
+from lightning_modules.networks.image.regions import RegionEncoder
 from lightning_modules.pretrain.attributes import AttributePretraining
 
 STAGE = "image"
+OUTLINES = "outlines.png"
 
 
 def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
@@ -36,5 +40,8 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
     summary = f"{stage_summary(launch.folder, predictions, cohort.info)} {caption(cohort.info)}"
     sha256 = export_encoder(finished, cohort, STAGE, launch.folder, summary)
     model: AttributePretraining = finished.model  # type: ignore[assignment]
+    if isinstance(model.encoder, RegionEncoder):
+        module: AttributeDataModule = model.trainer.datamodule  # type: ignore[attr-defined]
+        outlines_figure(launch.folder / OUTLINES, model.encoder, module, predictions, caption(cohort.info))
     save_heads(launch.folder / ENCODER_FOLDER, AttributeHeads.of_state(model.state_dict(), model.classes, PHASES))
     close(launch, finished, summary, {"encoder_sha256": sha256}, ENCODER_FOLDER)

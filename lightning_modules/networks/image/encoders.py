@@ -46,7 +46,8 @@ class EncoderConfig:
         region_width: Channels of the finest feature map of `regions`; twice and four times as many on the coarser ones.
         patch: Voxels that enter `regions` as one, D x H x W: the step of its finest feature map.
         token_dim: Length of a region's token, of `regions`.
-        region_dim: Length of the learned part of the feature of `regions`; its HU statistics stand beside it.
+        region_dim: Length of the learned part of the feature of `regions`; the lesion's size and place stand beside it.
+        phase_dropout: Probability with which `regions` loses a phase of a visit in training; one is always kept.
         window_hu: The window that [0, 1] of the image stands for, of `regions`, which reads HU; the contract's own.
         compile: Compile the network with torch.compile at its first call of each shape; names of weights stay as they
             are. No gain was measured on a CPU.
@@ -67,6 +68,7 @@ class EncoderConfig:
     patch: tuple[int, int, int] = (2, 2, 2)
     token_dim: int = 32
     region_dim: int = 32
+    phase_dropout: float = 0.2
     window_hu: tuple[float, float] = (-200.0, 300.0)
     compile: bool = False
 
@@ -226,7 +228,13 @@ NETWORKS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
     "none": NoEncoder,
     **{name: partial(_published, name) for name in RELEASES},
 }
-"""Every encoder by name; each has `feature_dim` and maps [B, 1, D, H, W] to [B, feature_dim]."""
+"""Every encoder by name; each has `feature_dim` and maps [B, 1, D, H, W] to [B, feature_dim], or one that joins phases
+[B, 4, D, H, W]."""
+
+
+def joins_phases(encoder: nn.Module) -> bool:
+    """Whether an encoder reads all contrast phases of a visit as the channels of one image."""
+    return bool(getattr(encoder, "joins_phases", False))
 
 
 def build_encoder(config: EncoderConfig) -> nn.Module:

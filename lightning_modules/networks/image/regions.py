@@ -1,7 +1,8 @@
 """An encoder that sees where parenchyma, tumour, cyst and sinus are, and says what each of them looks like.
 
-The decoder learns the regions from the masks of the pretraining centres; afterwards no mask is needed. Features are
-pooled by region, and beside them stand the HU themselves, which a window and mean pooling over the box lose.
+It reads all contrast phases of a visit together. The decoder learns the regions from the masks of the pretraining
+centres; afterwards no mask is needed. Features are pooled by region, and beside them stand the HU themselves by phase,
+which a window and mean pooling over the box lose, and the lesion's size and place.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.image.hounsfield import GEOMETRY, STATISTICS, region_geometry, region_statistics
+from lightning_modules.networks.image.hounsfield import (
+    GEOMETRY,
+    STATISTICS,
+    phase_summary,
+    region_geometry,
+    region_statistics,
+)
+from lightning_modules.networks.image.lesion_shape import SHAPE, lesion_shape, widened
+from lightning_modules.networks.image.phases import drop_phases
+from lightning_modules.networks.image.standardized import Standardized
 
 if TYPE_CHECKING:
     from lightning_modules.networks.image.encoders import EncoderConfig
@@ -23,8 +33,9 @@ ANATOMY = ("other", "parenchyma", "tumour", "cyst", "sinus")
 """Classes of the decoder, in the order of its logits."""
 REGIONS = ("lesion", "core", "inner rim", "outer rim", "parenchyma", "sinus", "tumour", "cyst")
 """Regions that tokens are pooled over."""
-_BORDERS = ("parenchyma", "sinus")
-"""What the outer rim of a lesion may lie in; the rest of it is exophytic."""
+PHASES = 4
+"""Contrast phases, the channels of an image; the first is the one without contrast."""
+_FAINT = 0.02
 _NARROW_HU = (-50.0, 180.0)
 """A soft-tissue window beside the presented one: enhancement of lesions takes a third of it."""
 
@@ -32,33 +43,42 @@ _NARROW_HU = (-50.0, 180.0)
 class Seen(NamedTuple):
     """What the encoder sees in a batch.
 
-    feature: float [B, F], the one vector.
+    feature: float [B, F], the one vector: what the trunk makes of the readings, and the lesion's size and place.
+    readings: float [B, K], all that was measured and learned of the regions, which the trunk reads.
     tokens: float [B, R, T], one for each of `REGIONS`.
-    statistics: float [B, R, 13], HU by region.
+    statistics: float [B, P, R, 13], HU by phase and region; 0 where a phase is absent.
     geometry: float [B, R, 6], where each region lies.
+    shape: float [B, 17], size and place of the lesion.
     anatomy: float [B, 5, D, H, W], logits of `ANATOMY`.
     """
 
     feature: torch.Tensor
+    readings: torch.Tensor
     tokens: torch.Tensor
     statistics: torch.Tensor
     geometry: torch.Tensor
+    shape: torch.Tensor
     anatomy: torch.Tensor
 
 
 class RegionEncoder(nn.Module):
     """A residual U-Net (nnU-Net's blocks by MONAI) with tokens pooled by region and first-order statistics of HU.
 
-    The image enters in patches, so that the finest features lie on a grid of about 4 to 6 mm, and the decoder paints
-    patches back to voxels. Regions are taken from its probabilities without a gradient: where things are is learned
-    from masks, what they look like from attributes. Instance normalisation makes a sample independent of its batch.
+    The phases enter as channels of the first convolution, so that what changes from one to the other is within its
+    reach; they must lie alike, as the series of one kidney do that were cut by one mask. An absent phase is a learned
+    shift in its place, and training takes phases away at random. The image enters in patches, so that the finest
+    features lie on a grid of about 4 to 6 mm, and the decoder paints patches back to voxels. Regions are taken from
+    its probabilities without a gradient: where things are is learned from masks, what they look like from attributes.
+    No normalisation makes a sample depend on its batch.
 
     Args:
-        config: `region_width`, `patch`, `window_hu`, `token_dim` and `region_dim` are used.
+        config: `region_width`, `patch`, `window_hu`, `token_dim`, `region_dim` and `phase_dropout` are used.
 
     Raises:
-        ModelError: if a size is not positive.
+        ModelError: if a size is not positive, or the dropout no probability below one.
     """
+
+    joins_phases = True
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -67,10 +87,14 @@ class RegionEncoder(nn.Module):
                 f"encoder.patch={config.patch}, region_width={config.region_width}, token_dim={config.token_dim} and "
                 f"region_dim={config.region_dim} were found; expected positive numbers."
             )
+        if not 0 <= config.phase_dropout < 1:
+            raise ModelError(f"encoder.phase_dropout={config.phase_dropout:g} was found; expected one in [0, 1).")
         width, patch = config.region_width, config.patch
         self.window_hu, self.channels_last = config.window_hu, config.channels_last
+        self.phase_dropout = config.phase_dropout
         kernel = (3 * patch[0], 3 * patch[1], 3 * patch[2])
-        self.stem = nn.Conv3d(2, width, kernel, stride=patch, padding=patch)
+        self.stem = nn.Conv3d(2 * PHASES, width, kernel, stride=patch, padding=patch)
+        self.absent = nn.Parameter(torch.zeros(PHASES, width))
         self.down1 = _block(width, width)
         self.down2 = _block(width, 2 * width, stride=2)
         self.down3 = nn.Sequential(_block(2 * width, 4 * width, stride=2), _block(4 * width, 4 * width))
@@ -80,14 +104,19 @@ class RegionEncoder(nn.Module):
         self.tokens = nn.ModuleList(nn.Linear(6 * width, config.token_dim) for _ in REGIONS)
         self.context = nn.Linear(4 * width, 2 * config.token_dim)
         learned = (len(REGIONS) + 2) * config.token_dim
-        measured = len(REGIONS) * (len(STATISTICS) + len(GEOMETRY)) + len(_BORDERS)
-        # Their scales differ from cohort to cohort: standardised by what training saw.
-        self.measured, self.learned = nn.BatchNorm1d(measured), nn.BatchNorm1d(learned)
-        # Narrow and linear at its end, as the attributes themselves are: a wide one is noise to a model of few labels.
+        by_phase = PHASES * len(REGIONS) * len(STATISTICS)
+        summary = len(REGIONS) * (3 * len(STATISTICS) - 2 + len(GEOMETRY)) + PHASES + len(SHAPE)
+        self.measured, self.by_phase = Standardized(summary), Standardized(by_phase)
+        self.learned = nn.LayerNorm(learned)
+        # Narrow and linear at its end, as the attributes themselves are: a wide one, or the measurements themselves,
+        # are noise to a model of few labels. Size and place are few, and stand beside it.
         self.trunk = nn.Sequential(
-            nn.Linear(measured + learned, 256), nn.ReLU(), nn.Dropout(0.2), nn.Linear(256, config.region_dim)
+            nn.Linear(summary + by_phase + learned, 256),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(256, config.region_dim),
         )
-        self.feature_dim = config.region_dim + measured
+        self.feature_dim = config.region_dim + len(SHAPE)
         if config.channels_last:
             self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -97,49 +126,80 @@ class RegionEncoder(nn.Module):
             (self.stem, self.down1),
             (self.down2, self.down3),
             (self.lift2, self.up2, self.lift1, self.up1, self.paint),
-            (self.tokens, self.context, self.measured, self.learned, self.trunk),
+            (self.tokens, self.context, self.learned, self.trunk),
         )
-        return [[parameter for module in part for parameter in module.parameters()] for part in parts]
+        groups = [[parameter for module in part for parameter in module.parameters()] for part in parts]
+        return [[self.absent, *groups[0]], *groups[1:]]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Features [B, feature_dim] of images [B, 1, D, H, W] in [0, 1], the contract's window."""
+        """Features [B, feature_dim] of images [B, 4, D, H, W] in [0, 1], the contract's window; -1 is absent."""
         return self.see(image).feature
 
     def see(self, image: torch.Tensor, anatomy: torch.Tensor | None = None) -> Seen:
         """Everything that the encoder sees.
 
         Args:
-            image: float [B, 1, D, H, W] in [0, 1], the contract's window.
+            image: float [B, 4, D, H, W], one channel a contrast phase, in [0, 1], the contract's window; a phase that
+                is not there is negative throughout.
             anatomy: float [B, 5, D, H, W], probabilities of `ANATOMY` to pool by, as from a mask that is known;
                 the decoder's own when left out.
+
+        Raises:
+            ModelError: if the channels are not the phases, or a sample has none.
         """
-        low, high = self.window_hu
-        hu = low + (high - low) * image.float()
-        fine, coarse, deep = self._maps(image, hu)
+        hu, available = self._phases(image)
+        fine, coarse, deep = self._maps(hu, available)
         logits = self._painted(fine, image.shape[2:])
         with torch.no_grad():
             regions = pooled_regions(logits.detach().float().softmax(dim=1) if anatomy is None else anatomy.float())
-            geometry, borders = region_geometry(regions), _borders(regions)
-        statistics = region_statistics(hu, regions, self.window_hu)
+            geometry = region_geometry(regions)
+            part = {name: regions[:, number, None] for number, name in enumerate(REGIONS)}
+            shape = lesion_shape(part["lesion"], part["outer rim"], part["parenchyma"], part["sinus"])
+            statistics = region_statistics(hu, regions, self.window_hu) * available[:, :, None, None]
+            summary = [shape, geometry.flatten(1), phase_summary(statistics, available)]
+            measured, by_phase = self.measured(torch.cat(summary, dim=1)), self.by_phase(statistics.flatten(1))
         tokens = self._tokens(fine, coarse, regions)
         context = self.context(deep.mean(dim=(2, 3, 4)))
-        measured = self.measured(torch.cat([statistics.flatten(1), geometry.flatten(1), borders], dim=1))
         learned = self.learned(torch.cat([tokens.flatten(1), context], dim=1))
-        feature = torch.cat([self.trunk(torch.cat([measured, learned], dim=1)), measured], dim=1)
-        return Seen(feature, tokens, statistics, geometry, logits)
+        readings = torch.cat([measured, by_phase, learned], dim=1)
+        return Seen(self.described(readings), readings, tokens, statistics, geometry, shape, logits)
+
+    def described(self, readings: torch.Tensor) -> torch.Tensor:
+        """The feature [B, F] of readings [B, K], whose first entries are the lesion's size and place."""
+        return torch.cat([self.trunk(readings), readings[:, : len(SHAPE)]], dim=1)
 
     def feature_map(self, image: torch.Tensor) -> torch.Tensor:
-        """Deepest features [B, 4 width, d, h, w] of images [B, 1, D, H, W] in [0, 1]."""
-        low, high = self.window_hu
-        return self._maps(image, low + (high - low) * image.float())[2]
+        """Deepest features [B, 4 width, d, h, w] of images as of `see`."""
+        return self._maps(*self._phases(image))[2]
 
-    def _maps(self, image: torch.Tensor, hu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _phases(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """HU float32 [B, P, D, H, W], and which phases there are, bool [B, P]."""
+        if image.dim() != 5 or image.shape[1] != PHASES:
+            raise ModelError(
+                f"The region encoder was given images {list(image.shape)}; it reads the {PHASES} contrast phases of a "
+                "visit as channels. Set data.init_args.phases to joined."
+            )
+        # What is there lies in [0, 1], so that one voxel tells.
+        available = image[:, :, 0, 0, 0] >= 0
+        if not bool(available.any(dim=1).all()):
+            raise ModelError("A sample without any contrast phase was given to the region encoder; leave it out.")
+        if self.training:
+            available = drop_phases(available, self.phase_dropout)
+        low, high = self.window_hu
+        return low + (high - low) * image.float(), available
+
+    def _maps(self, hu: torch.Tensor, available: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Feature maps of the decoder, fine and coarse, and the deepest of the encoder."""
+        low, high = self.window_hu
+        there = available.to(self.stem.weight.dtype)
+        wide = (hu - (low + high) / 2) * (2 / (high - low))
         narrow = (hu.clamp(*_NARROW_HU) - sum(_NARROW_HU) / 2) * (2 / (_NARROW_HU[1] - _NARROW_HU[0]))
-        views = torch.cat([2 * image - 1, narrow.to(image.dtype)], dim=1)
+        views = torch.cat([wide, narrow], dim=1).to(there.dtype) * torch.cat([there, there], dim=1).view(
+            len(hu), -1, 1, 1, 1
+        )
         if self.channels_last:
             views = views.contiguous(memory_format=torch.channels_last_3d)
-        first = self.down1(self.stem(views))
+        first = self.down1(self.stem(views) + ((1 - there) @ self.absent)[:, :, None, None, None])
         second = self.down2(first)
         deep = self.down3(second)
         coarse = self.up2(torch.cat([_onto(self.lift2(deep), second), second], dim=1))
@@ -176,30 +236,16 @@ def pooled_regions(anatomy: torch.Tensor) -> torch.Tensor:
     """Shares of every voxel in `REGIONS`, float [B, R, D, H, W], from probabilities of `ANATOMY` [B, 5, D, H, W].
 
     The core is the lesion without its outermost voxel, where neighbours mix in; the outer rim lies one to two voxels
-    outside of it.
+    outside of it. A share of less than a fiftieth is none: the box is large, and its many faint voxels would outweigh a
+    small lesion.
     """
+    anatomy = anatomy * (anatomy >= _FAINT)
     parenchyma, tumour, cyst, sinus = (anatomy[:, number, None] for number in range(1, 5))
     lesion = tumour + cyst
-    core = -_widest(-lesion, 3)
-    once, twice = _widest(lesion, 3), _widest(lesion, 5)
-    outer = (twice - once).clamp_min(0) * (1 - lesion)
+    core = -widened(-lesion)
+    once = widened(lesion)
+    outer = (widened(once) - once).clamp_min(0) * (1 - lesion)
     return torch.cat([lesion, core, (lesion - core).clamp_min(0), outer, parenchyma, sinus, tumour, cyst], dim=1)
-
-
-def _borders(regions: torch.Tensor) -> torch.Tensor:
-    """Share of the lesion's outer rim that lies in each of `_BORDERS`, [B, 2]; 0 without a lesion."""
-    outer = regions[:, REGIONS.index("outer rim")]
-    inside = torch.stack([regions[:, REGIONS.index(name)] for name in _BORDERS], dim=1)
-    total = outer.sum(dim=(1, 2, 3))[:, None]
-    return (inside * outer[:, None]).sum(dim=(2, 3, 4)) / (total + 1.0)
-
-
-def _widest(share: torch.Tensor, size: int) -> torch.Tensor:
-    """Largest value within a cube of `size` voxels, one axis after the other."""
-    for axis in range(3):
-        kernel = [size if axis == other else 1 for other in range(3)]
-        share = functional.max_pool3d(share, kernel, stride=1, padding=[length // 2 for length in kernel])
-    return share
 
 
 def _onto(features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ def test_the_phase_shifts_the_feature_only_where_it_is_an_input() -> None:
     assert not torch.equal(told(batch["image"], batch["phase"]), told(batch["image"], (batch["phase"] + 1) % 4))
     blind = make_module(phase_input=False).eval()
     assert torch.equal(blind(batch["image"], batch["phase"]), blind(batch["image"], (batch["phase"] + 1) % 4))
-    with pytest.raises(ModelError, match="one phase a sample"):
+    with pytest.raises(ModelError, match="one image a sample"):
         blind(batch["image"][:, None], batch["phase"])
 
 

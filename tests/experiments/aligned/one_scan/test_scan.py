@@ -74,7 +74,7 @@ def found(folder: Path) -> dict:
 def inputs(folder: Path) -> torch.Tensor:
     """The same kidneys, left first, as a cohort's importer and DataModule give them to a network."""
     row = {"patient_id": "p", "study_id": "e", "series_id": "s", "center": "A", "phase": "venous"}
-    row |= {"source": "scan.nii.gz", "mask": "mask.nii.gz"}
+    row |= {"image": "scan.nii.gz", "mask": "mask.nii.gz"}
     pd.DataFrame([row]).to_csv(folder / "manifest.csv", index=False)
     record = ManifestSource(folder / "manifest.csv", CohortPlan("one")).load("p", CONTRACT)
     images = np.stack([volume.image[None] for volume in record.volumes])
