@@ -23,6 +23,7 @@ from experiments.generation.records import read_generated
 from experiments.generation.shuffled import other_patients
 from experiments.pretraining.stages import image, report
 from experiments.pretraining.stages.common import Pretraining
+from experiments.registry import STAGES
 from experiments.runs.console import configure_output
 from experiments.runs.folders import stage_folder, system_folder
 from experiments.runs.locks import held
@@ -123,7 +124,7 @@ def test_from_images_to_scored_reports(
     configure_output()
     cohort = Cohort.load(root)
     stage = stage_folder(runs, cohort, "report", 42, None)
-    first, second = (load_report_writer(stage / name / "writer", str(base), "cpu")[0] for name in report.PARTS)
+    first, second = (load_report_writer(stage / name / "writer", str(base), "cpu")[0] for name in STAGES["report"].parts)
     assert not first.text.adapter
     assert second.text.adapter
     checkpoint = torch.load(stage / "report_adapters/checkpoints/best.ckpt", weights_only=True)
