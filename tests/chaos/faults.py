@@ -195,6 +195,7 @@ def _locked(folder: Path) -> tuple[Hook | None, Hook]:
 
 def _signal(number: int, after_s: float) -> Callable[[Path], tuple[Hook | None, Hook]]:
     def before() -> None:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         timer = threading.Timer(after_s, os.kill, (os.getpid(), number))
         timer.daemon = True
         timer.start()
@@ -284,6 +285,8 @@ def stage_fault(stage: Stage, fault: Fault, folder: Path) -> tuple[Outcome, Answ
     if answer.code == 0:
         outcome = "read right" if _healthy(stage, fault, folder) else "silent"
     again = ask(arguments, folder, limit_s=LIMIT_S)
+    if again.code is None:
+        return "hung", Answer(None, f"{answer.sentence} THEN {again.sentence}", again.seconds)
     if again.code != 0 or not _healthy(stage, fault, folder):
         return "stuck", Answer(again.code, f"{answer.sentence} THEN {again.sentence}", answer.seconds)
     return outcome, answer
