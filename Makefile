@@ -30,7 +30,7 @@ PY := $(BIN)/python
 START = $(if $(filter torchrun,$(firstword $(LAUNCHER))),$(BIN)/$(LAUNCHER),$(LAUNCHER) $(PY))
 export MAKE_TARGETS := $(MAKECMDGOALS)
 
-.PHONY: help setup test chaos lint clean $(COMMANDS)
+.PHONY: help setup test test-all chaos lint clean $(COMMANDS)
 
 help: # needs no environment
 	@$(PYTHON) -m experiments help --from_make
@@ -50,7 +50,10 @@ $(READY): pyproject.toml constraints.txt
 $(COMMANDS): $(READY)
 	@$(START) -m experiments $@ --from_make
 
-test: $(READY)
+test: $(READY) # the fast ones
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTERS) --dist loadfile -m "not slow" $(TEST_FLAGS)
+
+test-all: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTERS) --dist loadfile $(TEST_FLAGS)
 
 chaos: $(READY)
