@@ -45,7 +45,9 @@ def absent(name: str, options: Options) -> str:
 def weights_folder(options: Options) -> Path:
     """Where its weights are: the argument `medgemma`, else `<RENAL_WEIGHTS>/medgemma`."""
     named = options.arguments.get("medgemma")
-    return Path(named).expanduser() if named else Path(os.environ.get(WEIGHTS_VARIABLE) or "weights").expanduser() / "medgemma"
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get(WEIGHTS_VARIABLE) or "weights").expanduser() / "medgemma"
 
 
 def identity(study: Study) -> dict[str, Any]:
