@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-COMMANDS := cohort import volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
+COMMANDS := cohort import refresh volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
   pretrain-alignment pretrain-report finetune probe radiomics curve sweep compare report evaluate-text masked-loss \
   zeroshot retrieval embed generate score-reports review resume submit ui doctor licences figure benchmarks
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
 from datamodules.files import read_json, read_parquet, write_json, write_parquet
+from datamodules.importers.growth import BUILD, drop_derived, mend_other_sets, refreshed, remove_others
 from datamodules.importers.patient_jobs import PatientJob, run_jobs
-from datamodules.importers.records import Source
+from datamodules.importers.records import GrowingSource, Source
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import VolumeSet, checksum, finish_volume_set, shard_name, volume_folder
 from datamodules.volumes.volume_files import is_whole
@@ -29,10 +30,17 @@ Progress = Callable[[int, int], None]
 class ImportReport:
     """What became of every patient.
 
-    `rows` has the columns patient_id, status (imported, skipped, failed) and reason.
+    Args:
+        rows: Columns patient_id, status (imported, skipped, failed) and reason.
+        read: How many of them were read now; the others were kept.
+        removed: Who was imported before and is no longer in the source.
+        mend: What must be made again, in words.
     """
 
     rows: pd.DataFrame
+    read: int = 0
+    removed: tuple[str, ...] = ()
+    mend: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -73,9 +81,31 @@ def build_cohort(
         DataError: if the folder holds another cohort, no patient could be imported, or the disk is full.
     """
     patients = source.patient_ids()
-    state = _State(root, contract, source.fingerprint)
-    _work_off(source, state, patients, contract, workers, progress)
-    return _assemble(source, state, patients, contract)
+    state = _State(root, contract, source)
+    read = _work_off(source, state, patients, contract, workers, progress)
+    return _assemble(source, state, patients, contract, read)
+
+
+def refresh_cohort(source: Source, root: Path, contract: PreprocessingContract) -> tuple[Cohort, ImportReport]:
+    """Write the tables of a finished cohort anew, as those of its source are today; no scan is read.
+
+    Args:
+        source: What the cohort was imported from.
+        root: Folder of the cohort.
+        contract: Contract of a finished volume set of it.
+
+    Raises:
+        DataError: if patients were added or their scans changed, which an import reads; or a row is refused.
+    """
+    patients = source.patient_ids()
+    state = _State(root, contract, source)
+    pending = [patient for patient in patients if state.entry(patient) is None and not state.failed(patient)]
+    if pending:
+        raise DataError(
+            f"{len(pending)} of {len(patients)} patients are new or have other scans than were imported; run `make "
+            "import` as before, which reads theirs alone and refreshes the tables, too."
+        )
+    return _assemble(source, state, patients, contract, 0)
 
 
 def _work_off(
@@ -85,8 +115,8 @@ def _work_off(
     contract: PreprocessingContract,
     workers: int | None,
     progress: Progress | None,
-) -> None:
-    """Write every patient that an interrupted call did not, and say how many are done."""
+) -> int:
+    """Write every patient that is not there as the source has it, and return how many those are."""
     pending = [patient for patient in patients if state.entry(patient) is None]
     done = len(patients) - len(pending)
     if progress is not None:
@@ -96,6 +126,7 @@ def _work_off(
     for count, _ in enumerate(jobs, start=done + 1):
         if progress is not None:
             progress(count, len(patients))
+    return len(pending)
 
 
 def add_volumes(
@@ -127,7 +158,7 @@ def add_volumes(
         return VolumeSet(folder)
     patients = cohort["patients"]["patient_id"].tolist()
     _check_source(source, cohort, patients, folder)
-    state = _AddedSet(cohort.root, contract, source.fingerprint)
+    state = _AddedSet(cohort.root, contract, source)
     _work_off(source, state, patients, contract, workers, progress)
     entries = [read_json(state.path(patient)) for patient in patients]
     lost = [entry for entry in entries if entry["status"] != "imported"]
@@ -166,24 +197,28 @@ def _check_source(source: Source, cohort: Cohort, patients: list[str], added: Pa
 
 
 class _State:
-    """The entries of finished patients under `.build/`, valid for one source."""
+    """The entries of finished patients under `.build/`, valid for one source or its unchanged patients."""
 
-    def __init__(self, root: Path, contract: PreprocessingContract, fingerprint: str) -> None:
+    def __init__(self, root: Path, contract: PreprocessingContract, source: Source) -> None:
         self.root, self.volumes = root, volume_folder(root, contract)
-        self.folder = root / ".build" / self.volumes.name
-        key = root / ".build" / "source.json"
-        stored = read_json(key)["fingerprint"] if key.is_file() else None
-        if stored == fingerprint:
+        self.folder = root / BUILD / self.volumes.name
+        self.growing = source if isinstance(source, GrowingSource) else None
+        self._prints: dict[str, str] = {}
+        key = root / BUILD / "source.json"
+        stored = read_json(key) if key.is_file() else {}
+        settings = None if self.growing is None else self.growing.settings_print
+        if stored.get("fingerprint") == source.fingerprint:
             return
-        if (root / "cohort.json").is_file():
-            raise DataError(
-                f"{root.name} holds a finished cohort made from another source or with other settings; "
-                "finished work is not overwritten. Choose another folder, or delete that one."
-            )
-        if stored is not None:  # an interrupted build of something else: none of it can be kept
-            shutil.rmtree(root / ".build")
-            shutil.rmtree(root / "volumes", ignore_errors=True)
-        write_json(key, {"fingerprint": fingerprint})
+        if settings is None or stored.get("settings") != settings:
+            if (root / "cohort.json").is_file():
+                raise DataError(
+                    f"{root.name} holds a finished cohort made from another source or with other settings; "
+                    "finished work is not overwritten. Choose another folder, or delete that one."
+                )
+            if stored:  # an interrupted build of something else: none of it can be kept
+                shutil.rmtree(root / BUILD)
+                shutil.rmtree(root / "volumes", ignore_errors=True)
+        write_json(key, {"fingerprint": source.fingerprint, "settings": settings})
 
     def path(self, patient_id: str) -> Path:
         return self.folder / f"{shard_name(patient_id)}.json"
@@ -197,7 +232,22 @@ class _State:
             entry: dict[str, Any] = read_json(path)
         except DataError:  # a damaged disk: the patient is done again
             return None
-        return None if entry["status"] == "failed" or self._lost(entry) else entry
+        return None if entry["status"] == "failed" or self._changed(entry) or self._lost(entry) else entry
+
+    def failed(self, patient_id: str) -> bool:
+        """Whether a patient failed and its files are as they were then."""
+        path = self.path(patient_id)
+        entry = read_json(path) if path.is_file() else {"status": ""}
+        return entry["status"] == "failed" and not self._changed(entry)
+
+    def _changed(self, entry: dict[str, Any]) -> bool:
+        """Whether the files of a patient are others than it was read from."""
+        patient = entry["patient_id"]
+        if self.growing is None or "print" not in entry:
+            return False
+        if patient not in self._prints:
+            self._prints[patient] = self.growing.patient_print(patient)
+        return bool(entry["print"] != self._prints[patient])
 
     def _lost(self, entry: dict[str, Any]) -> bool:
         """Whether a file of an imported patient is missing."""
@@ -212,9 +262,12 @@ class _State:
 class _AddedSet(_State):
     """The entries of a set that is added to a finished cohort; they are valid for one source."""
 
-    def __init__(self, root: Path, contract: PreprocessingContract, fingerprint: str) -> None:
+    def __init__(self, root: Path, contract: PreprocessingContract, source: Source) -> None:
         self.root, self.volumes = root, volume_folder(root, contract)
-        self.folder = root / ".build" / self.volumes.name
+        self.folder = root / BUILD / self.volumes.name
+        self.growing = source if isinstance(source, GrowingSource) else None
+        self._prints = {}
+        fingerprint = source.fingerprint
         key = self.folder / "source.json"
         if key.is_file() and read_json(key)["fingerprint"] != fingerprint:
             if (self.volumes / "contract.json").is_file():
@@ -228,13 +281,15 @@ class _AddedSet(_State):
 
 
 def _assemble(
-    source: Source, state: _State, patients: list[str], contract: PreprocessingContract
+    source: Source, state: _State, patients: list[str], contract: PreprocessingContract, read: int
 ) -> tuple[Cohort, ImportReport]:
     entries = [entry for patient in patients if (entry := state.entry(patient) or _failed(state, patient)) is not None]
-    report = ImportReport(pd.DataFrame([{k: e[k] for k in ("patient_id", "status", "reason")} for e in entries]))
-    write_parquet(state.root / "import.parquet", report.rows)
+    if isinstance(source, GrowingSource):
+        entries = [_renewed(source, state, entry) if entry["status"] == "imported" else entry for entry in entries]
     imported = [entry for entry in entries if entry["status"] == "imported"]
+    rows = pd.DataFrame([{k: e[k] for k in ("patient_id", "status", "reason")} for e in entries])
     if not imported:
+        write_parquet(state.root / "import.parquet", rows)
         reasons = "; ".join(f"{entry['patient_id']}: {entry['reason']}" for entry in entries[:3])
         raise DataError(f"None of {len(patients)} patients could be imported. {reasons}")
     names = {name for entry in imported for name in entry["rows"]}
@@ -243,11 +298,25 @@ def _assemble(
     if stored.is_file():  # a rerun that adds patients moves nobody who was there
         tables["splits"] = read_parquet(stored)[0]
     tables = source.finish(tables)
+    removed = remove_others(state.root, patients) if isinstance(source, GrowingSource) else []
+    mend = ["attributes (`make attributes`)"] * drop_derived(state.root, tables.get("reports"))
+    report = ImportReport(rows, read, tuple(removed), tuple(mend))
+    write_parquet(state.root / "import.parquet", report.rows)
     finish_volume_set(state.volumes, contract, [entry["volumes"] for entry in imported])
     for name in sorted(set(tables) - set(TABLES)):  # a generator's truth, which no training code reads
         write_parquet(state.root / f"{name}.parquet", tables[name])
     Cohort(state.root, source.info, {name: frame for name, frame in tables.items() if name in TABLES}).write()
-    return Cohort.load(state.root), report
+    stale = mend_other_sets(state.root, state.volumes, imported) if read or removed else []
+    sets = tuple(f"volume set {name} (`make import` or `make volumes` under its profile)" for name in stale)
+    return Cohort.load(state.root), replace(report, mend=(*report.mend, *sets))
+
+
+def _renewed(source: GrowingSource, state: _State, entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with today's rows; what a table no longer says is not left in the folder of the build either."""
+    fresh = refreshed(source, entry)
+    if fresh != entry:
+        write_json(state.path(entry["patient_id"]), fresh)
+    return fresh
 
 
 def _failed(state: _State, patient_id: str) -> dict[str, Any] | None:

@@ -191,6 +191,11 @@ def find_segmentation(folder: Path, names: Sequence[str]) -> Path | None:
     return None
 
 
+def files_of(segmentation: Path) -> list[Path]:
+    """The files of what `find_segmentation` found."""
+    return sorted(segmentation.glob("*.nii*")) if segmentation.is_dir() else [segmentation]
+
+
 def check_folder(folder: Path | None) -> None:
     """Refuse a folder of segmentations that is not there, before any scan is read.
 

@@ -16,7 +16,7 @@ import torchio as tio
 from datamodules.cohort.columns import PHASES, SIDES
 from datamodules.errors import DataError
 from datamodules.importers.assemble import NO_INDEX, Located, Reasons, SeriesInput, StudyInput, assemble
-from datamodules.importers.dicom.dicom_source import UNASSIGNED, DicomSource
+from datamodules.importers.dicom.dicom_source import DicomSource
 from datamodules.importers.dicom.index import build_index
 from datamodules.importers.dicom.series import refusal
 from datamodules.importers.locate import locate_box, locate_kidneys, parse_box
@@ -25,6 +25,7 @@ from datamodules.importers.nifti.scan import read_nifti
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import PublicNames
 from datamodules.importers.records import PatientRecord, SkipPatient
+from datamodules.importers.unmatched import UNASSIGNED
 from datamodules.volumes.contract import PreprocessingContract
 
 _SCAN = "scan"

@@ -19,7 +19,7 @@ from datamodules.cohort.table_checks import check_table
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError, raise_failures
 from datamodules.files import write_json
-from datamodules.importers.records import PatientRecord, SkipPatient, Source
+from datamodules.importers.records import GrowingSource, PatientRecord, SkipPatient, Source
 from datamodules.processes import process_pool
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import shard_name, write_shard
@@ -63,7 +63,12 @@ class PatientJob:
         Raises:
             DataError, OSError: if the cohort's disk does not take what is written.
         """
-        entry: dict[str, Any] = {"patient_id": patient_id, "status": "imported", "reason": ""}
+        entry: dict[str, Any] = {
+            "patient_id": patient_id,
+            "status": "imported",
+            "reason": "",
+            **self._print(patient_id),
+        }
         try:
             record = self.source.load(patient_id, self.contract)
             _check_rows(record)
@@ -71,6 +76,8 @@ class PatientJob:
                 "rows": {name: list(rows) for name, rows in record.rows.items()},
                 "volumes": write_shard(self.volumes, patient_id, record.volumes, record.masks, self.contract),
                 "reason": " ".join(record.notes),
+                "notes": list(record.scan_notes),
+                "cut": record.cut,
             }
             write_json(self.path(patient_id), entry)
         except SkipPatient as error:
@@ -91,7 +98,12 @@ class PatientJob:
         return patient_id
 
     def _account(self, patient_id: str, status: str, reason: str) -> None:
-        write_json(self.path(patient_id), {"patient_id": patient_id, "status": status, "reason": reason})
+        account = {"patient_id": patient_id, "status": status, "reason": reason, **self._print(patient_id)}
+        write_json(self.path(patient_id), account)
+
+    def _print(self, patient_id: str) -> dict[str, str]:
+        """What a patient is read from, for a cohort that may grow."""
+        return {"print": self.source.patient_print(patient_id)} if isinstance(self.source, GrowingSource) else {}
 
 
 def _check_rows(record: PatientRecord) -> None:

@@ -24,6 +24,9 @@ class PatientRecord:
         volumes: ROI volumes.
         masks: ROI label maps, where known.
         notes: What was left out and why, for the import report.
+        cut: What was found in the scans, as plain data from which a `GrowingSource` makes the rows anew; None where the
+            rows do not depend on tables.
+        scan_notes: Those of the notes that come from the scans.
     """
 
     patient_id: str
@@ -31,6 +34,8 @@ class PatientRecord:
     volumes: Sequence[Volume] = ()
     masks: Sequence[Mask] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    cut: Mapping[str, Any] | None = None
+    scan_notes: Sequence[str] = field(default_factory=tuple)
 
 
 class SkipPatient(Exception):  # noqa: N818 - it is an outcome, not an error
@@ -76,3 +81,23 @@ class ReportsProgress(Protocol):
 
     progress: Callable[[int, int], None] | None
     """Called with (files read, files in all); set by whoever shows it, and left behind when the source is pickled."""
+
+
+@runtime_checkable
+class GrowingSource(Protocol):
+    """A source whose finished cohort may change: the files of each patient are known, and rows are made anew alone."""
+
+    @property
+    def settings_print(self) -> str:
+        """Hash of what makes another cohort of the same files; a finished cohort is never changed to another one."""
+
+    def patient_print(self, patient_id: str) -> str:
+        """Hash of the settings and of the names, sizes and times of the files that a patient's volumes are from."""
+
+    def refreshed(self, patient_id: str, cut: Mapping[str, Any]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+        """Rows of a patient as its tables give them today, and notes.
+
+        Args:
+            patient_id: Patient.
+            cut: `PatientRecord.cut` of when the scans were read.
+        """

@@ -9,6 +9,8 @@ from pathlib import Path
 from datamodules.errors import DataError
 from datamodules.importers.delimited import read_text_table
 
+UNASSIGNED = "unassigned-"
+"""How entries of the import report begin that are no patients."""
 _SHOWN = 3
 _LONGEST = 16  # digits of an identifier that may have lost leading zeros
 
@@ -32,7 +34,7 @@ class CompanionTable:
     @property
     def entry(self) -> str:
         """Name of its entry in the import report."""
-        return f"unassigned-rows-of-{self.kind}"
+        return f"{UNASSIGNED}rows-of-{self.kind}"
 
     def unmatched(self) -> str | None:
         """How many rows match no scan, in words that show no identifier; None where all match.

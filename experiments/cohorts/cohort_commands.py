@@ -15,13 +15,13 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.table_checks import check_table, conform
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError, Finding, raise_failures
-from datamodules.files import write_json, write_parquet
-from datamodules.importers.builder import ImportReport, build_cohort
+from datamodules.files import read_json, write_json, write_parquet
+from datamodules.importers.builder import ImportReport, build_cohort, refresh_cohort
 from datamodules.importers.records import ReportsProgress, Source
 from datamodules.quality.cohort_checks import LOCAL_PATHS, check_cohort
 from datamodules.reports.measured import geometry_reports
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.cohorts.origins import Origin, remember
+from experiments.cohorts.origins import Origin, recall, remember
 from experiments.cohorts.sources import make_source, recognise
 from experiments.cohorts.trivial_predictors import write_predictors
 from experiments.registry import PROFILES, axis_file, choose
@@ -75,10 +75,11 @@ def import_cohort(
 ) -> int:
     """Import scans as a cohort; every patient is accounted for in `import.parquet`.
 
-    Again with another profile it adds that profile's volume set.
+    Again after the source changed, only what changed is read: new patients, new studies, other masks. Tables are made
+    anew, and who is no longer there is removed. Again with another profile it adds that profile's volume set.
 
     Args:
-        source: Folder or manifest.
+        source: Folder, manifest, or YAML file that names several sources.
         out: Folder of the cohort.
         kind: Kind of source; recognised from the path by default.
         options: Options of that kind, for example `{sites: sites.csv}` or `{plan: {name: north}}`.
@@ -87,6 +88,31 @@ def import_cohort(
     """
     name = recognise(source) if kind == "auto" else kind
     return _build(name, source, options or {}, out, profile, workers)
+
+
+def refresh(data: Path, source: Path | None = None, kind: str = "auto", options: dict[str, Any] | None = None) -> int:
+    """Make the tables of an imported cohort anew from those of its source; volumes stay and no scan is read.
+
+    Args:
+        data: Folder of the cohort.
+        source: What it was imported from; remembered by default.
+        kind: Kind of source; as it was imported, or recognised from the path.
+        options: Options of that kind.
+    """
+    origin = recall(data) if source is None else Origin(kind, str(source), options or {})
+    if origin is None or origin.path is None:
+        raise DataError(
+            f"What {data.name} was imported from is not remembered here; name it with SOURCE= and OPTIONS=."
+        )
+    name = recognise(Path(origin.path)) if origin.kind == "auto" else origin.kind
+    made = make_source(name, Path(origin.path), data, origin.options)
+    sets = sorted((data / "volumes").glob("*/contract.json"))
+    if not sets:
+        raise DataError(f"{data.name} holds no finished volume set; run `make import` first.")
+    built, report = refresh_cohort(made, data, PreprocessingContract.from_dict(read_json(sets[0])))
+    remember(data, Origin(name, origin.path, origin.options))
+    _print_report(Console(), built, report, made)
+    return 0 if not report.counts["failed"] else 2
 
 
 def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, profile: str, workers: int | None) -> int:
@@ -131,6 +157,13 @@ def _print_report(console: Console, built: Cohort, report: ImportReport, source:
         f"Cohort {built.info.name}: {counts['imported']} patients imported, {counts['skipped']} skipped, "
         f"{counts['failed']} failed; intensities {built.info.intensity}. {source.info.source}"
     )
+    console.print(f"{report.read} read now, {len(report.rows) - report.read} kept.", highlight=False)
+    if report.removed:
+        console.print(f"{len(report.removed)} patients are no longer in the source and were removed.", highlight=False)
+    for name in report.mend:
+        console.print(f"  to be made again: {name}", highlight=False)
+    if (source.info.details or {}).get("pseudonyms") is False:
+        console.print("The identifiers of the manifest are kept as they are; `private` replaces them by pseudonyms.")
     lost = report.rows[report.rows["status"] != "imported"]
     reasons = Counter((row.status, row.reason) for row in lost.itertuples(index=False))
     for (status, reason), count in reasons.most_common(10):

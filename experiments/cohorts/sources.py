@@ -10,8 +10,11 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from datamodules.cohort.columns import ROLES
 from datamodules.errors import DataError
 from datamodules.importers.records import Source
+from datamodules.names import check_name
+from datamodules.plain_yaml import read_yaml
 from experiments.registry import choose
 from experiments.runs.gate import denied_name
 
@@ -37,7 +40,17 @@ class SourceEntry:
     knows_out: bool = False
 
 
+SEVERAL = "several"
+"""Kind of a YAML file that names several sources."""
+
 SOURCES: dict[str, SourceEntry] = {
+    SEVERAL: SourceEntry(
+        "a YAML file that names several sources, one cohort of them all",
+        "datamodules.importers.several",
+        "SeveralSources",
+        None,
+        lambda path: path.suffix in (".yaml", ".yml"),
+    ),
     "demo": SourceEntry(
         "phantoms, drawn", "datamodules.phantoms.phantom_source", "DemoSource", None, lambda path: False
     ),
@@ -104,6 +117,8 @@ def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]
         DataError: if the kind or an option is unknown, or a value has another type.
     """
     entry = SOURCES[choose("KIND", kind, dict(SOURCES))]
+    if kind == SEVERAL:
+        return _several(path, out, options)
     cls = getattr(importlib.import_module(entry.module), entry.cls)
     values: dict[str, Any] = _at_home(options)
     if entry.argument is not None and path is not None:
@@ -119,3 +134,52 @@ def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]
         raise DataError(f"Options of the {kind} source were refused: {reason}") from error
     source: Source = cls(**parser.instantiate_classes(parsed).as_dict())
     return source
+
+
+def _several(path: Path | None, out: Path, options: dict[str, Any]) -> Source:
+    """The sources that a YAML file names, paths relative to it; every hospital with a key of its own."""
+    from datamodules.importers.plan import CohortPlan
+    from datamodules.importers.pseudonyms import private_folder
+    from datamodules.importers.several import Part, SeveralSources
+
+    if path is None or options:
+        raise DataError("A cohort of several sources takes its options from its YAML file; name it with SOURCE=.")
+    content = read_yaml(path)
+    known = {"plan", "sources", "withdrawn"}
+    if not isinstance(content, dict) or not isinstance(content.get("sources"), dict) or set(content) - known:
+        raise DataError(f"{path.name}: expected the keys plan, sources and, where patients left, withdrawn.")
+    parts = {}
+    for name, given in content["sources"].items():
+        wrong = sorted(set(given) - {"kind", "path", "center", "role", "options"}) if isinstance(given, dict) else ["?"]
+        if wrong or "path" not in given:
+            raise DataError(
+                f"{path.name}, source {name}: expected path and, where needed, kind, center, role and options"
+                + (f"; {wrong[0]} is not known." if wrong else ".")
+            )
+        check_name(f"{path.name}: the source", str(name))
+        place = path.parent / Path(str(given["path"])).expanduser()
+        kind = given.get("kind") or recognise(place)
+        own = {key: _beside(path.parent, key, value) for key, value in (given.get("options") or {}).items()}
+        if kind != "kits23":
+            own.setdefault("plan", {"name": str(name)})
+        if kind in ("dicom", "manifest"):
+            own.setdefault("private", str(private_folder(out) / str(name)))
+        if kind == "manifest":
+            own["out"] = str(out)
+        if kind == "dicom" and given.get("center") is None:
+            own.setdefault("center", str(name))
+        parts[str(name)] = Part(make_source(kind, place, out, own), given.get("center"), given.get("role"))
+    plan = CohortPlan(**(content.get("plan") or {}))
+    wrong_roles = sorted({part.role for part in parts.values() if part.role is not None} - set(ROLES))
+    if wrong_roles:
+        raise DataError(f"{path.name}: role {wrong_roles[0]!r} was found; expected one of {', '.join(ROLES)}.")
+    return SeveralSources(parts, plan, tuple(map(str, content.get("withdrawn") or ())))
+
+
+def _beside(folder: Path, name: str, value: Any) -> Any:
+    """An option of a source; one that is a file beside the YAML is named from there."""
+    if isinstance(value, list):
+        return [_beside(folder, name, inner) for inner in value]
+    if isinstance(value, str) and not Path(value).expanduser().is_absolute() and (folder / value).exists():
+        return str(folder / value)
+    return value

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS: dict[str, str] = {
     "cohort": "experiments.cohorts.cohort_commands:cohort",
     "import": "experiments.cohorts.cohort_commands:import_cohort",
+    "refresh": "experiments.cohorts.cohort_commands:refresh",
     "volumes": "experiments.encoders.published.write_volumes:volumes",
     "encoders": "experiments.encoders.published.encoder_table:encoders",
     "data-check": "experiments.cohorts.cohort_commands:data_check",

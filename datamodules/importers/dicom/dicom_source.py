@@ -14,7 +14,7 @@ import torchio as tio
 
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.errors import DataError
-from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble
+from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble, table_rows
 from datamodules.importers.boxes import Boxes, read_boxes
 from datamodules.importers.builder import Progress, default_workers
 from datamodules.importers.companions import read_patients, read_reports
@@ -27,18 +27,26 @@ from datamodules.importers.dicom.series import TRUNCATED, Stack, fault, refusal,
 from datamodules.importers.dicom.study_time import dicom_study_days
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys
-from datamodules.importers.masks import check_folder, find_segmentation, fit, mapping, merge, read_segmentation
+from datamodules.importers.masks import (
+    check_folder,
+    files_of,
+    find_segmentation,
+    fit,
+    mapping,
+    merge,
+    read_segmentation,
+)
 from datamodules.importers.phases import PhaseRule, guess_phase, read_phase_rules, ruled_phase
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, check_outside, private_folder
 from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.importers.study_days import ORIGIN_DATE
-from datamodules.importers.unmatched import CompanionTable
+from datamodules.importers.unmatched import UNASSIGNED, CompanionTable
 from datamodules.volumes.contract import PreprocessingContract
 
 _HEADERS = 3
 """Version of the headers in an index; one of another version is read anew."""
-UNASSIGNED = "unassigned-"
+_MOST_STACKS = 10
 EMPTY_FOLDERS, DAMAGED_FILES, OTHER_FILES = (f"{UNASSIGNED}{kind}" for kind in ("folders", "files", "other-files"))
 """Entries of the import report for what belongs to no patient."""
 
@@ -208,7 +216,7 @@ class DicomSource:
             raise DataError(f"{summary['damaged_files']} damaged DICOM files do not name their patient: {why}.")
         if patient_id == OTHER_FILES:
             raise SkipPatient(f"{summary['other_files']} of {summary['files']} files are no DICOM files.")
-        if patient_id in self._unmatched:
+        if patient_id.startswith(UNASSIGNED):
             raise SkipPatient(self._unmatched[patient_id])
         headers = self._index.headers(patient_id)
         clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
@@ -220,12 +228,53 @@ class DicomSource:
             # A mask that is named by the patient says nothing of which study it was drawn on.
             names = [self._naming.study(study_uid), *([patient_id] if len(studies) == 1 else [])]
             series = self._study(own, names, reasons, used)
-            path = self.folder / own[0].path
-            days = dicom_study_days(path, clinical.get(ORIGIN_DATE), clinical.get("time_origin"))
-            inputs.append(StudyInput(self._naming.study(study_uid), series, self._reports.get(study_uid, ()), days))
-        center = str(clinical.get("center", self._center_of(patient_id)))
+            inputs.append(self._timed(study_uid, series, own[0], clinical))
+        center = self._center(patient_id, clinical)
         record = assemble(patient_id, center, inputs, clinical, contract, reasons)
         return _with_account(record, {header.path for header in headers}, used)
+
+    @property
+    def settings_print(self) -> str:
+        """Hash of what makes another cohort of the same files."""
+        settings = {"labels": self.labels, "minimum_slices": self.minimum_slices, "burned_in": self.burned_in}
+        return fingerprint({"source": type(self).__name__, "name": self.plan.name, **settings}, [])
+
+    def patient_print(self, patient_id: str) -> str:
+        """Hash of the settings and files that the volumes of a patient are from."""
+        if patient_id not in self._index.summary()["patients"]:
+            return self.fingerprint  # an entry of what belongs to nobody
+        headers = self._index.headers(patient_id)
+        files = sorted({self.folder / header.path for header in headers})
+        if self.masks is not None:
+            names = {patient_id}
+            for header in headers:
+                uid, own = header.series_uid, self._naming.series(header.series_uid)
+                names |= {uid, own, self._naming.study(header.study_uid)}
+                names |= {f"{uid}#{number}" for number in range(1, _MOST_STACKS)}
+                names |= {f"{own}-{number}" for number in range(1, _MOST_STACKS)}
+            found = [find_segmentation(Path(self.masks), [name]) for name in sorted(names)]
+            files += [file for path in found if path is not None for file in files_of(path)]
+        files += [Path(table) for table in (self.phases, self.boxes) if table is not None]
+        return fingerprint({"settings": self.settings_print, "headers": _HEADERS}, files)
+
+    def refreshed(self, patient_id: str, cut: Mapping[str, Any]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+        """Rows of a patient as the tables give them today, and notes."""
+        headers = self._index.headers(patient_id)
+        clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
+        first = {header.study_uid: header for header in reversed(headers)}
+        inputs = [self._timed(uid, [], header, clinical) for uid, header in sorted(first.items())]
+        return table_rows(patient_id, self._center(patient_id, clinical), cut, inputs, clinical)
+
+    def _timed(
+        self, uid: str, series: Sequence[SeriesInput], header: SliceHeader, clinical: Mapping[str, Any]
+    ) -> StudyInput:
+        """A study with its time and its reports."""
+        path = self.folder / header.path
+        days = dicom_study_days(path, clinical.get(ORIGIN_DATE), clinical.get("time_origin"))
+        return StudyInput(self._naming.study(uid), series, self._reports.get(uid, ()), days)
+
+    def _center(self, patient_id: str, clinical: Mapping[str, Any]) -> str:
+        return str(clinical.get("center", self._center_of(patient_id)))
 
     def _center_of(self, patient_id: str) -> str:
         """Centre of a patient whose centre the clinical table does not state."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,23 @@ class Kits23Source:
         volumes, masks = self._cut(patient_id, mask.labels, image, kidneys, contract)
         series = _series_row(patient_id, mask.labels if image is None else image, acquired=image is not None)
         tables = {"patients": [row], "series": [series], "kidneys": rows}
-        return PatientRecord(patient_id, tables, volumes, masks, tuple(notes + reasons))
+        found = (*notes, *reasons)
+        return PatientRecord(patient_id, tables, volumes, masks, found, {"series": [series], "kidneys": rows}, found)
+
+    @property
+    def settings_print(self) -> str:
+        """Hash of what makes another cohort of the same cases."""
+        return fingerprint({"source": "kits23", "seed": self.seed, "folds": self.folds}, [])
+
+    def patient_print(self, patient_id: str) -> str:
+        """Hash of the settings and files that the volumes of a case are from."""
+        return fingerprint({"seed": self.seed}, [self._mask(patient_id), self._image(patient_id)])
+
+    def refreshed(self, patient_id: str, cut: Mapping[str, Any]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+        """Rows of a case as the records and sites give them today."""
+        record = read_records(self._folder)[patient_id]
+        rows = {name: list(cut[name]) for name in ("series", "kidneys")}
+        return {"patients": [patient_row(record, self._center(patient_id))], **rows}, []
 
     def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         """Add `centers`, all internal, and the folds of `splits`, balanced by malignancy."""

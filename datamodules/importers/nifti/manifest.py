@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from datamodules.cohort.cohort import CohortInfo
 from datamodules.cohort.columns import PHASES, ROLES, Column, Table
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
-from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble
+from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble, table_rows
 from datamodules.importers.companions import read_patients, read_reports
 from datamodules.importers.delimited import read_table, records
 from datamodules.importers.fingerprints import fingerprint
@@ -23,6 +23,7 @@ from datamodules.importers.locate import locate_box, locate_kidneys, parse_box
 from datamodules.importers.masks import (
     KidneyMask,
     check_folder,
+    files_of,
     find_segmentation,
     fit,
     mapping,
@@ -36,12 +37,13 @@ from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, PublicNames
 from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.importers.study_days import ORIGIN_DATE, STUDY_DATE, check_dates, days_between
-from datamodules.importers.unmatched import CompanionTable
+from datamodules.importers.unmatched import UNASSIGNED, CompanionTable
 from datamodules.volumes.contract import PreprocessingContract
 
 _PARTS = ("kidney", "kidney_left", "kidney_right", "tumor", "cyst")
 _BOXES = tuple(f"{side}_box_{unit}" for side in ("left", "right") for unit in ("ras_mm", "voxel"))
 
+_FILES = ("image", "mask", *(f"{part}_mask" for part in _PARTS))
 MANIFEST = Table(
     "manifest",
     ("patient_id", "study_id", "series_id"),
@@ -138,7 +140,7 @@ class ManifestSource:
     def fingerprint(self) -> str:
         """Hash of the settings and of the names, sizes and times of all files that the manifest names."""
         frame, base = self._table, self.manifest.parent
-        columns = [name for name in ("image", "mask", *(f"{part}_mask" for part in _PARTS)) if name in frame]
+        columns = [name for name in _FILES if name in frame]
         named = [base / value for name in columns for value in frame[name].dropna()]
         folder = [] if self.masks is None else sorted(Path(self.masks).rglob("*.nii*"))
         tables = [self.manifest, base / "patients.csv", base / "reports.csv"]
@@ -180,7 +182,7 @@ class ManifestSource:
             SkipPatient: if no series can be used, with all reasons.
             DataError: if that is because of a damaged file.
         """
-        if patient_id in self._unmatched:
+        if patient_id.startswith(UNASSIGNED):
             raise SkipPatient(self._unmatched[patient_id])
         raw = self._raw_ids[patient_id]
         frame = self._table[self._table["patient_id"] == raw]
@@ -189,13 +191,43 @@ class ManifestSource:
         for line, row in zip(frame.index, records(frame), strict=True):
             series = self._series(row, f"{self.manifest.name}, row {line}", reasons)
             studies.setdefault(str(row["study_id"]), []).extend([] if series is None else [series])
-        clinical = self._clinical.get(raw, {})
-        days = _study_days(frame, clinical.get(ORIGIN_DATE))
-        inputs = [
-            StudyInput(self._naming.study(study), series, self._reports.get(study, ()), days.get(study))
-            for study, series in studies.items()
+        inputs = self._studies(raw, studies)
+        center = str(frame["center"].iloc[0])
+        return assemble(patient_id, center, inputs, self._clinical.get(raw, {}), contract, reasons)
+
+    def _studies(self, raw: str, series: Mapping[str, Sequence[SeriesInput]]) -> list[StudyInput]:
+        """Times and reports of a patient's studies, with their series where the scans are read."""
+        frame = self._table[self._table["patient_id"] == raw]
+        days = _study_days(frame, self._clinical.get(raw, {}).get(ORIGIN_DATE))
+        return [
+            StudyInput(self._naming.study(study), series.get(study, ()), self._reports.get(study, ()), days.get(study))
+            for study in frame["study_id"].unique()
         ]
-        return assemble(patient_id, str(frame["center"].iloc[0]), inputs, clinical, contract, reasons)
+
+    @property
+    def settings_print(self) -> str:
+        """Hash of what makes another cohort of the same scans."""
+        settings = {"name": self.plan.name, "labels": self.labels, "pseudonyms": self.private is not None}
+        return fingerprint({"source": "manifest", **settings}, [])
+
+    def patient_print(self, patient_id: str) -> str:
+        """Hash of the rows and files that the volumes of a patient are from."""
+        if patient_id.startswith(UNASSIGNED):
+            return fingerprint({"reason": self._unmatched[patient_id]}, [])
+        base = self.manifest.parent
+        frame = self._table[self._table["patient_id"] == self._raw_ids[patient_id]]
+        light = ("center", "role", "days_from_origin", STUDY_DATE)
+        rows = records(frame.drop(columns=[name for name in light if name in frame]))
+        files = [base / str(row[name]) for row in rows for name in _FILES if name in row]
+        found = [self._segmentation(row) for row in rows]
+        files += [file for path in found if path is not None for file in files_of(path)]
+        return fingerprint({"labels": self.labels, "rows": rows}, files)
+
+    def refreshed(self, patient_id: str, cut: Mapping[str, Any]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+        """Rows of a patient as the tables give them today, and notes."""
+        raw = self._raw_ids[patient_id]
+        center = str(self._table.loc[self._table["patient_id"] == raw, "center"].iloc[0])
+        return table_rows(patient_id, center, cut, self._studies(raw, {}), self._clinical.get(raw, {}))
 
     def _series(self, row: Mapping[str, Any], where: str, reasons: Reasons) -> SeriesInput | None:
         phase, evidence = row.get("phase"), "manifest"
