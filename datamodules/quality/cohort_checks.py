@@ -274,7 +274,11 @@ def _check_volume_sets(cohort: Cohort, verify: bool, deep: bool) -> list[Finding
         except DataError as error:
             findings.append(Finding("FAIL", str(error).rstrip("."), folder.name))
             continue
-        found = _check_coverage(cohort, volumes) + (_check_contents(volumes) if verify else [])
+        found = (
+            _check_coverage(cohort, volumes)
+            + _check_same_scans(cohort, volumes)
+            + (_check_contents(volumes) if verify else [])
+        )
         found += check_files(folder, content=verify, shards=deep)
         if not any(finding.level == "FAIL" for finding in found):
             told = f"{len(volumes)} volumes{' with right checksums' if verify else ''}"
@@ -313,6 +317,34 @@ def _check_coverage(cohort: Cohort, volumes: VolumeSet) -> list[Finding]:
                 "import the cohort again",
             )
         )
+    return findings
+
+
+def _check_same_scans(cohort: Cohort, volumes: VolumeSet) -> list[Finding]:
+    """One scan under the identifiers of two patients: a leak where they are in two splits or roles."""
+    owners = volumes.index[["crc32", "patient_id"]].drop_duplicates()
+    shared = owners[owners.duplicated("crc32", keep=False)]
+    if shared.empty:
+        return []
+    parts = cohort.patients()[["patient_id", "role", "split", "fold"]].astype("string").fillna("")
+    joined = shared.merge(parts, on="patient_id")
+    apart = joined.groupby("crc32")[["role", "split", "fold"]].nunique().max(axis=1)
+    findings = []
+    for level, scans, where in (
+        ("FAIL", apart.index[apart > 1], "in two splits, folds or roles"),
+        ("WARN", apart.index[apart <= 1], "in one split and role"),
+    ):
+        patients = sorted(map(str, joined.loc[joined["crc32"].isin(scans), "patient_id"].unique()))
+        if patients:
+            findings.append(
+                Finding(
+                    "FAIL" if level == "FAIL" else "WARN",
+                    f"{len(scans)} volumes are those of two patients {where} ({_named(patients)})",
+                    volumes.folder.name,
+                    "a scan of one patient each",
+                    "find out who it is and leave the other out",
+                )
+            )
     return findings
 
 

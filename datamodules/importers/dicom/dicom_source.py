@@ -421,7 +421,8 @@ def _with_account(record: PatientRecord, files: set[str], used: Mapping[str, set
     left = files - set().union(*(used.get(name, set()) for name in names))
     if not left:
         return record
-    return replace(record, notes=(f"{len(left)} of {len(files)} files were not used.", *record.notes))
+    note = f"{len(left)} of {len(files)} files were not used."
+    return replace(record, notes=(note, *record.notes), scan_notes=(note, *record.scan_notes))
 
 
 def _is_drawing(header: SliceHeader) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.importers.builder import ImportReport, build_cohort, refresh_cohort
 from datamodules.importers.records import Source
+from datamodules.quality.cohort_checks import check_cohort
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import VolumeSet
 from experiments.cohorts.sources import make_source
@@ -28,9 +31,10 @@ def add_rows(folder: Path, names: list[str]) -> None:
     folder.mkdir(exist_ok=True)
     manifest = folder / "manifest.csv"
     manifest.write_text(manifest.read_text() if manifest.is_file() else HEAD)
-    save(folder / "m.nii.gz", labels()) if not (folder / "m.nii.gz").is_file() else None
-    for number, name in enumerate(names):
-        save(folder / f"{name}.nii.gz", scan_hu(seed=hash(name) % 1000 + number))
+    if not (folder / "m.nii.gz").is_file():
+        save(folder / "m.nii.gz", labels())
+    for name in names:
+        save(folder / f"{name}.nii.gz", scan_hu(seed=zlib.crc32(f"{folder.name}{name}".encode()) % 1000))
         with manifest.open("a") as file:
             file.write(f"{name},{name}-e,{name}-s,c,venous,{name}.nii.gz,m.nii.gz\n")
 
@@ -183,6 +187,16 @@ def test_another_cohort_is_not_written_over_it(hospital: Path) -> None:
     write(hospital, plan={"name": "another"})
     with pytest.raises(DataError, match="finished work is not overwritten"):
         built(hospital)
+
+
+@pytest.mark.parametrize(("first", "second", "level"), [("north", "south", "FAIL"), ("north", "north", "")])
+def test_one_scan_under_two_identifiers_is_found(hospital: Path, first: str, second: str, level: str) -> None:
+    if first != second:
+        shutil.copy(hospital / first / "1.nii.gz", hospital / second / "1.nii.gz")
+    built(hospital)
+    findings = [one for one in check_cohort(hospital / "out", verify=False) if "two patients" in one.what]
+    assert [one.level for one in findings] == ([level] if level else [])
+    assert not findings or "2 volumes are those of two patients in two splits, folds or roles" in findings[0].what
 
 
 @pytest.mark.parametrize(

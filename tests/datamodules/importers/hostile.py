@@ -1,0 +1,317 @@
+"""Odd and damaged DICOM, NIfTI and CSV inputs, drawn with a seed: each is read right, or refused or noted in words.
+
+    python -m tests.datamodules.importers.hostile [COUNT] [SEED]
+
+An input is silent when its volumes, masks or rows are others than those of the undamaged one and nobody says so; a
+trace is any exception that is neither a refusal nor a skipped patient.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+
+from datamodules.errors import DataError
+from datamodules.importers.companions import read_patients, read_reports
+from datamodules.importers.dicom.dicom_source import DicomSource
+from datamodules.importers.nifti.manifest import ManifestSource
+from datamodules.importers.plan import CohortPlan
+from datamodules.importers.records import PatientRecord, SkipPatient, Source
+from datamodules.importers.unmatched import UNASSIGNED
+from datamodules.volumes.contract import PreprocessingContract
+from tests.datamodules.importers.dicom_phantom import Scan, segmentation
+from tests.datamodules.importers.nifti_phantom import AFFINE, labels, save, scan_hu
+
+CONTRACT = PreprocessingContract(grid=(10, 14, 14))
+TAGS = re.findall(
+    r"\w+",
+    "SOPClassUID SOPInstanceUID PatientID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality ImageType "
+    "InstanceNumber ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness Rows Columns "
+    "BitsAllocated BitsStored HighBit PixelRepresentation RescaleSlope RescaleIntercept SamplesPerPixel "
+    "PhotometricInterpretation PixelData SeriesDescription PatientAge PatientSex",
+)
+VALUES: tuple[Any, ...] = (
+    "",
+    "0",
+    "-1",
+    "1e9",
+    "nan",
+    "1,5",
+    "8,0\\8,0",
+    "\\",
+    "x" * 70,
+    "0\\0\\0",
+    "1\\0\\0\\0\\1\\0",
+)
+
+Outcome = tuple[str, str]
+
+
+def dicom_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
+    """Twelve slices and their masks, of which some have a tag removed, replaced, swapped, or are cut or doubled."""
+    made = Scan()
+    paths = made.write(folder / "in")
+    segmentation(made).save_as(folder / "in" / "seg", enforce_file_format=True)
+    how = str(rng.choice(["remove", "replace", "swap", "cut", "double", "flip", "bare"]))
+    chosen = rng.permutation(12)[: int(rng.choice([1, 6, 12]))]
+    name = str(rng.choice(TAGS))
+    value = VALUES[int(rng.integers(len(VALUES)))]
+    if how == "swap":
+        first, second = (pydicom.dcmread(paths[place]) for place in (0, 7))
+        first.ImagePositionPatient, second.ImagePositionPatient = (
+            second.ImagePositionPatient,
+            first.ImagePositionPatient,
+        )
+        first.save_as(paths[0])
+        second.save_as(paths[7])
+        return "DICOM swap ImagePositionPatient", _dicom(folder)
+    for place in chosen:
+        path = paths[place]
+        content = path.read_bytes()
+        if how == "cut":
+            path.write_bytes(content[: int(len(content) * rng.random())])
+        elif how == "double":
+            dataset = pydicom.dcmread(path)
+            dataset.PixelData = bytes(rng.integers(0, 255, len(dataset.PixelData), dtype=np.uint8))
+            dataset.save_as(folder / "in" / f"twice{place}")
+        elif how == "flip":
+            spoiled = bytearray(content)
+            for at in rng.integers(140, 900, 4):
+                spoiled[at] ^= int(rng.integers(1, 256))
+            path.write_bytes(bytes(spoiled))
+        elif how == "bare":
+            path.write_bytes(content[132:])
+        else:
+            _change(path, name, None if how == "remove" else value)
+    words = {"remove": name, "replace": f"{name} by {value!r}"}.get(how, "")
+    return f"DICOM {how} {words} of {len(chosen)}", _dicom(folder)
+
+
+def _change(path: Path, name: str, value: str | None) -> None:
+    dataset = pydicom.dcmread(path)
+    if value is None:
+        if name in dataset:
+            delattr(dataset, name)
+    else:
+        tag = pydicom.datadict.tag_for_keyword(name)
+        assert tag is not None
+        raw: Dataset = dataset
+        raw[tag] = pydicom.DataElement(
+            tag, "LO" if name != "PixelData" else "OB", value if name != "PixelData" else b"\1"
+        )
+    dataset.save_as(path)
+
+
+def _dicom(folder: Path) -> Source:
+    return DicomSource(folder / "in", CohortPlan("hostile"), folder / "out")
+
+
+def nifti_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
+    """A scan and a mask, of which one has another header, other values, or is cut."""
+    save(folder / "ct.nii.gz", scan_hu())
+    save(folder / "mask.nii.gz", labels())
+    which = str(rng.choice(["ct.nii.gz", "mask.nii.gz"]))
+    how = str(rng.choice(["cut", "flip", "header", "scale", "shift", "mirror", "nan", "shape", "near", "sform"]))
+    path = folder / which
+    image = nibabel.load(path)
+    data = np.asarray(image.dataobj)
+    if how == "cut":
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * rng.random())])
+    elif how in ("flip", "header"):
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        for at in rng.integers(0, 348, 3 if how == "flip" else 1):
+            content[at] = int(rng.integers(0, 256))
+        path.write_bytes(gzip.compress(bytes(content)))
+    elif how == "scale":
+        save(path, (data * rng.choice([2, 0.5, -1, 10])).astype(np.float32))
+    elif how == "shift":
+        save(path, (data + rng.choice([-1024, 1024, -2048, 3])).astype(np.float32))
+    elif how == "mirror":
+        save(path, np.flip(data, axis=int(rng.integers(3))).copy())
+    elif how == "nan":
+        spoiled = data.astype(np.float32)
+        spoiled[5, 5, 5] = rng.choice([np.nan, np.inf])
+        save(path, spoiled)
+    elif how == "shape":
+        save(path, data[:, :, : int(rng.integers(1, 20))])
+    elif how == "near":
+        save(path, data.astype(np.float32) * np.float32(1 + rng.choice([1e-5, 0.3])))
+    else:
+        turned = np.diag([*rng.choice([-1.0, 1.0, 2.0], 3), 1.0]) @ AFFINE
+        plain = nibabel.Nifti1Image(data, AFFINE)
+        plain.set_qform(AFFINE, code=1)
+        plain.set_sform(turned, code=1)
+        nibabel.save(plain, path)
+    head = "patient_id,study_id,series_id,center,phase,image,mask\n"
+    (folder / "manifest.csv").write_text(head + "p1,e1,s1,c,venous,ct.nii.gz,mask.nii.gz\n")
+    return f"NIfTI {how} of {which}", ManifestSource(folder / "manifest.csv", CohortPlan("hostile"))
+
+
+PATIENTS = "patient_id,age_years,sex,malignancy,os_months,os_event\np1,63,male,1,12.5,true\np2,71,female,0,30,false\n"
+REPORTS = 'study_id,text\ne1,"Left renal mass, 3 cm."\ne2,No mass.\n'
+
+
+def csv_case(folder: Path, rng: np.random.Generator) -> tuple[str, Callable[[], Any], Any]:
+    """A clinical table or reports of which the form was changed, what reads it, and what it must give."""
+    text, read = ((PATIENTS, read_patients), (REPORTS, read_reports))[int(rng.integers(2))]
+    path = folder / "table.csv"
+    path.write_text(text)
+    truth = read(path)
+    how = str(
+        rng.choice(
+            ["semicolon", "tab", "bom", "utf16", "crlf", "unquote", "double", "drop", "cut", "float", "nul", "case"]
+        )
+    )
+    content = text.encode()
+    if how in ("semicolon", "tab"):
+        mark = ";" if how == "semicolon" else "\t"
+        text = text.replace(",", mark).replace(f"mass{mark} 3", "mass, 3").replace("12.5", "12,5")
+        content = text.encode()
+    elif how == "bom":
+        content = b"\xef\xbb\xbf" + content
+    elif how == "utf16":
+        content = text.encode("utf-16")
+    elif how == "crlf":
+        content = text.replace("\n", "\r\n").encode()
+    elif how == "unquote":
+        content = text.replace('"', "").encode()
+    elif how == "double":
+        lines = text.splitlines()
+        content = "\n".join(f"{line},{line.split(',')[-1]}" for line in lines).encode()
+    elif how == "drop":
+        lines = text.splitlines()
+        at = int(rng.integers(1, len(lines)))
+        lines[at] = lines[at].rpartition(",")[0]
+        content = "\n".join(lines).encode()
+    elif how == "cut":
+        content = content[: int(rng.integers(1, len(content)))]
+    elif how == "float":
+        content = text.replace("true", "1.0").replace("false", "0.0").replace(",1,", ",1.0,").encode()
+    elif how == "nul":
+        content = text.replace("p1", "p1\0x").replace("e1", "e1\0x").encode()
+    else:
+        content = (
+            text.replace("study_id", "Study_ID").replace("patient_id", "PATIENT_ID").replace(",male", ",M").encode()
+        )
+    path.write_bytes(content)
+    return f"CSV {how} of {read.__name__}", lambda: read(path), truth
+
+
+def judge_source(name: str, source: Source, truth: dict[Any, Any]) -> Outcome:
+    """What became of a case that a source reads."""
+    said: list[str] = []
+    volumes: dict[Any, Any] = {}
+    try:
+        for patient in source.patient_ids():
+            try:
+                record = source.load(patient, CONTRACT)
+            except (DataError, SkipPatient) as reason:
+                said.append(str(reason))
+            else:
+                said += [] if patient.startswith(UNASSIGNED) else list(record.notes)
+                volumes |= contents(record)
+    except DataError as reason:
+        said.append(str(reason))
+    except Exception as error:
+        return "trace", f"{name}: {type(error).__name__}: {error}"
+    if same(volumes, truth):
+        return "right", name
+    if any(len(text) > 10 for text in said):
+        return "refused or noted", name
+    return "silent", f"{name}: volumes {sorted(map(str, volumes))}"
+
+
+def contents(record: PatientRecord) -> dict[Any, Any]:
+    """Volumes and masks by side, whatever their identifiers."""
+    found: dict[Any, Any] = {("volume", one.side): one.image for one in record.volumes}
+    return found | {("mask", one.side): one.labels for one in record.masks}
+
+
+def same(found: dict[Any, Any], truth: dict[Any, Any]) -> bool:
+    """Whether volumes are equal up to the rounding of HU."""
+    if found.keys() != truth.keys():
+        return False
+    return all(np.abs(found[key].astype(int) - truth[key].astype(int)).max() <= 1 for key in truth)
+
+
+def truth_of(kind: str, folder: Path) -> dict[Any, Any]:
+    """Volumes of the undamaged files."""
+    if kind == "DICOM":
+        Scan().write(folder / "in")
+        segmentation(Scan()).save_as(folder / "in" / "seg", enforce_file_format=True)
+        source: Source = _dicom(folder)
+    else:
+        save(folder / "ct.nii.gz", scan_hu())
+        save(folder / "mask.nii.gz", labels())
+        head = "patient_id,study_id,series_id,center,phase,image,mask\n"
+        (folder / "manifest.csv").write_text(head + "p1,e1,s1,c,venous,ct.nii.gz,mask.nii.gz\n")
+        source = ManifestSource(folder / "manifest.csv", CohortPlan("hostile"))
+    (patient,) = source.patient_ids()
+    return contents(source.load(patient, CONTRACT))
+
+
+def run(count: int, seed: int) -> list[Outcome]:
+    """Draw and judge inputs.
+
+    Args:
+        count: Number of inputs: two of five are DICOM, three of ten NIfTI, three of ten CSV.
+        seed: Seed of all of them.
+    """
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root = Path(name)
+        truths = {}
+        for kind in ("DICOM", "NIfTI"):
+            (root / kind).mkdir()
+            truths[kind] = truth_of(kind, root / kind)
+        for number in range(count):
+            rng = np.random.default_rng([seed, number])
+            folder = root / str(number)
+            folder.mkdir()
+            kind = ("DICOM", "NIfTI", "CSV", "DICOM", "NIfTI", "CSV", "DICOM", "NIfTI", "CSV", "DICOM")[number % 10]
+            if kind == "CSV":
+                outcomes.append(judge_table(*csv_case(folder, rng)))
+            else:
+                case, source = dicom_case(folder, rng) if kind == "DICOM" else nifti_case(folder, rng)
+                outcomes.append(judge_source(f"{number} {case}", source, truths[kind]))
+    return outcomes
+
+
+def judge_table(name: str, read: Callable[[], Any], truth: Any) -> Outcome:
+    """What became of a case that is a table."""
+    try:
+        found = read()
+    except DataError:
+        return "refused or noted", name
+    except Exception as error:
+        return "trace", f"{name}: {type(error).__name__}: {error}"
+    return ("right", name) if found == truth else ("silent", f"{name}: {found}")
+
+
+def main() -> int:
+    """Print how many inputs were read right, refused or noted, silent, or ended in a trace."""
+    count, seed = (int(text) for text in (*sys.argv[1:], "100", "23")[:2])
+    outcomes = run(count, seed)
+    print(dict(Counter(kind for kind, _ in outcomes)))
+    for kind, text in outcomes:
+        if kind in ("silent", "trace"):
+            print(kind, text)
+    return int(any(kind in ("silent", "trace") for kind, _ in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
