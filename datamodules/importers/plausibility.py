@@ -18,7 +18,8 @@ _MOST_AIR = 0.2
 _MOST_FAT = 0.3
 _INTERCEPT = 1024.0
 _SAMPLE = 20_000
-_CLEARLY = 0.2
+_CLEARLY, _SLIGHTLY = 0.2, 0.03
+"""How much more of a mask must be soft tissue when mirrored, to refuse it and to note it."""
 _AXES = ("left and right", "front and back", "up and down")
 
 
@@ -67,7 +68,12 @@ def check_tissue(masks: Mapping[str, tio.LabelMap], image: tio.ScalarImage, wher
                 f"{name} shows {fits:.0%} of soft tissue, and {mirrored[best]:.0%} where {_AXES[best]} are exchanged; "
                 "expected a mask in the scan's coordinates. Write scan and mask with one program."
             )
-        if fits < 1 - _MOST_FAT:
+        if mirrored[best] > fits + _SLIGHTLY:
+            notes.append(
+                f"{name} shows {fits:.0%} of soft tissue, and {mirrored[best]:.0%} where {_AXES[best]} are exchanged; "
+                "check that scan and mask belong together."
+            )
+        elif fits < 1 - _MOST_FAT:
             notes.append(f"{name} shows {1 - fits:.0%} of fat, air or bone; check that scan and mask belong together.")
     return notes
 

@@ -221,7 +221,8 @@ class DicomSource:
         headers = self._index.headers(patient_id)
         clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
         reasons = Reasons()
-        inputs, used = [], {}
+        inputs: list[StudyInput] = []
+        used: dict[str, set[str]] = {}
         studies = sorted({header.study_uid for header in headers})
         for study_uid in studies:
             own = [header for header in headers if header.study_uid == study_uid]
@@ -316,7 +317,7 @@ class DicomSource:
         self, headers: Sequence[SliceHeader], stacks: Sequence[Stack], reasons: Reasons, used: dict[str, set[str]]
     ) -> list[Segmentation | Contours]:
         """What SEG and RTSTRUCT objects of a study show of the kidneys."""
-        steps = {}
+        steps: dict[str, float] = {}
         for stack in stacks:
             first = stack.slices[0]
             steps |= {first.frame_of_reference: step_mm(stack), first.series_uid: step_mm(stack)}

@@ -23,6 +23,8 @@ SAME_AXES = 0.015
 TILT_DEGREES = 0.5
 """A gantry tilted by less moves a slice by less than the smallest pixel."""
 
+_FEW = 0.25
+"""Share of slices out of order that is a fault; where there are more, numbers mean something else."""
 _LEAST_INTERLEAVED = 4
 """Slices of a scan that lies between those of another; scanners that number every rotation have fewer each."""
 _PROJECTION = re.compile(r"\b(?:MIP|MINIP|MPVR|VRT|VOLUME ?RENDERED|PROJECTION ?IMAGE|3D|DOSE|SCREEN ?SAVE|SURFACE)\b")
@@ -300,11 +302,25 @@ def geometry(stack: Stack, minimum_slices: int) -> StackGeometry:
     thickness = slices[0].thickness_mm
     if thickness is not None and mean > 1.5 * thickness > 0:
         notes.append(f"slices of {thickness:g} mm lie {mean:.2f} mm apart, so that what lies between was not scanned")
+    if astray := _out_of_order(slices):
+        notes.append(f"{astray} slices lie elsewhere than their instance numbers say; their positions were believed")
     axes = np.column_stack([row, column, normal])
     origin = positions[0] + normal * (first - places[0])
     return StackGeometry(
         axes, (spacing[1], spacing[0], float(mean)), origin, (float(drift[0]), float(drift[1])), tuple(notes)
     )
+
+
+def _out_of_order(slices: Sequence[SliceHeader]) -> int:
+    """How many slices of a numbered stack are not where their numbers say; 0 where numbers do not follow positions."""
+    numbers = [header.instance for header in slices]
+    if any(number is None for number in numbers) or len(set(numbers)) < len(numbers):
+        return 0
+    ranks = np.argsort(np.argsort(np.array(numbers, dtype=int)))
+    straight = min(
+        (int((ranks != order).sum()) for order in (np.arange(len(ranks)), np.arange(len(ranks))[::-1])), default=0
+    )
+    return straight if straight <= _FEW * len(ranks) else 0
 
 
 def step_mm(stack: Stack) -> float:

@@ -138,7 +138,7 @@ def nifti_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
     elif how == "scale":
         save(path, (data * rng.choice([2, 0.5, -1, 10])).astype(np.float32))
     elif how == "shift":
-        save(path, (data + rng.choice([-1024, 1024, -2048, 3])).astype(np.float32))
+        save(path, (data + rng.choice([-1024, 1024, -2048, 700])).astype(np.float32))
     elif how == "mirror":
         save(path, np.flip(data, axis=int(rng.integers(3))).copy())
     elif how == "nan":

@@ -226,6 +226,17 @@ def test_slices_that_are_thinner_than_their_distance_are_noted(tmp_path: Path) -
     assert "slices of 5 mm lie 10.00 mm apart" in " ".join(geometry(stack, 5).notes)
 
 
+def test_two_slices_whose_positions_are_exchanged_are_noted(tmp_path: Path) -> None:
+    def change(index: int, dataset: FileDataset) -> None:
+        other = {2: 7, 7: 2}.get(index, index)
+        dataset.ImagePositionPatient = [round(float(value), 4) for value in Scan().plane(other)[0]]
+
+    (stack,) = split_series(write(tmp_path, Scan(), change), different)
+    assert "2 slices lie elsewhere than their instance numbers say" in " ".join(geometry(stack, 5).notes)
+    (plain,) = split_series(write(tmp_path / "plain", Scan()), different)
+    assert geometry(plain, 5).notes == ()
+
+
 PADDINGS = {
     "unsigned": (0, 16, 63536, 63536, "US"),
     "unsigned, signed tag": (0, 16, 63536, -2000, "SS"),
