@@ -12,8 +12,8 @@ from experiments.front_door.commands import definition
 from experiments.runs.console import say
 
 DEMO = Path("data/demo")
-WITHOUT = ("cohort", "import", "data-check", "reports", "encoders", "compare", "report", "score-reports", "review",
-           "embed", "doctor")  # fmt: skip
+WITHOUT = ("cohort", "import", "refresh", "data-check", "reports", "encoders", "compare", "report", "score-reports",
+           "review", "embed", "doctor")  # fmt: skip
 """Commands that say what is missing in the place of drawing it."""
 
 
