@@ -136,16 +136,20 @@ def _hu(stored: np.ndarray, header: SliceHeader) -> tuple[np.ndarray, bool]:
     values = _whole_numbers(stored, min(header.bits[1], width), signed=header.signed)
     hu = values * header.slope + header.intercept
     padding = _is_padding(stored, values, hu, header)
-    wrapped = not header.signed and header.bits[1] == width and bool((hu[~padding] > _MOST_HU).any())
+    wrapped = not header.signed and header.bits[1] == width and bool(((hu > _MOST_HU) & ~padding).any())
     if wrapped:
         hu = _whole_numbers(stored, width, signed=True) * header.slope + header.intercept
-    hu[padding] = AIR_HU
+    if header.padding:
+        hu[padding] = AIR_HU
     return hu, wrapped
 
 
 def _whole_numbers(stored: np.ndarray, bits: int, *, signed: bool) -> np.ndarray:
     """The numbers that the lowest bits say; overlays and noise above them are no part of it."""
     unused = stored.dtype.itemsize * 8 - bits
+    if not unused:
+        whole = stored.view(stored.dtype.str.replace("u", "i")) if signed else stored
+        return whole.astype(np.float32)
     shifted = np.left_shift(stored, unused)
     typed = shifted.view(shifted.dtype.str.replace("u", "i")) if signed else shifted
     return np.right_shift(typed, unused).astype(np.float32)
