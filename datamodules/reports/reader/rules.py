@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from datamodules.cohort.columns import SIDES
+from datamodules.reports.language import check_english
 from datamodules.reports.reader.clauses import Clause, Report, read_report
 from datamodules.reports.reader.lesions import REFERS, Kidney, Reading
 from datamodules.reports.reader.matching import PRESENCE, Matcher
@@ -48,6 +49,14 @@ class RuleExtractor:
     def fingerprint(self) -> str:
         """Hash of the schema and of the version of the rules' code."""
         return hashlib.sha256(f"{self.name}/{CODE_VERSION}/{self.schema.hash}".encode()).hexdigest()[:16]
+
+    def check(self, reports: Sequence[str]) -> None:
+        """Refuse reports in another language than English, before any is read.
+
+        Raises:
+            DataError: naming the languages and the first report of each.
+        """
+        check_english(reports)
 
     def extract(self, reports: Sequence[str]) -> list[list[Statement]]:
         """The statements of every report, at most one a side and attribute, in the order of the reports."""
