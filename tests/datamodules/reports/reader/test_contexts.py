@@ -18,7 +18,7 @@ RULES = RuleExtractor()
 BANK: dict[str, dict[str, list[dict[str, Any]]]] = yaml.safe_load(
     Path(__file__).with_name("contexts.yaml").read_text(encoding="utf-8")
 )
-LEAST = {"development": 0.97}
+LEAST = {"development": 0.97, "counted": 0.91}
 """Half: share of facts that are read rightly; the rest is known to be missed and kept."""
 
 
