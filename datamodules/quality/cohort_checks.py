@@ -13,6 +13,8 @@ from datamodules.cohort.label_fractions import MINIMUM_PER_CLASS
 from datamodules.cohort.study_times import STUDY, study_times
 from datamodules.errors import DataError, Finding
 from datamodules.files import read_parquet
+from datamodules.reports.disclosures import check_disclosures
+from datamodules.reports.language import foreign_reports
 from datamodules.volumes.shards import VolumeSet
 from datamodules.volumes.volume_files import check_files
 
@@ -42,6 +44,7 @@ def check_cohort(root: Path, *, verify: bool = True, deep: bool = False) -> list
     findings += _check_index_kidneys(cohort)
     findings += _check_endpoints(cohort)
     findings += _check_classes(cohort)
+    findings += check_reports(cohort)
     if (root / LOCAL_PATHS).is_file():
         where, fix = (
             LOCAL_PATHS.as_posix(),
@@ -50,6 +53,25 @@ def check_cohort(root: Path, *, verify: bool = True, deep: bool = False) -> list
         findings.append(Finding("WARN", "holds paths of the machine that imported the cohort", where, "no path", fix))
     findings += _check_import(root)
     findings += _check_volume_sets(cohort, verify, deep)
+    return findings
+
+
+def check_reports(cohort: Cohort) -> list[Finding]:
+    """What the reports that radiologists wrote disclose, and those that are not in English."""
+    if "reports" not in cohort.tables:
+        return []
+    reports = cohort["reports"]
+    texts = [
+        str(text) if written else ""
+        for text, written in zip(reports["text"], reports["source"] == "clinical", strict=True)
+    ]
+    if not any(texts):
+        return []
+    findings = check_disclosures(texts)
+    for name, places in foreign_reports(texts).items():
+        what = f"{len(places)} of {len(texts)} reports are in {name} (the first is row {places[0] + 1})"
+        fix = "translate them, or read them with EXTRACTOR=llm and a model that knows the language"
+        findings.append(Finding("WARN", what, "reports.parquet", "English, which the rules read", fix))
     return findings
 
 

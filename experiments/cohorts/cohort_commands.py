@@ -18,7 +18,8 @@ from datamodules.errors import DataError, Finding, raise_failures
 from datamodules.files import read_json, write_json, write_parquet
 from datamodules.importers.builder import ImportReport, build_cohort, refresh_cohort
 from datamodules.importers.records import ReportsProgress, Source
-from datamodules.quality.cohort_checks import LOCAL_PATHS, check_cohort
+from datamodules.importers.redacted import cleaned, redacting
+from datamodules.quality.cohort_checks import LOCAL_PATHS, check_cohort, check_reports
 from datamodules.reports.measured import geometry_reports
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.cohorts.origins import Origin, recall, remember
@@ -72,6 +73,7 @@ def import_cohort(
     options: dict[str, Any] | None = None,
     profile: str = "demo",
     workers: int | None = None,
+    redact: bool = False,
 ) -> int:
     """Import scans as a cohort; every patient is accounted for in `import.parquet`.
 
@@ -85,12 +87,19 @@ def import_cohort(
         options: Options of that kind, for example `{sites: sites.csv}` or `{plan: {name: north}}`.
         profile: Profile whose preprocessing contract the volumes follow.
         workers: Processes; all cores by default.
+        redact: Take names, dates, numbers, pathology and outcome out of the reports before anything is written.
     """
     name = recognise(source) if kind == "auto" else kind
-    return _build(name, source, options or {}, out, profile, workers)
+    return _build(name, source, options or {}, out, profile, workers, redact)
 
 
-def refresh(data: Path, source: Path | None = None, kind: str = "auto", options: dict[str, Any] | None = None) -> int:
+def refresh(
+    data: Path,
+    source: Path | None = None,
+    kind: str = "auto",
+    options: dict[str, Any] | None = None,
+    redact: bool = False,
+) -> int:
     """Make the tables of an imported cohort anew from those of its source; volumes stay and no scan is read.
 
     Args:
@@ -98,6 +107,7 @@ def refresh(data: Path, source: Path | None = None, kind: str = "auto", options:
         source: What it was imported from; remembered by default.
         kind: Kind of source; as it was imported, or recognised from the path.
         options: Options of that kind.
+        redact: Clean the reports, as the import did; a cohort that was imported so is not refreshed without.
     """
     origin = recall(data) if source is None else Origin(kind, str(source), options or {})
     if origin is None or origin.path is None:
@@ -109,13 +119,23 @@ def refresh(data: Path, source: Path | None = None, kind: str = "auto", options:
     sets = sorted((data / "volumes").glob("*/contract.json"))
     if not sets:
         raise DataError(f"{data.name} holds no finished volume set; run `make import` first.")
-    built, report = refresh_cohort(made, data, PreprocessingContract.from_dict(read_json(sets[0])))
+    built, report = refresh_cohort(
+        redacting(made) if redact else made, data, PreprocessingContract.from_dict(read_json(sets[0]))
+    )
     remember(data, Origin(name, origin.path, origin.options))
     _print_report(Console(), built, report, made)
     return 0 if not report.counts["failed"] else 2
 
 
-def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, profile: str, workers: int | None) -> int:
+def _build(
+    kind: str,
+    path: Path | None,
+    options: dict[str, Any],
+    out: Path,
+    profile: str,
+    workers: int | None,
+    redact: bool = False,
+) -> int:
     contract = profile_contract(profile)
     source = make_source(kind, path, out, options)
     console = Console()
@@ -125,7 +145,11 @@ def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, pro
             source.progress = lambda done, total: bar.update(headers, completed=done, total=total)
         task = bar.add_task(f"{source.info.name}: patients", total=None)
         built, report = build_cohort(
-            source, out, contract, workers, lambda done, total: bar.update(task, completed=done, total=total)
+            redacting(source) if redact else source,
+            out,
+            contract,
+            workers,
+            lambda done, total: bar.update(task, completed=done, total=total),
         )
     if path is not None:
         (out / LOCAL_PATHS).unlink(missing_ok=True)
@@ -134,6 +158,7 @@ def _build(kind: str, path: Path | None, options: dict[str, Any], out: Path, pro
         except (DataError, OSError, RuntimeError) as error:
             console.print(f"`make volumes` will ask for SOURCE=, which could not be remembered: {error}")
     _print_report(console, built, report, source)
+    _print_each(console, [finding for finding in check_reports(built) if finding.level != "PASS"])
     return 0 if not report.counts["failed"] else 2
 
 
@@ -187,7 +212,13 @@ def _fold_table(built: Cohort) -> Table:
     return table
 
 
-def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: bool = False, deep: bool = False) -> int:
+def data_check(
+    data: Path = Path("data/demo"),
+    out: Path | None = None,
+    quick: bool = False,
+    deep: bool = False,
+    redact: bool = False,
+) -> int:
     """Check a cohort the way a radiologist and an engineer would, before any training time is spent.
 
     Args:
@@ -195,6 +226,8 @@ def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: b
         out: JSON file for the findings; `<data>/data-check.json` by default.
         quick: Leave out the checksums of volumes and masks.
         deep: Read every byte of volumes, masks and shards.
+        redact: Write a copy of the reports without names, dates, numbers, pathology and outcome, to be read and put in
+            the place of `reports.parquet`.
 
     Returns:
         1 when a finding is a FAIL, else 0.
@@ -209,17 +242,44 @@ def data_check(data: Path = Path("data/demo"), out: Path | None = None, quick: b
             if out is not None:
                 raise
             say(f"WARNING: {error} The findings stand above.")  # a cohort on a disk that is read only is no worse
+    if redact:
+        _write_redacted(data)
     return 1 if any(finding.level == "FAIL" for finding in findings) else 0
 
 
+def _write_redacted(data: Path) -> None:
+    """Write the cleaned copy of a cohort's reports beside them.
+
+    Raises:
+        DataError: if the cohort cannot be loaded or has no reports.
+    """
+    cohort = Cohort.load(data)
+    if "reports" not in cohort.tables:
+        raise DataError(f"Cohort {cohort.info.name} has no reports; REDACT has nothing to clean.")
+    reports = cohort["reports"]
+    rows = cleaned(reports.to_dict("records"))
+    frame = conform(pd.DataFrame(rows, columns=list(reports.columns)), TABLES["reports"])
+    same = frame.merge(reports, on=["report_id", "text"]).shape[0]
+    write_parquet(data / "reports-redacted.parquet", frame)
+    say(
+        f"reports-redacted.parquet: {len(frame) - same} of {len(reports)} reports were cleaned and "
+        f"{len(reports) - len(frame)} left out, as nothing was left of them. Read it, put it in the place of "
+        "reports.parquet, and run `make attributes` again."
+    )
+
+
 def _print_findings(console: Console, findings: list[Finding]) -> None:
+    _print_each(console, findings)
+    tally = Counter(finding.level for finding in findings)
+    console.print(f"{tally['PASS']} PASS, {tally['WARN']} WARN, {tally['FAIL']} FAIL")
+
+
+def _print_each(console: Console, findings: list[Finding]) -> None:
     colours = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
     for finding in findings:
         console.print(
             f"[{colours[finding.level]}]{finding.level}[/] {finding.sentence()}", highlight=False, soft_wrap=True
         )
-    tally = Counter(finding.level for finding in findings)
-    console.print(f"{tally['PASS']} PASS, {tally['WARN']} WARN, {tally['FAIL']} FAIL")
 
 
 def reports(data: Path) -> int:
