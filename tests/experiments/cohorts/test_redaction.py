@@ -23,11 +23,12 @@ SECRETS = ("Petersen", "4829137", "14.03", "clear cell", "ISUP", "oncocytoma")
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     """Four patients with a report each."""
-    save(tmp_path / "ct.nii.gz", scan_hu())
+    for place in range(len(TEXTS)):
+        save(tmp_path / f"ct{place}.nii.gz", scan_hu() + place)
     save(tmp_path / "mask.nii.gz", labels())
     rows = [
         {"patient_id": f"p{place}", "study_id": f"e{place}", "series_id": f"s{place}", "center": "A", "phase": "venous"}
-        | {"image": "ct.nii.gz", "mask": "mask.nii.gz"}
+        | {"image": f"ct{place}.nii.gz", "mask": "mask.nii.gz"}
         for place in range(len(TEXTS))
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
@@ -73,6 +74,9 @@ def test_an_import_that_cleans_writes_nothing_of_it(manifest: Path, tmp_path: Pa
     for path in out.rglob("*"):
         assert not path.is_file() or not any(word.encode() in path.read_bytes() for word in SECRETS), path.name
     assert main(["data-check", f"--data={out}", "--quick=true"]) == 0
+    assert main(["refresh", f"--data={out}", "--redact=true"]) == 0
+    assert len(Cohort.load(out)["reports"]) == 3
+    assert main(["refresh", f"--data={out}"]) == 2
     assert _import(manifest, out) == 2  # what is there was cleaned, and is not mixed with what was not
 
 
