@@ -84,7 +84,7 @@ def redacting(source: Source) -> RedactedSource:
     return RedactedGrowingSource(source) if isinstance(source, GrowingSource) else RedactedSource(source)
 
 
-def cleaned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def cleaned(rows: Sequence[Mapping[Any, Any]]) -> list[dict[Any, Any]]:
     """Rows of the table `reports` with cleaned texts; those of which nothing is left are left out."""
     kept = [{**row, "text": redacted(str(row["text"]))} for row in rows]
     return [row for row in kept if row["text"]]
