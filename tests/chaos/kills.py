@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from tests.chaos import sandbox
 from tests.chaos.sandbox import MARK, Answer, Outcome, ask
@@ -110,19 +111,20 @@ def _radiomics(stage: Stage, folder: Path, runs: Path) -> list[str]:
 
 
 def _generate(stage: Stage, folder: Path, runs: Path) -> list[str]:
+    shutil.copytree(stage.root / "runs", runs, dirs_exist_ok=True)  # for its image encoder
     return ["generate", "--systems=[template]", *_where(stage, runs), stage.flags]
 
 
 TEXT = ("--text.layers=1", "--text.lora_rank=4", "--text.max_length=32", "--data.init_args.batch_size=4",
         "--trainer.limit_train_batches=4")  # fmt: skip
 FLOWS = (
-    Flow("cohort", lambda s, f, r: ["cohort", f"--out={f / 'out'}", "--patients=24", "--pretraining=12", "--workers=2"],
+    Flow("cohort", lambda s, f, r: ["cohort", f"--out={f / 'out'}", "--patients=48", "--workers=2"],
          ("out/*.parquet", "out/cohort.json", "out/volumes/**/*.bin", "out/volumes/**/*.npz")),
     Flow("import", _many_scans, ("out/*.parquet", "out/volumes/**/*.bin", "out/volumes/**/*.npz")),
     Flow("attributes", _attributes, ("tiny/attributes.parquet",)),
     Flow("pretrain image", _stage("image"), (f"{IMAGE}/predictions.parquet", f"{IMAGE}/attributes.csv")),
     Flow("pretrain text", _stage("text:mntp", *TEXT, base=True),
-         ("renal/*/pretrain/text-s42/*/encoder/adapter/*.safetensors",)),
+         ("renal/*/pretrain/text-s42/mntp/checkpoints/last.ckpt",)),
     Flow("finetune", lambda s, f, r: ["finetune", "--task=malignancy", *_where(s, r), s.flags],
          (f"{POINT}/predictions.parquet", f"{POINT}/results.csv")),
     Flow("curve in two jobs", lambda s, f, r: [
@@ -130,7 +132,7 @@ FLOWS = (
         *_where(s, r), s.flags], ("renal/**/predictions.parquet", "renal/**/curve*.csv")),
     Flow("sweep", _sweep, ("renal/**/best.yaml",)),
     Flow("radiomics", _radiomics, ("renal/**/radiomics-*.parquet",)),
-    Flow("generate", _generate, ("renal/**/generated*/*.parquet", "renal/**/*template*/*.parquet")),
+    Flow("generate", _generate, ("renal/**/generated.parquet",)),
     Flow("report", _after_a_point("report", "--tasks=[malignancy]"), ("written/**/*.csv",)),
 )  # fmt: skip
 
@@ -143,7 +145,13 @@ def _shared_memory() -> Path | None:
 
 
 def _digest(path: Path) -> str:
-    """Content of a file; of a Parquet table its rows, without times of day."""
+    """Content of a file; of a Parquet table its rows, without times of day, of a checkpoint its weights."""
+    if path.suffix == ".ckpt":
+        weights = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+        found = hashlib.sha256()
+        for name, value in sorted(weights.items()):
+            found.update(name.encode() + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
     if path.suffix == ".parquet":
         frame = pd.read_parquet(path)
         keep = [name for name in frame.columns if not name.endswith(("seconds", "_s"))]
