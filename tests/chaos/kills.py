@@ -128,7 +128,7 @@ FLOWS = (
     Flow("finetune", lambda s, f, r: ["finetune", "--task=malignancy", *_where(s, r), s.flags],
          (f"{POINT}/predictions.parquet", f"{POINT}/results.csv")),
     Flow("curve in two jobs", lambda s, f, r: [
-        "curve", "--task=malignancy", "--encoders=[scratch,size]", "--fractions=[0.5,1.0]", "--seeds=[42]", "--jobs=2",
+        "curve", "--task=malignancy", "--encoders=[scratch]", "--fractions=[0.5,1.0]", "--seeds=[42]", "--jobs=2",
         *_where(s, r), s.flags], ("renal/**/predictions.parquet", "renal/**/curve*.csv")),
     Flow("sweep", _sweep, ("renal/**/best.yaml",)),
     Flow("radiomics", _radiomics, ("renal/**/radiomics-*.parquet",)),
