@@ -201,7 +201,7 @@ def name_cases(stage: Stage, rng: np.random.Generator, count: int) -> Iterator[C
     """Tags, cohorts and runs of names that are more than names."""
     for number in range(count):
         name = NAMES[number % len(NAMES)]
-        what = ("tag", "cohort", "pretrain_tag", "plan")[int(rng.integers(4))]
+        what = ("tag", "cohort", "pretrained", "plan")[int(rng.integers(4))]
 
         def prepare(folder: Path, name: str = name, what: str = what) -> list[str]:
             if what == "plan":
@@ -211,9 +211,9 @@ def name_cases(stage: Stage, rng: np.random.Generator, count: int) -> Iterator[C
                 path = stage.copy("tiny", folder) / "cohort.json"
                 path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name}))
                 return stage.finetune(folder, data=folder / "tiny")
-            if what == "pretrain_tag":
+            if what == "pretrained":
                 stage.copy_runs(folder)
-                return stage.finetune(folder, "--encoder=stage1", f"--pretrain_tag={name}")
+                return stage.finetune(folder, "--encoder=stage1", f"--pretrained=s42-{name}")
             return stage.finetune(folder, f"--tag={name}")
 
         yield Case("name", f"{what} {name[:24]!r}", prepare, lambda folder, name=name: name in ("é", "CON"))
