@@ -124,7 +124,9 @@ def test_from_images_to_scored_reports(
     configure_output()
     cohort = Cohort.load(root)
     stage = stage_folder(runs, cohort, "report", 42, None)
-    first, second = (load_report_writer(stage / name / "writer", str(base), "cpu")[0] for name in STAGES["report"].parts)
+    first, second = (
+        load_report_writer(stage / name / "writer", str(base), "cpu")[0] for name in STAGES["report"].parts
+    )
     assert not first.text.adapter
     assert second.text.adapter
     checkpoint = torch.load(stage / "report_adapters/checkpoints/best.ckpt", weights_only=True)
