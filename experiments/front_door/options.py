@@ -19,6 +19,9 @@ FROM_MAKE = "--from_make"
 MAKE_OWN = ("ARGS", "BASE_PYTHON", "LAUNCH", "PYTEST", "TESTERS", "FOR")
 """Variables of the Makefile itself, which are no options of a command."""
 
+_COUNTS = ("workers", "jobs", "nodes", "trials", "replicates", "batch")
+"""Options that count something of which there is at least one."""
+
 ENVIRONMENT = {"WEIGHTS": "RENAL_WEIGHTS", "STORAGE": "SWEEP_STORAGE"}
 """NAMEs of make that commands read from the environment: the folder of published weights, and a sweep's database,
 whose URL may hold a password and is therefore on no command line."""
@@ -214,6 +217,8 @@ def _checked_one(option: Option, value: str) -> str:
     if "int" in kinds and not kinds & {"str", "dict"}:
         if not re.fullmatch(r"[+-]?\d+", value.strip()):
             raise DataError(f"{words}: expected a whole number.")
+        if option.name in _COUNTS and int(value) < 1:
+            raise DataError(f"{words}: expected at least 1.")
         return value.strip()
     if "Path" in kinds and "~" in value[:1]:
         return str(Path(value).expanduser())

@@ -72,6 +72,7 @@ def test_the_makefile_knows_every_command() -> None:
         (["FRACTION=nan"], "expected a share above 0"),
         (["FRACTION=0"], "expected a share above 0"),
         (["SEED=1.5"], "SEED=1.5: expected a whole number"),
+        (["NODES=0"], "NODES=0: expected at least 1"),
         (["ARGS=--sede=1"], "Did you mean --seed?"),
         (["ARGS=--seed"], "--seed needs a value"),
     ],
