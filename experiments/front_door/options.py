@@ -116,7 +116,7 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
         args: What follows its name: `--name=value`, `--name value`, or `--a.b=value` for a setting.
 
     Raises:
-        DataError: naming what is not an option, or is given twice or without a value.
+        DataError: naming what is not an option, or has no value.
     """
     command = definition(name)
     given: dict[str, str] = dict(SHORT[name][1]) if name in SHORT else {}
@@ -142,9 +142,7 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
         if option.name == "extra":
             extra += _texts(value)
             continue
-        if option.name in given and option.name not in SHORT.get(name, ("", {}))[1]:
-            raise DataError(f"--{option.name} is given twice.")
-        given[option.name] = value
+        given[option.name] = value  # the last one holds, as everywhere on a command line
     if extra:
         given["extra"] = json.dumps(extra)
     return given

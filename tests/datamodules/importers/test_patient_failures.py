@@ -46,12 +46,18 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "no dimensions": (_set(40, "<i2", 0), "expected one 3D volume|is damaged"),
     "nine dimensions": (_set(40, "<i2", 9), "is damaged"),
     "a dimension of time": (_set(40, "<i2", 4, 32, 28, 20, 7), "expected one 3D volume"),
-    "singular affine": (_set(_SROW, "<f4", 8, 8, 8, 0, 8, 8, 8, 0, 8, 8, 8, 0), "do not span a space"),
-    "axes in one plane": (_set(_SROW, "<f4", 8, 0, 8, 0, 0, 8, 8, 0, 0, 0, 0.001, 0), "do not span a space"),
-    "affine of zeros": (_set(_SROW, "<f4", *[0.0] * 12), "voxels of 0 x 0 x 0 mm"),
-    "affine of NaN": (_set(_SROW, "<f4", *[np.nan] * 12), "voxels of nan x nan x nan mm"),
-    "origin of NaN": (_set(_SROW + 12, "<f4", np.nan), "do not span a space"),
-    "infinite affine": (_set(_SROW, "<f4", np.inf), "voxels of inf"),
+    "singular affine": (
+        _set(_SROW, "<f4", 8, 8, 8, 0, 8, 8, 8, 0, 8, 8, 8, 0),
+        "two sizes of a voxel, 13.9 x 13.9 x 13.9 mm by the sform",
+    ),
+    "axes in one plane": (
+        _set(_SROW, "<f4", 8, 0, 8, 0, 0, 8, 8, 0, 0, 0, 0.001, 0),
+        "two sizes of a voxel, 8 x 8 x 11.3 mm by the sform",
+    ),
+    "affine of zeros": (_set(_SROW, "<f4", *[0.0] * 12), "two sizes of a voxel, 0 x 0 x 0 mm by the sform"),
+    "affine of NaN": (_set(_SROW, "<f4", *[np.nan] * 12), "codes are 0, or hold no numbers"),
+    "origin of NaN": (_set(_SROW + 12, "<f4", np.nan), "codes are 0, or hold no numbers"),
+    "infinite affine": (_set(_SROW, "<f4", np.inf), "codes are 0, or hold no numbers"),
     "complex voxels": (_set(70, "<i2", 32, 64), "voxels of type complex64"),
     "colours": (_set(70, "<i2", 128, 24), "expected one number each"),
     "unknown type": (_set(70, "<i2", 1234), "is damaged"),
@@ -74,7 +80,7 @@ def _zooms(*values: float) -> Damage:
 
 
 DAMAGES["zooms of 0"] = (_zooms(0, 0, 0), "voxels of 0 x 0 x 0 mm")
-DAMAGES["zooms of NaN"] = (_zooms(np.nan, np.nan, np.nan), "voxels of nan|is damaged")
+DAMAGES["zooms of NaN"] = (_zooms(np.nan, np.nan, np.nan), "hold no numbers|is damaged")
 
 
 def _ward(folder: Path) -> ManifestSource:

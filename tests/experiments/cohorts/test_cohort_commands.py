@@ -105,7 +105,7 @@ def test_paths_that_an_older_cohort_holds_are_told_and_removed(
     ("arguments", "sentence"),
     [
         (["--source=nowhere", "--out=x"], "SOURCE nowhere does not exist"),
-        (["--source=README.md", "--out=x"], "was not recognised; name its KIND, one of demo, kits23"),
+        (["--source=README.md", "--out=x"], "was not recognised; name its KIND, one of several, demo, kits23"),
         (["--source=README.md", "--out=x", "--kind=nifti"], "KIND=nifti is not known"),
         (["--source=README.md", "--out=x", "--kind=kits23", "--options={fold: 2}"], "fold"),
     ],

@@ -30,6 +30,7 @@ from experiments.generation.records import read_generated
 from experiments.generation.systems import Options, Study
 from experiments.runs.console import configure_output
 from experiments.runs.folders import system_folder
+from experiments.runs.pretrained import Pretrained
 from lightning_modules.networks.joint.decoding import Decoding
 from tests.experiments.aligned_tiny import extra_argument, extra_flags, with_reports
 from tests.experiments.generation.stand_in import KEY, Reply, Seen, StandIn, report, stand_in
@@ -70,7 +71,7 @@ def whole(cohort: Cohort6, runs: Path, tag: str = "", send_images: bool = False,
     """The whole command; the folder of its reports."""
     root, flags, _ = cohort
     generate(
-        ["endpoint"], root, runs=runs, tag=tag, patients=6, max_tokens=20, arguments=arguments(**changed),
+        ["endpoint"], root, runs=runs, pretrained=str(Pretrained(42, tag)), patients=6, max_tokens=20, arguments=arguments(**changed),
         send_images=send_images, extra=flags,
     )  # fmt: skip
     return folder_of(cohort, runs, tag)

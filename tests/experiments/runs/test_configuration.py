@@ -19,7 +19,7 @@ def test_each_layer_is_over_those_before_it(tmp_path: Path) -> None:
     file.write_text("optimizer: {lr: 0.2}\n")
     bare = Configuration.of("finetune", values={"data.init_args.root": "x"}, **NAMES)
     axes = [path.parent.name for path in bare.files]
-    assert axes == ["configs", "profile", "stage", "schedule", "encoder", "task"]
+    assert axes == ["configs", "profile", "stage", "finetune", "encoder", "task"]
     given = bare.resolved()["optimizer"]["lr"]
     valued = bare.over(values={"optimizer.lr": 0.1})
     filed = valued.over(flags=[f"--config={file}"])

@@ -146,7 +146,7 @@ def test_a_silent_process_of_another_machine_is_outwaited_and_a_live_one_is_not(
     monkeypatch.setattr(locks, "LEASE_S", 2.0)
     monkeypatch.setattr(locks, "_BEAT_S", 0.2)
     monkeypatch.setattr(locks, "_LOOK_S", 0.5)
-    shorter = "from experiments import locks\nlocks.LEASE_S, locks._BEAT_S = 2.0, 0.2\nwith training"
+    shorter = "from experiments.runs import locks\nlocks.LEASE_S, locks._BEAT_S = 2.0, 0.2\nwith training"
     script = HOLD.replace("with training", shorter)
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],

@@ -133,7 +133,8 @@ def test_stored_fold_encoders_are_refused_when_the_folds_are_drawn_anew(
         r"image-s42/fold0\) was trained on \d+ of the \d+ validation and test patients .*`make pretrain STAGES=image`"
     )
     with pytest.raises(DataError, match=message) as caught:
-        run_probe(replace(finished, folder=tmp_path / "runs/other"))
+        other = tmp_path / "runs/other"
+        run_probe(replace(finished, folder=other, configuration=finished.configuration.over(values={"run_dir": other})))
     count = int(re.search(r"trained on (\d+)", str(caught.value)).group(1))  # type: ignore[union-attr]
     assert count >= tested
     assert not (tmp_path / "runs/other/config.yaml").exists()

@@ -252,7 +252,7 @@ def test_bad_requests_are_refused(place: Place, tmp_path: Path, capsys: pytest.C
         ([f"--runs={runs}", "--systems=[writer,writer]"], "each system once"),
         ([f"--runs={runs}", "--patients=0"], "at least 1"),
         ([f"--runs={runs}", "--port=70000"], "PORT=70000"),
-        ([f"--runs={runs}", "--export=everything"], "export"),
+        ([f"--runs={runs}", "--export=everything"], "EXPORT=everything"),
     ):
         assert main([*base, *flags]) == 2
         assert message in capsys.readouterr().err
