@@ -120,7 +120,8 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
     """
     command = definition(name)
     given: dict[str, str] = dict(SHORT[name][1]) if name in SHORT else {}
-    extra: list[str] = []
+    listed: list[str] = []
+    settings: list[str] = []
     rest = list(args)
     while rest:
         word = rest.pop(0)
@@ -129,7 +130,7 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
         flag, equals, value = word[2:].partition("=")
         option = command.option(flag.replace("-", "_"))
         if option is None and command.passes_on and (_is_setting(flag) or flag == "config"):
-            extra.append(word if equals else f"{word}={_next(rest, word)}")
+            settings.append(word if equals else f"{word}={_next(rest, word)}")
             continue
         if option is None:
             names = [known.name for known in command.options]
@@ -140,11 +141,11 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
             bare = option.type == "bool" and (not rest or rest[0].startswith("--"))
             value = "true" if bare else _next(rest, word)
         if option.name == "extra":
-            extra += _texts(value)
+            listed = _texts(value)
             continue
         given[option.name] = value  # the last one holds, as everywhere on a command line
-    if extra:
-        given["extra"] = json.dumps(extra)
+    if listed or settings:
+        given["extra"] = json.dumps([*listed, *settings])
     return given
 
 

@@ -71,8 +71,8 @@ def whole(cohort: Cohort6, runs: Path, tag: str = "", send_images: bool = False,
     """The whole command; the folder of its reports."""
     root, flags, _ = cohort
     generate(
-        ["endpoint"], root, runs=runs, pretrained=str(Pretrained(42, tag)), patients=6, max_tokens=20, arguments=arguments(**changed),
-        send_images=send_images, extra=flags,
+        ["endpoint"], root, runs=runs, pretrained=str(Pretrained(42, tag)), patients=6, max_tokens=20,
+        arguments=arguments(**changed), send_images=send_images, extra=flags,
     )  # fmt: skip
     return folder_of(cohort, runs, tag)
 

@@ -132,9 +132,10 @@ def test_stored_fold_encoders_are_refused_when_the_folds_are_drawn_anew(
     message = (
         r"image-s42/fold0\) was trained on \d+ of the \d+ validation and test patients .*`make pretrain STAGES=image`"
     )
+    other = tmp_path / "runs/other"
+    elsewhere = finished.configuration.over(values={"run_dir": other})
     with pytest.raises(DataError, match=message) as caught:
-        other = tmp_path / "runs/other"
-        run_probe(replace(finished, folder=other, configuration=finished.configuration.over(values={"run_dir": other})))
+        run_probe(replace(finished, folder=other, configuration=elsewhere))
     count = int(re.search(r"trained on (\d+)", str(caught.value)).group(1))  # type: ignore[union-attr]
     assert count >= tested
     assert not (tmp_path / "runs/other/config.yaml").exists()

@@ -145,7 +145,10 @@ def test_devices_are_dealt_and_cores_divided(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--jobs=0",), "JOBS=0 was asked for"), (("--jobs=2", "--devices=2"), "a point that runs beside others has one")],
+    [
+        (("--jobs=0",), "JOBS=0: expected at least 1"),
+        (("--jobs=2", "--devices=2"), "a point that runs beside others has one"),
+    ],
 )
 def test_bad_jobs_are_refused(
     sized_root: Path,

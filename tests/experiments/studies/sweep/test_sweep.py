@@ -262,7 +262,7 @@ def test_a_password_reaches_no_file_and_no_log(
         (("--mode=probe",), "nothing to sweep"),
         (("--encoder=size",), "nothing to sweep"),
         (("--task=all",), "TASK=all was asked for"),
-        (("--trials=0",), "TRIALS=0 was asked for"),
+        (("--trials=0",), "TRIALS=0: expected at least 1"),
         (("--pruner=medain",), "Did you mean median?"),
         (("--space=finetun",), "Did you mean finetune?"),
         (("--devices=2",), "Start one `make sweep` per device"),
