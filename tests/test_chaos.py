@@ -69,6 +69,7 @@ def test_what_became_of_an_input_is_told_apart(
     assert judge(Case("x", "y", lambda folder: []), tmp_path / "case")[0] == outcome
 
 
+@pytest.mark.slow
 def test_a_command_is_run_in_its_folder_and_one_that_does_not_end_is_hung(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from lightning_modules.networks.image.encoders import EncoderConfig
 from tests.benchmarks import contrastive
 
 
+@pytest.mark.slow
 def test_it_writes_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contrastive, "PAIRS", 512)
     monkeypatch.setattr(contrastive, "DIM", 128)

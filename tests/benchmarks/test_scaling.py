@@ -18,6 +18,7 @@ from tests.ranks import spawn
 SMALL = (EncoderConfig(depth=10, width=4, stem_norm="instance"), (8, 8, 8), 2)
 
 
+@pytest.mark.slow
 def test_a_training_step_is_timed_on_one_rank_and_on_two() -> None:
     figures = seconds_by_ranks(step_on, *SMALL, rounds=2)
     assert set(figures) == {str(ranks) for ranks in RANKS}
@@ -51,6 +52,7 @@ def _gradients(rank: int, folder: Path) -> None:
             torch.save(both / dist.get_world_size(), folder / f"{name}.pt")
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_pairs_of_one(tmp_path: Path) -> None:
     spawn(_gradients, tmp_path)
     for path in tmp_path.glob("*.pt"):

@@ -118,6 +118,7 @@ def _rank(rank: int, folder: Path) -> None:
     (folder / f"{rank}.txt").write_text(str(ended.value))
 
 
+@pytest.mark.slow
 def test_ranks_agree_and_name_the_patients_of_the_rank_that_broke(tmp_path: Path) -> None:
     spawn(_rank, tmp_path)
     said = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]

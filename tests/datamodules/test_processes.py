@@ -73,6 +73,7 @@ def started() -> Iterator[list[psutil.Process]]:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [IMPORT, IDLE_POOL, CURVE], ids=["import", "idle pool", "curve"])
 def test_workers_end_with_a_killed_parent(script: str, tmp_path: Path, started: list[psutil.Process]) -> None:
     program = tmp_path / "program.py"
@@ -98,6 +99,7 @@ def test_workers_end_with_a_killed_parent(script: str, tmp_path: Path, started: 
     assert alive == []
 
 
+@pytest.mark.slow
 def test_without_the_kernels_help_a_thread_looks(started: list[psutil.Process]) -> None:
     """As on macOS: the child's child is told of its parent's death by looking."""
     script = (

@@ -151,6 +151,7 @@ def test_the_tested_fold_is_not_seen(tiny_folds_root: Path, tmp_path: Path, base
         _ = make(root, base).parts
 
 
+@pytest.mark.slow
 def test_attribute_batches_hold_other_words_and_changed_facts(tiny_copy: Path, base: Path) -> None:
     add_reports(tiny_copy)
     data = make(tiny_copy, base, objective="attributes", rewriting=Rewriting(negatives=2, sentences=None))

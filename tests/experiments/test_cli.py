@@ -47,6 +47,7 @@ def _finetune(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_finetune_leaves_a_complete_run(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +95,7 @@ def test_finetune_leaves_a_complete_run(
     assert "optimizer.lr: 0.003 there, 0.5 here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_path_and_no_identifier_leave_the_run_folder(tiny_root: Path, tmp_path: Path, tiny_config: Path) -> None:
     runs = tmp_path / "runs"
     assert _finetune(tiny_root, runs, tiny_config) == 0
@@ -128,6 +130,7 @@ def test_same_seed_fractions_are_nested(tiny_root: Path, tmp_path: Path, tiny_co
     assert small < large < full
 
 
+@pytest.mark.slow
 def test_interrupted_training_resumes_to_the_same_weights(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +165,7 @@ def test_interrupted_training_resumes_to_the_same_weights(
     assert main(["resume", "nothing-here", f"--runs={tmp_path / 'cut'}"]) == 2
 
 
+@pytest.mark.slow
 def test_folds_test_everyone_once_and_pool(tiny_folds_root: Path, tmp_path: Path, tiny_config: Path) -> None:
     runs = tmp_path / "runs"
     assert _finetune(tiny_folds_root, runs, tiny_config, "--trainer.max_epochs=1") == 0
@@ -173,6 +177,7 @@ def test_folds_test_everyone_once_and_pool(tiny_folds_root: Path, tmp_path: Path
     assert all((folder / f"fold{fold}" / "DONE").is_file() for fold in range(5))
 
 
+@pytest.mark.slow
 def test_pretrain_trains_on_pretraining_centres_only(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,6 +285,7 @@ def test_fit_test_and_print_config_replay(
     assert len(pd.read_parquet(tmp_path / "run/predictions.parquet")) == 30
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_refused(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,6 +370,7 @@ def _lose_volumes(root: Path) -> None:
     write_parquet(folder / "index.parquet", index[index["patient_id"] != "I1-001"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -404,6 +411,7 @@ def test_data_check_passes_a_good_cohort_and_finds_a_flipped_bit(
     assert main(["data-check", f"--data={tiny_copy}", "--quick=true"]) == 0
 
 
+@pytest.mark.slow
 def test_doctor_answers_in_text_and_json(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "doctor.json"
     assert main(["doctor", f"--data={tiny_root}", f"--runs={tmp_path / 'runs'}", f"--out={out}"]) == 0

@@ -50,6 +50,7 @@ def test_an_interrupted_build_goes_on_and_equals_an_uninterrupted_one(tiny_root:
     assert _content(root) == _content(tiny_root)
 
 
+@pytest.mark.slow
 def test_a_killed_build_in_processes_goes_on(tiny_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "tiny"
     script = (
@@ -91,6 +92,7 @@ def test_a_rerun_that_adds_patients_moves_nobody_and_keeps_a_stored_assignment(t
     assert (both[f"{column}_x"] == both[f"{column}_y"]).all()
 
 
+@pytest.mark.slow
 def test_failures_and_skips_are_counted_with_reasons(tmp_path: Path) -> None:
     source = TinySource(fail=("I1-000",), skip=("E1-001", "E1-002"))
     cohort, report = build_cohort(source, tmp_path / "tiny", CONTRACT, workers=1)

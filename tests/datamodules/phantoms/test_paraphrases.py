@@ -76,6 +76,7 @@ def test_a_flip_changes_the_words_of_one_fact_alone(kidneys: list[KidneyFacts]) 
     assert {SIDE, SIZE, ENHANCEMENT, "venous_thrombus", "composition", "exophytic"} <= kinds
 
 
+@pytest.mark.slow
 def test_flips_read_as_one_other_value(kidneys: list[KidneyFacts]) -> None:
     tried = right = 0
     for seed, facts in enumerate(kidneys[:25]):

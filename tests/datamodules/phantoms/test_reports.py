@@ -175,6 +175,7 @@ def test_every_placeholder_is_known() -> None:
         assert set().union(*map(placeholders, templates)) <= known
 
 
+@pytest.mark.slow
 def test_reports_do_not_depend_on_the_order_of_sets() -> None:
     # Python draws the order of texts in a set anew in every process, unless PYTHONHASHSEED fixes it.
     program = (

@@ -20,6 +20,7 @@ def test_the_attributes_are_the_phantoms() -> None:
     assert {name for name, level in levels.items() if level == "kidney"} == set(KIDNEY_ATTRIBUTES)
 
 
+@pytest.mark.slow
 def test_the_classes_hold_every_value_of_the_truth() -> None:
     truth = DemoSource(400, 3).tables()["truth"]
     for name, classes in load_schema().classes.items():

@@ -136,6 +136,7 @@ class InternalSource(TinySource):
         return [name for name in super().patient_ids() if name.startswith("I") or name.endswith(("000", "001"))]
 
 
+@pytest.mark.slow
 def test_a_twentieth_fetches_its_own_shards_only(
     remote: Remote, bucket: Any, tmp_path: Path, fetched: list[str]
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_bounded_cache_keeps_its_bound(remote: Remote, tiny_root: Path, tmp_pa
     assert fetched[-1] == there.index.loc[0, "shard"], "the first shard was dropped and is fetched again"
 
 
+@pytest.mark.slow
 def test_half_a_cache_saves_about_half_of_the_fetches(
     remote: Remote, tiny_root: Path, tmp_path: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

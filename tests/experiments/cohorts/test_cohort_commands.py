@@ -119,6 +119,7 @@ def test_a_wrong_source_is_one_sentence(
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_small_phantom_cohort_is_drawn_checked_and_drawn_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ def _harrell(rows: pd.DataFrame, endpoint: str) -> float:
     return float(concordance_index_censored(event, months, known["risk"].to_numpy())[0])
 
 
+@pytest.mark.slow
 def test_survival_is_trained_on_one_endpoint_and_scored_on_all(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +80,7 @@ def test_survival_is_trained_on_one_endpoint_and_scored_on_all(
     assert {"val/c_index", "val/loss", "test/c_index"} <= set(metrics)
 
 
+@pytest.mark.slow
 def test_interrupted_survival_training_resumes_to_the_same_predictions(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +131,7 @@ def test_three_classes_have_a_macro_auc_and_a_kappa(
     assert row["minority"] == 16  # eight of each class
 
 
+@pytest.mark.slow
 def test_every_task_is_probed_features_computed_once_and_the_finished_kept(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_refused_task_does_not_stop_the_others(
     assert (tmp_path / "renal/tiny/malignancy/scratch-probe-f0.5-s42/DONE").is_file()
 
 
+@pytest.mark.slow
 def test_folds_are_probed_and_pooled_on_one_level(tiny_folds_root: Path, tmp_path: Path, tiny_config: Path) -> None:
     assert _run(tiny_folds_root, tmp_path, tiny_config, "os", mode="probe") == 0
     folder = tmp_path / "renal/tiny/os/scratch-probe-f1-s42"

@@ -123,6 +123,7 @@ def test_faults_lose_nothing(cohort: Cohort6, server: StandIn, tmp_path: Path) -
     assert len(set(names["not JSON"])) == len(names["not JSON"])
 
 
+@pytest.mark.slow
 def test_a_server_is_obeyed_and_outwaited(cohort: Cohort6, server: StandIn, tmp_path: Path) -> None:
     def busy(seen: Seen) -> Reply:
         if len(server.seen) == 1:

@@ -32,6 +32,8 @@ from tests.experiments.aligned_tiny import CROP, FLAGS, REGIONS, export, fill_ca
 from tests.tiny import CONTRACT
 from tests.tiny_text import make_base
 
+pytestmark = pytest.mark.slow
+
 PLAIN = AugmentationConfig(crop=CROP)
 SYSTEMS = ["template", "nearest", "writer", "shuffled"]
 

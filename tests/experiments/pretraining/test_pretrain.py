@@ -49,6 +49,7 @@ def extra(tmp_path: Path) -> str:
     return "--extra=" + json.dumps([f"--config={path}"])
 
 
+@pytest.mark.slow
 def test_from_reports_to_a_compared_encoder(
     tiny_copy: Path, tmp_path: Path, extra: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_flag_that_a_later_stage_does_not_know_is_refused_before_the_first_tra
     assert "NODES=2 was asked for, and neither torchrun nor srun" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_folds_pretrain_one_encoder_each_on_reports_of_their_masks(
     tiny_folds_root: Path, tmp_path: Path, extra: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

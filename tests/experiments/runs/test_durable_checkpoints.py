@@ -55,6 +55,7 @@ def _save_for_ever(path: Path) -> None:
         writer.save_checkpoint(_content(step, 500_000), path)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_whole_checkpoints(apart: Path) -> None:
     path = apart / "last.ckpt"
     for kill in range(12):

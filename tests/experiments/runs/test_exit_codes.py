@@ -208,6 +208,7 @@ def test_a_locked_store_is_understood(tmp_path: Path) -> None:
     assert "database is locked" in failure.sentence
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_prints_no_trace_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     configure_output()
     client = MlflowClient(f"sqlite:///{tmp_path / 'secret.db'}")
@@ -242,6 +243,7 @@ def test_a_defect_is_a_sentence_and_its_trace_a_file_of_this_user_alone(
     assert trace.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "sentence"),
     [
@@ -274,6 +276,7 @@ def test_a_damaged_cohort_is_a_sentence(content: str, tiny_copy: Path, capsys: p
         assert said.err.count("\n") == (command != "data-check")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "[", "[]", "\xff", "a: [", "3", "a: &a [*a]"])
 def test_a_damaged_configuration_of_a_run_is_a_sentence(
     content: str, tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

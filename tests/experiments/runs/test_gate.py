@@ -298,6 +298,7 @@ def test_other_commands_pass_the_same_gate(
     assert not (folder / "o").exists()
 
 
+@pytest.mark.slow
 def test_modules_of_the_working_folder_do_not_take_the_place_of_others(tmp_path: Path) -> None:
     for name in ("torch", "callbacks", "datamodules", "yaml", "multiprocessing", "sysconfig"):
         (tmp_path / name).mkdir()

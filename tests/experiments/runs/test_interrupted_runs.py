@@ -49,6 +49,7 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, command: list[str], epoch: int) 
             main(command)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_an_epoch_and_not_the_run(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_not_the_run(
         assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
+@pytest.mark.slow
 def test_a_diverged_run_fails_and_makes_room_for_another_rate(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +116,7 @@ with training(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_one_process_trains_in_a_folder_and_a_dead_one_leaves_it(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +143,7 @@ def test_one_process_trains_in_a_folder_and_a_dead_one_leaves_it(
     assert not any((folder / name).exists() for name in (".lock", ".holder.json"))
 
 
+@pytest.mark.slow
 def test_a_silent_process_of_another_machine_is_outwaited_and_a_live_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_finished_or_interrupted_run_is_refused_on_other_labels(
     tiny_copy: Path, tmp_path: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_finished_or_interrupted_run_is_refused_on_other_labels(
     assert _finetune(point) == 0
 
 
+@pytest.mark.slow
 def test_stored_fold_encoders_are_refused_when_the_folds_are_drawn_anew(
     tiny_folds_root: Path, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
@@ -141,6 +143,7 @@ def test_stored_fold_encoders_are_refused_when_the_folds_are_drawn_anew(
     assert not (tmp_path / "runs/other/config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_grown_cohort_is_another_one_and_an_old_encoder_serves_it_where_nobody_it_saw_is_tested(
     tiny_copy: Path, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
@@ -172,6 +175,7 @@ def test_a_grown_cohort_is_another_one_and_an_old_encoder_serves_it_where_nobody
         run_probe(replace(encoder, data=grown, tag="again").launch(new, None))
 
 
+@pytest.mark.slow
 def test_the_same_scans_under_other_pseudonyms_are_found_in_a_merged_cohort(
     tiny_copy: Path, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
@@ -205,6 +209,7 @@ def test_the_same_scans_under_other_pseudonyms_are_found_in_a_merged_cohort(
         run_probe(replace(point, encoder="scratch", tag="twice").launch(cohort, None))
 
 
+@pytest.mark.slow
 def test_what_was_trained_before_says_what_to_run_and_stays(
     tiny_copy: Path, tmp_path: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

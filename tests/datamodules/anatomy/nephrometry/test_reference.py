@@ -35,6 +35,7 @@ def itk_distance_mm(first: Bools, second: Bools, spacing_mm: Spacing) -> float:
     return float(np.maximum(SimpleITK.GetArrayFromImage(distance)[second], 0.0).min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.5, 1.0, 1.0), (4.0, 0.8, 0.8)])
 @pytest.mark.parametrize(("tumor", "radius"), TUMORS)
 def test_diameter_and_distance_agree_with_simpleitk(

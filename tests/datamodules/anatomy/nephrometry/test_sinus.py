@@ -142,6 +142,7 @@ _PLACES = st.tuples(st.floats(-40.0, 40.0), st.floats(-14.0, 14.0), st.floats(-3
 
 
 # A shrunken example costs minutes and says no more than the one that failed.
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 @given(tumor=_PLACES, radius=st.floats(5.0, 18.0), shift=st.tuples(*[st.integers(0, 6)] * 3))
 def test_mirror_image_quarter_turn_and_translation(
@@ -156,6 +157,7 @@ def test_mirror_image_quarter_turn_and_translation(
     _same(found, score(np.rot90(labels, 2, axes=(1, 2)), SPACING, "right"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawn_sinus", [True, False])
 @pytest.mark.parametrize("tumor", [(24.0, 12.0, -22.0), (0.0, -14.0, -16.0), (-38.0, 4.0, -6.0)])
 def test_doubling_the_resolution_hardly_changes_a_score(tumor: tuple[float, float, float], drawn_sinus: bool) -> None:

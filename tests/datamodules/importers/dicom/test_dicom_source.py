@@ -320,6 +320,7 @@ def test_progress_is_no_option_of_an_import(tmp_path: Path, kind: str) -> None:
         make_source(kind, tmp_path / "in", tmp_path / "out", options | {"progress": None})
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_index(
     ward: tuple[Path, dict[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +348,7 @@ def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
         source_of(tmp_path).patient_ids()
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_cohort(ward: tuple[Path, dict[int, str]], report: pd.DataFrame) -> None:
     root = ward[0]
     source = DicomSource(root / "in", CohortPlan("hospital"), root / "second", private=root / "out.private")

@@ -120,6 +120,7 @@ def test_nearest_reports_are_of_the_pretraining_centres_only_and_in_order(found:
         assert all(entry["kidneys"] == (texts == entry["text"]).sum() for entry in near)
 
 
+@pytest.mark.slow
 def test_several_series_are_averaged_and_no_identifier_is_written(folder: Path, tmp_path: Path) -> None:
     scan = Scan()
     scan.write(tmp_path / NAME / "venous")

@@ -82,6 +82,7 @@ def save_merlin(path: Path, seed: int = 0) -> nn.Module:
     return network
 
 
+@pytest.mark.slow
 def test_an_encoder_without_weights_never_runs_and_no_line_is_drawn_for_it(
     root: Path,
     run: Callable[..., int],
@@ -117,6 +118,7 @@ def test_the_network_itself_refuses_to_start_from_random_weights(
     assert "asked for without weights and would be random" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

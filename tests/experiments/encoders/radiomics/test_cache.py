@@ -78,6 +78,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
     pd.testing.assert_frame_equal(again, whole)
 
 
+@pytest.mark.slow
 def test_processes_measure_the_same(lesion_root: Path, tmp_path: Path) -> None:
     volumes = VolumeSet.find(lesion_root)
     positions = _positions(volumes, 2)

@@ -35,6 +35,7 @@ def _predicted(root: Path, runs: Path) -> pd.DataFrame:
     return pd.read_parquet(_run(root, runs / "runs", "malignancy", "radiomics_linear") / "predictions.parquet")
 
 
+@pytest.mark.slow
 def test_points_of_classes_and_of_survival(
     lesion_root: Path, tmp_path: Path, measured: list, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,6 +64,7 @@ def test_points_of_classes_and_of_survival(
     assert "baseline.radiomics" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_label_of_anyone_but_training_and_validation_enters(
     lesion_root: Path, tmp_path: Path, measured: list
 ) -> None:

@@ -209,6 +209,7 @@ def test_ratings_of_other_reports_are_not_mixed(place: Place, review: Review, tm
         open_review(*place, tmp_path, seed=1)
 
 
+@pytest.mark.slow
 def test_a_killed_server_has_lost_nothing_and_the_means_are_printed(
     place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_system_does_not_differ_from_itself() -> None:
     assert set(values["group"]) == {"held out"}
 
 
+@pytest.mark.slow
 def test_the_probe_reads_facts_out_of_facts_and_none_out_of_noise(tmp_path: Path) -> None:
     cohort = reports_cohort(tmp_path, 200)  # of fewer patients a rare class is stated too seldom to be learned
     fitted, tested = kidney_parts(cohort, 0, 0, None)
@@ -207,6 +208,7 @@ def adapted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_compares_every_system(cohort: Cohort, base: Path, adapted: Path, tmp_path: Path) -> None:
     def run() -> None:
         evaluate_text(adapted, cohort.root, str(base), patients=16, flips=3, replicates=20, device="cpu", runs=tmp_path)

@@ -49,6 +49,7 @@ def _export_text(base: Path, runs: Path, cohort: Cohort, seed: int) -> str:
     return encoder.fingerprint()
 
 
+@pytest.mark.slow
 def test_from_both_encoders_to_an_aligned_model(
     tiny_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ _TOLERANCE = 1e-6
 GROUPS, ANSWERS = groups(), golden()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(GROUPS))
 def test_statistics_are_those_of_r(name: str) -> None:
     ours, theirs = found(GROUPS[name], ANSWERS[name]), expected(ANSWERS[name])

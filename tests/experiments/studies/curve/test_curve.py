@@ -43,6 +43,7 @@ def _curve(root: Path, runs: Path, flags: str, *more: str) -> int:
     return main(["curve", f"--data={root}", f"--runs={runs}", "--mode=probe", f"--extra={flags}", *more])
 
 
+@pytest.mark.slow
 def test_a_killed_curve_goes_on_and_its_means_are_those_by_hand(
     sized_root: Path, tmp_path: Path, flags: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_table_baseline_is_a_direct_fit_with_medians_of_training(
     np.testing.assert_allclose(predictions["score_malignant"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_size_alone_runs_survival_and_is_refused_where_it_is_the_label(
     sized_root: Path, tmp_path: Path, flags: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

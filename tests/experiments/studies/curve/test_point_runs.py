@@ -44,6 +44,7 @@ def _curve(root: Path, runs: Path, *more: str) -> int:
     return main([*wanted, f"--extra={json.dumps([f'--config={short}'])}", *more])
 
 
+@pytest.mark.slow
 def test_points_run_side_by_side_and_one_that_fails_or_dies_costs_no_other(
     sized_root: Path,
     tmp_path: Path,
@@ -84,6 +85,7 @@ def test_points_run_side_by_side_and_one_that_fails_or_dies_costs_no_other(
     assert set(rows["seeds"]) == {2}
 
 
+@pytest.mark.slow
 def test_a_point_of_another_process_is_waited_for_and_taken_over_when_that_dies(
     sized_root: Path,
     tmp_path: Path,

@@ -243,6 +243,7 @@ def test_a_model_card_brings_nothing_from_outside(html: str) -> None:
     assert "x.org/b" not in re.sub(r"&lt;.*?&gt;", "", html)
 
 
+@pytest.mark.slow
 def test_a_report_is_replaced_as_a_whole(
     study: tuple[Cohort, Path, Path],
     tmp_path: Path,

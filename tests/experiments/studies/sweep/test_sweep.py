@@ -79,6 +79,7 @@ def _interrupting(at: int, train: Callable[..., object]) -> Callable[..., object
     return interrupted
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_and_never_opens_the_test(
     tiny_copy: Path,
     tmp_path: Path,
@@ -182,6 +183,7 @@ def _check_tracked(runs: Path, study: optuna.Study) -> None:
     assert {"trials.csv", "history.png", "best.yaml"} <= names
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_killed_worker_is_failed_and_queued_again(
     tiny_root: Path, tmp_path: Path, files: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +222,7 @@ def test_a_trial_of_a_killed_worker_is_failed_and_queued_again(
     assert not claim.is_file()
 
 
+@pytest.mark.slow
 def test_a_password_reaches_no_file_and_no_log(
     tiny_root: Path,
     tmp_path: Path,
@@ -291,6 +294,7 @@ def test_a_cohort_of_folds_is_refused(
     assert "tested on the same patients in another" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_space_under_the_same_name_is_refused(
     tiny_root: Path, tmp_path: Path, files: tuple[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
