@@ -20,6 +20,7 @@ from experiments.front_door.options import (
     from_make,
     make_words,
     put_into_environment,
+    values_of,
 )
 
 
@@ -44,8 +45,8 @@ def main(args: Sequence[str] | None = None) -> int:
     if checked[0] == "doctor" and "--fast=true" in checked:
         from experiments.doctor import doctor
 
-        given = dict(word[2:].partition("=")[::2] for word in checked[1:])
-        return doctor(**{name: Path(value) for name, value in given.items() if name != "fast"}, fast=True)
+        folders = {name: Path(value) for name, value in values_of(checked).items() if name != "fast"}
+        return doctor(**folders, fast=True)
     from experiments.front_door.execution import run
 
     return run(checked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -356,9 +357,20 @@ def choose(kind: str, name: str, choices: dict[str, object]) -> str:
     """
     if name in choices:
         return name
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(name, choices)
     raise DataError(f"{kind}={name} is not known; choose one of {', '.join(choices)}.{hint}")
+
+
+def did_you_mean(name: str, names: Iterable[str], sign: str = "") -> str:
+    """A question for the nearest name, with a blank before it; empty where none is near.
+
+    Args:
+        name: What was written.
+        names: What there is.
+        sign: What stands before a name, as `--`.
+    """
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {sign}{near[0]}?" if near else ""
 
 
 def axis_file(axis: str, name: str) -> Path:

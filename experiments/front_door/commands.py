@@ -8,7 +8,6 @@ source file: it is parsed, and the module is imported only when its command runs
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import re
 from dataclasses import dataclass
@@ -146,8 +145,7 @@ def known(name: str) -> str:
     if name in COMMANDS or name in SHORT:
         return name
     every = (*COMMANDS, *SHORT)
-    near = difflib.get_close_matches(name, every, n=1)
-    hint = f" Did you mean {near[0]}?" if near else f" Choose one of {', '.join(every)}."
+    hint = registry.did_you_mean(name, every) or f" Choose one of {', '.join(every)}."
     raise DataError(f"The command {name[:80]!r} is not known.{hint}")
 
 

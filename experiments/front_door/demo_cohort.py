@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.errors import DataError
 from experiments.front_door.commands import definition
+from experiments.front_door.options import values_of
 from experiments.runs.console import say
+from experiments.runs.started_ranks import wait_for_main
+from lightning_modules.core.distributed import is_main_rank
 
 DEMO = Path("data/demo")
 WITHOUT = ("cohort", "import", "refresh", "data-check", "reports", "encoders", "compare", "report", "score-reports",
@@ -24,33 +24,17 @@ def draw_if_absent(name: str, args: Sequence[str]) -> None:
         name: The command.
         args: Its command line, in the parser's form.
     """
-    options = dict(word[2:].partition("=")[::2] for word in args[1:])
+    options = values_of(args)
     data = definition(name).option("data")
     if data is None or name in WITHOUT or Path(options.get("data", str(DEMO))) != DEMO:
         return
-    if (DEMO / "cohort.json").is_file():
+    there = (DEMO / "cohort.json").is_file
+    if there():
         return
-    if _rank() > 0:
-        _wait()
+    if not is_main_rank():
+        wait_for_main("demo cohort", there)
         return
     from experiments.cohorts.cohort_commands import cohort
 
     say(f"{DEMO} is not there yet and is drawn first: phantoms, about four minutes on two cores.")
     cohort(DEMO, profile=options.get("profile", "demo"))
-
-
-def _rank() -> int:
-    """Number of this process among those that a launcher started; 0 where none did."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
-
-
-def _wait(hours: float = 2.0) -> None:
-    """Wait for the first process to have drawn it."""
-    end = time.monotonic() + hours * 3600
-    while not (DEMO / "cohort.json").is_file():
-        if time.monotonic() > end:
-            raise DataError(f"{DEMO} was not drawn by the first process within {hours:g} hours; run `make cohort`.")
-        time.sleep(1.0)

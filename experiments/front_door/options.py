@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from datamodules.errors import DataError
 from experiments.front_door.commands import COMMANDS, SHORT, Command, Option, definition
+from experiments.registry import did_you_mean
 
 FROM_MAKE = "--from_make"
 """First flag of a command that make starts: its NAME=value stand in MAKEFLAGS, its targets in MAKE_TARGETS."""
@@ -102,10 +102,8 @@ def _takes(target: str, word: str) -> bool:
 
 def _near(word: str, command: Command) -> str:
     names = [option.name.upper() for option in command.options if option.name != "extra"]
-    near = difflib.get_close_matches(word.upper(), names, n=1)
-    if near:
-        return f" Did you mean {near[0]}?"
-    return f" It takes {', '.join(names)}; `make help FOR={command.name}` explains them."
+    hint = did_you_mean(word.upper(), names)
+    return hint or f" It takes {', '.join(names)}; `make help FOR={command.name}` explains them."
 
 
 def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
@@ -134,8 +132,7 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
             continue
         if option is None:
             names = [known.name for known in command.options]
-            near = difflib.get_close_matches(flag.replace("-", "_"), names, n=1)
-            hint = f" Did you mean --{near[0]}?" if near else f" See {name} --help."
+            hint = did_you_mean(flag.replace("-", "_"), names, sign="--") or f" See {name} --help."
             raise DataError(f"--{flag[:80]} is no option of {name}.{hint}")
         if not equals:
             bare = option.type == "bool" and (not rest or rest[0].startswith("--"))
@@ -147,6 +144,15 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
     if listed or settings:
         given["extra"] = json.dumps([*listed, *settings])
     return given
+
+
+def values_of(args: Sequence[str]) -> dict[str, str]:
+    """The options of a command line in the parser's form, by name.
+
+    Args:
+        args: The command and `--name=value`, as `check` gives them.
+    """
+    return dict(word[2:].partition("=")[::2] for word in args[1:])
 
 
 def _next(rest: list[str], word: str) -> str:
@@ -231,8 +237,7 @@ def _choice(option: Option, value: str, words: str) -> str:
     for other in (base.lower(), base.lower().replace("-", "_")):
         if other in option.choices:
             raise DataError(f"{words} is not known. Did you mean {option.name.upper()}={other}?")
-    near = difflib.get_close_matches(base.lower(), option.choices, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(base.lower(), option.choices)
     raise DataError(f"{words} is not known; choose one of {', '.join(option.choices)}.{hint}")
 
 

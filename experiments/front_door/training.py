@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from dataclasses import replace
@@ -125,7 +124,7 @@ def stored_command(path: Path, runs: Path) -> list[str]:
             elsewhere.
     """
     from datamodules.files import read_json
-    from experiments.front_door.execution import function_of
+    from experiments.front_door.commands import definition
 
     stored = read_json(path)
     command = stored.get("command") if isinstance(stored, dict) else None
@@ -135,7 +134,7 @@ def stored_command(path: Path, runs: Path) -> list[str]:
             f"{path.name} in {path.parent.name} holds the command {str(command)[:80]!r}; `resume` goes on with one of "
             f"{', '.join(RESUMABLE)} alone. Call the command itself."
         )
-    known = inspect.signature(function_of(command)).parameters
+    known = {option.name for option in definition(command).options}
     for name, value in arguments.items():
         plain = value is None or isinstance(value, str | int | float)
         texts = isinstance(value, list) and all(isinstance(entry, str) for entry in value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -18,7 +17,7 @@ from optuna.trial import Trial
 from datamodules.errors import DataError
 from datamodules.names import check_name
 from datamodules.plain_yaml import read_yaml
-from experiments.registry import CONFIGS, choose
+from experiments.registry import CONFIGS, choose, did_you_mean
 from experiments.runs.launch import flatten
 from lightning_modules.core.errors import ModelError
 
@@ -159,8 +158,7 @@ def check_space(space: Space, parse: Callable[[list[str]], dict[str, Any]]) -> d
     probes = {path: _ends(found) for path, found in space.distributions.items()}
     unknown = [path for path in probes if path not in base]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], base, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(unknown[0], base)
         raise DataError(f"Search space {space.name}: the parser knows no {unknown[0]} for this task and encoder.{hint}")
     for number in range(max(map(len, probes.values()))):
         row = {path: ends[min(number, len(ends) - 1)] for path, ends in probes.items()}
