@@ -33,4 +33,10 @@ if __name__ == "__main__":
         from experiments.cli import main
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read what is printed has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -37,7 +37,8 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     try:
         if (page := asked_help(words)) is not None:
-            return show(page)
+            print(page)
+            return 0
         checked = words if words[0] in TRAINER_COMMANDS else check(words)
     except DataError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -50,15 +51,6 @@ def main(args: Sequence[str] | None = None) -> int:
     from experiments.front_door.execution import run
 
     return run(checked)
-
-
-def show(page: str) -> int:
-    """Print a page, also into a pager that is closed before its end."""
-    try:
-        print(page, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def asked_help(words: Sequence[str]) -> str | None:

@@ -15,7 +15,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import PHASES
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.runs.folders import ENCODER_FOLDER, stage_folder
+from experiments.runs.folders import ENCODER_FOLDER, own_tag, stage_folder
 from experiments.runs.pretrained import Pretrained
 from experiments.runs.run_data import read_trained_on
 from experiments.runs.suite_cli import read_checkpoint
@@ -68,9 +68,8 @@ def attribute_reader(
     """
     run = None
     if cohort is not None:
-        own = stage_folder(runs, cohort, "image", origin.seed, fold, origin.tag)
-        trained = (own / ENCODER_FOLDER / WEIGHTS).is_file()
-        run = own if trained else stage_folder(runs, cohort, "image", origin.seed, fold)
+        tag = own_tag(runs, cohort, "image", origin.seed, fold, origin.tag, Path(ENCODER_FOLDER, WEIGHTS))
+        run = stage_folder(runs, cohort, "image", origin.seed, fold, tag)
     export = folder or (None if run is None else run / ENCODER_FOLDER)
     if export is None or not (export / WEIGHTS).is_file():
         if folder is not None:

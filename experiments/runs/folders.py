@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datamodules.cohort.cohort import Cohort
+from experiments.runs.pretrained import Pretrained
 from lightning_modules.export.text import ADAPTER
 from lightning_modules.export.writer import WEIGHTS as WRITER_WEIGHTS
 
@@ -43,6 +44,21 @@ def stage_folder(runs: Path, cohort: Cohort, stage: str, seed: int, fold: int | 
     return folder if fold is None else folder / f"fold{fold}"
 
 
+def own_tag(runs: Path, cohort: Cohort, stage: str, seed: int, fold: int | None, tag: str, file: Path) -> str:
+    """The TAG whose run of a stage serves a pretraining: its own where that run left a file, else none.
+
+    Args:
+        runs: Folder of all runs.
+        cohort: The cohort.
+        stage: The stage.
+        seed: Seed of the pretraining.
+        fold: Fold that is tested.
+        tag: TAG of the pretraining.
+        file: What the run is needed for, below its folder.
+    """
+    return tag if (stage_folder(runs, cohort, stage, seed, fold, tag) / file).is_file() else ""
+
+
 def text_encoder_folder(runs: Path, cohort: Cohort, seed: int, fold: int | None, tag: str = "") -> Path | None:
     """The exported text encoder of a cohort: that of the last objective that was trained; None where there is none.
 
@@ -71,7 +87,7 @@ def folds_of(cohort: Cohort) -> list[int | None]:
 
 
 def _name(what: str, seed: int, tag: str) -> str:
-    return "-".join(part for part in (what, f"s{seed}", tag) if part)
+    return f"{what}-{Pretrained(seed, tag)}"
 
 
 def _last(folders: list[Path], file: str) -> Path | None:

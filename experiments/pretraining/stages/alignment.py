@@ -20,7 +20,7 @@ from experiments.pretraining.stages.common import Pretraining, already_finished,
 from experiments.pretraining.stages.language import load_source, save_trained, text_tower, trained_options
 from experiments.registry import ENCODERS, STAGES
 from experiments.runs.console import counted, say
-from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, cache_folder, stage_folder
+from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, cache_folder, own_tag
 from experiments.runs.launch import Finished, Launch, train
 from experiments.runs.run_data import hand_over
 from experiments.runs.suite_cli import read_checkpoint
@@ -85,8 +85,8 @@ def _image_options(wanted: Pretraining, cohort: Cohort, fold: int | None, stage:
     source = ENCODERS[start].stage
     if source is None:
         return {}
-    tagged = stage_folder(wanted.runs, cohort, source, wanted.seed, fold, wanted.tag) / ENCODER_FOLDER / WEIGHTS
-    tag = wanted.tag if tagged.is_file() else ""
+    weights = Path(ENCODER_FOLDER, WEIGHTS)
+    tag = own_tag(wanted.runs, cohort, source, wanted.seed, fold, wanted.tag, weights)
     image = exported_encoder(wanted.runs, cohort, start, wanted.seed, fold, tag)
     assert image is not None
     return {"model.init_args.pretrained": image, "model.init_args.pretrained_sha256": weights_sha256(image)}
