@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from datamodules.cohort.cohort import CohortInfo
-from datamodules.importers.records import PatientRecord, Source
+from datamodules.importers.records import PatientRecord, SourceOver
 from datamodules.volumes.contract import PreprocessingContract
 
 
 @dataclass(frozen=True)
-class IndexKidneys:
+class IndexKidneys(SourceOver):
     """The patients of another source, with the volumes that downstream tasks read: those of the index kidney.
 
     The tables are unchanged, so the cohort that it builds, or adds a volume set to, is the same. The grid of a
@@ -21,22 +18,6 @@ class IndexKidneys:
     Args:
         source: The source.
     """
-
-    source: Source
-
-    @property
-    def info(self) -> CohortInfo:
-        """As the source."""
-        return self.source.info
-
-    @property
-    def fingerprint(self) -> str:
-        """As the source: the patients are the same."""
-        return self.source.fingerprint
-
-    def patient_ids(self) -> list[str]:
-        """As the source."""
-        return self.source.patient_ids()
 
     def load(self, patient_id: str, contract: PreprocessingContract) -> PatientRecord:
         """One patient, without the volumes and masks of kidneys that are not the index.
@@ -56,7 +37,3 @@ class IndexKidneys:
             volumes=tuple(volume for volume in record.volumes if (volume.study_id, volume.side) in index),
             masks=tuple(mask for mask in record.masks if (mask.study_id, mask.side) in index),
         )
-
-    def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        """As the source."""
-        return self.source.finish(tables)

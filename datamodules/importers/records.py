@@ -75,6 +75,39 @@ class Source(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class SourceOver:
+    """The patients of another source, as they are there; whoever derives from it changes what it loads.
+
+    Args:
+        source: The source.
+    """
+
+    source: Source
+
+    @property
+    def info(self) -> CohortInfo:
+        """As the source's own."""
+        return self.source.info
+
+    @property
+    def fingerprint(self) -> str:
+        """As the source's own."""
+        return self.source.fingerprint
+
+    def patient_ids(self) -> list[str]:
+        """As the source's own."""
+        return self.source.patient_ids()
+
+    def load(self, patient_id: str, contract: PreprocessingContract) -> PatientRecord:
+        """One patient, as the source reads it."""
+        return self.source.load(patient_id, contract)
+
+    def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        """As the source's own."""
+        return self.source.finish(tables)
+
+
 @runtime_checkable
 class ReportsProgress(Protocol):
     """A source that has much to read before it knows its patients."""

@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pandas as pd
-
-from datamodules.cohort.cohort import CohortInfo
-from datamodules.importers.records import GrowingSource, PatientRecord, Source
+from datamodules.importers.records import GrowingSource, PatientRecord, Source, SourceOver
 from datamodules.reports.disclosures import redacted
 from datamodules.volumes.contract import PreprocessingContract
 
 
 @dataclass(frozen=True)
-class RedactedSource:
+class RedactedSource(SourceOver):
     """Another source with names, dates, numbers, pathology and outcome taken out of its reports.
 
     Nothing of them reaches the folder of the cohort, kept work included. A report of which nothing is left is left out.
@@ -24,21 +21,10 @@ class RedactedSource:
         source: The source.
     """
 
-    source: Source
-
-    @property
-    def info(self) -> CohortInfo:
-        """As the source's own."""
-        return self.source.info
-
     @property
     def fingerprint(self) -> str:
         """Another than the source's own: what is kept of a build without cleaning is not used."""
         return f"{self.source.fingerprint}-redacted"
-
-    def patient_ids(self) -> list[str]:
-        """As the source's own."""
-        return self.source.patient_ids()
 
     def load(self, patient_id: str, contract: PreprocessingContract) -> PatientRecord:
         """One patient with cleaned reports; raises as the source does."""
@@ -48,16 +34,10 @@ class RedactedSource:
         reports = cleaned(record.rows["reports"])
         return replace(record, rows={**record.rows, "reports": reports})
 
-    def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        """As the source's own."""
-        return self.source.finish(tables)
-
 
 @dataclass(frozen=True)
 class RedactedGrowingSource(RedactedSource):
     """As `RedactedSource`, of a source whose cohort may change; it never mixes with what was not cleaned."""
-
-    source: Source
 
     @property
     def _growing(self) -> GrowingSource:
