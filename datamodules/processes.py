@@ -63,6 +63,8 @@ def _watch(parent: int | None) -> None:
 
 def _begin(initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     end_with_parent()
+    # An interruption ends a worker as a termination does. One that waits for its next task would print a trace.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if initializer is not None:
         initializer(*arguments)
 

@@ -132,3 +132,19 @@ def test_every_process_is_started_in_one_place() -> None:
         if path != own and bare.search(path.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+def test_a_waiting_worker_that_is_interrupted_prints_no_trace() -> None:
+    script = (
+        "import os, signal, time\n"
+        "from datamodules.processes import process_pool\n"
+        "with process_pool(1) as pool:\n"
+        "    worker = pool.submit(os.getpid).result()\n"
+        "    time.sleep(0.5)\n"
+        "    os.kill(worker, signal.SIGINT)\n"
+        "    time.sleep(1.5)\n"
+    )
+    place = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=place, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
