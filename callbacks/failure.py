@@ -12,7 +12,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.divergence import DivergedError
-from callbacks.interruption import TERMINATED, Terminated, end_at_once
+from callbacks.interruption import TERMINATED, Terminated, chain, end_at_once
 from callbacks.requeue import Requeued
 
 GRACE_S = 60.0
@@ -52,14 +52,6 @@ def failure_sentence(error: BaseException) -> str | None:
     return None
 
 
-def chain(error: BaseException) -> list[BaseException]:
-    """An error and what it came from, in that order."""
-    found = [error]
-    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
-        found.append(cause)
-    return found
-
-
 class EndTogether(Callback):
     """Ends all ranks of a run when one of them fails.
 
@@ -76,10 +68,12 @@ class EndTogether(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """End the other ranks, and this one."""
-        if trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt | Requeued):
+        causes = chain(exception)
+        if trainer.world_size == 1 or any(isinstance(one, KeyboardInterrupt | Requeued) for one in causes):
             return
-        code = TERMINATED if isinstance(exception, Terminated) else 1
-        if trainer.global_rank > 0 and not isinstance(exception, Terminated):
+        terminated = any(isinstance(one, Terminated) for one in causes)
+        code = TERMINATED if terminated else 1
+        if trainer.global_rank > 0 and not terminated:
             sentence = failure_sentence(exception) or f"{type(exception).__name__}: {exception}"
             print(f"error on rank {trainer.global_rank}: {sentence}", file=sys.stderr, flush=True)
         kill = getattr(trainer.strategy.launcher, "kill", None)

@@ -56,6 +56,14 @@ def end_at_once() -> None:
         signal.signal(signal.SIGTERM, _end)
 
 
+def chain(error: BaseException) -> list[BaseException]:
+    """An error and what it came from, in that order."""
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
 @contextmanager
 def goes_on_from(checkpoint: Path) -> Iterator[None]:
     """Have an interruption of a block say from where the same command will go on.
@@ -65,8 +73,10 @@ def goes_on_from(checkpoint: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        stop.add_note(_place(checkpoint))
+    except BaseException as stop:
+        # A file that was being written may raise an error of its own while it is closed.
+        if any(isinstance(one, KeyboardInterrupt | SystemExit) for one in chain(stop)):
+            stop.add_note(_place(checkpoint))
         raise
 
 

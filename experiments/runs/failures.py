@@ -15,8 +15,8 @@ import torch
 from filelock import Timeout
 from jsonargparse import ArgumentError
 
-from callbacks.failure import chain, failure_sentence
-from callbacks.interruption import INTERRUPTED, TERMINATED, Terminated
+from callbacks.failure import failure_sentence
+from callbacks.interruption import INTERRUPTED, TERMINATED, Terminated, chain
 from datamodules.errors import DataError
 from experiments.runs.gate import denied_name
 from lightning_modules.core.distributed import is_main_rank
@@ -85,10 +85,8 @@ def _interruption(error: BaseException) -> Failure | None:
     said = " ".join(note for one in chain(error) for note in getattr(one, "__notes__", ()))
     if any(isinstance(one, Terminated) for one in chain(error)):
         return Failure(f"Terminated. {said or 'The same command goes on with what is not finished.'}", TERMINATED)
-    # Lightning makes an exit of the interruption.
-    if isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, SystemExit) and any(isinstance(one, KeyboardInterrupt) for one in chain(error))
-    ):
+    # Lightning makes an exit of the interruption, and torch an error of a checkpoint that was not written to its end.
+    if any(isinstance(one, KeyboardInterrupt) for one in chain(error)):
         return Failure(f"Interrupted. {said or 'The same command goes on with what is not finished.'}", INTERRUPTED)
     return None
 

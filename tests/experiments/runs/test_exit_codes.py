@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sqlite3
@@ -12,6 +13,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from filelock import Timeout
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from callbacks.interruption import Terminated, goes_on_from
 from datamodules.errors import DataError
 from experiments.cli import main
 from experiments.runs.console import configure_output
@@ -111,6 +114,33 @@ def test_a_training_that_is_stopped_says_from_where_it_goes_on(
     assert lines == [f"{word} The same command goes on after epoch {_epoch(last) + 1}."]
     assert "Traceback" not in said
     assert _nobody_is_left(process.pid)
+
+
+class _Stopped(io.BytesIO):
+    """A file whose second write is interrupted."""
+
+    def __init__(self, stop: type[BaseException]) -> None:
+        super().__init__()
+        self._stop, self._writes = stop, 0
+
+    def write(self, block: Any, /) -> int:
+        self._writes += 1
+        if self._writes == 2:
+            raise self._stop
+        return super().write(block)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "word"), [(Terminated, 143, "Terminated."), (KeyboardInterrupt, 130, "Interrupted.")]
+)
+def test_an_interruption_within_a_checkpoint_is_told_as_one(
+    stop: type[BaseException], code: int, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"epoch": 4}, tmp_path / "last.ckpt")
+    with pytest.raises(RuntimeError, match="unexpected pos") as found, goes_on_from(tmp_path / "last.ckpt"):
+        torch.save({"epoch": 5}, _Stopped(stop))
+    assert end(found.value) == code
+    assert capsys.readouterr().err == f"{word} The same command goes on after epoch 5.\n"
 
 
 @pytest.mark.slow
