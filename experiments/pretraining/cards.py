@@ -7,8 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from datamodules.cohort.cohort import CohortInfo
+from datamodules.cohort.columns import PHASES
+from experiments.runs.folders import ENCODER_FOLDER, WRITER_FOLDER
 from experiments.runs.tracking import git_commit
-from lightning_modules.networks.image.encoders import EncoderConfig
+from lightning_modules.networks.image.encoders import NETWORKS, EncoderConfig, joins_phases
 from lightning_modules.networks.joint.report_writer import WriterConfig
 from lightning_modules.networks.text.encoder import TextEncoderConfig
 
@@ -25,6 +27,8 @@ def encoder_card(title: str, info: CohortInfo, config: EncoderConfig, contract: 
     """
     network = "\n".join(f"- {name}: {value}" for name, value in asdict(config).items())
     preprocessing = "\n".join(f"- {name}: {value}" for name, value in contract.items())
+    joined = joins_phases(NETWORKS[config.network])
+    channels = f"{len(PHASES)} contrast phases ({', '.join(PHASES)})" if joined else "1 contrast phase"
     return f"""# {title}
 
 Research use only; not a medical device.
@@ -36,7 +40,8 @@ Code: commit {git_commit()}.
 {summary}
 
 ## Input
-A kidney region [B, 1, D, H, W]: HU windowed to [0, 1] on the grid of this preprocessing contract (D, H, W order).
+A kidney region [B, C, D, H, W] with C = {channels}: HU windowed to [0, 1] on the grid of this preprocessing contract
+(D, H, W order).
 
 {preprocessing}
 
@@ -44,8 +49,18 @@ A kidney region [B, 1, D, H, W]: HU windowed to [0, 1] on the grid of this prepr
 {network}
 
 ## Load
-    from lightning_modules.export.image import load_exported
-    encoder, exported = load_exported(folder)   # features = encoder(image)
+    from renal_vlm import load_encoder
+
+    encoder = load_encoder("{ENCODER_FOLDER}")  # the folder of this card
+    features = encoder.encode("scan.nii.gz", "kidneys.nii.gz")
+
+The features are float32, by side: left, right. The mask shows where the kidneys are; `encode` has more options. For a
+tensor of the kind above take the network alone:
+
+    from renal_vlm import load_exported
+
+    network, exported = load_exported("{ENCODER_FOLDER}")
+    features = network(image)
 """
 
 
@@ -84,9 +99,10 @@ The text of one kidney, at most {config.max_length} tokens.
 {settings}
 
 ## Load
-    from lightning_modules.export.text import load_text_encoder
-    encoder = load_text_encoder(folder, base="<folder of {config.base_name}>")
-    embeddings = encoder(**encoder.tokenize(texts))   # float32 [texts, features], not normalised
+    from renal_vlm import load_text_encoder
+
+    encoder = load_text_encoder("{ENCODER_FOLDER}", base="<folder of {config.base_name}>")  # the folder of this card
+    embeddings = encoder(**encoder.tokenize(texts))  # float32 [texts, features], not normalised
 """
 
 
@@ -130,7 +146,8 @@ A kidney region [B, 1, D, H, W]: HU windowed to [0, 1] on the grid of this prepr
 {settings}
 
 ## Load
-    from lightning_modules.export.writer import load_report_writer
-    writer, exported = load_report_writer(folder, base="<folder of {text.base_name}>")
+    from renal_vlm import Decoding, load_report_writer
+
+    writer, exported = load_report_writer("{WRITER_FOLDER}", base="<folder of {text.base_name}>")
     reports = writer.write(writer.image_tokens(image), prompts, Decoding())
 """

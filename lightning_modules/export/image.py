@@ -132,13 +132,13 @@ def _load_release(encoder: nn.Module, name: str, contract: Mapping[str, Any], pa
     load_published(encoder, path, release.layout, sha256=sha256, source=release.source)
 
 
-def load_exported(folder: Path) -> tuple[nn.Module, ExportedEncoder]:
+def load_exported(folder: Path | str) -> tuple[nn.Module, ExportedEncoder]:
     """An exported encoder ready to use, in evaluation mode and not compiled.
 
     Raises:
         ModelError: as `read_encoder`.
     """
-    found = read_encoder(folder)
+    found = read_encoder(Path(folder))
     encoder = build_encoder(replace(found.config, compile=False))  # a compiler there says nothing of one here
     encoder.load_state_dict(found.weights)
     return encoder.eval(), found

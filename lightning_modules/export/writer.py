@@ -103,7 +103,7 @@ def read_report_writer(folder: Path) -> ExportedWriter:
 
 
 def load_report_writer(
-    folder: Path, base: str | None = None, device: torch.device | str | None = None
+    folder: Path | str, base: str | None = None, device: torch.device | str | None = None
 ) -> tuple[ReportWriter, ExportedWriter]:
     """An exported report writer on its base, ready to use, in evaluation mode.
 
@@ -115,6 +115,7 @@ def load_report_writer(
     Raises:
         ModelError: if the base is another one, or a file is absent or damaged.
     """
+    folder = Path(folder)
     found = read_report_writer(folder)
     text = replace(found.text, base=base or found.text.base_name)
     writer = ReportWriter(replace(found.encoder, compile=False), text, found.config, device)

@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import yaml
-from torch import nn
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
-from datamodules.loading.joined_phases import joined_views
 from datamodules.reports.sides import side_reports
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.aligned.one_scan.scan_figure import embed_figure
@@ -24,12 +20,12 @@ from experiments.aligned.shared_space import SharedSpace, SpaceOptions, load_spa
 from experiments.aligned.zero_shot.prompt_scores import mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
 from experiments.encoders.attribute_reader import attribute_probabilities, attribute_reader
-from experiments.registry import PROFILES, TASKS, axis_file, choose, task_label
+from experiments.encoders.scan_encoder import network_crop, network_input
+from experiments.registry import TASKS, choose, task_label
 from experiments.runs.console import say
 from experiments.runs.pretrained import pretrained_from
 from experiments.scores.results_table import caption
 from experiments.statistics.retrieval import nearest
-from lightning_modules.networks.image.encoders import joins_phases
 
 FORMAT = 1
 USE = "For research only; this is no medical device and no finding of a radiologist."
@@ -113,45 +109,6 @@ def embed(
     embed_figure(out / "embedding.png", kidneys, results, contract, note)
     say(f"{_summary(results)}\n{note}\nFolder: {out.as_posix()}")
     return 0
-
-
-def network_crop(contract: PreprocessingContract, crop: Sequence[int] | None = None) -> tuple[int, int, int]:
-    """The voxels that a network of this contract sees, D x H x W.
-
-    Args:
-        contract: Contract of the model.
-        crop: What the user asks for or the model records; that of the profile with this contract when left out.
-
-    Raises:
-        DataError: if there is no such profile, or the crop is no three numbers.
-    """
-    if crop is not None:
-        if len(crop) != 3:
-            raise DataError(f"crop={list(crop)} was given; expected three numbers of voxels, D x H x W.")
-        return int(crop[0]), int(crop[1]), int(crop[2])
-    for profile in PROFILES:
-        content = yaml.safe_load(axis_file("profile", profile).read_text(encoding="utf-8"))
-        if PreprocessingContract(**content.get("contract", {})).hash == contract.hash:
-            return AugmentationConfig(**content.get("augmentation", {})).crop
-    raise DataError(
-        f"The model's grid {contract.grid} is that of no profile ({', '.join(PROFILES)}); say which centre crop it was "
-        "trained on with --crop, for example --crop='[36, 44, 44]'."
-    )
-
-
-def network_input(
-    kidney: ScanKidney, augmentation: VolumeAugmentation, encoder: nn.Module
-) -> tuple[torch.Tensor, list[str | None]]:
-    """The views of a kidney as an encoder reads them.
-
-    Returns:
-        float32 [V, 1, D, H, W] in [0, 1] with the phase of each, or of an encoder that joins phases [N, 4, D, H, W].
-    """
-    images, phases = [view.image for view in kidney.views], [view.phase for view in kidney.views]
-    if joins_phases(encoder):
-        joined = joined_views(images, phases)
-        return augmentation.evaluate(joined), [None] * len(joined)
-    return augmentation.evaluate(torch.from_numpy(np.stack(images)[:, None])), phases
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

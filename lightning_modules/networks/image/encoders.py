@@ -232,8 +232,8 @@ NETWORKS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
 [B, 4, D, H, W]."""
 
 
-def joins_phases(encoder: nn.Module) -> bool:
-    """Whether an encoder reads all contrast phases of a visit as the channels of one image."""
+def joins_phases(encoder: object) -> bool:
+    """Whether an encoder, or its class, reads all contrast phases of a visit as the channels of one image."""
     return bool(getattr(encoder, "joins_phases", False))
 
 

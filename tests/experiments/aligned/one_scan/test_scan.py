@@ -20,8 +20,9 @@ from datamodules.importers.nifti.manifest import ManifestSource
 from datamodules.importers.plan import CohortPlan
 from datamodules.reports.sides import side_reports
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.aligned.one_scan.scan import embed, network_crop
+from experiments.aligned.one_scan.scan import embed
 from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
+from experiments.encoders.scan_encoder import network_crop
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.export.attribute_heads import AttributeHeads, load_heads, save_heads
