@@ -1,9 +1,9 @@
 """How the wheel is built: the packages of the checkout, inside the one package `renal_vlm`.
 
-In a checkout `datamodules`, `lightning_modules`, `callbacks` and `experiments` are packages of their own. Installed beside
-other software such names belong to nobody, so the wheel holds them as `renal_vlm.datamodules` and so on, and what the
-code says of itself is changed with them: its imports, and the names of its modules in strings and configurations. An
-editable install and the source distribution keep the checkout as it is. All else stands in pyproject.toml.
+In a checkout `datamodules`, `lightning_modules`, `callbacks` and `experiments` are packages of their own. Installed
+beside other software such names belong to nobody. So the wheel holds them as `renal_vlm.datamodules` and so on, and what
+the code says of itself is changed with them: its imports, and the names of its modules in strings and configurations.
+An editable install and the source distribution keep the checkout as it is. All else stands in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ class BuildWheel(bdist_wheel):
             name if name.split(".")[0] in ("", "*", HOME) else f"{HOME}.{name}": files
             for name, files in given.package_data.items()
         }
+        if self.dist_info_dir is not None:  # written before, of the checkout's names
+            (Path(self.dist_info_dir) / "top_level.txt").write_text(f"{HOME}\n", encoding="utf-8")
         super().run()
 
 

@@ -16,7 +16,9 @@ def leave_working_folder() -> None:
     import sysconfig
 
     standard = {os.path.abspath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.abspath(__file__)
+    for _ in __spec__.name.split("."):  # the folder that holds the package, or in a wheel the one around it
+        root = os.path.dirname(root)
     kept = [path for path in sys.path if os.path.abspath(path) != root or root in standard]
     if root not in standard:
         after = max((place for place, path in enumerate(kept) if os.path.abspath(path) in standard), default=-1)
@@ -27,16 +29,21 @@ def leave_working_folder() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
-if __name__ == "__main__":
+def command() -> int:
+    """The command line of this process; its exit code."""
     try:
         leave_working_folder()
         from experiments.cli import main
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     try:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read what is printed has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    sys.exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -15,9 +15,10 @@ from experiments.front_door.commands import TRAINER_COMMANDS, known
 from experiments.front_door.help import command_page, document, overview
 from experiments.front_door.options import (
     FROM_MAKE,
+    NAMED,
     check_options,
     command_options,
-    from_make,
+    from_words,
     make_words,
     put_into_environment,
     values_of,
@@ -72,7 +73,8 @@ def check(words: Sequence[str]) -> list[str]:
     """A command line in the parser's form, after every name and form in it was checked.
 
     Args:
-        words: The command and its options; `--from_make` first where make's NAME=value are to be read.
+        words: The command and its options as --name=value or NAME=value; `--from_make` first where make's are to be
+            read.
 
     Raises:
         DataError: naming what is not known, with the nearest name.
@@ -80,9 +82,11 @@ def check(words: Sequence[str]) -> list[str]:
     name, rest = known(words[0]), list(words[1:])
     if rest[:1] == [FROM_MAKE]:
         targets = os.environ.get("MAKE_TARGETS", "").split()
-        makeflags = os.environ.get("MAKEFLAGS", "")
-        rest = [*from_make(name, makeflags, targets), *rest[1:]]
-        put_into_environment(makeflags)
+        named = make_words(os.environ.get("MAKEFLAGS", ""))
+        rest = [*from_words(name, named, targets), *rest[1:]]
+        put_into_environment(named)
+    else:
+        put_into_environment(dict(word.split("=", 1) for word in rest if NAMED.match(word)))
     if name == "resume" and rest and not rest[0].startswith("-"):
         rest = [f"--run={rest[0]}", *rest[1:]]
     return [name, *check_options(name, command_options(name, rest))]

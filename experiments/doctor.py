@@ -49,7 +49,11 @@ def check_packages() -> Finding:
             missing.append(name)
     if missing:
         return Finding(
-            "FAIL", f"not installed: {', '.join(missing)}", "packages", "the whole stack", "run `make setup`"
+            "FAIL",
+            f"not installed: {', '.join(missing)}",
+            "packages",
+            "the whole stack",
+            f"run `make setup`, or without a checkout `pip install --no-deps {' '.join(missing)}`",
         )
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "lightning", "mlflow"))
     return Finding("PASS", f"{len(PACKAGES)} packages ({versions})", "packages")

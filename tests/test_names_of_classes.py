@@ -19,18 +19,26 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("datamodules", "lightning_modules")
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", [*PACKAGES, "renal_vlm"])
 def test_what_type_checkers_see_is_what_there_is(package: str) -> None:
     tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     module = importlib.import_module(package)
-    assert seen == module.PLACES
+    assert seen == getattr(module, "LOADERS", module.PLACES)
     for name, place in seen.items():
         assert getattr(module, name) is getattr(importlib.import_module(str(place)), name)
     assert set(seen) <= set(dir(module))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = module.Nothing
+
+
+def test_a_notebook_finds_all_of_them_in_one_package() -> None:
+    import renal_vlm
+
+    for package in map(importlib.import_module, PACKAGES):
+        for name in package.PLACES:
+            assert getattr(renal_vlm, name) is getattr(package, name)
 
 
 def test_whoever_needs_an_error_waits_for_no_library() -> None:

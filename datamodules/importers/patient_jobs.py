@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+import datamodules
 from datamodules.cohort.table_checks import check_table
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError, raise_failures
@@ -125,7 +126,7 @@ def _reason(error: Exception) -> str:
         return f"Its scans do not fit into memory; {_MEMORY}."
     frames = traceback.walk_tb(error.__traceback__)
     own = [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame, _ in frames]
-    own = [place for place in own if place[0].startswith("datamodules")]
+    own = [place for place in own if place[0].startswith(datamodules.__name__)]
     place = ".".join(own[-1]) if own else "unknown"
     return (
         f"Its files could not be read ({type(error).__name__} in {place}); they may be damaged. Convert or copy them "

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from datamodules.errors import DataError
+from experiments.front_door.commands import ROOT
+
 
 def ui(runs: Path = Path("runs"), port: int = 5000) -> int:
     """Open MLflow on the runs: http://localhost:PORT.
@@ -45,6 +48,9 @@ def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None
     """
     from experiments.registry import BENCHMARKS, choose
 
-    module = importlib.import_module(BENCHMARKS[choose("BENCH", bench, dict(BENCHMARKS))])
+    name = BENCHMARKS[choose("BENCH", bench, dict(BENCHMARKS))]
+    if not (ROOT / "tests" / "benchmarks").is_dir():
+        raise DataError("The benchmarks stand beside the tests and are not installed; measure in a checkout.")
+    module = importlib.import_module(name)
     module.run(quick=quick, **({} if out is None else {"out": out}))
     return 0

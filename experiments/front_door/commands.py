@@ -17,7 +17,8 @@ from pathlib import Path
 from datamodules.errors import DataError
 from experiments import registry
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[__name__.count(".")]
+"""Folder that holds the outermost package."""
 
 COMMANDS: dict[str, str] = {
     "cohort": "experiments.cohorts.cohort_commands:cohort",

@@ -52,7 +52,7 @@ def dispatch(args: Sequence[str]) -> int:
     name = SHORT[words[0]][0] if words[0] in SHORT else words[0]
     draw_if_absent(name, words)
     commands: dict[str, Any] = {name: function_of(name)}
-    program = "python -m experiments"
+    program = "renal-vlm"
     result = auto_cli(commands, args=[name, *words[1:]], as_positional=False, exit_on_error=False, prog=program)
     return int(result or 0)
 

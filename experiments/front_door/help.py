@@ -13,7 +13,7 @@ _COLUMN = 20
 def overview() -> str:
     """Every command with its purpose."""
     lines = [
-        "make COMMAND NAME=value ...   or   python -m experiments COMMAND --name=value ...",
+        "make COMMAND NAME=value ...   or   renal-vlm COMMAND --name=value ...",
         "",
         *(_entry(name, definition(name).purpose) for name in COMMANDS),
         *(_entry(name, f"{base} with {_given(options)}") for name, (base, options) in SHORT.items()),
@@ -32,7 +32,7 @@ def command_page(name: str) -> str:
         name: The command.
     """
     command = definition(name)
-    lines = [f"make {name} NAME=value ...   or   python -m experiments {name} --name=value ...", ""]
+    lines = [f"make {name} NAME=value ...   or   renal-vlm {name} --name=value ...", ""]
     if name in SHORT:
         base, options = SHORT[name]
         lines += [f"The same as {base} with {_given(options)}.", ""]
@@ -52,9 +52,10 @@ def document() -> str:
     lines = [
         "# Commands",
         "",
-        "By make, options are NAME=value: `make finetune TASK=rfs FRACTION=0.2`. By Python they are --name=value:",
-        "`python -m experiments finetune --task=rfs --fraction=0.2`. Settings of the configuration are written with",
-        "their dots, where a command takes them: `make finetune TASK=rfs optimizer.lr=1e-4`.",
+        "By make, options are NAME=value: `make finetune TASK=rfs FRACTION=0.2`. Without make the command is",
+        "`renal-vlm`, which takes the same, and --name=value: `renal-vlm finetune --task=rfs --fraction=0.2`. Settings",
+        "of the configuration are written with their dots, where a command takes them:",
+        "`make finetune TASK=rfs optimizer.lr=1e-4`.",
         "",
         "This page is written by `python -m experiments help --markdown`.",
         "",

@@ -19,6 +19,9 @@ FROM_MAKE = "--from_make"
 MAKE_OWN = ("ARGS", "BASE_PYTHON", "LAUNCH", "PYTEST", "TESTERS", "FOR")
 """Variables of the Makefile itself, which are no options of a command."""
 
+NAMED = re.compile(r"[A-Za-z_][\w.]*=")
+"""How an option as NAME=value begins, as make takes it."""
+
 _COUNTS = ("workers", "jobs", "nodes", "trials", "replicates", "batch")
 """Options that count something of which there is at least one."""
 
@@ -27,13 +30,12 @@ ENVIRONMENT = {"WEIGHTS": "RENAL_WEIGHTS", "STORAGE": "SWEEP_STORAGE"}
 whose URL may hold a password and is therefore on no command line."""
 
 
-def put_into_environment(makeflags: str) -> None:
+def put_into_environment(words: Mapping[str, str]) -> None:
     """Put the NAMEs that commands read from the environment there.
 
     Args:
-        makeflags: Variable MAKEFLAGS.
+        words: Values by NAME, of make's command line or of the command's own.
     """
-    words = make_words(makeflags)
     os.environ.update({variable: words[name] for name, variable in ENVIRONMENT.items() if words.get(name)})
 
 
@@ -53,20 +55,19 @@ def make_words(makeflags: str) -> dict[str, str]:
     return dict(reversed([(name, value) for name, equals, value in (word.partition("=") for word in plain) if equals]))
 
 
-def from_make(name: str, makeflags: str, targets: Sequence[str] = ()) -> list[str]:
-    """The command line that make's NAME=value stand for.
+def from_words(name: str, words: Mapping[str, str], targets: Sequence[str] = ()) -> list[str]:
+    """The command line that NAME=value stand for.
 
     NAME is an option in capitals; `a.b=value` is a setting of the configuration; ARGS holds further flags as they are.
 
     Args:
         name: The command.
-        makeflags: Variable MAKEFLAGS.
+        words: Values by NAME.
         targets: All targets of the call; a NAME that another one takes is left to it.
 
     Raises:
         DataError: naming what no target takes, with the nearest name.
     """
-    words = make_words(makeflags)
     command = definition(name)
     flags: list[str] = []
     passed: list[str] = []
@@ -111,7 +112,7 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
 
     Args:
         name: The command.
-        args: What follows its name: `--name=value`, `--name value`, or `--a.b=value` for a setting.
+        args: What follows its name: `--name=value`, `--name value`, `NAME=value`, or `--a.b=value` for a setting.
 
     Raises:
         DataError: naming what is not an option, or has no value.
@@ -123,8 +124,13 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
     rest = list(args)
     while rest:
         word = rest.pop(0)
+        if NAMED.match(word):
+            rest = [*from_words(name, dict([word.split("=", 1)])), *rest]
+            continue
         if not word.startswith("--"):
-            raise DataError(f"{word[:80]!r} follows {name}, which takes --name=value alone; see {name} --help.")
+            raise DataError(
+                f"{word[:80]!r} follows {name}, which takes NAME=value or --name=value alone; see {name} --help."
+            )
         flag, equals, value = word[2:].partition("=")
         option = command.option(flag.replace("-", "_"))
         if option is None and command.passes_on and (_is_setting(flag) or flag == "config"):

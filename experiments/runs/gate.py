@@ -74,7 +74,7 @@ def allowed() -> list[str]:
     lightning = [(module, getattr(module, name)) for module, names in _LIGHTNING.items() for name in names]
     exported = [f"{module.__name__}.{cls.__name__}" for module, cls in lightning]
     defined = [f"{cls.__module__}.{cls.__qualname__}" for _, cls in lightning]
-    places = {"datamodules": datamodules.PLACES, "lightning_modules": lightning_modules.PLACES}
+    places = {package.__name__: package.PLACES for package in (datamodules, lightning_modules)}
     for package, _, name in (path.rpartition(".") for path in SUITE):
         if package in places:
             defined.append(f"{places[package][name]}.{name}")

@@ -55,7 +55,7 @@ class SuiteCLI(LightningCLI):
             seed_everything_default=42,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            parser_kwargs={"exit_on_error": False, "prog": "python -m experiments"}
+            parser_kwargs={"exit_on_error": False, "prog": "renal-vlm"}
             | {name: {"exit_on_error": False} for name in self.subcommands()},
         )
 

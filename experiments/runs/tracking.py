@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,24 @@ def store_environment() -> dict[str, str | None]:
 
 
 def git_commit() -> str:
-    """The commit of the code, with `-dirty` when files were changed; `unknown` outside a repository."""
+    """The commit of the code, with `-dirty` when files were changed; `unknown` outside a repository of its own."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    folder = Path(__file__).parent
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed, perhaps below a repository of the user's
+        return "unknown"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     except FileNotFoundError:
         return "unknown"
     return done.stdout.strip() or "unknown"
+
+
+def suite_version() -> str:
+    """The version of the suite; `unknown` where its code is used without being installed."""
+    try:
+        return version("renal-vlm-suite")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def cohort_tags(cohort: Cohort) -> dict[str, str]:
@@ -79,6 +90,7 @@ def cohort_tags(cohort: Cohort) -> dict[str, str]:
         "intensity": info.intensity,
         "phantom": str(info.phantom).lower(),
         "git_commit": git_commit(),
+        "suite_version": suite_version(),
     }
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort.cohort import Cohort
-from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from datamodules.reports.sides import side_reports

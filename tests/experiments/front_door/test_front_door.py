@@ -21,7 +21,7 @@ from experiments.cli import check, main
 from experiments.encoders.exported import best_encoder
 from experiments.front_door.commands import COMMANDS, SHORT, definition
 from experiments.front_door.help import document
-from experiments.front_door.options import FROM_MAKE, from_make, make_words
+from experiments.front_door.options import FROM_MAKE, from_words, make_words
 from experiments.runs.console import configure_output
 from experiments.runs.folders import ENCODER_FOLDER, stage_folder
 from experiments.runs.pretrained import Pretrained, pretrained_from
@@ -112,19 +112,40 @@ def test_the_environment_is_not_read(tmp_path: Path) -> None:
     assert "srun" not in done.stdout
 
 
+def test_the_words_of_make_are_taken_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RENAL_WEIGHTS", raising=False)
+    assert check(["finetune", "TASK=rfs", "--fraction", "0.2"]) == check(["finetune", "--task=rfs", "FRACTION=0.2"])
+    assert check(["encoders", "WEIGHTS=here"]) == ["encoders"]
+    assert os.environ.pop("RENAL_WEIGHTS") == "here"
+    assert check(["embed", "SOURCE=a.nii.gz", "--box", "left=0 0 0 1 1 1"])[2].startswith("--box=left=0 0 0")
+    with pytest.raises(DataError, match=r"TAKS=rfs is not known to `make finetune`.*TASK"):
+        check(["finetune", "TAKS=rfs"])
+    with pytest.raises(DataError, match="'rfs' follows finetune"):
+        check(["finetune", "rfs"])
+
+
 def test_each_target_of_a_call_takes_its_own_words() -> None:
     flags = " -- TASK=rfs STAGES=image optimizer.lr=0.1 DATA=data/x"
     targets = ["pretrain", "finetune"]
-    assert sorted(from_make("pretrain", flags, targets)) == ["--data=data/x", "--optimizer.lr=0.1", "--stages=image"]
-    assert sorted(from_make("finetune", flags, targets)) == ["--data=data/x", "--optimizer.lr=0.1", "--task=rfs"]
+    assert sorted(from_words("pretrain", make_words(flags), targets)) == [
+        "--data=data/x",
+        "--optimizer.lr=0.1",
+        "--stages=image",
+    ]
+    assert sorted(from_words("finetune", make_words(flags), targets)) == [
+        "--data=data/x",
+        "--optimizer.lr=0.1",
+        "--task=rfs",
+    ]
     with pytest.raises(DataError, match="STAGES=image is not known to `make finetune`"):
-        from_make("finetune", flags, ["finetune"])
+        from_words("finetune", make_words(flags), ["finetune"])
 
 
 def test_settings_pass_through_in_every_spelling() -> None:
     expected = ["finetune", "--task=rfs", '--extra=["--optimizer.lr=1e-4"]']
     assert check(["finetune", "--task=rfs", "--optimizer.lr=1e-4"]) == expected
     assert check(["finetune", "--task", "rfs", "--optimizer.lr", "1e-4"]) == expected
+    assert check(["finetune", "TASK=rfs", "optimizer.lr=1e-4"]) == expected
     assert check(["finetune", "--task=rfs", '--extra=["--optimizer.lr=1e-4"]']) == expected
     with pytest.raises(DataError, match="is no option of compare"):
         check(["compare", "--optimizer.lr=1e-4"])
@@ -205,9 +226,9 @@ def _checked(name: str, words: str) -> None:
     typed = dict(word.partition("=")[::2] for word in shlex.split(words))
     for word, value in typed.items():
         if word != "ARGS" and _PLACEHOLDER.search(value):
-            from_make(name, _makeflags({word: "x"}), [name])
+            from_words(name, {word: "x"}, [name])
     plain = {word: value for word, value in typed.items() if word == "ARGS" or not _PLACEHOLDER.search(value)}
-    flags = from_make(name, _makeflags(plain), [name])
+    flags = from_words(name, make_words(_makeflags(plain)), [name])
     given = {flag[2:].partition("=")[0] for flag in flags}
     needed = [option for option in definition(name).options if option.default is None and option.name not in given]
     check([name, *flags, *(f"--{option.name}={(option.choices or ('x',))[0]}" for option in needed)])

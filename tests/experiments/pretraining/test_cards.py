@@ -30,7 +30,9 @@ DEMO = PreprocessingContract(grid=(40, 48, 48))
 def printed(card: Path) -> list[str]:
     """The code blocks of a card's section Load."""
     section = card.read_text(encoding="utf-8").split("## Load\n")[1]
-    return [textwrap.dedent(block) for block in re.findall(r"(?m)(?:^(?:    .*)?\n)*^    .*\n(?:^(?:    .*)?\n)*", section)]
+    return [
+        textwrap.dedent(block) for block in re.findall(r"(?m)(?:^(?:    .*)?\n)*^    .*\n(?:^(?:    .*)?\n)*", section)
+    ]
 
 
 def run(card: Path, names: dict[str, Any]) -> list[dict[str, Any]]:

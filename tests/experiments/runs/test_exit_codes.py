@@ -204,6 +204,7 @@ def _locked(path: Path) -> None:
         (BrokenProcessPool("terminated abruptly"), 1, "A worker process died"),
         (sqlite3.OperationalError("database is locked"), 1, "The store of the runs does not answer"),
         (MlflowException("database disk image is malformed"), 1, "The store of the runs does not answer"),
+        (ModuleNotFoundError("No module named 'litdata'", name="litdata"), 1, "pip install --no-deps litdata llm-"),
         (Timeout("/a/secret/claim.lock"), 1, "Another process holds claim.lock"),
         (_from(OSError(errno.ENOSPC, "No space left"), DataError("x could not be written.")), 1, "x could not be"),
         (DataError("x has 3 rows."), 2, "x has 3 rows."),
