@@ -1,8 +1,8 @@
 """How the wheel is built: the packages of the checkout, inside the one package `renal_vlm`.
 
 In a checkout `datamodules`, `lightning_modules`, `callbacks` and `experiments` are packages of their own. Installed
-beside other software such names belong to nobody. So the wheel holds them as `renal_vlm.datamodules` and so on, and what
-the code says of itself is changed with them: its imports, and the names of its modules in strings and configurations.
+beside other software such names belong to nobody. So the wheel holds them as `renal_vlm.datamodules` and so on, and
+what the code says of itself is changed with them: its imports, and names of its modules in strings and configurations.
 An editable install and the source distribution keep the checkout as it is. All else stands in pyproject.toml.
 """
 

@@ -150,7 +150,7 @@ def test_a_wheel_works_outside_the_checkout_beside_packages_of_the_same_names(tm
         whole = [sys.executable, "-c", start, *words]
         return subprocess.run(whole, cwd=work, env=environment, capture_output=True, text=True, check=False)
 
-    drawn = command("cohort", "OUT=data/few", "PATIENTS=24", "PRETRAINING=0", "WORKERS=1")
+    drawn = command("cohort", "OUT=data/few", "PATIENTS=48", "PRETRAINING=0", "WORKERS=1")
     assert drawn.returncode == 0, drawn.stderr
     assert (work / "data/few/cohort.json").is_file()
     refused = command("finetune", "TASK=rsf")
