@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,12 +26,14 @@ class TaskEntry:
         definition: What is predicted, for whom, in clinical terms.
         source: Where the definition is from.
         kind: `classification` or `survival`; decides what is trained, and the metric.
+        words: Its classes in words by their names, where those are points and say nothing by themselves.
     """
 
     title: str
     definition: str
     source: str
     kind: Literal["classification", "survival"] = "classification"
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,26 +117,39 @@ TASKS: dict[str, TaskEntry] = {
         "R.E.N.A.L. radius",
         "Largest diameter of the index lesion: 4 cm or less, more than 4 and less than 7 cm, 7 cm or more.",
         _RENAL,
+        words={"1": "4 cm or less", "2": "more than 4 and less than 7 cm", "3": "7 cm or more"},
     ),
     "renal_e": TaskEntry(
         "R.E.N.A.L. exophytic part",
         "50 % or more exophytic, less than 50 %, wholly endophytic, against the convex hull of the kidney.",
         _RENAL,
+        words={"1": "50 % or more exophytic", "2": "less than 50 % exophytic", "3": "wholly endophytic"},
     ),
     "renal_n": TaskEntry(
         "R.E.N.A.L. nearness",
         "Distance to the renal sinus or collecting system: 7 mm or more, more than 4 and less than 7 mm, 4 mm or less.",
         _RENAL,
+        words={
+            "1": "7 mm or more from the sinus",
+            "2": "more than 4 and less than 7 mm from the sinus",
+            "3": "4 mm or less from the sinus",
+        },
     ),
     "renal_a": TaskEntry(
         "R.E.N.A.L. anterior or posterior",
         "In front of the kidney's coronal plane, behind it, or neither (x).",
         _RENAL,
+        words={"x": "neither anterior nor posterior"},
     ),
     "renal_l": TaskEntry(
         "R.E.N.A.L. location",
         "Outside the polar lines, crossing one, or more than half across, between them or crossing the midline.",
         _RENAL,
+        words={
+            "1": "outside the polar lines",
+            "2": "crossing a polar line",
+            "3": "more than half across a polar line, between them or crossing the midline",
+        },
     ),
     "malignancy": TaskEntry(
         "Malignancy",
@@ -384,6 +399,11 @@ WITHOUT_MASKS: dict[str, object] = {
     "model.init_args.refit_steps": 0,
 }
 """Flags of the stage image for those who read its kidneys with an encoder of their own, and need no mask."""
+
+
+def class_words(task: str, name: str) -> str:
+    """A class of a task in words."""
+    return TASKS[task].words.get(name, name)
 
 
 def task_label(task: str) -> Label:

@@ -35,6 +35,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("runs",),
         ("cohorts", "scores"),
         ("encoders",),
+        ("doubt",),
         ("aligned", "finetuning", "pretraining"),
         ("generation", "studies"),
         ("doctor", "front_door", "licences"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torchio as tio
 
 from datamodules.cohort.columns import PHASES, SIDES
@@ -39,10 +40,13 @@ class ScanView:
     Args:
         phase: Contrast phase; None where it is not known.
         image: int16 [D, H, W] in HU on the contract's grid.
+        slice_mm: Thickness of the scan's slices, or the distance between them where that is larger; None where neither
+            is known.
     """
 
     phase: str | None
     image: np.ndarray
+    slice_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,10 @@ def _kidneys(record: PatientRecord) -> list[ScanKidney]:
     labels = {(mask.study_id, mask.side): mask.labels for mask in record.masks}
     found: dict[str, ScanKidney] = {}
     measures = {(row["study_id"], row["side"]): row for row in record.rows["kidneys"]}
+    slices = {(row["study_id"], row["series_id"]): slice_mm(row) for row in record.rows["series"]}
     for volume in sorted(record.volumes, key=lambda entry: entry.side):
-        view = ScanView(None if volume.phase == _UNKNOWN else volume.phase, volume.image)
+        phase = None if volume.phase == _UNKNOWN else volume.phase
+        view = ScanView(phase, volume.image, slices.get((volume.study_id, volume.series_id)))
         if volume.side in found:
             found[volume.side] = replace(found[volume.side], views=(*found[volume.side].views, view))
             continue
@@ -137,6 +143,12 @@ def _kidneys(record: PatientRecord) -> list[ScanKidney]:
         row = {name: value for name, value in measures.get(key, {}).items() if name not in keys}
         found[volume.side] = ScanKidney(volume.side, (view,), labels.get(key), row)
     return list(found.values())
+
+
+def slice_mm(series: Mapping[str, Any]) -> float | None:
+    """Thickness of the slices of a row of the table `series`, or their distance where that is larger."""
+    known = [float(series[name]) for name in ("slice_thickness_mm", "spacing_d_mm") if pd.notna(series.get(name))]
+    return max(known, default=None)
 
 
 def _of_nifti(path: Path, contract: PreprocessingContract, place: Place, phase: str) -> PatientRecord:

@@ -107,6 +107,7 @@ class SharedSpace:
         load_text: Gives the text encoder; called when a text is not in the cache.
         features: Folder of cached features of volumes, shared with probes of the same encoder.
         trained_on: Whom its weights have seen.
+        folder: Folder of the exported model; None of published weights.
         device: Where images are embedded; the GPU where there is one by default.
     """
 
@@ -115,6 +116,7 @@ class SharedSpace:
     load_text: Callable[[], HasFingerprint]
     features: Path
     trained_on: TrainedOn = field(default_factory=TrainedOn.nobody)
+    folder: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def __post_init__(self) -> None:
@@ -208,7 +210,7 @@ def load_space(cohort: Cohort | None, options: SpaceOptions) -> SharedSpace:
         name = options.base or read_text_encoder(text).config.base_name
         return load_text_encoder(text, base=model_source(name)[0])
 
-    return SharedSpace(model, cache, load_text, features, read_trained_on(exported))
+    return SharedSpace(model, cache, load_text, features, read_trained_on(exported), exported)
 
 
 def _published_space(cohort: Cohort | None, options: SpaceOptions, embeddings: Path, features: Path) -> SharedSpace:

@@ -101,10 +101,10 @@ def _heads_of_run(run: Path) -> AttributeHeads | None:
 
 
 @torch.inference_mode()
-def attribute_probabilities(
+def attribute_scores(
     reader: AttributeReader, images: torch.Tensor, phases: Sequence[str | None]
 ) -> dict[str, dict[str, Any]]:
-    """Probabilities of every attribute of one kidney, averaged over its views.
+    """Scores of every attribute of one kidney, averaged over its views; they are not calibrated.
 
     Args:
         reader: Encoder and heads.
@@ -112,15 +112,15 @@ def attribute_probabilities(
         phases: Contrast phase of every view; None is averaged over the phases, where the heads were told them.
 
     Returns:
-        By attribute: `value`, the most probable class, and `probabilities` by class.
+        By attribute: `value`, the class that scores highest, and `scores` by class, which sum to 1.
     """
     features = reader.encoder(images)
-    views = [reader.heads.probabilities(feature[None], phase) for feature, phase in zip(features, phases, strict=True)]
+    views = [reader.heads.scores(feature[None], phase) for feature, phase in zip(features, phases, strict=True)]
     found = {}
     for name, classes in reader.heads.classes.items():
         mean = torch.cat([view[name] for view in views]).mean(dim=0).tolist()
         found[name] = {
             "value": classes[int(np.argmax(mean))],
-            "probabilities": {value: round(share, 4) for value, share in zip(classes, mean, strict=True)},
+            "scores": {value: round(share, 4) for value, share in zip(classes, mean, strict=True)},
         }
     return found

@@ -22,10 +22,10 @@ _ASKED = (
 def write(study: Study) -> pd.DataFrame:
     """Ask for a report in the words of the nearest reports, with the facts that stage 1 predicts."""
     schema = study.module.schema
-    probabilities, classes = predicted_attributes(study)
+    scores, classes = predicted_attributes(study)
     codes = study.module.plan.fields["attributes"][study.training["row"].to_numpy(dtype=int)]
     sides = study.kidneys["side"].tolist()
-    findings = template_reports(probabilities, classes, sides, stated_attributes(codes, schema), schema)
+    findings = template_reports(scores, classes, sides, stated_attributes(codes, schema), schema)
     near = nearest_reports(study, _EXAMPLES)
     prompts = [
         _ASKED.format(side=side, findings=facts, examples="\n".join(f"Example: {text}" for text in examples))

@@ -76,7 +76,7 @@ def stated_attributes(codes: np.ndarray, schema: AttributeSchema) -> dict[str, l
 
 
 def template_reports(
-    probabilities: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
     classes: Mapping[str, Sequence[str]],
     sides: Sequence[str],
     stated: Mapping[str, Sequence[str]],
@@ -85,15 +85,13 @@ def template_reports(
     """Reports of kidneys by the likeliest value of every attribute that is usually stated.
 
     Args:
-        probabilities: float [N, classes] by attribute.
+        scores: float [N, classes] by attribute.
         classes: Values by attribute, in the order of the columns.
         sides: Side of each kidney.
         stated: As `stated_attributes` gives it.
         schema: Attributes.
     """
-    likeliest = {
-        name: [classes[name][column] for column in values.argmax(axis=1)] for name, values in probabilities.items()
-    }
+    likeliest = {name: [classes[name][column] for column in values.argmax(axis=1)] for name, values in scores.items()}
     reports = []
     for row, side in enumerate(sides):
         presence = likeliest[PRESENCE][row] if PRESENCE in likeliest else "yes"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
-from experiments.encoders.attribute_reader import attribute_probabilities, attribute_reader
+from experiments.encoders.attribute_reader import attribute_reader, attribute_scores
 from experiments.generation.systems import Study
 from experiments.generation.template import check_sentences, stated_attributes, template_reports
 from experiments.runs.console import counted
@@ -17,11 +17,11 @@ def write(study: Study) -> pd.DataFrame:
     """Word the likeliest value of every attribute that training reports usually state."""
     schema = study.module.schema
     check_sentences(schema)
-    probabilities, classes = predicted_attributes(study)
+    scores, classes = predicted_attributes(study)
     codes = study.module.plan.fields["attributes"][study.training["row"].to_numpy(dtype=int)]
     stated = stated_attributes(codes, schema)
     sides = study.kidneys["side"].tolist()
-    return pd.DataFrame({"text": template_reports(probabilities, classes, sides, stated, schema)})
+    return pd.DataFrame({"text": template_reports(scores, classes, sides, stated, schema)})
 
 
 def predicted_attributes(study: Study) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
@@ -53,7 +53,7 @@ def predicted_attributes(study: Study) -> tuple[dict[str, np.ndarray], dict[str,
     with counted("kidneys") as show:
         for number, row in enumerate(rows, start=1):
             images, _, phases = study.images([row], reader.encoder)
-            for name, entry in attribute_probabilities(reader, images, phases).items():
-                found[name].append(list(entry["probabilities"].values()))
+            for name, entry in attribute_scores(reader, images, phases).items():
+                found[name].append(list(entry["scores"].values()))
             show(number, len(rows))
     return {name: np.array(values) for name, values in found.items()}, dict(reader.heads.classes)

@@ -112,7 +112,7 @@ def model_folder(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    wanted = [WEIGHTS, CONFIG, CONTRACT, CARD, ALIGNMENT, HEADS, "*.parquet", f"{TEXT}/*"]
+    wanted = [WEIGHTS, CONFIG, CONTRACT, CARD, ALIGNMENT, HEADS, "likeness.*", "*.parquet", f"{TEXT}/*"]
     try:
         return Path(snapshot_download(source, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, OSError) as error:

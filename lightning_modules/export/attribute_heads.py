@@ -66,12 +66,12 @@ class AttributeHeads(nn.Module):
         return logits
 
     @torch.no_grad()
-    def probabilities(self, feature: torch.Tensor, phase: str | None = None) -> dict[str, torch.Tensor]:
-        """Class probabilities by attribute.
+    def scores(self, feature: torch.Tensor, phase: str | None = None) -> dict[str, torch.Tensor]:
+        """Scores of the classes by attribute: the softmax of the logits, not calibrated.
 
         Args:
             feature: float [B, F].
-            phase: Contrast phase of all of them; where it is unknown the probabilities are averaged over the phases.
+            phase: Contrast phase of all of them; where it is unknown the scores are averaged over the phases.
 
         Returns:
             float [B, number of classes] by attribute.

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort.cohort import Cohort
+from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from datamodules.reports.sides import side_reports
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.aligned.one_scan.scan_figure import embed_figure
+from experiments.aligned.one_scan.scan_figure import best, embed_figure
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, load_space
 from experiments.aligned.zero_shot.prompt_scores import mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
-from experiments.encoders.attribute_reader import attribute_probabilities, attribute_reader
+from experiments.doubt.gate import ACQUIRED, KINDS, Gate, open_gate
+from experiments.doubt.statements import PRESENT, Said, check_statements, lesion_words
+from experiments.doubt.verdict import OUTSIDE_TRAINING, Verdict, headline, speaks
+from experiments.encoders.attribute_reader import attribute_reader, attribute_scores
 from experiments.encoders.scan_encoder import network_crop, network_input
-from experiments.registry import TASKS, choose, task_label
+from experiments.registry import TASKS, choose, class_words, task_label
 from experiments.runs.console import say
 from experiments.runs.pretrained import pretrained_from
 from experiments.scores.results_table import caption
 from experiments.statistics.retrieval import nearest
 
-FORMAT = 1
+FORMAT = 2
 USE = "For research only; this is no medical device and no finding of a radiologist."
 
 
@@ -48,12 +52,16 @@ def embed(
     pretrained: str = "s42",
     fold: int | None = None,
     runs: Path = Path("runs"),
+    outside_training: bool = False,
+    intensity: Literal["acquired", "rendered"] = ACQUIRED,
 ) -> int:
     """Embed both kidneys of one scan: `embedding.json` and a one-page picture `embedding.png`.
 
     The scan is read, cut and windowed by the functions that prepare a cohort, after the model's own preprocessing
-    contract. The JSON holds, for each kidney, its embedding, the probabilities of every attribute, the nearest reports
-    of the cohort's pretraining centres and the zero-shot classes; no file name and no identifier.
+    contract. Every kidney is held against what the model learned from; the JSON holds that verdict, its embedding, and
+    where it is within the training data the scores of every attribute, the zero-shot classes and the nearest reports of
+    the cohort's pretraining centres. Statements that contradict measurements or each other are withheld and named. No
+    file name and no identifier is written.
 
     Args:
         source: NIfTI file in HU, or the folder with one patient's DICOM files.
@@ -74,7 +82,11 @@ def embed(
         pretrained: Pretraining of the model: `s42`, or with its TAG `s42-mytag`.
         fold: Fold of the pretraining, for a cohort with folds.
         runs: Folder of all runs.
+        outside_training: Whether classes are shown of a kidney that is outside the training data.
+        intensity: Whether the scan was acquired by a scanner, or rendered from masks.
     """
+    if intensity not in KINDS:
+        raise DataError(f"intensity={intensity} was given; expected {' or '.join(KINDS)}.")
     masks = [] if mask is None else mask if isinstance(mask, list) else [mask]
     place = Place(tuple(masks), labels, box)
     for name in tasks or ():
@@ -90,24 +102,68 @@ def embed(
     kidneys, notes = read_scan(source, contract, place, phase)
     inputs = [network_input(kidney, augmentation, space.model.image_encoder)[0] for kidney in kidneys]
     vectors = np.stack([_unit(space.images(part).mean(axis=0)) for part in inputs])
-    results = [_described(kidney, vector) for kidney, vector in zip(kidneys, vectors, strict=True)]
-    if reader is not None:
-        for result, kidney in zip(results, kidneys, strict=True):
+    gate = _gate(space, augmentation, cohort, fold)
+    verdicts = [gate.judge(kidney, intensity) for kidney in kidneys]
+    results = [_described(*each) for each in zip(kidneys, vectors, verdicts, strict=True)]
+    spoken = [number for number, verdict in enumerate(verdicts) if speaks(verdict, outside_training)]
+    chosen = tasks or [name for name in available() if name in TASKS]
+    found = zero_shot_classes(space, vectors[spoken], chosen) if spoken else []
+    near = nearest_reports(space, cohort, vectors[spoken], reports) if cohort is not None and spoken else []
+    for place, number in enumerate(spoken):
+        kidney, attributes = kidneys[number], {}
+        if reader is not None:
             part, phases = network_input(kidney, augmentation, reader.encoder)
-            result["attributes"] = attribute_probabilities(reader, part, phases)
-    found = zero_shot_classes(space, vectors, tasks or [name for name in available() if name in TASKS])
-    near = nearest_reports(space, cohort, vectors, reports) if cohort is not None else [[] for _ in kidneys]
-    for result, classes, texts in zip(results, found, near, strict=True):
-        result |= {"zero_shot": classes, "nearest_reports": texts}
+            attributes = attribute_scores(reader, part, phases)
+        results[number] |= stated(kidney.measures, attributes, found[place])
+        results[number]["nearest_reports"] = near[place] if near else []
     if reader is None:
         notes.append("No attribute heads were found; run `make pretrain-image`, or name their folder (--attributes).")
-    note = _note(space, cohort, notes)
-    write_json(
-        out / "embedding.json", {"format": FORMAT, "use": USE, **_model(space), "notes": notes} | {"kidneys": results}
-    )
-    embed_figure(out / "embedding.png", kidneys, results, contract, note)
-    say(f"{_summary(results)}\n{note}\nFolder: {out.as_posix()}")
+    note, head = _note(space, cohort, notes), headline(verdicts)
+    content = {"format": FORMAT, "use": USE, "headline": head, **_model(space), "notes": notes, "kidneys": results}
+    write_json(out / "embedding.json", content)
+    embed_figure(out / "embedding.png", kidneys, results, contract, (head, note))
+    say(f"{head}\n{_summary(results)}\n{note}\nFolder: {out.as_posix()}")
     return 0
+
+
+def _gate(space: SharedSpace, augmentation: VolumeAugmentation, cohort: Cohort | None, fold: int | None) -> Gate:
+    if space.folder is None:
+        return Gate(space.model.image_encoder, augmentation, None)
+    return open_gate(space.folder, space.model.image_encoder, augmentation, cohort, space.trained_on, fold)
+
+
+def stated(
+    measures: Mapping[str, Any], attributes: Mapping[str, Mapping[str, Any]], zero_shot: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What may be said of a kidney: whether it has a lesion first, then what contradicts nothing.
+
+    Args:
+        measures: What the mask answers.
+        attributes: As of `attribute_scores`.
+        zero_shot: As of `zero_shot_classes`.
+
+    Returns:
+        `lesion`, `attributes`, `zero_shot`, and `withheld`: what is not said, with the reason.
+    """
+    said = [
+        Said(name, entry["value"], entry["scores"][entry["value"]])
+        for name, entry in attributes.items()
+        if name != PRESENT
+    ]
+    for task, entry in zero_shot.items():
+        answer, label = best(entry), task_label(task)
+        states = load_prompts(task).ordered(label.classes).classes[label.class_names.index(answer)].states
+        words = f"{entry['title']}: {class_words(task, answer)}"
+        said.append(Said(task, answer, entry["scores"][answer], states, words))
+    score = attributes[PRESENT]["scores"]["yes"] if PRESENT in attributes else None
+    checked = check_statements(said, measures, score)
+    kept = {one.question for one in checked.kept}
+    return {
+        "lesion": {"present": checked.lesion, "score": score},
+        "attributes": {name: dict(entry) for name, entry in attributes.items() if name in kept},
+        "zero_shot": {name: dict(entry) for name, entry in zero_shot.items() if name in kept},
+        "withheld": [vars(one) for one in checked.withheld],
+    }
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -115,17 +171,18 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _described(kidney: ScanKidney, vector: np.ndarray) -> dict[str, Any]:
+def _described(kidney: ScanKidney, vector: np.ndarray, verdict: Verdict) -> dict[str, Any]:
     return {
         "side": kidney.side,
         "phases": [view.phase for view in kidney.views],
         "measures": {name: value for name, value in kidney.measures.items() if value is not None},
+        "training_data": verdict.to_dict(),
         "embedding": [round(float(value), 6) for value in vector],
     }
 
 
 def zero_shot_classes(space: SharedSpace, vectors: np.ndarray, tasks: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
-    """Probabilities of the classes of every task by the mean prompt, for each kidney.
+    """Scores of the classes of every task by the mean prompt, for each kidney; they are no probabilities.
 
     Args:
         space: Aligned model and text embeddings.
@@ -140,10 +197,10 @@ def zero_shot_classes(space: SharedSpace, vectors: np.ndarray, tasks: Sequence[s
     for task, (texts, code) in sets.items():
         part = embedded[start : start + len(texts)]
         start += len(texts)
-        probability = softmax(mean_prompt(vectors, part, code), space.scale)
-        for entry, row in zip(found, probability, strict=True):
-            classes = {name: round(float(p), 4) for name, p in zip(labels[task].class_names, row, strict=True)}
-            entry[task] = {"title": TASKS[task].title, "classes": classes}
+        score = softmax(mean_prompt(vectors, part, code), space.scale)
+        for entry, row in zip(found, score, strict=True):
+            scores = {name: round(float(p), 4) for name, p in zip(labels[task].class_names, row, strict=True)}
+            entry[task] = {"title": TASKS[task].title, "scores": scores}
     return found
 
 
@@ -199,10 +256,14 @@ def _note(space: SharedSpace, cohort: Cohort | None, notes: Sequence[str]) -> st
 def _summary(results: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for result in results:
-        best = {
-            entry["title"]: max(entry["classes"].items(), key=lambda item: item[1])
-            for entry in result["zero_shot"].values()
-        }
-        classes = "; ".join(f"{title}: {name} {value:.2f}" for title, (name, value) in best.items())
-        lines.append(f"{result['side'].capitalize()} kidney. Zero-shot: {classes or 'none asked for'}.")
+        side = f"{result['side'].capitalize()} kidney"
+        if "lesion" not in result:
+            lines.append(f"{side}: no class is shown ({OUTSIDE_TRAINING} shows them).")
+            continue
+        shown = [
+            f"{entry['title']}: {class_words(task, best(entry))} {entry['scores'][best(entry)]:.2f}"
+            for task, entry in result["zero_shot"].items()
+        ]
+        lines.append(f"{side}: {lesion_words(**result['lesion'])} Zero-shot scores: {'; '.join(shown) or 'none'}.")
+        lines += [f"  {entry['reason']}" for entry in result["withheld"] if entry["question"] in TASKS]
     return "\n".join(lines)

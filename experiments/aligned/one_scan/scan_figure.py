@@ -14,6 +14,9 @@ from datamodules.anatomy.tissues import LESION
 from datamodules.files import replacing
 from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
+from experiments.doubt.statements import lesion_words
+from experiments.doubt.verdict import OUTSIDE_TRAINING
+from experiments.registry import class_words
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -22,13 +25,14 @@ from matplotlib.figure import SubFigure
 
 _WINDOW_HU = (-160.0, 240.0)
 _PLANES = (("axial", 0), ("coronal", 1), ("sagittal", 2))
+_ALARM = {True: "#b2182b", False: "#1a1a1a"}
 _COLORS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc")
 _REPORTS, _LINES, _WIDTH = 5, 2, 175
 
 
 def embed_figure(
     path: Path, kidneys: Sequence[ScanKidney], results: Sequence[Mapping[str, Any]], contract: PreprocessingContract,
-    note: str,
+    notes: tuple[str, str],
 ) -> None:  # fmt: skip
     """Draw the page.
 
@@ -37,12 +41,16 @@ def embed_figure(
         kidneys: The kidneys of the scan.
         results: What was found of each, as in the JSON.
         contract: Preprocessing contract of the regions.
-        note: What must be said beside it.
+        notes: What is said first, and what must be said beside it.
     """
-    figure = plt.figure(figsize=(11.0, 0.9 + 7.0 * len(kidneys)), layout="constrained")
-    heights = [*[7.0] * len(kidneys), 0.6]
+    head, note = notes
+    figure = plt.figure(figsize=(11.0, 1.6 + 7.4 * len(kidneys)), layout="constrained")
+    heights = [0.7, *[7.4] * len(kidneys), 0.6]
     parts = np.ravel(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
-    for part, kidney, result in zip(parts, kidneys, results, strict=False):
+    outside = any(result["training_data"]["outside_training"] for result in results)
+    shown = "\n".join(textwrap.wrap(head, 120, max_lines=5))
+    parts[0].text(0.5, 0.5, shown, ha="center", va="center", fontsize=11, fontweight="bold", color=_ALARM[outside])
+    for part, kidney, result in zip(parts[1:], kidneys, results, strict=False):
         _kidney(part, kidney, result, contract)
     parts[-1].text(0.5, 0.5, "\n".join(textwrap.wrap(note, 170)), ha="center", va="center", fontsize=7, color="0.35")
     with replacing(path) as temporary:
@@ -54,13 +62,43 @@ def _kidney(part: SubFigure, kidney: ScanKidney, result: Mapping[str, Any], cont
     view = kidney.views[0]
     phase = "phase unknown" if view.phase is None else view.phase.replace("_", "-")
     more = f", first of {len(kidney.views)} series" if len(kidney.views) > 1 else ""
-    part.suptitle(f"{kidney.side.capitalize()} kidney ({phase}{more})", fontsize=11, fontweight="bold")
-    grid = part.add_gridspec(3, 6, height_ratios=[2.6, 2.9, 1.3])
+    lesion = f": {lesion_words(**result['lesion']).lower()}" if "lesion" in result else ""
+    part.suptitle(f"{kidney.side.capitalize()} kidney ({phase}{more}){lesion}", fontsize=11, fontweight="bold")
+    grid = part.add_gridspec(4, 6, height_ratios=[2.6, 2.7, 0.8, 1.3])
     for column, (name, axis) in enumerate(_PLANES):
         _slice(part.add_subplot(grid[0, 2 * column : 2 * column + 2]), kidney, name, axis, contract)
-    _zero_shot(part.add_subplot(grid[1, :3]), result.get("zero_shot", {}))
-    _attributes(part.add_subplot(grid[1, 3:]), result.get("attributes", {}))
-    _nearest(part.add_subplot(grid[2, :]), result.get("nearest_reports", []))
+    if "lesion" not in result:
+        _unspoken(part.add_subplot(grid[1:, :]), result["training_data"])
+        return
+    _zero_shot(part.add_subplot(grid[1, :3]), result["zero_shot"])
+    _attributes(part.add_subplot(grid[1, 3:]), result["attributes"])
+    _withheld(part.add_subplot(grid[2, :]), result["withheld"])
+    _nearest(part.add_subplot(grid[3, :]), result["nearest_reports"])
+
+
+def best(entry: Mapping[str, Any]) -> str:
+    """The class that scores highest."""
+    scores: Mapping[str, float] = entry["scores"]
+    return max(scores, key=lambda name: scores[name])
+
+
+def _unspoken(axis: Axes, verdict: Mapping[str, Any]) -> None:
+    """What the gate found, in the place of classes."""
+    axis.axis("off")
+    lines = [f"No class is shown ({OUTSIDE_TRAINING} shows them). What was looked at:", ""]
+    for finding in verdict["findings"]:
+        lines += textwrap.wrap(f"{'OUTSIDE' if finding['outside'] else 'within'}: {finding['sentence']}", 150)
+    axis.text(0.02, 0.98, "\n".join(lines), fontsize=8, va="top", transform=axis.transAxes)
+
+
+def _withheld(axis: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
+    axis.set_title("Withheld", fontsize=8)
+    if not entries:
+        _empty(axis, "nothing")
+        return
+    axis.axis("off")
+    text = textwrap.wrap(" ".join(entry["reason"] for entry in entries), _WIDTH, max_lines=5)
+    axis.text(0.0, 1.0, "\n".join(text), fontsize=6.5, va="top", transform=axis.transAxes)
 
 
 def _slice(axis: Axes, kidney: ScanKidney, name: str, plane: int, contract: PreprocessingContract) -> None:
@@ -90,13 +128,14 @@ def _slice(axis: Axes, kidney: ScanKidney, name: str, plane: int, contract: Prep
 
 
 def _zero_shot(axis: Axes, tasks: Mapping[str, Mapping[str, Any]]) -> None:
-    axis.set_title("Zero-shot, of the largest lesion (meaningless without one)", fontsize=8)
+    axis.set_title("Zero-shot scores of the largest lesion, which are no probabilities", fontsize=8)
     if not tasks:
-        _empty(axis, "no prompts were asked for")
+        _empty(axis, "nothing is said")
         return
-    for row, entry in enumerate(tasks.values()):
+    for row, (task, entry) in enumerate(tasks.items()):
         start = 0.0
-        for number, (name, value) in enumerate(entry["classes"].items()):
+        for number, (answer, value) in enumerate(entry["scores"].items()):
+            name = class_words(task, answer)
             axis.barh(row, value, left=start, color=_COLORS[number % len(_COLORS)], edgecolor="white")
             if value > 0.08:
                 label = f"{name}\n{value:.2f}" if len(name) < 46 * value else f"{value:.2f}"
@@ -111,15 +150,17 @@ def _zero_shot(axis: Axes, tasks: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _attributes(axis: Axes, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-    axis.set_title("Attributes by the heads of stage 1: most probable value and its probability", fontsize=8)
+    axis.set_title(
+        "Attributes by the heads of stage 1: what scores highest, and its score (not calibrated)", fontsize=8
+    )
     if not attributes:
-        _empty(axis, "no attribute heads were found")
+        _empty(axis, "nothing is said")
         return
     axis.axis("off")
     rows = -(-len(attributes) // 2)
     for number, (name, entry) in enumerate(attributes.items()):
         column, row = divmod(number, rows)
-        value = entry["probabilities"][entry["value"]]
+        value = entry["scores"][entry["value"]]
         text = f"{name.replace('_', ' ')}: {str(entry['value']).replace('_', ' ')}"
         weight = "bold" if value >= 0.7 else "normal"
         place: dict[str, Any] = {"fontsize": 6.2, "transform": axis.transAxes, "va": "top"}

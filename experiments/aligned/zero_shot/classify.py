@@ -155,8 +155,8 @@ def classify(space: SharedSpace, module: RoiDataModule, prompts: PromptSet, fold
     frame = patients.iloc[seen][["patient_id", "center", "role", "part"]].reset_index(drop=True).astype("string")
     frame["target"] = patients["target"].to_numpy(dtype=int)[seen]
     for strategy, score in ((MEAN, mean_prompt), (NEAREST, max_similarity)):
-        probability = softmax(averaged(score(samples.embedding, embedded, code)), 1.0)
-        frame[[f"{PREFIX[strategy]}{name}" for name in names]] = probability
+        scores = softmax(averaged(score(samples.embedding, embedded, code)), 1.0)
+        frame[[f"{PREFIX[strategy]}{name}" for name in names]] = scores
     frame[[f"{PREFIX[REPORTS]}{name}" for name in names]] = report_scores(module, frame, len(names))
     if fold is not None:
         frame["fold"] = fold
@@ -164,7 +164,7 @@ def classify(space: SharedSpace, module: RoiDataModule, prompts: PromptSet, fold
 
 
 def report_scores(module: RoiDataModule, tested: pd.DataFrame, classes: int) -> np.ndarray:
-    """Probabilities by TF-IDF of the reports of the index kidney, NaN where there is none.
+    """Scores by TF-IDF of the reports of the index kidney, NaN where there is none.
 
     Fitted on the labelled patients of the pretraining centres, which no tested patient is of; where a cohort has folds,
     on those of the other folds.

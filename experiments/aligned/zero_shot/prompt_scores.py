@@ -93,11 +93,14 @@ def draw_prompts(code: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 
 def softmax(scores: np.ndarray, scale: float) -> np.ndarray:
-    """Probabilities over the last axis of similarities times the model's logit scale."""
+    """Scores over the last axis: the softmax of similarities times the model's logit scale.
+
+    They sum to 1 and are no probabilities: the scale was learned to tell pairs of images and reports apart.
+    """
     shifted = scale * (scores - scores.max(axis=-1, keepdims=True))
     exponent = np.exp(shifted)
-    probability: np.ndarray = exponent / exponent.sum(axis=-1, keepdims=True)
-    return probability
+    score: np.ndarray = exponent / exponent.sum(axis=-1, keepdims=True)
+    return score
 
 
 def auroc_of_draws(target: np.ndarray, similarity: np.ndarray, draws: np.ndarray, scale: float) -> np.ndarray:

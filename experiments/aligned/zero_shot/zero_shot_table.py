@@ -40,7 +40,7 @@ class ZeroShot:
 
     Args:
         predictions: One row per tested patient: patient_id, center, role, part, target, `fold` where there are folds,
-            and a probability per class and strategy under `PREFIX`; missing where a patient has no report.
+            and a score per class and strategy under `PREFIX`; missing where a patient has no report.
         logits: float [N, M], scaled similarity of each row and prompt, averaged over the patient's samples.
         code: int [M], class of every prompt.
         class_names: Names of the classes.
@@ -52,7 +52,7 @@ class ZeroShot:
     class_names: list[str]
 
     def scores(self, rows: pd.DataFrame, strategy: str) -> np.ndarray:
-        """Probabilities [N, C] of a strategy; NaN where missing."""
+        """Scores [N, C] of a strategy; NaN where missing."""
         return rows[[f"{PREFIX[strategy]}{name}" for name in self.class_names]].to_numpy(dtype=float)
 
 

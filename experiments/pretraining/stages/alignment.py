@@ -16,7 +16,14 @@ from experiments.cohorts.attributes import with_attributes
 from experiments.encoders.exported import exported_encoder
 from experiments.encoders.text_embeddings import embed_texts
 from experiments.pretraining.cards import encoder_card
-from experiments.pretraining.stages.common import Pretraining, already_finished, close, placeholders, stage_launch
+from experiments.pretraining.stages.common import (
+    Pretraining,
+    already_finished,
+    close,
+    keep_likeness,
+    placeholders,
+    stage_launch,
+)
 from experiments.pretraining.stages.language import load_source, save_trained, text_tower, trained_options
 from experiments.registry import ENCODERS, STAGES
 from experiments.runs.console import counted, say
@@ -75,6 +82,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
         return
     summary = f"{_summary(finished)} {caption(cohort.info)}"
     sha256 = _export(finished, cohort, text, launch.folder / ENCODER_FOLDER, STAGES[stage].title, summary)
+    keep_likeness(finished, cohort, fold, launch.folder / ENCODER_FOLDER)
     done = {"encoder_sha256": sha256, "text_fingerprint": options["data.init_args.text_fingerprint"]}
     close(launch, finished, summary, done, ENCODER_FOLDER)
 

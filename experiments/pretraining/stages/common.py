@@ -10,7 +10,10 @@ from typing import Any
 
 import yaml
 
+from datamodules.base import VolumeDataModule
 from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.trained_on import TrainedOn
+from experiments.doubt.gate import open_gate
 from experiments.pretraining.cards import encoder_card
 from experiments.registry import STAGES
 from experiments.runs.configuration import Configuration
@@ -21,7 +24,7 @@ from experiments.runs.run_data import hand_over
 from experiments.runs.suite_cli import class_of
 from experiments.runs.tracking import cohort_tags
 from lightning_modules.core.distributed import is_main_rank
-from lightning_modules.export.image import save_encoder
+from lightning_modules.export.image import load_exported, save_encoder
 from lightning_modules.networks.image.encoders import EncoderConfig
 
 _KNOWN_LATER = {"text_fingerprint": "unknown", "text_dim": 1, "embeddings": "."}
@@ -167,6 +170,20 @@ def close(launch: Launch, finished: Finished, summary: str, content: Mapping[str
     client.log_artifacts(run_id, str(launch.folder / exported), exported)
     say(f"{summary}\nFolder: {launch.folder.as_posix()}")
     mark_done(launch.folder, {"summary": summary, "run_id": run_id, **content})
+
+
+def keep_likeness(finished: Finished, cohort: Cohort, fold: int | None, folder: Path) -> None:
+    """Measure the training scans beside an exported encoder, so that a single scan can be held against them.
+
+    Args:
+        finished: What training left behind.
+        cohort: The cohort.
+        fold: Fold that is tested.
+        folder: Folder of the exported encoder.
+    """
+    module: VolumeDataModule = finished.model.trainer.datamodule  # type: ignore[attr-defined]
+    encoder, trained_on = load_exported(folder)[0], TrainedOn.read(folder)
+    open_gate(folder, encoder, module.augmentation, cohort, trained_on, fold, module.plan.volumes)
 
 
 def export_encoder(finished: Finished, cohort: Cohort, stage: str, folder: Path, summary: str) -> str:

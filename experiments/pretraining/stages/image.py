@@ -10,7 +10,14 @@ from datamodules.files import read_parquet
 from experiments.cohorts.attributes import with_attributes
 from experiments.pretraining.evaluation.attribute_results import stage_summary
 from experiments.pretraining.evaluation.outlines import outlines_figure
-from experiments.pretraining.stages.common import Pretraining, already_finished, close, export_encoder, stage_launch
+from experiments.pretraining.stages.common import (
+    Pretraining,
+    already_finished,
+    close,
+    export_encoder,
+    keep_likeness,
+    stage_launch,
+)
 from experiments.runs.folders import ENCODER_FOLDER
 from experiments.runs.launch import train
 from experiments.scores.results_table import caption
@@ -44,4 +51,5 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
         module: AttributeDataModule = model.trainer.datamodule  # type: ignore[attr-defined]
         outlines_figure(launch.folder / OUTLINES, model.encoder, module, predictions, caption(cohort.info))
     save_heads(launch.folder / ENCODER_FOLDER, AttributeHeads.of_state(model.state_dict(), model.classes, PHASES))
+    keep_likeness(finished, cohort, fold, launch.folder / ENCODER_FOLDER)
     close(launch, finished, summary, {"encoder_sha256": sha256}, ENCODER_FOLDER)

@@ -37,14 +37,14 @@ def exported(folder: Path, made: AttributePretraining) -> AttributeHeads:
 
 
 @pytest.mark.parametrize("phase_input", [True, False])
-def test_reloaded_heads_give_the_modules_probabilities(tmp_path: Path, phase_input: bool) -> None:
+def test_reloaded_heads_give_the_modules_scores(tmp_path: Path, phase_input: bool) -> None:
     made = module(phase_input)
     exported(tmp_path, made)
     encoder, heads = load_exported(tmp_path)[0], load_heads(tmp_path)
     image, phase = torch.rand(2, 1, 16, 16, 16), torch.tensor([2, 2])
     expected = made.predict_step({"image": image, "phase": phase}, 0)
     with torch.no_grad():
-        found = heads.probabilities(encoder(image), "venous")
+        found = heads.scores(encoder(image), "venous")
     torch.testing.assert_close(torch.cat(list(found.values()), dim=1), expected)
     assert {name: value.shape[1] for name, value in found.items()} == {"margin": 2, "bosniak": 3}
 
@@ -52,8 +52,8 @@ def test_reloaded_heads_give_the_modules_probabilities(tmp_path: Path, phase_inp
 def test_an_unknown_phase_is_averaged_over() -> None:
     heads = AttributeHeads.of_state(module().state_dict(), CLASSES, PHASES)
     feature = torch.rand(3, 64)
-    each = [heads.probabilities(feature, name)["bosniak"] for name in PHASES]
-    torch.testing.assert_close(heads.probabilities(feature)["bosniak"], torch.stack(each).mean(dim=0))
+    each = [heads.scores(feature, name)["bosniak"] for name in PHASES]
+    torch.testing.assert_close(heads.scores(feature)["bosniak"], torch.stack(each).mean(dim=0))
 
 
 def test_heads_of_another_encoder_or_damaged_ones_are_refused(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_heads_of_another_encoder_or_damaged_ones_are_refused(tmp_path: Path) ->
 def test_bad_requests_are_refused(tmp_path: Path) -> None:
     heads = AttributeHeads.of_state(module().state_dict(), CLASSES, PHASES)
     with pytest.raises(ModelError, match="the attribute heads know non_contrast"):
-        heads.probabilities(torch.rand(1, 64), "portal")
+        heads.scores(torch.rand(1, 64), "portal")
     with pytest.raises(ModelError, match="tell it"):
         heads(torch.rand(1, 64))
     with pytest.raises(ModelError, match="holds no attribute heads"):

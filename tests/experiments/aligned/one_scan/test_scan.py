@@ -61,7 +61,7 @@ def folder(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(folder: Path, **more: object) -> dict[str, object]:
     common = {"source": folder / "scan.nii.gz", "mask": folder / "mask.nii.gz", "phase": "venous"}
     common |= {"data": folder / "tiny", "model": str(folder / "model"), "runs": folder / "runs", "crop": list(CROP)}
-    return common | more
+    return common | {"outside_training": True} | more
 
 
 @pytest.fixture(scope="module")
@@ -94,20 +94,49 @@ def test_embeddings_are_those_of_the_cohorts_path(found: dict, inputs: torch.Ten
 def test_attributes_are_those_of_the_stage_1_heads(found: dict, inputs: torch.Tensor, folder: Path) -> None:
     stage = folder / "runs/renal/tiny/pretrain/image-s42/encoder"
     with torch.no_grad():
-        expected = load_heads(stage).probabilities(load_exported(stage)[0](inputs), "venous")
+        expected = load_heads(stage).scores(load_exported(stage)[0](inputs), "venous")
     for number, kidney in enumerate(found["kidneys"]):
-        assert list(kidney["attributes"]) == list(CLASSES)
+        # The mask shows lesions, so that it decides whether there is one; the score stands beside it.
+        assert kidney["lesion"]["present"] == kidney["measures"]["has_lesion"]
+        assert kidney["lesion"]["score"] == pytest.approx(float(expected["lesion_present"][number, 0]), abs=1e-4)
+        withheld = {entry["question"] for entry in kidney["withheld"]}
+        assert set(kidney["attributes"]) == {"margin"} - withheld
         for name, entry in kidney["attributes"].items():
-            np.testing.assert_allclose(list(entry["probabilities"].values()), expected[name][number], atol=1e-4)
-            assert entry["value"] == max(entry["probabilities"], key=entry["probabilities"].get)
+            np.testing.assert_allclose(list(entry["scores"].values()), expected[name][number], atol=1e-4)
+            assert entry["value"] == max(entry["scores"], key=entry["scores"].get)
 
 
-def test_every_task_has_probabilities_of_its_classes(found: dict) -> None:
+def test_every_task_has_scores_of_its_classes_or_is_withheld_with_a_reason(found: dict) -> None:
     for kidney in found["kidneys"]:
-        assert list(kidney["zero_shot"]) == available()
-        assert list(kidney["zero_shot"]["malignancy"]["classes"]) == ["benign", "malignant"]
+        withheld = {entry["question"]: entry["reason"] for entry in kidney["withheld"]}
+        assert sorted({*kidney["zero_shot"], *withheld} - set(CLASSES)) == available()
+        assert all("is withheld: " in text for text in withheld.values())
+        assert not set(kidney["zero_shot"]) & set(withheld)
         for entry in kidney["zero_shot"].values():
-            assert sum(entry["classes"].values()) == pytest.approx(1, abs=1e-3)
+            assert sum(entry["scores"].values()) == pytest.approx(1, abs=1e-3)
+    lesions = [kidney for kidney in found["kidneys"] if kidney["lesion"]["present"]]
+    assert any(kidney["zero_shot"] for kidney in lesions)
+    assert all(kidney["zero_shot"] == {} for kidney in found["kidneys"] if not kidney["lesion"]["present"])
+
+
+def test_no_class_is_shown_of_a_scan_that_nothing_is_known_to_be_like(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed(**arguments(folder, out=tmp_path, outside_training=False, tasks=["malignancy"])) == 0
+    content = json.loads((tmp_path / "embedding.json").read_text())
+    assert content["headline"].startswith("OUTSIDE THE TRAINING DATA (left and right kidneys)")
+    for kidney in content["kidneys"]:
+        assert kidney["training_data"]["outside_training"]
+        assert {"side", "phases", "measures", "embedding", "training_data"} == set(kidney)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "OUTSIDE THE TRAINING DATA" in said
+    assert "--outside_training shows them" in said
+    assert "malignant" not in said
+
+
+def test_a_class_is_not_called_a_probability(folder: Path, found: dict) -> None:
+    assert "probabilit" not in (folder / "out/embedding.json").read_text()
+    assert found["headline"]
 
 
 def test_nearest_reports_are_of_the_pretraining_centres_only_and_in_order(found: dict, folder: Path) -> None:
@@ -135,7 +164,8 @@ def test_several_series_are_averaged_and_no_identifier_is_written(folder: Path, 
     for kidney in json.loads(text)["kidneys"]:
         assert sorted(kidney["phases"]) == ["arterial", "venous"]
         assert np.linalg.norm(kidney["embedding"]) == pytest.approx(1, abs=1e-4)
-        assert list(kidney["zero_shot"]) == ["malignancy"]
+        withheld = [entry["question"] for entry in kidney["withheld"]]
+        assert ("malignancy" in kidney["zero_shot"]) != ("malignancy" in withheld)
 
 
 def test_without_cohort_and_heads_the_rest_is_there_and_said(folder: Path, tmp_path: Path) -> None:

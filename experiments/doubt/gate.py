@@ -1,0 +1,100 @@
+"""The gate for whatever speaks of a single scan: is this kidney like those that the model learned from?
+
+A network answers on any array. Measured are Hounsfield units, noise and sharpness by contrast phase, and the network's
+own feature; the stated phase is held against the Hounsfield units. Rules ask for the rest: the edge of the scan, the
+thickness of slices, very dense bodies, and whether model and scan are of one kind, rendered or acquired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from datamodules.augmentation import VolumeAugmentation
+from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.trained_on import TrainedOn
+from datamodules.errors import DataError
+from datamodules.importers.one_scan import ScanKidney
+from datamodules.volumes.shards import VolumeSet
+from experiments.doubt.findings import measured, rules
+from experiments.doubt.fitted_reference import fit_reference
+from experiments.doubt.readings import Readings
+from experiments.doubt.reference import Reference, read_reference
+from experiments.doubt.verdict import Finding, Verdict
+from experiments.runs.console import say
+
+ACQUIRED = "acquired"
+KINDS = (ACQUIRED, "rendered")
+"""How intensities come about: by a scanner, or computed from masks."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Judges kidneys of single scans.
+
+    Args:
+        encoder: The network that speaks, or whose feature is read.
+        augmentation: How regions become its input.
+        reference: What it learned from; None where that is not known, and then every scan is outside.
+    """
+
+    encoder: nn.Module
+    augmentation: VolumeAugmentation
+    reference: Reference | None
+
+    def judge(self, kidney: ScanKidney, intensity: str = ACQUIRED) -> Verdict:
+        """The verdict on one kidney.
+
+        Args:
+            kidney: The kidney with its views, as `read_scan` cuts it by the gate's contract.
+            intensity: Whether the scan was `acquired` by a scanner, or `rendered`.
+        """
+        if self.reference is None:
+            text = "It is not known what the model learned from, so that nothing can be held against it."
+            return Verdict(kidney.side, (Finding("reference", True, text),))
+        found = rules(kidney, self.reference.facts, self.augmentation.contract, intensity)
+        seen = Readings.of(kidney, self.encoder.eval(), self.augmentation)
+        return Verdict(kidney.side, (*found, *measured(kidney, seen, self.reference)))
+
+
+def open_gate(
+    folder: Path,
+    encoder: nn.Module,
+    augmentation: VolumeAugmentation,
+    cohort: Cohort | None = None,
+    trained_on: TrainedOn | None = None,
+    fold: int | None = None,
+    volumes: VolumeSet | None = None,
+) -> Gate:
+    """The gate of an exported encoder: its reference is read, or computed from the cohort and kept beside it.
+
+    Args:
+        folder: Folder of the exported encoder.
+        encoder: The same encoder, loaded.
+        augmentation: How regions become its input.
+        cohort: Cohort with its training patients, from which a missing reference is computed.
+        trained_on: Whom its weights have seen.
+        fold: Fold that is tested, for a cohort with folds.
+        volumes: The cohort's volume set, where it is open already.
+
+    Raises:
+        ModelError: if the reference is damaged.
+    """
+    reference = read_reference(folder)
+    if reference is None and cohort is not None and trained_on is not None:
+        try:
+            reference = fit_reference(cohort, encoder, augmentation, trained_on, fold, volumes)
+        except DataError as error:
+            say(f"Scans cannot be held against the training data. {error}")
+        else:
+            _keep(reference, folder)
+    return Gate(encoder, augmentation, reference)
+
+
+def _keep(reference: Reference, folder: Path) -> None:
+    try:
+        reference.write(folder)
+    except PermissionError:
+        say(f"Folder {folder.name} cannot be written to; the training scans are measured again the next time.")

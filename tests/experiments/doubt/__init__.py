@@ -1,0 +1,1 @@
+"""Tests of the gate, of calibration and of prediction sets."""
