@@ -120,15 +120,16 @@ def test_every_task_has_scores_of_its_classes_or_is_withheld_with_a_reason(found
 
 
 def test_no_class_is_shown_of_a_scan_that_nothing_is_known_to_be_like(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert embed(**arguments(folder, out=tmp_path, outside_training=False, tasks=["malignancy"])) == 0
+    with caplog.at_level("INFO", "renal_suite"):
+        assert embed(**arguments(folder, out=tmp_path, outside_training=False, tasks=["malignancy"])) == 0
     content = json.loads((tmp_path / "embedding.json").read_text())
     assert content["headline"].startswith("OUTSIDE THE TRAINING DATA (left and right kidneys)")
     for kidney in content["kidneys"]:
         assert kidney["training_data"]["outside_training"]
         assert {"side", "phases", "measures", "embedding", "training_data"} == set(kidney)
-    said = " ".join(capsys.readouterr().out.split())
+    said = caplog.text
     assert "OUTSIDE THE TRAINING DATA" in said
     assert "--outside_training shows them" in said
     assert "malignant" not in said
