@@ -146,7 +146,7 @@ def _kidneys(
 
 
 def _slices(cohort: Cohort) -> dict[tuple[str, str], float | None]:
-    rows = cohort["series"].to_dict("records")
+    rows = ({str(name): value for name, value in row.items()} for row in cohort["series"].to_dict("records"))
     return {(str(row["study_id"]), str(row["series_id"])): slice_mm(row) for row in rows}
 
 

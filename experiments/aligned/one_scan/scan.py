@@ -19,10 +19,10 @@ from experiments.aligned.one_scan.scan_figure import best, embed_figure
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, load_space
 from experiments.aligned.zero_shot.prompt_scores import mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
-from experiments.doubt.gate import ACQUIRED, KINDS, Gate, open_gate
+from experiments.doubt.gate import KINDS, Gate, open_gate
 from experiments.doubt.statements import PRESENT, Said, check_statements, lesion_words
 from experiments.doubt.verdict import OUTSIDE_TRAINING, Verdict, headline, speaks
-from experiments.encoders.attribute_reader import attribute_reader, attribute_scores
+from experiments.encoders.attribute_reader import AttributeReader, attribute_reader, attribute_scores
 from experiments.encoders.scan_encoder import network_crop, network_input
 from experiments.registry import TASKS, choose, class_words, task_label
 from experiments.runs.console import say
@@ -53,7 +53,7 @@ def embed(
     fold: int | None = None,
     runs: Path = Path("runs"),
     outside_training: bool = False,
-    intensity: Literal["acquired", "rendered"] = ACQUIRED,
+    intensity: Literal["acquired", "rendered"] = "acquired",
 ) -> int:
     """Embed both kidneys of one scan: `embedding.json` and a one-page picture `embedding.png`.
 
@@ -109,13 +109,10 @@ def embed(
     chosen = tasks or [name for name in available() if name in TASKS]
     found = zero_shot_classes(space, vectors[spoken], chosen) if spoken else []
     near = nearest_reports(space, cohort, vectors[spoken], reports) if cohort is not None and spoken else []
-    for place, number in enumerate(spoken):
-        kidney, attributes = kidneys[number], {}
-        if reader is not None:
-            part, phases = network_input(kidney, augmentation, reader.encoder)
-            attributes = attribute_scores(reader, part, phases)
-        results[number] |= stated(kidney.measures, attributes, found[place])
-        results[number]["nearest_reports"] = near[place] if near else []
+    for row, number in enumerate(spoken):
+        read = _attributes(kidneys[number], reader, augmentation)
+        results[number] |= stated(kidneys[number].measures, read, found[row])
+        results[number]["nearest_reports"] = near[row] if near else []
     if reader is None:
         notes.append("No attribute heads were found; run `make pretrain-image`, or name their folder (--attributes).")
     note, head = _note(space, cohort, notes), headline(verdicts)
@@ -130,6 +127,15 @@ def _gate(space: SharedSpace, augmentation: VolumeAugmentation, cohort: Cohort |
     if space.folder is None:
         return Gate(space.model.image_encoder, augmentation, None)
     return open_gate(space.folder, space.model.image_encoder, augmentation, cohort, space.trained_on, fold)
+
+
+def _attributes(
+    kidney: ScanKidney, reader: AttributeReader | None, augmentation: VolumeAugmentation
+) -> dict[str, dict[str, Any]]:
+    if reader is None:
+        return {}
+    part, phases = network_input(kidney, augmentation, reader.encoder)
+    return attribute_scores(reader, part, phases)
 
 
 def stated(
