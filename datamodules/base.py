@@ -123,7 +123,7 @@ class VolumeDataModule(BoundDataModule):
             DataError: if the cohort, its volumes or the selection is refused.
         """
         cohort = Cohort.load(self.root)
-        volumes = VolumeSet.find(self.root, self.wanted.region, self.wanted.hash, **self.store)
+        volumes = VolumeSet.find(self.root, self.wanted.region, self.wanted, **self.store)
         return self.select(cohort, volumes)
 
     @cached_property
@@ -135,7 +135,7 @@ class VolumeDataModule(BoundDataModule):
         if self.phases == "single":
             order = volumes["phase"].map({phase: place for place, phase in enumerate(SINGLE_PHASE_ORDER)})
             volumes = volumes.assign(order=order).sort_values(["order", "position"]).drop_duplicates(keys)
-        return plan_identity(plan.patients, plan.kidneys, volumes, plan.volumes.contract.hash, self.stated())
+        return plan_identity(plan.patients, plan.kidneys, volumes, plan.volumes.contract.stored.hash, self.stated())
 
     @abstractmethod
     def stated(self) -> Mapping[str, Sequence[bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from datamodules.errors import DataError
@@ -20,6 +20,7 @@ ABSENT_HU = -(2**15)
 """Stored value of every voxel of a contrast phase that a visit lacks, where phases are read together."""
 ABSENT = -1.0
 """What the network is given in its place; what is there lies in [0, 1]."""
+_DEFAULT_WINDOW_HU, _DEFAULT_SCALED = (-200.0, 300.0), (0.0, 1.0)
 _ADDED = ("axes", "scaled", "antialias", "clip_first")
 """Fields that came later: written only where they differ from their default, so that hashes of older sets stay."""
 
@@ -27,6 +28,9 @@ _ADDED = ("axes", "scaled", "antialias", "clip_first")
 @dataclass(frozen=True)
 class PreprocessingContract:
     """Everything that must be equal between two volume sets before one encoder may read both.
+
+    One part of it is in the stored arrays, see `stored`; the rest is done to them when they are read, so that sets are
+    written once for all encoders that differ in that alone.
 
     Arrays are stored D x H x W, where D runs from inferior to superior, H from posterior to anterior and W from
     left to right (patient axes RAS, reversed); lengths follow the same order. The default is the kidney region of
@@ -57,11 +61,11 @@ class PreprocessingContract:
     grid: tuple[int, int, int] = (40, 140, 140)
     orientation: str = "RAS"
     pad_hu: int = -1000
-    window_hu: tuple[float, float] = (-200.0, 300.0)
+    window_hu: tuple[float, float] = _DEFAULT_WINDOW_HU
     region: Region = "kidney"
     version: int = CONTRACT_VERSION
     axes: str = STORED_AXES
-    scaled: tuple[float, float] = (0.0, 1.0)
+    scaled: tuple[float, float] = _DEFAULT_SCALED
     antialias: bool = True
     clip_first: bool = False
 
@@ -104,6 +108,15 @@ class PreprocessingContract:
         first, second, third = (STORED_AXES.index(letter) for letter in planes)
         reversed_axes = tuple(axis for axis, letter in enumerate(self.axes) if letter in _PLANES)
         return (first, second, third), reversed_axes
+
+    @property
+    def stored(self) -> PreprocessingContract:
+        """What of it is in the stored arrays, with the default of all that is done to them when they are read.
+
+        Window, scale and axes are presented to the network from the same arrays, unless the window clipped them first.
+        """
+        window = {} if self.clip_first else {"window_hu": _DEFAULT_WINDOW_HU}
+        return replace(self, axes=STORED_AXES, scaled=_DEFAULT_SCALED, **window)
 
     @property
     def hash(self) -> str:

@@ -49,8 +49,23 @@ _ONE_CHUNK = 1 << 50  # bytes; a patient is never divided
 
 
 def volume_folder(root: Path, contract: PreprocessingContract) -> Path:
-    """Folder of the volume set that follows `contract`."""
-    return root / "volumes" / f"{contract.region}-{contract.hash}"
+    """Folder of the volume set whose arrays are those of `contract`: the one that is there, else its place."""
+    own = root / "volumes" / f"{contract.region}-{contract.stored.hash}"
+    # Sets of another window were once named by it.
+    return next((path.parent for path in _sets(root, contract.region) if _same(path, contract)), own)
+
+
+def _sets(root: Path, region: str) -> list[Path]:
+    """The contracts of the finished sets of a region."""
+    return sorted((root / "volumes").glob(f"{region}-*/contract.json"))
+
+
+def _contract(path: Path) -> PreprocessingContract:
+    return PreprocessingContract.from_dict(read_json_mapping(path))
+
+
+def _same(path: Path, contract: PreprocessingContract) -> bool:
+    return _contract(path).stored.hash == contract.stored.hash
 
 
 def shard_name(patient_id: str) -> str:
@@ -163,6 +178,13 @@ def finish_volume_set(folder: Path, contract: PreprocessingContract, entries: Se
     write_json(folder / "contract.json", contract.to_dict())
 
 
+def _nearest(found: Sequence[Path], contract: PreprocessingContract) -> str:
+    """In what the set that is there differs, where there is one only."""
+    if len(found) != 1:
+        return ""
+    return f" ({'; '.join(_contract(found[0]).stored.differences(contract.stored))} wanted)"
+
+
 class VolumeSet:
     """Read access to a volume set; picklable, opened lazily in every process.
 
@@ -192,7 +214,7 @@ class VolumeSet:
             )
         self.folder = folder
         self._store = None if url is None else ShardStore(url, folder, cache, cache_size)
-        self.contract = PreprocessingContract.from_dict(read_json_mapping(folder / "contract.json"))
+        self.contract = _contract(folder / "contract.json")
         self.index = read_parquet(folder / "index.parquet")[0]
         self._checksums = self.index["crc32"].to_numpy(dtype=np.int64)
         self._shards = self.index["shard"].to_numpy(dtype=object)
@@ -209,28 +231,30 @@ class VolumeSet:
                 )
 
     @classmethod
-    def find(cls, root: Path, region: str = "kidney", contract_hash: str | None = None, **options: Any) -> VolumeSet:
+    def find(
+        cls, root: Path, region: str = "kidney", contract: PreprocessingContract | None = None, **options: Any
+    ) -> VolumeSet:
         """The volume set of a cohort.
 
         Args:
             root: Folder of the cohort.
             region: What the region is centred on.
-            contract_hash: Hash of the contract wanted; may be left out when there is one set of that region.
+            contract: Contract whose arrays are wanted; may be left out when there is one set of that region.
             options: As the constructor's.
 
         Raises:
-            DataError: if there is none, or several and no hash.
+            DataError: if there is none, or several and no contract.
         """
-        found = sorted((root / "volumes").glob(f"{region}-*/contract.json"))
-        names = [path.parent.name for path in found]
-        wanted = [name for name in names if contract_hash is None or name == f"{region}-{contract_hash}"]
+        found = _sets(root, region)
+        wanted = [path.parent for path in found if contract is None or _same(path, contract)]
         if len(wanted) != 1:
             raise DataError(
-                f"Cohort {root.name} holds the finished volume sets {names or 'none'}; expected "
-                f"{'one' if contract_hash is None else repr(contract_hash)} of region {region!r}. "
+                f"Cohort {root.name} holds the finished volume sets {[path.parent.name for path in found] or 'none'}; "
+                f"expected one{'' if contract is None else f' named {contract.stored.hash}'} of region {region!r}"
+                f"{'' if contract is None else _nearest(found, contract)}. "
                 "Run `make cohort` or `make import` again with the PROFILE that asks for it."
             )
-        return cls(root / "volumes" / wanted[0], **options)
+        return cls(wanted[0], **options)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -26,6 +26,7 @@ from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.files import replacing
 from datamodules.quality.volume_figures import ALL_PHASES, Quality, joined, measure
+from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import VolumeSet
 from experiments.runs.console import progress_bar
 
@@ -70,7 +71,7 @@ def qc(data: Path = Path("data/demo"), out: Path | None = None, region: str = "k
     """
     console = Console()
     cohort = Cohort.load(data)
-    volumes = VolumeSet.find(data, region, _hash(profile))
+    volumes = VolumeSet.find(data, region, _contract(profile))
     with progress_bar(console) as bar:
         task = bar.add_task(f"{cohort.info.name}: volumes", total=None)
         quality = measure(cohort, volumes, progress=lambda done, total: bar.update(task, completed=done, total=total))
@@ -81,10 +82,10 @@ def qc(data: Path = Path("data/demo"), out: Path | None = None, region: str = "k
     return 0
 
 
-def _hash(profile: str) -> str | None:
+def _contract(profile: str) -> PreprocessingContract | None:
     from experiments.cohorts.cohort_commands import profile_contract
 
-    return profile_contract(profile).hash if profile else None
+    return profile_contract(profile) if profile else None
 
 
 def _print_flags(console: Console, cohort: Cohort, quality: Quality) -> None:

@@ -172,7 +172,7 @@ def write_predictors(root: Path, contract: PreprocessingContract) -> pd.DataFram
     cohort = Cohort.load(root)
     if len(cohort["patients"]) < ENOUGH:
         return None
-    volumes = VolumeSet.find(root, contract.region, contract.hash)
+    volumes = VolumeSet.find(root, contract.region, contract)
     index = index_kidneys(cohort)[["patient_id", "study_id", "side"]].merge(volumes.index)
     # One volume a patient, of the phase that most patients have.
     index["preferred"] = index["phase"].map({"venous": 0, "arterial": 1, "delayed": 2, "non_contrast": 3})

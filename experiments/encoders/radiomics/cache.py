@@ -56,7 +56,7 @@ def cache_file(folder: Path, volumes: VolumeSet, settings: RadiomicsSettings) ->
     """One file for each set of volumes and masks, and settings; other scans at the same places are others."""
     patients = sorted(set(volumes.index["patient_id"].astype(str)))
     masks = [f"{patient} {sorted(volumes.mask_checksums(patient).items())}" for patient in patients]
-    told_apart = "\n".join([volumes.contract.hash, volumes.index.to_csv(index=False), *masks])
+    told_apart = "\n".join([volumes.contract.stored.hash, volumes.index.to_csv(index=False), *masks])
     return folder / f"radiomics-{settings.hash}-{hashlib.sha256(told_apart.encode()).hexdigest()[:12]}.parquet"
 
 

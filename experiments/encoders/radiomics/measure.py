@@ -39,7 +39,7 @@ def radiomics(
     """
     chosen = RadiomicsSettings.read(settings or axis_file("encoder", "radiomics"))
     cohort = Cohort.load(data)
-    volumes = VolumeSet.find(data, contract_hash=profile_contract(profile).hash)
+    volumes = VolumeSet.find(data, contract=profile_contract(profile))
     folder = cache_folder(runs, cohort, FEATURES)
     positions = downstream_positions(cohort, volumes)
     table = radiomics_table(volumes, positions, folder, chosen, workers)

@@ -65,7 +65,7 @@ def review(
         _summarise(cohort, folder)
         return 0
     cases = read_cases(cohort, runs, systems, seed, tag, patients, order_seed)
-    scans = Scans(VolumeSet.find(data, "kidney", profile_contract(profile).hash if profile else None))
+    scans = Scans(VolumeSet.find(data, "kidney", profile_contract(profile) if profile else None))
     claim = lease(folder / _CLAIM)
     if not taken(claim):
         raise DataError(f"Another process serves the review in {folder.name} already; stop it, or name another --out.")

@@ -126,8 +126,8 @@ def test_another_source_does_not_overwrite_a_finished_cohort(tiny_copy: Path) ->
 def test_a_second_contract_adds_a_volume_set(tiny_copy: Path) -> None:
     other = PreprocessingContract(grid=(6, 10, 10))
     build_cohort(TinySource(), tiny_copy, other, workers=1)
-    assert len(VolumeSet.find(tiny_copy, contract_hash=other.hash)) == 240
-    assert len(VolumeSet.find(tiny_copy, contract_hash=CONTRACT.hash)) == 240
+    assert len(VolumeSet.find(tiny_copy, contract=other)) == 240
+    assert len(VolumeSet.find(tiny_copy, contract=CONTRACT)) == 240
 
 
 def test_nobody_imported_is_an_error(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_who_leaves_leaves_no_trace(hospital: Path, how: str) -> None:
         assert not path.is_file() or str(leaver).encode() not in path.read_bytes(), path
     assert not attributes.exists()
     for contract in (CONTRACT, OTHER):
-        assert len(VolumeSet.find(hospital / "out", contract_hash=contract.hash)) == 8
+        assert len(VolumeSet.find(hospital / "out", contract=contract)) == 8
 
 
 def test_a_further_set_of_other_scans_is_no_longer_finished(hospital: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_further_set_of_other_scans_is_no_longer_finished(hospital: Path) -> N
     _, report = built(hospital)
     assert report.mend[0].startswith(f"volume set kidney-{OTHER.hash}")
     with pytest.raises(DataError, match="finished volume sets"):
-        VolumeSet.find(hospital / "out", contract_hash=OTHER.hash)
+        VolumeSet.find(hospital / "out", contract=OTHER)
     assert built(hospital, OTHER)[1].read == 1
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datamodules.errors import DataError
+from datamodules.files import write_json
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.roi import Mask, Volume
 from datamodules.volumes.shards import VolumeSet, finish_volume_set, volume_folder, write_shard
@@ -84,8 +86,9 @@ def test_reader_survives_pickling(tiny_root: Path) -> None:
 
 
 def test_unfinished_or_other_sets_are_refused(tiny_copy: Path) -> None:
-    with pytest.raises(DataError, match="expected '123456789abc'"):
-        VolumeSet.find(tiny_copy, contract_hash="123456789abc")
+    other = PreprocessingContract(grid=(4, 6, 6))
+    with pytest.raises(DataError, match=r"expected one named [0-9a-f]{12} .*grid: \[8, 12, 12\] against \[4, 6, 6\]"):
+        VolumeSet.find(tiny_copy, contract=other)
     (VolumeSet.find(tiny_copy).folder / "contract.json").unlink()
     with pytest.raises(DataError, match="with the PROFILE that asks for it"):
         VolumeSet.find(tiny_copy)
@@ -125,6 +128,22 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_one_set_serves_every_window_scale_and_axes(tiny_copy: Path) -> None:
+    folder = VolumeSet.find(tiny_copy).folder
+    for presented in ({"window_hu": (-1000.0, 1000.0)}, {"axes": "SPL"}, {"scaled": (-1.0, 1.0)}):
+        contract = replace(CONTRACT, **presented)
+        assert contract.hash != CONTRACT.hash
+        assert volume_folder(tiny_copy, contract) == VolumeSet.find(tiny_copy, contract=contract).folder == folder
+    clipped = replace(CONTRACT, clip_first=True)
+    assert volume_folder(tiny_copy, clipped) != folder
+    assert volume_folder(tiny_copy, clipped) != volume_folder(tiny_copy, replace(clipped, window_hu=(0.0, 100.0)))
+    # A set that was written for another window, and named by it, serves this one.
+    narrow = replace(CONTRACT, window_hu=(0.0, 100.0))
+    write_json(folder / "contract.json", narrow.to_dict())
+    renamed = folder.rename(folder.parent / f"kidney-{narrow.hash}")
+    assert volume_folder(tiny_copy, CONTRACT) == VolumeSet.find(tiny_copy, contract=CONTRACT).folder == renamed
+
+
 def test_two_contracts_lie_side_by_side(tmp_path: Path) -> None:
     other = PreprocessingContract(grid=(4, 6, 6))
     for contract in (CONTRACT, other):
@@ -132,6 +151,6 @@ def test_two_contracts_lie_side_by_side(tmp_path: Path) -> None:
         folder = volume_folder(tmp_path, contract)
         entry = write_shard(folder, "p", [_volume(image)], [], contract)
         finish_volume_set(folder, contract, [entry])
-    assert VolumeSet.find(tmp_path, contract_hash=other.hash).read(0).shape == (4, 6, 6)
+    assert VolumeSet.find(tmp_path, contract=other).read(0).shape == (4, 6, 6)
     with pytest.raises(DataError, match="with the PROFILE that asks for it"):
         VolumeSet.find(tmp_path)

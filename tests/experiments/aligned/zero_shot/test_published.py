@@ -100,7 +100,7 @@ def test_the_command_scores_as_a_loop_over_volumes_and_prompts(
     assert sorted(found.index) == sorted(tested.index)
     contract, weights = CONTRACTS[name].to_dict(), place.weights / name
     model = load_pair(name, weights / "weights.pt", weights / "text", contract)
-    volumes = VolumeSet.find(place.root, CONTRACTS[name].region, CONTRACTS[name].hash)
+    volumes = VolumeSet.find(place.root, CONTRACTS[name].region, CONTRACTS[name])
     turned = VolumeAugmentation(CONTRACTS[name], AugmentationConfig(crop=CONTRACTS[name].grid))
     texts, code = few_prompts("malignancy").prompts()
     with torch.no_grad():
