@@ -55,7 +55,7 @@ def fit_reference(
         DataError: if the cohort holds too few of either.
     """
     contract = augmentation.contract
-    volumes = volumes or VolumeSet.find(cohort.root, contract.region, contract.hash)
+    volumes = volumes or VolumeSet.find(cohort.root, contract.region, contract)
     index = volumes.index
     held = _validation(cohort, fold)
     seen = index["crc32"].astype("int64").isin(trained_on.rows["volume"]) & ~index["patient_id"].isin(held)
