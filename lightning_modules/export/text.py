@@ -14,12 +14,15 @@ import torch
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.layout import CARD, Layout, read_tensors
 from lightning_modules.export.written import write_files, write_tensors
+from lightning_modules.networks.text.adapters import misfits
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 
 _FORMAT = {"format": "pt"}
 """What transformers and peft want to read in the header."""
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 ADAPTER, PROJECTION = "adapter_model.safetensors", "projection.safetensors"
+TRANSLATOR = "translator.safetensors"
+"""What the output layer of a cut base reads; no embedding depends on it."""
 ENCODER = Layout(
     "Text encoder folder",
     CONFIG,
@@ -81,6 +84,8 @@ def save_text_encoder(folder: Path, encoder: TextEncoder, card: str, training_da
     projection = {name: state.pop(name) for name in ("projection.weight",) if name in state}
     if projection:
         write_tensors(folder / PROJECTION, projection, _FORMAT)
+    if encoder.translator is not None:
+        write_tensors(folder / TRANSLATOR, encoder.translator.state_dict(), _FORMAT)
     ENCODER.write(folder, content, state, texts, _FORMAT)
     return weights_sha256(folder)
 
@@ -150,7 +155,27 @@ def load_text_encoder(
     encoder = TextEncoder(config, device, head=head)
     check_base(found, encoder, folder.name)
     encoder.load_adapter_state(found.state)
+    load_translator(folder, encoder)
     return encoder
+
+
+def load_translator(folder: Path, encoder: TextEncoder) -> None:
+    """Put the translator of an exported text encoder before the output layer of one on the same base.
+
+    Does nothing where one of them has none: a whole base needs none, nor does an encoder without its output layer.
+
+    Raises:
+        ModelError: if the file is damaged or of another size.
+    """
+    if encoder.translator is None or not (folder / TRANSLATOR).is_file():
+        return
+    state = read_tensors(folder / TRANSLATOR, ENCODER.title)
+    if wrong := misfits(encoder.translator.state_dict(), state):
+        raise ModelError(
+            f"{TRANSLATOR} in {folder.name} does not fit: {wrong[0]} is absent, unknown or of another shape; expected "
+            f"{encoder.hidden_dim} dimensions. Export the text encoder anew."
+        )
+    encoder.translator.load_state_dict(state)
 
 
 def check_base(found: ExportedText, encoder: TextEncoder, name: str) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from lightning_modules.core.base import CHECKPOINT_KEY, SuiteModule
 from lightning_modules.core.distributed import gather_rows, sum_over_ranks
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
-from lightning_modules.export.text import check_base, read_text_encoder, refuse_differences
+from lightning_modules.export.text import check_base, load_translator, read_text_encoder, refuse_differences
 from lightning_modules.losses.text import Terms, masked_token_loss, simcse_loss
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 from lightning_modules.networks.text.tokens import shifted
+from lightning_modules.networks.text.translator import Translation
 
 
 class TextAdaptation(SuiteModule):
@@ -99,6 +103,7 @@ class TextAdaptation(SuiteModule):
             kept = bool(fresh) and found.config.pooling == config.pooling
             state = {name: value for name, value in found.state.items() if name != "projection.weight" or kept}
             encoder.load_adapter_state({**fresh, **state})
+            load_translator(Path(self.pretrained), encoder)  # handed on to the export of this objective
         self.encoder = encoder.train()  # the Trainer keeps the mode that it finds
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -147,8 +152,12 @@ class TextAdaptation(SuiteModule):
             self.log(f"start/{name}", torch.tensor(value), rank_zero_only=False)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The trained weights only: adapters and projection."""
-        return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+        """The weights that were found here: adapters, projection and translator."""
+        return {
+            name: value.detach()
+            for name, value in self.named_parameters()
+            if value.requires_grad or name.startswith("encoder.translator.")
+        }
 
     def _origin(self) -> dict[str, Any]:
         return {"base": self.encoder.base_fingerprint, "quantization": self.text.quantization}
@@ -178,11 +187,66 @@ class TextAdaptation(SuiteModule):
 class MaskedNextToken(TextAdaptation):
     """Masked next-token prediction (MNTP; LLM2Vec, BehnamGhader et al., COLM 2024).
 
-    A bidirectional model learns to use the tokens behind: masked token t is predicted from the state at t - 1.
-    Arguments as `TextAdaptation`.
+    A bidirectional model learns to use the tokens behind: masked token t is predicted from the state at t - 1. Of a
+    base cut after its first layers, the states are translated into those of the whole, causal base on the unmasked
+    texts before the output layer reads them; see `Translation`.
+
+    Args:
+        text: Which base, and how it is adapted.
+        contract: How texts become tokens, linked from the DataModule.
+        optimizer: Optimiser and schedule.
+        pretrained: Folder of an exported text encoder to start from.
+        pretrained_sha256: Hash that its weights must have, where it is known.
+        translator_batches: Training batches of each rank that the translation of a cut base is found from, before the
+            first step.
+
+    Raises:
+        ModelError: if there is no batch for the translation.
     """
 
     with_head: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        text: TextEncoderConfig,
+        contract: dict[str, Any],
+        optimizer: OptimizerConfig,
+        pretrained: Path | None = None,
+        pretrained_sha256: str = "",
+        translator_batches: int = 4,
+    ) -> None:
+        if translator_batches < 1:
+            raise ModelError(f"translator_batches={translator_batches} was found; expected at least 1.")
+        self.translator_batches = translator_batches
+        super().__init__(text, contract, optimizer, pretrained, pretrained_sha256)
+
+    def described(self) -> dict[str, Any]:
+        """What the translation of a cut base is found from."""
+        return {"translator_batches": self.translator_batches}
+
+    def on_train_start(self) -> None:
+        """Find the translation of a cut base, then measure the start; a resumed run has both."""
+        if self.trainer.current_epoch == 0 and self.encoder.translator is not None:
+            self._find_translation(self.encoder.translator)
+        super().on_train_start()
+
+    @torch.no_grad()
+    def _find_translation(self, translator: nn.Linear) -> None:
+        whole = TextEncoder(
+            replace(self.text, projection=None, layers=None, bidirectional=False, adapter=False), self.device
+        )
+        self.eval()
+        found = Translation(self.encoder.hidden_dim, self.device)
+        batches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        with self.trainer.precision_plugin.val_step_context():
+            for batch in islice(batches, self.translator_batches):
+                moved = self.trainer.strategy.batch_to_device(batch)
+                ids, labels, mask = moved["input_ids"], moved["labels"], moved["attention_mask"]
+                unmasked = torch.where(labels == MISSING, ids, labels)
+                tokens = mask.bool()
+                found.add(self.encoder.hidden(ids, mask)[tokens], whole.hidden(unmasked, mask)[tokens])
+        found.write(translator)
+        self.train()
 
     def _terms(self, batch: Mapping[str, Any]) -> tuple[Terms, torch.Tensor, torch.Tensor]:
         """Loss by masked token, whether the most likely token is the right one, and the text of each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ import torch
 from datamodules.errors import DataError
 from datamodules.reports.corpus import TEXT_COLUMN, held_out, read_corpus
 from datamodules.reports.tokens import ReportTokenizer, TokenMasking
-from experiments.pretraining.evaluation.text_systems import TextBase, load_system
+from experiments.pretraining.evaluation.text_systems import TextBase, load_base_system, load_system
 from experiments.runs.console import counted, say
 from experiments.scores.results_table import with_interval
 from experiments.statistics.bootstrap import Statistic, bootstrap
@@ -130,10 +131,13 @@ def masked_loss(
         raise DataError(f"corpus={corpus.name} has {len(texts)} texts to measure on; raise held_out_share.")
     own = TextBase(base, layers, quantization, max_length)
     chosen = own if adapted is None else TextBase.of_adapted(adapted, base)
-    for name, folder in {"un-adapted base": None, "adapted": adapted}.items():
-        if name == "adapted" and folder is None:
-            continue
-        encoder = load_system(chosen, folder, device)
+    loaders: dict[str, Callable[[], TextEncoder]] = {
+        "un-adapted base": partial(load_base_system, chosen, adapted, device)
+    }
+    if adapted is not None:
+        loaders["adapted"] = partial(load_system, chosen, adapted, device)
+    for name, load in loaders.items():
+        encoder = load()
         with counted(f"texts, {name}") as show:
             rows = masked_rows(encoder, encoder.config.base, texts, seed=seed, progress=show)
         owner = np.arange(len(rows))

@@ -16,7 +16,7 @@ from datamodules.reports.llm.models import model_source
 from experiments.encoders.text_embeddings import embed_texts
 from experiments.runs.console import counted
 from lightning_modules.core.errors import ModelError
-from lightning_modules.export.text import load_text_encoder, read_text_encoder
+from lightning_modules.export.text import load_text_encoder, load_translator, read_text_encoder
 from lightning_modules.networks.text.encoder import Pooling, TextEncoder, TextEncoderConfig, pool
 
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -107,16 +107,29 @@ def tfidf(texts: Sequence[str]) -> Embed:
     return lambda given: model.transform(given).toarray()
 
 
-def load_system(base: TextBase, adapted: Path | None, device: str | None = None) -> TextEncoder:
-    """The bidirectional base, or an adapted encoder, with its output layer for masked prediction.
+def load_base_system(base: TextBase, adapted: Path | None, device: str | None = None) -> TextEncoder:
+    """The bidirectional base without adapters, with its output layer for masked prediction.
 
     Args:
         base: The un-adapted base.
-        adapted: Folder of an exported encoder; None for the base itself.
+        adapted: Folder of an exported encoder on this base, whose translator the output layer of a cut base reads
+            through, so that both differ by the adapters alone.
         device: Device; the GPU where there is one by default.
     """
-    if adapted is None:
-        return TextEncoder(base.config(bidirectional=True), device, head=True)
+    encoder = TextEncoder(base.config(bidirectional=True), device, head=True)
+    if adapted is not None:
+        load_translator(adapted, encoder)
+    return encoder
+
+
+def load_system(base: TextBase, adapted: Path, device: str | None = None) -> TextEncoder:
+    """An adapted encoder with its output layer for masked prediction.
+
+    Args:
+        base: Where its base is.
+        adapted: Folder of the exported encoder.
+        device: Device; the GPU where there is one by default.
+    """
     return load_text_encoder(adapted, base=model_source(base.name)[0], device=device, head=True)
 
 
@@ -152,10 +165,11 @@ def systems(
     for number, name in enumerate(_POOLINGS):
         yield System(name, partial(_columns, _embedding(causal, cache, "causal base"), number, len(_POOLINGS)))
     del causal
-    for name, folder in ((BIDIRECTIONAL, None), (ADAPTED, adapted)):
-        if name == BIDIRECTIONAL or folder is not None:
-            encoder = load_system(base, folder, device)
-            yield System(name, _embedding(encoder, cache, name), encoder)
+    encoder = load_base_system(base, adapted, device)
+    yield System(BIDIRECTIONAL, _embedding(encoder, cache, BIDIRECTIONAL), encoder)
+    if adapted is not None:
+        encoder = load_system(base, adapted, device)
+        yield System(ADAPTED, _embedding(encoder, cache, ADAPTED), encoder)
 
 
 def _embedding(encoder: TextEncoder | SeveralPoolings, cache: Path, what: str) -> Embed:

@@ -118,12 +118,9 @@ def load_base(
     Raises:
         ModelError: if the model is no causal language model, has fewer layers, or stays causal.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    try:
-        config = AutoConfig.from_pretrained(folder).get_text_config()
-    except (ValueError, OSError, KeyError) as error:
-        raise ModelError(f"The base {folder.name} could not be read ({' '.join(str(error).split())[:160]}).") from error
+    config = _read_config(folder)
     _cut(config, layers, folder.name)
     if bidirectional:
         config.is_causal = False
@@ -168,6 +165,24 @@ def load_base(
     if bidirectional:
         _prove_bidirectional(model, folder.name, device)
     return model
+
+
+def base_layers(folder: Path) -> int:
+    """Number of layers of a whole base.
+
+    Raises:
+        ModelError: if its configuration cannot be read.
+    """
+    return int(_read_config(folder).num_hidden_layers)
+
+
+def _read_config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder).get_text_config()
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(f"The base {folder.name} could not be read ({' '.join(str(error).split())[:160]}).") from error
 
 
 def _cut(config: Any, layers: int | None, name: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,10 +21,12 @@ from lightning_modules.networks.text.base import (
     Quantization,
     base_fingerprint,
     base_folder,
+    base_layers,
     load_base,
     resolve_dtype,
 )
 from lightning_modules.networks.text.tokens import begin_ids, load_tokenizer, prompt_ids, tokenize
+from lightning_modules.networks.text.translator import identity
 
 Pooling = Literal["mean", "weighted_mean", "last", "first_last"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -122,7 +125,8 @@ class TextEncoder(nn.Module):
     Args:
         config: Which base, and how it is adapted.
         device: Where the base is loaded and, in 4 bits, packed; the GPU where there is one by default.
-        head: Whether to keep the language model's output layer, which masked next-token prediction needs.
+        head: Whether to keep the language model's output layer, which masked next-token prediction needs. That of a
+            cut base reads through a `translator`, which changes nothing until `Translation` has found it.
 
     Raises:
         ModelError: if the base cannot be loaded or does not become bidirectional.
@@ -157,6 +161,7 @@ class TextEncoder(nn.Module):
         self.backbone: Any = causal.base_model
         self.head: nn.Module | None = causal.get_output_embeddings() if head else None
         self.hidden_dim = int(causal.config.hidden_size)
+        self.translator = identity(self.hidden_dim, place) if self._is_cut(folder) else None
         if config.checkpointing:
             self.backbone.activation_checkpointing_enable({"use_reentrant": False})
         if config.adapter:
@@ -165,6 +170,9 @@ class TextEncoder(nn.Module):
             nn.Linear(self.pooled_dim, config.projection, bias=False, device=place) if config.projection else None
         )
         self.eval()
+
+    def _is_cut(self, folder: Path) -> bool:
+        return self.config.layers is not None and self.config.layers < base_layers(folder)
 
     def _adapted(self, backbone: nn.Module) -> nn.Module:
         config = self.config
@@ -200,11 +208,15 @@ class TextEncoder(nn.Module):
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores over the vocabulary of states [..., hidden_dim], float32 [..., V].
 
+        The states of a cut base go through `translator` first.
+
         Raises:
             ModelError: if the encoder was built without its output layer.
         """
         if self.head is None:
             raise ModelError("This text encoder was built without its output layer; build it with head=True.")
+        if self.translator is not None:
+            states = self.translator(states.float()).to(states.dtype)
         scores = self.head(states).float()
         return scores if self.soft_cap is None else torch.tanh(scores / self.soft_cap) * self.soft_cap
 

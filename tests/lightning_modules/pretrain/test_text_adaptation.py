@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning
 import pytest
+import safetensors.torch
 import torch
 
 from callbacks.checkpoint import LastCheckpoint
@@ -14,7 +15,7 @@ from callbacks.seeding import EpochSeed
 from datamodules.texts import ReportDataModule
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
-from lightning_modules.export.text import save_text_encoder
+from lightning_modules.export.text import TRANSLATOR, load_text_encoder, save_text_encoder
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 from lightning_modules.pretrain.text_adaptation import MaskedNextToken, TextAdaptation, UnsupervisedSimcse
 from tests.tiny_text import TEXTS, make_base, stir
@@ -65,13 +66,17 @@ def fit(
     return module
 
 
-@pytest.mark.parametrize(("kind", "optimizer"), [(MaskedNextToken, "paged_adamw8bit"), (UnsupervisedSimcse, "adamw")])
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "layers"),
+    [(MaskedNextToken, "paged_adamw8bit", None), (MaskedNextToken, "adamw", 1), (UnsupervisedSimcse, "adamw", None)],
+)
 def test_a_run_resumes_exactly(
-    kind: type[TextAdaptation], optimizer: str, base: Path, corpus: Path, tmp_path: Path
+    kind: type[TextAdaptation], optimizer: str, layers: int | None, base: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    whole = fit(kind, base, corpus, tmp_path / "whole", epochs=2, stop=2, optimizer=optimizer)
-    fit(kind, base, corpus, tmp_path / "cut", epochs=2, stop=1, optimizer=optimizer)
-    resumed = fit(kind, base, corpus, tmp_path / "cut", epochs=2, stop=2, optimizer=optimizer)
+    text = {"layers": layers}
+    whole = fit(kind, base, corpus, tmp_path / "whole", epochs=2, stop=2, optimizer=optimizer, text=text)
+    fit(kind, base, corpus, tmp_path / "cut", epochs=2, stop=1, optimizer=optimizer, text=text)
+    resumed = fit(kind, base, corpus, tmp_path / "cut", epochs=2, stop=2, optimizer=optimizer, text=text)
     one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "cut"))
     assert one["global_step"] == two["global_step"] > 4
     for name, value in one["state_dict"].items():
@@ -85,7 +90,9 @@ def test_a_run_resumes_exactly(
     torch.testing.assert_close(whole.start_rows, resumed.start_rows)
     assert float(whole.val_rows[:, 0].sum()) < float(whole.start_rows[:, 0].sum()) or kind is UnsupervisedSimcse
     # The base, packed or not, is in no checkpoint, and neither is a path.
-    assert all("lora_" in name for name in one["state_dict"])
+    translator = {name for name in one["state_dict"] if name.startswith("encoder.translator.")}
+    assert all("lora_" in name for name in set(one["state_dict"]) - translator)
+    assert len(translator) == (0 if layers is None else 2)
     content = {name: value for name, value in one.items() if name not in ("state_dict", "optimizer_states")}
     assert str(base.parent) not in repr(content)
     assert (tmp_path / "whole" / "last.ckpt").stat().st_size < 600_000
@@ -112,6 +119,34 @@ def test_the_next_objective_starts_from_the_adapters(base: Path, corpus: Path, t
         options = {"text": config(base), "pretrained": tmp_path / "out", "pretrained_sha256": sha256, **changed}
         with pytest.raises(ModelError, match=message):
             UnsupervisedSimcse(contract={}, optimizer=OptimizerConfig(), **options).build("cpu")
+
+
+def test_the_translation_of_a_cut_base_brings_its_states_to_those_of_the_whole_and_travels(
+    base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    module = fit(MaskedNextToken, base, corpus, tmp_path / "run", epochs=1, stop=1, text={"layers": 1})
+    encoder = module.encoder.eval()
+    whole = TextEncoder(config(base, bidirectional=False, adapter=False), "cpu")
+    ids, mask = encoder.tokenize(list(TEXTS)).values()
+    with torch.no_grad(), encoder.backbone.disable_adapter():
+        states, target = encoder.hidden(ids, mask)[mask.bool()], whole.hidden(ids, mask)[mask.bool()]
+        assert encoder.translator is not None
+        ours = (encoder.translator(states) - target).square().mean()
+    # The weights are random, and a fifth of the tokens were masked where the translation was found.
+    assert ours < 0.9 * target.var(dim=0).mean() < 0.9 * (states - target).square().mean()
+    save_text_encoder(tmp_path / "out", encoder, "# Card")
+    again = load_text_encoder(tmp_path / "out", str(base), "cpu", head=True)
+    logits = encoder.logits(states)
+    assert torch.equal(again.logits(states), logits)
+    after = UnsupervisedSimcse(config(base, layers=1), {}, OptimizerConfig(), pretrained=tmp_path / "out")
+    after.build("cpu")
+    save_text_encoder(tmp_path / "next", after.encoder, "# Card")
+    assert torch.equal(load_text_encoder(tmp_path / "next", str(base), "cpu", head=True).logits(states), logits)
+    assert encoder.fingerprint() == again.fingerprint()
+    damaged = {"weight": torch.eye(3), "bias": torch.zeros(3)}
+    safetensors.torch.save_file(damaged, tmp_path / "next" / TRANSLATOR)
+    with pytest.raises(ModelError, match=f"{TRANSLATOR} in next does not fit: bias"):
+        load_text_encoder(tmp_path / "next", str(base), "cpu", head=True)
 
 
 def test_a_checkpoint_of_another_base_is_refused(base: Path, tmp_path: Path) -> None:
