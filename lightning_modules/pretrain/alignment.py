@@ -49,6 +49,8 @@ class ClipAlignment(SuiteModule):
         center_text: Whether the mean of the training texts is taken off every text embedding.
         positive_from: Share of what either report states from which two say the same; `knowledge` only.
         ignore_from: Share of what the shorter one states from which they are not compared; `knowledge` only.
+        locked: Whether the image encoder stays as it is and its features come with the batch, so that the heads alone
+            are trained (LiT, Zhai et al., CVPR 2022). The text side of `TextTowerAlignment` still moves.
         micro_batch: Images of a rank encoded at a time, by gradient caching; all at once when left out. Batch
             normalisation then takes its statistics from so many.
         pretrained: Folder with an exported image encoder to start from; random weights when left out. No path goes
@@ -75,6 +77,7 @@ class ClipAlignment(SuiteModule):
         center_text: bool = True,
         positive_from: float = 1.0,
         ignore_from: float = 0.5,
+        locked: bool = False,
         micro_batch: int | None = None,
         pretrained: Path | None = None,
         pretrained_sha256: str = "",
@@ -100,18 +103,21 @@ class ClipAlignment(SuiteModule):
                 "center_text": center_text,
                 "positive_from": positive_from,
                 "ignore_from": ignore_from,
+                "locked": locked,
                 "micro_batch": micro_batch,
                 "pretrained_sha256": pretrained_sha256,
             }
         )
         self.kind, self.micro_batch, self.center_text = loss, micro_batch, center_text
-        self.positive_from, self.ignore_from = positive_from, ignore_from
+        self.positive_from, self.ignore_from, self.locked = positive_from, ignore_from, locked
         pairwise = {"initial_scale": _SIGLIP_SCALE, "initial_bias": _SIGLIP_BIAS} if loss == "siglip" else {}
         self.model = AlignedModel(
             config, AlignedConfig(text_dim, embed_dim, **pairwise), contract, {"fingerprint": text_fingerprint}
         )
         if pretrained is not None:
             load_pretrained(self.model.image_encoder, config, contract, pretrained, pretrained_sha256)
+        if locked:
+            self.model.image_encoder.requires_grad_(False)
         targets = 1 + len(class_counts)
         self.val_pairs, self.test_pairs = (PatientScores(2 * self.model.embed_dim, targets) for _ in range(2))
 
@@ -139,6 +145,11 @@ class ClipAlignment(SuiteModule):
             return self.model.embed_image(image[:])
         parts = micro_batches(len(image), self.micro_batch, self.device)
         return cached_features(lambda part: self.model.embed_image(image[part]), parts, self.model)
+
+    def embed_images(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Unit vectors [B, d] of a batch's images, or of their features where the image encoder is locked."""
+        vectors: torch.Tensor = self.model.embed_features(batch["features"]) if self.locked else self(batch["image"])
+        return vectors
 
     def loss(
         self,
@@ -179,7 +190,7 @@ class ClipAlignment(SuiteModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Contrast of one global batch."""
         text = self.embed_text(batch["text"])
-        loss = self.loss(self(batch["image"]), text, batch["report_id"], batch["attributes"])
+        loss = self.loss(self.embed_images(batch), text, batch["report_id"], batch["attributes"])
         # The mean over ranks is the loss of the global batch, and a rank's share means nothing alone.
         self.log("train/loss", loss, batch_size=1, prog_bar=True, sync_dist=True)
         self.log("train/scale", self.model.scale(), batch_size=1)
@@ -190,7 +201,7 @@ class ClipAlignment(SuiteModule):
         self.model.bound_scale()
 
     def _collect(self, batch: Mapping[str, Any], pairs: PatientScores) -> torch.Tensor:
-        image = self(batch["image"])
+        image = self.embed_images(batch)
         both = torch.cat([image, self.embed_text(batch["text"])], dim=1)
         target = torch.cat([batch["report_id"][:, None], batch["attributes"]], dim=1)
         pairs.update(batch["kidney"], batch["sample"], both, target)
@@ -235,8 +246,7 @@ class ClipAlignment(SuiteModule):
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Unit vectors [B, d] of the images."""
-        image: torch.Tensor = self(batch["image"])
-        return image
+        return self.embed_images(batch)
 
 
 def paired(table: PatientTable) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.alignment import AlignmentDataModule, drawn_wording, report_wordings
+from datamodules.alignment import AlignmentDataModule, drawn_wording, report_wordings, write_features
 from datamodules.augmentation import AugmentationConfig
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.table_checks import conform
@@ -115,6 +115,28 @@ def test_images_read_again_are_the_images_held(filled: tuple[Path, Path]) -> Non
         assert len(images) == len(image)
         for part in (slice(0, 2), slice(2, len(image)), slice(0, 2)):
             torch.testing.assert_close(images[part], image[part])
+
+
+def test_features_stand_in_the_place_of_images(filled: tuple[Path, Path], tmp_path: Path) -> None:
+    path = tmp_path / "features.parquet"
+    kidneys = make(*filled).plan.kidneys
+    known = kidneys[kidneys["part"] != "test"]
+    values = np.random.default_rng(2).normal(size=(len(known), 5)).astype(np.float32)
+    shuffled = np.random.default_rng(3).permutation(len(known))
+    write_features(path, known.iloc[shuffled], values[shuffled])
+    module = make(*filled, batch_size=4, features=path)
+    for part in ("train", "val"):
+        for batch in module.loader(part):
+            batch = module.on_after_batch_transfer(batch, 0)  # type: ignore[arg-type]
+            assert "image" not in batch
+            expected = values[np.searchsorted(known.index, batch["kidney"].numpy())]
+            np.testing.assert_array_equal(batch["features"].numpy(), expected)  # type: ignore[typeddict-item]
+    write_features(path, known.iloc[1:], values[1:])
+    first = " / ".join(known.iloc[0][["patient_id", "study_id", "side"]])
+    with pytest.raises(DataError, match=f"has no features of 1 kidneys, first {first}; run"):
+        _ = make(*filled, features=path).plan
+    with pytest.raises(DataError, match="features are read in the place of images"):
+        make(*filled, features=path, reread=True)
 
 
 def test_what_is_missing_is_said(filled: tuple[Path, Path], tiny_root: Path, tmp_path: Path) -> None:

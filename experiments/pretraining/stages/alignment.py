@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from datamodules.alignment import AlignmentDataModule
+from datamodules.alignment import AlignmentDataModule, write_features
 from datamodules.cohort.cohort import Cohort
+from datamodules.errors import DataError
 from datamodules.files import copy_file, read_json
 from experiments.cohorts.attributes import with_attributes
 from experiments.encoders.exported import exported_encoder
+from experiments.encoders.features import frozen_features
 from experiments.encoders.text_embeddings import embed_texts
 from experiments.pretraining.cards import encoder_card
 from experiments.pretraining.stages.common import (
@@ -27,16 +30,18 @@ from experiments.pretraining.stages.common import (
 from experiments.pretraining.stages.language import load_source, save_trained, text_tower, trained_options
 from experiments.registry import ENCODERS, STAGES
 from experiments.runs.console import counted, say
-from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, cache_folder, own_tag
+from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, FEATURES, cache_folder, own_tag
 from experiments.runs.launch import Finished, Launch, train
 from experiments.runs.run_data import hand_over
+from experiments.runs.started_ranks import wait_for_main
 from experiments.runs.suite_cli import read_checkpoint
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import bootstrap
+from experiments.statistics.means import owner_mean
 from experiments.statistics.retrieval import recall_statistic
 from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.export.aligned import TEXT, save_aligned
-from lightning_modules.export.image import WEIGHTS, weights_sha256
+from lightning_modules.export.image import WEIGHTS, load_exported, weights_sha256
 from lightning_modules.export.text import CONFIG, load_text_encoder, read_text_encoder
 from lightning_modules.metrics.retrieval import retrieval_ranks
 from lightning_modules.networks.image.encoders import EncoderConfig
@@ -45,6 +50,8 @@ from lightning_modules.pretrain.alignment import ClipAlignment, paired
 from lightning_modules.pretrain.joint_alignment import TextTowerAlignment
 
 STAGE = "alignment"
+FEATURE_TABLE = "features.parquet"
+"""Features of a locked image encoder, in the folder of the run."""
 _RECALL_AT = 5
 
 
@@ -62,8 +69,15 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
         ModelError: if the text encoder's base cannot be loaded.
     """
     cohort = with_attributes(cohort, wanted.data)
-    options = _image_options(wanted, cohort, fold, stage)
-    settings, trained = _text_settings(wanted, cohort, fold, stage)
+    image = _image_encoder(wanted, cohort, fold, stage)
+    options = _image_options(image)
+    asked = _asked(wanted, cohort, fold, stage)
+    settings, trained = asked.text, asked.text_moves
+    if asked.locked and image is None:
+        raise DataError(
+            "model.init_args.locked=true keeps the image encoder as it is, and there is none to start from; set it to "
+            "false for random weights."
+        )
     text = text_tower(wanted, cohort, fold, settings)
     options |= {
         "data.init_args.text_fingerprint": read_text_encoder(text).fingerprint,
@@ -73,8 +87,17 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
     options |= trained_options(text, settings) if trained else embeddings
     launch = stage_launch(wanted, cohort, stage, fold, options=options)
     launch = replace(launch, sources=(text,))
+    if asked.locked:
+        table = launch.folder / FEATURE_TABLE
+        plain, launch = (
+            launch,
+            replace(launch, configuration=launch.configuration.over(values={"data.init_args.features": table})),
+        )
     if already_finished(launch):
         return
+    if asked.locked:
+        assert image is not None
+        _write_features(plain, image, table, cache_folder(wanted.runs, cohort, FEATURES))
     if not trained:
         _embed(launch, cohort, text, settings)
     finished = train(launch, test=False)
@@ -87,26 +110,69 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
     close(launch, finished, summary, done, ENCODER_FOLDER)
 
 
-def _image_options(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> dict[str, Any]:
-    """The image encoder to start from: that of stage 1 with the same tag where there is one, or random weights."""
+def _image_encoder(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> Path | None:
+    """Folder of the image encoder to start from, of the same tag where there is one; None for random weights."""
     start = str(STAGES[stage].start)
     source = ENCODERS[start].stage
     if source is None:
-        return {}
+        return None
     weights = Path(ENCODER_FOLDER, WEIGHTS)
     tag = own_tag(wanted.runs, cohort, source, wanted.seed, fold, wanted.tag, weights)
-    image = exported_encoder(wanted.runs, cohort, start, wanted.seed, fold, tag)
-    assert image is not None
+    return exported_encoder(wanted.runs, cohort, start, wanted.seed, fold, tag)
+
+
+def _image_options(image: Path | None) -> dict[str, Any]:
+    if image is None:
+        return {}
     return {"model.init_args.pretrained": image, "model.init_args.pretrained_sha256": weights_sha256(image)}
 
 
-def _text_settings(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> tuple[TextEncoderConfig, bool]:
-    """The `text` group of the run, and whether it trains the text encoder."""
+@dataclass(frozen=True)
+class _Asked:
+    """What the configuration asks for.
+
+    Args:
+        text: Which text encoder.
+        text_moves: Whether it is trained along.
+        locked: Whether the image encoder stays as it is.
+    """
+
+    text: TextEncoderConfig
+    text_moves: bool
+    locked: bool
+
+
+def _asked(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> _Asked:
     (files,) = STAGES[stage].files(stage, wanted.profile)
     launch = stage_launch(wanted, cohort, stage, fold, options=placeholders(files))
     cli = launch.configuration.parsed
-    trained = cli.config["model.class_path"].endswith(f".{TextTowerAlignment.__name__}")
-    return TextEncoderConfig.of(cli.config["text"].as_dict()), trained
+    moves = cli.config["model.class_path"].endswith(f".{TextTowerAlignment.__name__}")
+    locked = bool(cli.config["model.init_args.locked"])
+    return _Asked(TextEncoderConfig.of(cli.config["text"].as_dict()), moves, locked)
+
+
+def _write_features(launch: Launch, image: Path, table: Path, cache: Path) -> None:
+    """Put the features of all kidneys to train or select on beside the run.
+
+    They are those that probes and zero-shot classification read, computed once for all, and means over the phases of
+    a visit.
+
+    Args:
+        launch: The run, which reads images.
+        image: Folder of the image encoder.
+        table: Where the table goes.
+        cache: Folder of cached features.
+    """
+    module: AlignmentDataModule = launch.configuration.build().datamodule
+    visits = [module.visits(part) for part in ("train", "val")]
+    volumes = [found for part in visits for found in part.volumes]
+    kidneys = np.concatenate([np.asarray(part.kidney, dtype=np.int64) for part in visits])
+    features = frozen_features(load_exported(image)[0], module, [one for found in volumes for one in found], cache)
+    if is_main_rank():
+        owner = np.repeat(np.arange(len(volumes)), [len(found) for found in volumes])
+        mean = owner_mean(features, owner, len(volumes)).astype(np.float32)
+        write_features(table, module.plan.kidneys.iloc[kidneys], mean)
+    wait_for_main("features of the alignment", table.is_file)
 
 
 def _embed(launch: Launch, cohort: Cohort, text: Path, settings: TextEncoderConfig) -> None:

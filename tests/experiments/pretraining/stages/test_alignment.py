@@ -93,6 +93,14 @@ def test_from_both_encoders_to_an_aligned_model(
     written = [(folder / "encoder" / name).read_text() for name in ("alignment.json", "config.json", "README.md")]
     assert str(tmp_path) not in "".join(written)
     start = load_exported(stage_folder(runs, cohort, "image", 42, None) / "encoder")[0].state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in encoder.state_dict().items())  # it is locked
+    table = pd.read_parquet(folder / "features.parquet")
+    assert set(table["patient_id"]) == set(people.loc[people["role"] == "pretrain", "patient_id"])
+    frozen = sorted(runs.glob("renal/tiny/features/*/features.npz"))
+    assert len(frozen) == 1
+    moved = replace(wanted, tag="moved", extra=(*wanted.extra, "--model.init_args.locked=false"))
+    alignment.run(moved, cohort, None)
+    encoder = load_exported(stage_folder(runs, cohort, "alignment", 42, None, "moved") / "encoder")[0]
     assert any(not torch.equal(value, start[name]) for name, value in encoder.state_dict().items())
 
     assert model.crop == (8, 10, 10)
