@@ -17,7 +17,9 @@ def leave_working_folder() -> None:
 
     standard = {os.path.abspath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     root = os.path.abspath(__file__)
-    for _ in __spec__.name.split("."):  # the folder that holds the package, or in a wheel the one around it
+    for _ in (__spec__.name if __spec__ else "").split(
+        "."
+    ):  # the folder that holds the package, or in a wheel the one around it
         root = os.path.dirname(root)
     kept = [path for path in sys.path if os.path.abspath(path) != root or root in standard]
     if root not in standard:

@@ -109,14 +109,13 @@ def check_disk(runs: Path) -> Finding:
 def check_store(runs: Path) -> Finding:
     """The MLflow store answers."""
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
     from sqlalchemy.exc import SQLAlchemyError
 
-    from experiments.runs.tracking import tracking_uri
+    from experiments.runs.tracking import store_client
 
     runs.mkdir(parents=True, exist_ok=True)
     try:
-        count = len(MlflowClient(tracking_uri(runs)).search_experiments())
+        count = len(store_client(runs).search_experiments())
     except (MlflowException, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         return Finding("FAIL", f"no answer ({reason})", "MLflow store", "an open store", "check MLFLOW_TRACKING_URI")

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.files import read_json, write_json
+from datamodules.files import read_json, replacing, write_json
 from experiments.runs.buffered_logger import BufferedMLFlowLogger, SilentLogger
 from experiments.runs.console import say
 from experiments.runs.locks import held
@@ -36,7 +36,7 @@ _NAMED_STORE = os.environ.get("MLFLOW_TRACKING_URI", "")
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the outbox tries again by itself; seven take minutes
 _WRITABLE = re.compile(r"[a-z][a-z0-9+.-]*://|databricks", re.IGNORECASE)
-_MLFLOW_LOCK = ".mlflow.lock"
+_MLFLOW_LOCK, _MAKING_LOCK = ".mlflow.lock", ".mlflow.db.lock"
 _outboxes: dict[Path, Outbox] = {}
 
 
@@ -52,6 +52,26 @@ def tracking_uri(runs: Path) -> str:
             "unset for a database in RUNS, or name a database (sqlite:///runs.db) or a server (http://host:5000)."
         )
     return _NAMED_STORE or f"sqlite:///{runs / 'mlflow.db'}"
+
+
+def store_client(runs: Path) -> MlflowClient:
+    """A client of the store.
+
+    A database in the run folder is made whole beside its place first: MLflow makes no further use of one that a kill
+    left with some of its tables.
+    """
+    if not _NAMED_STORE:
+        _make_database(runs / "mlflow.db")
+    return MlflowClient(tracking_uri(runs))
+
+
+def _make_database(path: Path) -> None:
+    if path.is_file():
+        return
+    with held(path.with_name(_MAKING_LOCK)):
+        if not path.is_file():
+            with replacing(path) as part:
+                MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
 
 
 def store_environment() -> dict[str, str | None]:
@@ -149,8 +169,8 @@ def parent_run(runs: Path, experiment: str, name: str, tags: Mapping[str, str]) 
 
 
 def _parent_run(runs: Path, experiment: str, name: str, tags: Mapping[str, str]) -> str:
+    client = store_client(runs)
     with held(runs / _MLFLOW_LOCK):  # two processes that both find none would make two
-        client = MlflowClient(tracking_uri(runs))
         identifier = experiment_id(client, experiment, runs)
         found = client.search_runs([identifier], f"attributes.run_name = '{name}'", max_results=1)
         if found:
@@ -201,7 +221,7 @@ def make_logger(
         return SilentLogger()
 
     def connect() -> tuple[MlflowClient, str, bool]:
-        client = MlflowClient(uri)
+        client = store_client(runs)
         with held(runs / _MLFLOW_LOCK):
             identifier = experiment_id(client, experiment, runs)
         known = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
@@ -277,9 +297,8 @@ def _relative(folder: Path, runs: Path) -> str:
 
 
 def _runs_of_id(runs: Path, wanted: str) -> list[Run]:
-    uri = tracking_uri(runs)
     try:
-        client = MlflowClient(uri)
+        client = store_client(runs)
         known = [experiment.experiment_id for experiment in client.search_experiments()]
         return list(client.search_runs(known, f"attributes.run_id = '{wanted}'"))
     except Exception as error:  # a store fails in the ways of SQLite, of servers, of disks and of networks

@@ -28,7 +28,7 @@ from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import read_trained_on
 from experiments.runs.started_ranks import check_launcher
-from experiments.runs.tracking import best_effort, log_metrics, tracking_uri
+from experiments.runs.tracking import best_effort, log_metrics, store_client
 from experiments.scores.plots.style import save
 from experiments.scores.results_table import scored_caption
 from experiments.studies.curve.curve_figure import curve_figure
@@ -239,7 +239,7 @@ def _log(plan: Curve, cohort: Cohort, table: object, paths: list[Path], note: st
     if run_id is None:
         return
     with best_effort("The curve"):
-        _log_curve(MlflowClient(tracking_uri(plan.first.runs)), run_id, plan, table, paths, note)
+        _log_curve(store_client(plan.first.runs), run_id, plan, table, paths, note)
 
 
 def _log_curve(client: MlflowClient, run_id: str, plan: Curve, table: object, paths: Sequence[Path], note: str) -> None:

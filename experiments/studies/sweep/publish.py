@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from datamodules.files import replacing
 from experiments.registry import TASKS
 from experiments.runs.console import say
-from experiments.runs.tracking import best_effort, log_metrics, tracking_uri
+from experiments.runs.tracking import best_effort, log_metrics, store_client
 from experiments.scores.outcomes import Metric
 from experiments.scores.plots.style import save
 from experiments.scores.results_table import caption
@@ -68,7 +68,7 @@ def _log(
     if parent is None:
         return
     with best_effort("The history of the sweep"):
-        _log_history(MlflowClient(tracking_uri(plan.point.runs)), parent, table, paths, sentences, note)
+        _log_history(store_client(plan.point.runs), parent, table, paths, sentences, note)
 
 
 def _log_history(
