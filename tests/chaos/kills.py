@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -177,7 +178,14 @@ def _logged(runs: Path) -> Counter[tuple[str, ...]]:
     points = "SELECT name, key, CAST(step AS TEXT) FROM metrics JOIN runs USING (run_uuid)"
     with contextlib.closing(sqlite3.connect(runs / "mlflow.db")) as store:
         held = store.execute("SELECT name, status FROM runs").fetchall() + store.execute(points).fetchall()
-    return Counter(held)
+    return Counter(_unnumbered(entry) for entry in held)
+
+
+def _unnumbered(entry: tuple[str, ...]) -> tuple[str, ...]:
+    """An entry without the number of its trial: a trial that was killed is tried again under the next free one."""
+    name, *rest = entry
+    step = ["" if rest[0].startswith("sweep/") else rest[1]] if len(rest) == 2 else []
+    return (re.sub(r"-trial-\d+", "-trial", name), rest[0], *step)
 
 
 def _orphans(folder: Path) -> list[int]:
