@@ -18,8 +18,8 @@ from scipy.stats import hypergeom
 
 from datamodules.batch import MISSING
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import Statistic, mean_of
-from experiments.statistics.support import MedianSupport
+from experiments.statistics.bootstrap import Statistic, mean_of, ratio
+from experiments.statistics.support import MedianSupport, Support
 from lightning_modules.metrics.retrieval import CHUNK, first_hit_ranks
 
 _REPLICATES = 1 << 22  # weights of a block of replicates
@@ -42,6 +42,31 @@ class Ranks:
     def of(self, rows: np.ndarray) -> Ranks:
         """The queries of a mask or of positions."""
         return Ranks(self.rank[rows], self.relevant[rows], self.candidates[rows])
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the first candidate of every query says of the query, counted in stated attributes.
+
+    Args:
+        alike: float [Q], attributes that both state with the same value.
+        stated: float [Q], attributes that the query states and those that the candidate states, added.
+        alike_by_chance: float [Q], the mean of `alike` over all candidates.
+        stated_by_chance: float [Q], the mean of `stated` over all candidates.
+    """
+
+    alike: np.ndarray
+    stated: np.ndarray
+    alike_by_chance: np.ndarray
+    stated_by_chance: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Facts:
+        """The queries of a mask or of positions."""
+        return Facts(*(part[rows] for part in vars(self).values()))
+
+    def chance(self) -> float:
+        """F1 of a random candidate."""
+        return float(ratio(2 * self.alike_by_chance.sum(), self.stated_by_chance.sum()))
 
 
 def equivalence(report_id: np.ndarray, attributes: np.ndarray, missing: int = MISSING) -> np.ndarray:
@@ -103,6 +128,62 @@ def first_relevant(
     query, candidate, own, same = map(torch.as_tensor, (queries, candidates, query_group, candidate_group))
     rank = first_hit_ranks(query, candidate, same, own, at_once).numpy()
     return Ranks(rank, counts[np.searchsorted(groups, query_group)], np.full(len(queries), len(candidates)))
+
+
+def first_facts(
+    queries: np.ndarray,
+    candidates: np.ndarray,
+    query_attributes: np.ndarray,
+    candidate_attributes: np.ndarray,
+    missing: int = MISSING,
+    at_once: int = CHUNK,
+) -> Facts:
+    """How far the first candidate of every query states what the query's own report states.
+
+    Recall asks for the very report; a first candidate that says nearly the same is worth nearly as much to a reader.
+
+    Args:
+        queries: float [Q, d].
+        candidates: float [N, d].
+        query_attributes: int [Q, A], `missing` where not stated.
+        candidate_attributes: int [N, A].
+        missing: Code of what is not stated.
+        at_once: Queries whose similarities are held at a time.
+
+    Raises:
+        DataError: if shapes differ.
+    """
+    if len(queries) != len(query_attributes) or len(candidates) != len(candidate_attributes):
+        raise DataError(
+            f"Queries {queries.shape}, candidates {candidates.shape} and attributes {query_attributes.shape}, "
+            f"{candidate_attributes.shape} do not match; expected one row for each."
+        )
+    known = candidate_attributes != missing
+    counts, own = known.sum(axis=1), (query_attributes != missing).sum(axis=1)
+    rows: list[np.ndarray] = []
+    for start in range(0, len(queries), at_once):
+        part = slice(start, start + at_once)
+        first = (queries[part] @ candidates.T).argmax(axis=1)
+        same = (query_attributes[part, None] == candidate_attributes) & known
+        alike = same.sum(axis=2)
+        taken = np.take_along_axis(alike, first[:, None], axis=1)[:, 0]
+        rows.append(np.stack([taken, own[part] + counts[first], alike.mean(axis=1), own[part] + counts.mean()]))
+    return Facts(*np.concatenate(rows, axis=1).astype(np.float64))
+
+
+def facts_statistic(facts: Facts, patient: np.ndarray) -> Statistic:
+    """Micro F1 of the first candidates' attributes, 2 `alike` / `stated`, as a statistic of weighted patients.
+
+    Args:
+        facts: Of every query.
+        patient: int [Q], patient of every query.
+    """
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        own = np.take(weights, patient, axis=1).astype(np.float64)
+        return ratio(2 * (own @ facts.alike), own @ facts.stated)
+
+    return Statistic(value, Support(0.0, 1.0, len(np.unique(patient))))
 
 
 def nearest(queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,10 +30,13 @@ from experiments.runs.tracking import cohort_tags, log_results, make_logger
 from experiments.scores.results_table import caption, marked, with_interval
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.retrieval import (
+    Facts,
     Ranks,
     chance_median_rank,
     chance_recall,
     equivalence,
+    facts_statistic,
+    first_facts,
     first_relevant,
     median_statistic,
     recall_statistic,
@@ -54,11 +57,13 @@ class Kidneys:
             the same), `lesion` (whether the report states one), `row` (of the DataModule's kidney table) and `fold`.
         scans: Unit vectors [N, d] of the scans by system.
         reports: Unit vectors [N, d] of the reports by system.
+        attributes: int64 [N, A], what each report states, -100 where it does not.
     """
 
     table: pd.DataFrame
     scans: Mapping[str, np.ndarray]
     reports: Mapping[str, np.ndarray]
+    attributes: np.ndarray
 
 
 def retrieval(
@@ -76,8 +81,9 @@ def retrieval(
     """Retrieve scans by reports and reports by scans, among the kidneys of each centre and of all together.
 
     A candidate counts as found when its report is identical to the query's or states the same attributes. Reports are
-    candidates once, however many kidneys share them. Chance is exact for these duplicates; intervals are percentiles
-    of a bootstrap over patients.
+    candidates once, however many kidneys share them. Beside recall stands how far the first candidate states what the
+    query's own report states, as F1 over the attributes. Chance is exact for duplicates; intervals are percentiles of a
+    bootstrap over patients.
 
     Args:
         data: Folder of the cohort.
@@ -167,7 +173,7 @@ def embed_kidneys(space: SharedSpace, module: AttributeDataModule, fold: int | N
         trained = plan.fields["attributes"][(plan.kidneys["part"] == "train").to_numpy()]
         words = [attribute_text(part, module.schema) for part in (trained, truth, codes)]
         both_scans[TRUTH], both_reports[TRUTH] = tfidf_embeddings(*words)
-    return Kidneys(table, both_scans, both_reports)
+    return Kidneys(table, both_scans, both_reports, codes)
 
 
 def true_codes(cohort: Cohort, kidneys: pd.DataFrame, schema: AttributeSchema) -> np.ndarray | None:
@@ -206,8 +212,8 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
             yield title, own
 
 
-def ranks_of(kidneys: Kidneys, system: str, direction: str, mask: np.ndarray) -> Ranks:
-    """Ranks of the kidneys of a mask within it.
+def ranks_of(kidneys: Kidneys, system: str, direction: str, mask: np.ndarray) -> tuple[Ranks, Facts]:
+    """Ranks of the kidneys of a mask within it, and what the first candidates state.
 
     Args:
         kidneys: Kidneys.
@@ -217,15 +223,18 @@ def ranks_of(kidneys: Kidneys, system: str, direction: str, mask: np.ndarray) ->
         mask: bool [N], which kidneys.
     """
     group = kidneys.table.loc[mask, "group"].to_numpy(dtype=int)
-    scans, reports = kidneys.scans[system][mask], kidneys.reports[system][mask]
+    scans, reports, codes = kidneys.scans[system][mask], kidneys.reports[system][mask], kidneys.attributes[mask]
     if direction == TO_SCAN:
-        return first_relevant(reports, scans, group, group)
+        return first_relevant(reports, scans, group, group), first_facts(reports, scans, codes, codes)
     first = np.unique(kidneys.table.loc[mask, "text_id"].to_numpy(dtype=int), return_index=True)[1]
-    return first_relevant(scans, reports[first], group, group[first])
+    ranks = first_relevant(scans, reports[first], group, group[first])
+    return ranks, first_facts(scans, reports[first], codes, codes[first])
 
 
 def retrieval_table(parts: list[Kidneys], replicates: int = 2000) -> pd.DataFrame:
-    """Recall at 1, 5 and 10 and median rank of every group, direction and system, with chance beside them.
+    """Recall at 1, 5 and 10, median rank and F1 of the first candidate's attributes, with chance beside them.
+
+    There is a row for every group, direction, kind of query and system.
 
     Args:
         parts: Embedded kidneys; one entry, or one per fold, whose ranks are pooled.
@@ -240,29 +249,34 @@ def retrieval_table(parts: list[Kidneys], replicates: int = 2000) -> pd.DataFram
         for direction in (TO_SCAN, TO_REPORT):
             for system in parts[0].scans:
                 found = [_pooled(part, system, direction, name) for part in parts]
-                ranks = Ranks(*(np.concatenate([getattr(r, key) for r, _ in found]) for key in vars(found[0][0])))
-                table = pd.concat([own for _, own in found], ignore_index=True)
+                ranks, facts = (
+                    type(kind[0])(*(np.concatenate([getattr(one, key) for one in kind]) for key in vars(kind[0])))
+                    for kind in ([part[0] for part in found], [part[1] for part in found])
+                )
+                table = pd.concat([part[2] for part in found], ignore_index=True)
                 lesion = table["lesion"].to_numpy(dtype=bool)
                 for queries, chosen in (("all kidneys", np.ones_like(lesion)), ("kidneys with a lesion", lesion)):
                     if chosen.any():
                         row: dict[str, float | str] = {"group": name, "direction": direction}
                         row |= {"queries": queries, "system": system}
-                        rows.append(row | _metrics(ranks.of(chosen), table.loc[chosen, "patient_id"], replicates))
+                        owners = table.loc[chosen, "patient_id"]
+                        rows.append(row | _metrics(ranks.of(chosen), facts.of(chosen), owners, replicates))
     return pd.DataFrame(rows)
 
 
-def _pooled(part: Kidneys, system: str, direction: str, name: str) -> tuple[Ranks, pd.DataFrame]:
+def _pooled(part: Kidneys, system: str, direction: str, name: str) -> tuple[Ranks, Facts, pd.DataFrame]:
     mask = dict(_groups(part.table))[name]
-    return ranks_of(part, system, direction, mask), part.table[mask]
+    return *ranks_of(part, system, direction, mask), part.table[mask]
 
 
-def _metrics(ranks: Ranks, patient_id: pd.Series, replicates: int) -> dict[str, float | str]:
+def _metrics(ranks: Ranks, facts: Facts, patient_id: pd.Series, replicates: int) -> dict[str, float | str]:
     patient, names = pd.factorize(patient_id)
     row: dict[str, float | str] = {"n": len(ranks.rank), "patients": len(names)}
     row["candidates"] = float(ranks.candidates.mean())
     measures = {f"recall_{k}": (recall_statistic(ranks.rank, patient, k), chance_recall(ranks, k)) for k in RECALLS}
     median = median_statistic(ranks.rank, patient, int(ranks.candidates.max()))
     measures["median_rank"] = (median, float(chance_median_rank(ranks)))
+    measures["facts_f1"] = (facts_statistic(facts, patient), facts.chance())
     for name, (statistic, chance) in measures.items():
         estimate = bootstrap(statistic, len(names), replicates)[0]
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
@@ -273,16 +287,16 @@ def _metrics(ranks: Ranks, patient_id: pd.Series, replicates: int) -> dict[str, 
 def format_table(table: pd.DataFrame) -> str:
     """The results as fixed-width text: value (interval), chance."""
     lines = [f"{'':20s}{'':15s}{'':22s}{'':30s}{'n':>6s}  recall@1 (95 %), chance      recall@10 (95 %), chance"
-             "     median rank, chance, of"]  # fmt: skip
+             "     facts of the first (95 %)    median rank, chance, of"]  # fmt: skip
     for row in table.to_dict("records"):
         cells = [
-            f"{with_interval(*(row[f'recall_{k}{end}'] for end in ('', '_low', '_high', '_interval')))}, "
-            f"{row[f'recall_{k}_chance']:.3f}"
-            for k in (1, 10)
+            f"{with_interval(*(row[f'{metric}{end}'] for end in ('', '_low', '_high', '_interval')))}, "
+            f"{row[f'{metric}_chance']:.3f}"
+            for metric in ("recall_1", "recall_10", "facts_f1")
         ]
         rank = f"{row['median_rank']:.0f}, {row['median_rank_chance']:.0f}, {row['candidates']:.0f}"
         head = f"{row['group']:20s}{row['direction']:15s}{row['queries']:22s}{row['system']:30s}{row['n']:6d}"
-        lines.append(f"{head}  {cells[0]:28s}  {cells[1]:28s}  {rank}")
+        lines.append(f"{head}  {cells[0]:28s}  {cells[1]:28s}  {cells[2]:28s}  {rank}")
     return "\n".join([*lines, *marked(table)])
 
 
@@ -292,7 +306,7 @@ def _log(runs: Path, folder: Path, cohort: Cohort, table: pd.DataFrame, note: st
     metrics: dict[str, float] = {}
     for row in table[table["queries"] == "all kidneys"].to_dict("records"):
         key = f"{row['direction']}/{row['group']}/{row['system']}".replace(" ", "_").replace("TF-IDF", "tfidf")
-        for metric in (*(f"recall_{k}" for k in RECALLS), "median_rank"):
+        for metric in (*(f"recall_{k}" for k in RECALLS), "median_rank", "facts_f1"):
             for name in (metric, f"{metric}_low", f"{metric}_high", f"{metric}_chance"):
                 metrics[f"{name}/{key}"] = float(row[name])
         metrics[f"n/{key}"] = float(row["n"])

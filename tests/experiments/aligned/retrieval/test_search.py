@@ -64,7 +64,7 @@ def test_ranks_are_those_of_a_loop(kidneys: Kidneys) -> None:
     reports = kidneys.reports[ALIGNED][mask]
     distinct = own.drop_duplicates("text_id").index
     for direction in (TO_SCAN, TO_REPORT):
-        found = ranks_of(kidneys, ALIGNED, direction, mask)
+        found, facts = ranks_of(kidneys, ALIGNED, direction, mask)
         assert set(found.candidates) == {len(own) if direction == TO_SCAN else len(distinct)}
         for query in range(0, len(own), 5):
             pairs = (
@@ -75,6 +75,14 @@ def test_ranks_are_those_of_a_loop(kidneys: Kidneys) -> None:
             best = max(value for value, group in pairs if group == own.loc[query, "group"])
             worse = [value for value, group in pairs if group != own.loc[query, "group"] and value >= best]
             assert found.rank[query] == 1 + len(worse)
+            pool = own.index if direction == TO_SCAN else distinct
+            first = pool[int(np.argmax([value for value, _ in pairs]))]
+            mine, theirs = (
+                {(name, int(code)) for name, code in enumerate(kidneys.attributes[mask][row]) if code != -100}
+                for row in (query, first)
+            )
+            assert facts.alike[query] == len(mine & theirs)
+            assert facts.stated[query] == len(mine) + len(theirs)
 
 
 def test_a_perfect_model_finds_everything_and_groups_are_complete(kidneys: Kidneys) -> None:
@@ -82,6 +90,8 @@ def test_a_perfect_model_finds_everything_and_groups_are_complete(kidneys: Kidne
     perfect = replace(kidneys, scans={ALIGNED: exact}, reports={ALIGNED: exact})
     table = retrieval_table([perfect], replicates=50)
     assert (table["recall_1"] == 1).all()
+    assert (table["facts_f1"] == 1).all()
+    assert (table["facts_f1_chance"] < 1).all()
     assert (table["median_rank"] == 1).all()
     names = ["internal I1", "internal I2", "all internal", "external E1", "external E2", "pooled external"]
     assert list(dict.fromkeys(table["group"])) == names
@@ -94,7 +104,7 @@ def test_a_perfect_model_finds_everything_and_groups_are_complete(kidneys: Kidne
 
 def test_intervals_hold_the_estimate(kidneys: Kidneys) -> None:
     table = retrieval_table([kidneys], replicates=200)
-    for metric in ("recall_1", "recall_5", "recall_10", "median_rank"):
+    for metric in ("recall_1", "recall_5", "recall_10", "median_rank", "facts_f1"):
         assert (table[f"{metric}_low"] <= table[metric]).all()
         assert (table[metric] <= table[f"{metric}_high"]).all()
 
