@@ -115,8 +115,8 @@ class PreprocessingContract:
 
         Window, scale and axes are presented to the network from the same arrays, unless the window clipped them first.
         """
-        window = {} if self.clip_first else {"window_hu": _DEFAULT_WINDOW_HU}
-        return replace(self, axes=STORED_AXES, scaled=_DEFAULT_SCALED, **window)
+        window_hu = self.window_hu if self.clip_first else _DEFAULT_WINDOW_HU
+        return replace(self, window_hu=window_hu, axes=STORED_AXES, scaled=_DEFAULT_SCALED)
 
     @property
     def hash(self) -> str:

@@ -130,8 +130,8 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
 
 def test_one_set_serves_every_window_scale_and_axes(tiny_copy: Path) -> None:
     folder = VolumeSet.find(tiny_copy).folder
-    for presented in ({"window_hu": (-1000.0, 1000.0)}, {"axes": "SPL"}, {"scaled": (-1.0, 1.0)}):
-        contract = replace(CONTRACT, **presented)
+    wide, turned = replace(CONTRACT, window_hu=(-1000.0, 1000.0)), replace(CONTRACT, axes="SPL")
+    for contract in (wide, turned, replace(CONTRACT, scaled=(-1.0, 1.0))):
         assert contract.hash != CONTRACT.hash
         assert volume_folder(tiny_copy, contract) == VolumeSet.find(tiny_copy, contract=contract).folder == folder
     clipped = replace(CONTRACT, clip_first=True)
