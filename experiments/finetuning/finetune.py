@@ -74,6 +74,8 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
 def _run(point: Point, cohort: Cohort, launches: list[Launch]) -> pd.DataFrame:
     """Train and test what is not finished; the results, on ranks other than 0 an empty table."""
     folder = point.folder(cohort)
+    for launch in launches:
+        _ = launch.configuration.parsed  # a setting that is refused leaves no run behind
     parent, runner = curve_run(point, cohort), _runner(point)
     if launches[0].folder == folder:
         logger = runner(replace(launches[0], parent=parent))

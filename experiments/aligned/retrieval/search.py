@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,10 @@ from datamodules.files import read_parquet, write_parquet
 from datamodules.reports.schema import AttributeSchema
 from datamodules.reports.sides import KIDNEY, side_reports
 from experiments.aligned.retrieval.retrieval_figure import retrieval_figure
+from experiments.aligned.retrieval.stated_facts import read_reports, read_scans
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space, read_as
 from experiments.aligned.zero_shot.report_baseline import attribute_text, tfidf_embeddings
+from experiments.encoders.attribute_reader import AttributeReader, attribute_reader
 from experiments.registry import ENCODERS, WITHOUT_MASKS
 from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
@@ -44,8 +47,10 @@ from experiments.statistics.retrieval import (
 
 TO_SCAN, TO_REPORT = "report to scan", "scan to report"
 ALIGNED, TRUTH = "aligned model", "TF-IDF of the true attributes"
+READ, BOTH = "attributes read from both", "aligned model and attributes"
 RECALLS = (1, 5, 10)
 _LESION = "lesion_present"
+_Part = TypeVar("_Part", Ranks, Facts)
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ class Kidneys:
     Args:
         table: One row per kidney: patient_id, study_id, side, center, role, text, `group` (equal for reports that say
             the same), `lesion` (whether the report states one), `row` (of the DataModule's kidney table) and `fold`.
-        scans: Unit vectors [N, d] of the scans by system.
-        reports: Unit vectors [N, d] of the reports by system.
+        scans: Vectors [N, d] of the scans by system, whose dot product with those of the reports says what is nearest.
+        reports: Vectors [N, d] of the reports by system.
         attributes: int64 [N, A], what each report states, -100 where it does not.
     """
 
@@ -82,7 +87,9 @@ def retrieval(
 
     A candidate counts as found when its report is identical to the query's or states the same attributes. Reports are
     candidates once, however many kidneys share them. Beside recall stands how far the first candidate states what the
-    query's own report states, as F1 over the attributes. Chance is exact for duplicates; intervals are percentiles of a
+    query's own report states, as F1 over the attributes. Beside the aligned model stand, where stage 1 has attribute
+    heads, retrieval by the attributes that they read out of the scan and the rules out of the report, and both added up
+    as log-odds. Chance is exact for duplicates; intervals are percentiles of a
     bootstrap over patients.
 
     Args:
@@ -106,7 +113,12 @@ def retrieval(
     for fold in folds_of(cohort):
         space = load_space(cohort, replace(options, fold=fold))
         module = _data(data, profile, seed, fold, encoder, extra or [])
-        parts.append(embed_kidneys(space, module, fold))
+        # A published encoder reads volumes of its own, which stage 1 does not.
+        own = not ENCODERS[encoder].release
+        reader = attribute_reader(cohort, None, runs, origin, fold, module.wanted) if own else None
+        if reader is not None:
+            reader.trained_on.refuse_seen(module.identity, "The attribute encoder", ("test",))
+        parts.append(embed_kidneys(space, module, fold, reader))
         modules.append(module)
     table = retrieval_table(parts, replicates)
     name = f"{encoder}-{origin}"
@@ -138,13 +150,16 @@ def _aligned(kidneys: Kidneys) -> tuple[np.ndarray, np.ndarray]:
     return kidneys.scans[ALIGNED], kidneys.reports[ALIGNED]
 
 
-def embed_kidneys(space: SharedSpace, module: AttributeDataModule, fold: int | None = None) -> Kidneys:
+def embed_kidneys(
+    space: SharedSpace, module: AttributeDataModule, fold: int | None = None, reader: AttributeReader | None = None
+) -> Kidneys:
     """Embed the tested kidneys and their reports.
 
     Args:
         space: Aligned model and text embeddings.
         module: Kidneys with what their reports state; those of the pretraining centres are not tested.
         fold: Fold, for a cohort with folds.
+        reader: What stage 1 reads out of a scan, to retrieve by attributes alone and together with the model.
 
     Raises:
         DataError: if the cohort has no reports, or no tested kidney has a scan and a report.
@@ -168,6 +183,12 @@ def embed_kidneys(space: SharedSpace, module: AttributeDataModule, fold: int | N
     )
     table["fold"] = pd.NA if fold is None else fold
     both_scans, both_reports = {ALIGNED: scans}, {ALIGNED: space.texts(table["text"].tolist())}
+    if reader is not None:
+        facts = read_scans(reader, module, table["row"].tolist(), space.features), read_reports(module, codes)
+        both_scans[READ], both_reports[READ] = facts
+        # Both are log-odds: the model's similarity by its inverse temperature.
+        both_scans[BOTH] = np.concatenate([space.scale * both_scans[ALIGNED], facts[0]], axis=1)
+        both_reports[BOTH] = np.concatenate([both_reports[ALIGNED], facts[1]], axis=1)
     truth = true_codes(plan.cohort, table, module.schema) if names == list(module.schema.names) else None
     if truth is not None:
         trained = plan.fields["attributes"][(plan.kidneys["part"] == "train").to_numpy()]
@@ -249,10 +270,8 @@ def retrieval_table(parts: list[Kidneys], replicates: int = 2000) -> pd.DataFram
         for direction in (TO_SCAN, TO_REPORT):
             for system in parts[0].scans:
                 found = [_pooled(part, system, direction, name) for part in parts]
-                ranks, facts = (
-                    type(kind[0])(*(np.concatenate([getattr(one, key) for one in kind]) for key in vars(kind[0])))
-                    for kind in ([part[0] for part in found], [part[1] for part in found])
-                )
+                ranks = _joined([part[0] for part in found])
+                facts = _joined([part[1] for part in found])
                 table = pd.concat([part[2] for part in found], ignore_index=True)
                 lesion = table["lesion"].to_numpy(dtype=bool)
                 for queries, chosen in (("all kidneys", np.ones_like(lesion)), ("kidneys with a lesion", lesion)):
@@ -262,6 +281,11 @@ def retrieval_table(parts: list[Kidneys], replicates: int = 2000) -> pd.DataFram
                         owners = table.loc[chosen, "patient_id"]
                         rows.append(row | _metrics(ranks.of(chosen), facts.of(chosen), owners, replicates))
     return pd.DataFrame(rows)
+
+
+def _joined(parts: list[_Part]) -> _Part:
+    """The queries of several folds, one after the other."""
+    return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
 
 
 def _pooled(part: Kidneys, system: str, direction: str, name: str) -> tuple[Ranks, Facts, pd.DataFrame]:

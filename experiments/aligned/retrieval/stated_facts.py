@@ -1,0 +1,91 @@
+"""Retrieval without a shared space: how likely the report's attributes are, by what stage 1 reads out of the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datamodules.attributes import AttributeDataModule
+from datamodules.batch import MISSING
+from experiments.encoders.attribute_reader import AttributeReader
+from experiments.encoders.features import frozen_features
+from experiments.statistics.means import owner_mean
+
+_LEAST = 1e-4
+"""Least probability of a class; a head that is certain and wrong shall not outweigh all others."""
+
+
+def read_scans(
+    reader: AttributeReader, module: AttributeDataModule, kidneys: Sequence[int], features: Path
+) -> np.ndarray:
+    """Log-likelihood ratios of every class of every attribute, by the scan against the training kidneys.
+
+    With `read_reports` the dot product is sum_a log p(value_a | scan) / p(value_a) over the attributes that a report
+    states, the naive Bayes odds that it is of this scan.
+
+    Args:
+        reader: Encoder and heads of stage 1.
+        module: Kidneys with what their reports state; those to test are read.
+        kidneys: Rows of its kidney table.
+        features: Folder of cached features.
+
+    Returns:
+        float32 [kidneys, classes of all attributes], in the order of the DataModule; 0 where there is no head.
+    """
+    visits = module.visits("test")
+    positions = [position for found in visits.volumes for position in found]
+    owner = np.repeat(np.asarray(visits.kidney, dtype=np.int64), [len(found) for found in visits.volumes])
+    feature = torch.from_numpy(frozen_features(reader.encoder, module, positions, features))
+    scores = _scores(reader, module, feature, positions)
+    order = {int(kidney): number for number, kidney in enumerate(kidneys)}
+    known = np.array([int(kidney) in order for kidney in owner])
+    rows = np.array([order[int(kidney)] for kidney in owner[known]], dtype=np.int64)
+    shares = _training_shares(module)
+    ratios = []
+    for name, values in module.class_counts.items():
+        if name not in scores:
+            ratios.append(np.zeros((len(kidneys), len(values))))
+            continue
+        columns = [reader.heads.classes[name].index(value) for value in values]
+        mean = owner_mean(scores[name][known][:, columns], rows, len(kidneys))
+        ratios.append(np.log(np.clip(mean, _LEAST, 1)) - np.log(np.clip(shares[name], _LEAST, 1)))
+    return np.concatenate(ratios, axis=1).astype(np.float32)
+
+
+def read_reports(module: AttributeDataModule, codes: np.ndarray) -> np.ndarray:
+    """What reports state, as a 1 for every stated class, float32 [kidneys, classes of all attributes].
+
+    Args:
+        module: DataModule that the attributes are of.
+        codes: int64 [kidneys, A], -100 where not stated.
+    """
+    parts = []
+    for column, values in enumerate(module.class_counts.values()):
+        parts.append((codes[:, column, None] == np.arange(len(values))) & (codes[:, column, None] != MISSING))
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _scores(
+    reader: AttributeReader, module: AttributeDataModule, feature: torch.Tensor, positions: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Scores [volumes, classes] by attribute; an encoder that joins phases was told none."""
+    if module.phases == "joined":
+        return {name: values.numpy() for name, values in reader.heads.scores(feature).items()}
+    phase = module.plan.volumes.index.set_index("position")["phase"].loc[list(positions)].astype(str).to_numpy()
+    found: dict[str, np.ndarray] = {}
+    for value in np.unique(phase):
+        chosen = phase == value
+        for name, values in reader.heads.scores(feature[torch.from_numpy(chosen)], str(value)).items():
+            found.setdefault(name, np.zeros((len(feature), values.shape[1])))[chosen] = values.numpy()
+    return found
+
+
+def _training_shares(module: AttributeDataModule) -> dict[str, np.ndarray]:
+    """Share of every class among the training kidneys of which the attribute is stated."""
+    return {
+        name: np.array(list(counts.values()), dtype=np.float64) / max(1, sum(counts.values()))
+        for name, counts in module.class_counts.items()
+    }
