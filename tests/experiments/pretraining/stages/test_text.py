@@ -76,11 +76,15 @@ def test_three_objectives_give_an_encoder_and_are_not_repeated(
     assert encoder.config.base_name == "tiny"
     with torch.no_grad():
         assert encoder(**encoder.tokenize(TEXTS)).shape == (len(TEXTS), 16)
-    # The weights are those of the best checkpoint, which holds adapters alone and no path.
+    # The weights are those of the best checkpoint, which holds what was trained alone and no path.
     checkpoint = torch.load(stage / "attribute_contrast" / "checkpoints" / "best.ckpt", weights_only=True)
     heads = {"heads.weight", "heads.bias"}
     assert heads < set(checkpoint["state_dict"])
-    assert len(checkpoint["state_dict"]) - len(heads) == len(encoder.adapter_state())
+    translator = {name for name in checkpoint["state_dict"] if "translator" in name}
+    assert len(translator) == 2  # of a cut base, handed on from objective to objective
+    assert len(set(checkpoint["state_dict"]) - heads - translator) == len(encoder.adapter_state())
+    shas = {(stage / name / "encoder/translator.safetensors").read_bytes() for name in OBJECTIVES}
+    assert len(shas) == 1
     texts = [path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".md")]
     assert "secret" not in json.dumps(checkpoint["hyper_parameters"]) + "".join(texts)
     before = (stage / "mntp" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
