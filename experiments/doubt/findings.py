@@ -92,10 +92,16 @@ def _strangest(gaussians: Gaussians, values: np.ndarray, phases: np.ndarray, nam
 
 def _phase(kidney: ScanKidney, seen: Readings, reference: Reference, score: float) -> Finding:
     likelihood = reference.trained.phase_likelihood(seen)
-    likely = [PHASES[int(number)].replace("_", "-") for number in likelihood.argmax(axis=1)]
+    # Of a scan that is far from every phase the nearest one says nothing.
+    like = np.sqrt(reference.trained.intensities.squares(seen.measures[:, : len(INTENSITIES)]).min(axis=1))
+    near = like <= reference.threshold[CHECKS.index("intensities")]
+    likely = [
+        f"most like {PHASES[int(number)].replace('_', '-')}" if known else "like none of those in training"
+        for number, known in zip(likelihood.argmax(axis=1), near, strict=True)
+    ]
     unknown = [number for number, view in enumerate(kidney.views) if view.phase is None]
     if unknown:
-        text = f"The contrast phase is not known; by its Hounsfield units it is most like {likely[unknown[0]]}."
+        text = f"The contrast phase is not known; by its Hounsfield units it is {likely[unknown[0]]}."
         return Finding("phase", True, text)
     stated = [str(view.phase) for view in kidney.views]
     rare = sorted({name for name in stated if not reference.trained.intensities.known(PHASES.index(name))})
@@ -108,6 +114,6 @@ def _phase(kidney: ScanKidney, seen: Readings, reference: Reference, score: floa
     worst = int(np.argmax(loss))
     text = (
         f"The contrast phase is said to be {stated[worst].replace('_', '-')}; by its Hounsfield units the series is "
-        f"most like {likely[worst]}."
+        f"{likely[worst]}."
     )
     return Finding("phase", True, text, score)

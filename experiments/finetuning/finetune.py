@@ -15,6 +15,7 @@ from callbacks.predictions import PREDICTIONS
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
+from experiments.doubt.task_doubt import CALIBRATION, task_doubt
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.console import say
@@ -200,6 +201,10 @@ def _finish(
         for name in (metric.name, "low", "high", "n", metric.count, *more):
             if np.isfinite(row[name]):
                 metrics[f"{name}{other}/{group}"] = float(row[name])
+    doubt = task_doubt(predictions)
+    if doubt is not None:
+        write_json(folder / CALIBRATION, doubt.to_dict())
+        figures = [*figures, folder / CALIBRATION]
     files = (folder / "results.csv", *figures, folder / PREDICTIONS)
     log_results(logger, metrics, scored_caption(cohort.info, metric), files)
     mark_done(folder, {"run_id": logger.run_id, "results": "results.csv"})

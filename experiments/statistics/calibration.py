@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import SplineTransformer
 
 from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, ratio, weighted_means
@@ -134,6 +135,66 @@ def calibration_summary(
         "brier": bootstrap(brier(target, probability), n, replicates, seed, positives)[0],
         "scaled brier": bootstrap(scaled_brier(target, probability), n, replicates, seed, positives)[0],
     }
+
+
+def expected_calibration_error(target: np.ndarray, probability: np.ndarray, groups: int = 10) -> Statistic:
+    r"""Mean distance of observed share and mean prediction as a statistic of weighted patients.
+
+    .. math:: ECE = \sum_g \frac{n_g}{n} |\bar y_g - \bar p_g|
+
+    After Naeini et al., AAAI 2015, in groups of about equal size, which the patients as they are define. It is above 0
+    by chance also where predictions are calibrated, the more so the fewer patients a group has.
+
+    Args:
+        target: 0 or 1 [N].
+        probability: Predicted probability of 1 [N].
+        groups: Groups by quantile of the prediction.
+
+    Raises:
+        DataError: as of `calibration_slope`, or if there is no patient or no group.
+    """
+    target, probability = probabilities(target, probability)
+    members = np.stack(_quantile_groups(probability, groups), axis=1).astype(np.float64)
+    difference = members * (target - probability)[:, None]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        drawn = weights.astype(np.float64)
+        return ratio(np.abs(drawn @ difference).sum(axis=1), drawn.sum(axis=1))
+
+    return Statistic(statistic, Support(0.0, 1.0, len(target)))
+
+
+def smooth_calibration(target: np.ndarray, probability: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Observed share as a smooth function of the prediction: a logistic regression on a natural cubic spline.
+
+    After Austin and Steyerberg, Statistics in Medicine 2014, with three knots at quantiles of the log-odds.
+
+    Args:
+        target: 0 or 1 [N].
+        probability: Predicted probability of 1 [N].
+        at: Predictions where the curve is wanted [M].
+
+    Returns:
+        float64 [M]; NaN where a class has no patient, or predictions are all equal.
+
+    Raises:
+        DataError: as of `calibration_slope`.
+    """
+    target, probability = probabilities(target, probability)
+    odds, wanted = (logit(np.clip(values, CLIP, 1 - CLIP)) for values in (probability, np.asarray(at, dtype=float)))
+    if len(np.unique(target)) < 2 or np.ptp(odds) == 0:
+        return np.full(len(wanted), np.nan)
+    knots = np.unique(np.quantile(odds, [0.1, 0.5, 0.9]))
+    spline = SplineTransformer(degree=3, knots=_spread(knots)[:, None], extrapolation="linear", include_bias=False)
+    design = spline.fit_transform(odds[:, None])
+    model = LogisticRegression(C=100.0, solver="newton-cholesky").fit(design, target)
+    smooth: np.ndarray = model.predict_proba(spline.transform(wanted[:, None]))[:, 1]
+    return smooth
+
+
+def _spread(knots: np.ndarray) -> np.ndarray:
+    """At least two knots that differ."""
+    return knots if len(knots) > 1 else np.array([knots[0] - 1.0, knots[0] + 1.0])
 
 
 def calibration_curve(target: np.ndarray, probability: np.ndarray, groups: int = 10) -> pd.DataFrame:

@@ -61,7 +61,7 @@ def test_finetune_leaves_a_complete_run(
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files == {
         "DONE", "run.json", "mlflow.json", "config.yaml", "predictions.parquet", "results.csv", "roc.png",
-        "data.parquet", "training_data.parquet",
+        "data.parquet", "training_data.parquet", "calibration.json",
         "checkpoints/best.ckpt", "checkpoints/last.ckpt",
     }  # fmt: skip
     table = pd.read_csv(folder / "results.csv").set_index("group")

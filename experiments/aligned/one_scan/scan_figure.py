@@ -44,8 +44,8 @@ def embed_figure(
         notes: What is said first, and what must be said beside it.
     """
     head, note = notes
-    figure = plt.figure(figsize=(11.0, 1.6 + 7.4 * len(kidneys)), layout="constrained")
-    heights = [0.7, *[7.4] * len(kidneys), 0.6]
+    heights = [0.9, *(7.4 if "lesion" in result else 4.6 for result in results), 0.6]
+    figure = plt.figure(figsize=(11.0, sum(heights)), layout="constrained")
     parts = np.ravel(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
     outside = any(result["training_data"]["outside_training"] for result in results)
     shown = "\n".join(textwrap.wrap(head, 120, max_lines=5))
@@ -64,10 +64,11 @@ def _kidney(part: SubFigure, kidney: ScanKidney, result: Mapping[str, Any], cont
     more = f", first of {len(kidney.views)} series" if len(kidney.views) > 1 else ""
     lesion = f": {lesion_words(**result['lesion']).lower()}" if "lesion" in result else ""
     part.suptitle(f"{kidney.side.capitalize()} kidney ({phase}{more}){lesion}", fontsize=11, fontweight="bold")
-    grid = part.add_gridspec(4, 6, height_ratios=[2.6, 2.7, 0.8, 1.3])
+    spoken = "lesion" in result
+    grid = part.add_gridspec(4, 6, height_ratios=[2.6, 2.7, 0.8, 1.3] if spoken else [2.6, 0.6, 0.6, 0.6])
     for column, (name, axis) in enumerate(_PLANES):
         _slice(part.add_subplot(grid[0, 2 * column : 2 * column + 2]), kidney, name, axis, contract)
-    if "lesion" not in result:
+    if not spoken:
         _unspoken(part.add_subplot(grid[1:, :]), result["training_data"])
         return
     _zero_shot(part.add_subplot(grid[1, :3]), result["zero_shot"])
@@ -150,9 +151,7 @@ def _zero_shot(axis: Axes, tasks: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _attributes(axis: Axes, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-    axis.set_title(
-        "Attributes by the heads of stage 1: what scores highest, and its score (not calibrated)", fontsize=8
-    )
+    axis.set_title("Attributes of stage 1: what scores highest; not calibrated", fontsize=8)
     if not attributes:
         _empty(axis, "nothing is said")
         return

@@ -62,7 +62,7 @@ def roc_plot(
 
 
 def calibration_plot(predictions: Predictions, title: str, note: str = "", groups: int = 10) -> Figure:
-    """Observed share against predicted probability, with the predictions' histogram beneath.
+    """Observed share against predicted score, with the predictions' histogram beneath.
 
     Args:
         predictions: Targets and probabilities by name.
@@ -85,7 +85,7 @@ def calibration_plot(predictions: Predictions, title: str, note: str = "", group
         share = np.full(len(target), 1 / max(1, len(target)))
         below.hist(probability, edges, weights=share, histtype="step", color=color(number), linewidth=1.4)
     axes.set(ylabel="Observed share [95 % interval]", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    below.set(xlabel="Predicted probability", ylabel="Patients")
+    below.set(xlabel="Score of the positive class", ylabel="Patients")
     below.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     below.legend(
         *axes.get_legend_handles_labels(), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.5)

@@ -48,7 +48,7 @@ def class_sections(series: Series, note: str) -> list[Section]:
 
 
 def _scores(series: Series, group: Group, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Whether each patient is of a class, and the probability of it, by encoder."""
+    """Whether each patient is of a class, and its score, by encoder."""
     found = {}
     for name, predictions in series.first_seed().items():
         rows = of_group(predictions, group)
@@ -209,7 +209,7 @@ def _calibration_blocks(series: Series, note: str) -> list[Block]:
     for name in series.first_seed():
         own = {group.name: scores[group.name][name] for group in shown}
         figure = calibration_plot(own, f"{TASKS[series.task].title}: {ENCODERS[name].title}", note)
-        caption = f"Calibration of {ENCODERS[name].title}: observed share against predicted probability, by tenths."
+        caption = f"Calibration of {ENCODERS[name].title}: observed share against the score, by tenths."
         alt = "; ".join(
             f"{group}: mean prediction {number(float(p.mean()))}, observed share {number(float(t.mean()))}"
             for group, (t, p) in own.items()
@@ -221,8 +221,8 @@ def _calibration_blocks(series: Series, note: str) -> list[Block]:
         ("Encoder", "n", "Positives", *_CALIBRATION.values()),
         tuple(rows),
         pd.concat(frames, ignore_index=True),
-        "Probabilities are as the models give them, not recalibrated. Scaled Brier score: 1 is perfect, 0 knows no "
-        f"more than prevalence. {seed_words(series)}",
+        "Scores are as the models give them; the section on doubt shows them calibrated. Scaled Brier score: 1 is "
+        f"perfect, 0 knows no more than prevalence. {seed_words(series)}",
     )
     return [table, Gallery(tuple(pictures))]
 

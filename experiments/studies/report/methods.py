@@ -55,10 +55,10 @@ def _models() -> Section:
         "never shrink.",
         "Missing is missing: a label that is not recorded is left out of training and test of that task. Of table "
         "baselines a missing value is the median of the training patients. A missing phase is left out of the average.",
-        "Class imbalance: losses weigh classes by the square root of their inverse frequency in training. No model was "
-        "recalibrated or updated afterwards.",
-        "Output: a probability of each class, or a log-risk. Thresholds and risk groups are chosen on validation "
-        "patients.",
+        "Class imbalance: losses weigh classes by the square root of their inverse frequency in training. Results "
+        "are of the scores as the models give them; the sections on doubt calibrate them by validation patients, and "
+        "update them with local patients of a centre.",
+        "Output: a score of each class, or a log-risk. Thresholds and risk groups are chosen on validation patients.",
     )
     return Section("models", "Models", [Text(items=items)])
 

@@ -15,6 +15,7 @@ from experiments.studies.curve.curve_table import ZERO_SHOT, Cell
 from experiments.studies.report.aggressiveness_risk import TASK as AGGRESSIVENESS
 from experiments.studies.report.aggressiveness_risk import aggressiveness_section
 from experiments.studies.report.classification_section import class_sections
+from experiments.studies.report.doubt_section import doubt_section
 from experiments.studies.report.finished_points import Series, cells_of, unfinished
 from experiments.studies.report.journal_words import interval, plural
 from experiments.studies.report.page import Block, Section, Text
@@ -83,6 +84,8 @@ def task_section(analyses: list[Analysis], note: str, missing: Text) -> Section:
             part.sections.extend(
                 survival_sections(series, analysis.results, note) if survival else class_sections(series, note)
             )
+            if not survival:
+                part.sections.append(doubt_section(series, note))
         section.sections.append(part)
     return section
 

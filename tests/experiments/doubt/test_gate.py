@@ -116,6 +116,8 @@ def test_what_cannot_be_measured_is_asked_by_rules(made: tuple[Path, Cohort, Gat
     kidney = next(one for one in kidneys(cohort, "external") if not gate.judge(one, "rendered").outside)
     assert "phantoms with rendered intensities" in gate.judge(kidney).headline
     assert "phase is not known" in gate.judge(changed(kidney, phase=None), "rendered").headline
+    far = changed(kidney, phase=None, image=(kidney.views[0].image + 1024).astype(np.int16))
+    assert "like none of those in training" in gate.judge(far, "rendered").headline
     rare = gate.judge(replace(kidney, views=(replace(kidney.views[0], phase="delayed"),)), "rendered")
     assert f"fewer than {FEWEST} series of the phase delayed" in rare.headline
     assert gate.reference is not None

@@ -19,6 +19,8 @@ from sksurv.metrics import concordance_index_censored
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from experiments.cli import main
+from experiments.doubt.prediction_sets import coverage
+from experiments.doubt.task_doubt import task_doubt
 from experiments.finetuning.point import Point
 from experiments.scores.outcomes import metric_of, outcomes_of
 from experiments.scores.results_figures import risk_group_of
@@ -149,6 +151,32 @@ def test_calibration_and_operating_points_are_those_of_the_source(study: tuple[C
         for key, estimate in estimates.items():
             np.testing.assert_allclose(table.loc[key, ["value", "low", "high"]].to_numpy(float), estimate[:3])
             assert key == "accuracy" or interval(estimate) in html
+
+
+def test_doubt_is_that_of_validation_patients_applied_to_the_source(
+    study: tuple[Cohort, Path, Path], html: str
+) -> None:
+    _, runs, folder = study
+    predictions = pd.read_parquet(runs / "renal/tiny/malignancy/stage1-probe-f1-s42/predictions.parquet")
+    doubt = task_doubt(predictions)
+    assert doubt is not None
+    (external,) = [group.rows for group in groups(predictions) if group.name == "pooled external"]
+    own = doubt.tested.of(external["patient_id"])
+    table = pd.read_csv(folder / "tables/doubt-calibration-malignancy-probe.csv")
+    table = table[table["group"] == "pooled external"].set_index(["stage", "statistic"])
+    for stage, values in (("before", own.score), ("after", own.probability)):
+        expected = calibration_summary(own.target, values[:, 1])
+        for name in ("slope", "intercept"):
+            found = table.loc[(stage, name), ["value", "low", "high"]].to_numpy(float)
+            np.testing.assert_allclose(found, expected[f"calibration {name}"][:3])
+    sets = pd.read_csv(folder / "tables/doubt-sets-malignancy-probe.csv").set_index(["group", "statistic"])
+    held = own.sets[np.arange(len(own.target)), own.target]
+    row = sets.loc[("pooled external", "coverage")]
+    assert (row["value"], row["n"]) == (pytest.approx(held.mean()), len(held))
+    assert interval(coverage(own.sets, own.target)) in html
+    curve = pd.read_csv(folder / "tables/doubt-risk-coverage-malignancy-probe.csv")
+    assert curve["error"].between(0, 1).all()
+    assert "No recalibration with local patients" in html  # twelve patients a centre are too few
 
 
 def test_risk_groups_are_cut_on_validation(study: tuple[Cohort, Path, Path], html: str) -> None:

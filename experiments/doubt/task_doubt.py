@@ -1,0 +1,127 @@
+"""How sure the predictions of a task are: calibrated on validation patients, and as sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.doubt.calibrators import NONE, Chosen, choose_calibrator
+from experiments.doubt.prediction_sets import CONFIDENCE, PredictionSets
+from experiments.scores.outcomes import FOLD, score_columns
+
+CALIBRATION = "calibration.json"
+"""File in the folder of a finished run."""
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions of some tested patients.
+
+    Args:
+        rows: The patients, as the predictions hold them.
+        target: int64 [N].
+        score: float64 [N, C], as the model gives them.
+        probability: float64 [N, C], calibrated.
+        sets: bool [N, C], classes in the set of each patient.
+    """
+
+    rows: pd.DataFrame
+    target: np.ndarray
+    score: np.ndarray
+    probability: np.ndarray
+    sets: np.ndarray
+
+    def of(self, patients: pd.Series) -> Answers:
+        """Those of some patients, in that order."""
+        place = {name: number for number, name in enumerate(self.rows["patient_id"])}
+        kept = np.array([place[name] for name in patients], dtype=int)
+        return Answers(
+            self.rows.iloc[kept], self.target[kept], self.score[kept], self.probability[kept], self.sets[kept]
+        )
+
+
+@dataclass(frozen=True)
+class TaskDoubt:
+    """What validation patients say of the scores of a classification.
+
+    Args:
+        chosen: The calibrator by fold, under None where there are no folds.
+        tested: The tested patients.
+    """
+
+    chosen: Mapping[int | None, Chosen]
+    tested: Answers
+
+    def to_dict(self) -> dict[str, Any]:
+        """The calibrators as plain data; no patient."""
+        return {
+            "format": FORMAT,
+            "calibrators": [
+                {"fold": fold, "validation_patients": one.n, "log_loss": dict(one.loss), **one.calibrator.to_dict()}
+                for fold, one in self.chosen.items()
+            ],
+        }
+
+    @property
+    def methods(self) -> str:
+        """The methods that were chosen, in words."""
+        names = dict.fromkeys(one.calibrator.method for one in self.chosen.values())
+        return ", ".join("no change of the scores" if name == NONE else name for name in names)
+
+
+def task_doubt(predictions: pd.DataFrame, seed: int = 0) -> TaskDoubt | None:
+    """Calibrate the predictions of a classification, and make sets of them, by its validation patients.
+
+    The model is trained on neither; calibrators are chosen by cross-validation of the validation patients, in every
+    fold of a cohort by its own.
+
+    Args:
+        predictions: As `PredictionWriter` writes them.
+        seed: Seed of the cross-validation.
+
+    Returns:
+        The calibrated predictions of the tested patients; None of a survival task, or where the validation patients of
+        some fold lack a class.
+    """
+    columns = score_columns(predictions)
+    if not columns:
+        return None
+    tested = predictions[predictions["part"] == "test"]
+    folds = sorted(tested[FOLD].unique()) if FOLD in predictions else [None]
+    chosen: dict[int | None, Chosen] = {}
+    parts = []
+    for fold in folds:
+        own = predictions if fold is None else predictions[predictions[FOLD] == fold]
+        validated, rows = own[own["part"] == "val"], own[own["part"] == "test"]
+        target = validated["target"].to_numpy(dtype=np.int64)
+        if len(np.unique(target)) < len(columns):
+            return None
+        score, asked = (part[columns].to_numpy(dtype=np.float64) for part in (validated, rows))
+        found = choose_calibrator(score, target, seed)
+        chosen[None if fold is None else int(fold)] = found
+        sets = PredictionSets(score, target)(asked, CONFIDENCE)
+        parts.append(Answers(rows, rows["target"].to_numpy(dtype=np.int64), asked, found.calibrator(asked), sets))
+    joined = Answers(
+        pd.concat([part.rows for part in parts], ignore_index=True),
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("target", "score", "probability", "sets")
+        ),
+    )
+    return TaskDoubt(chosen, joined)
+
+
+def asked_and_said(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is calibrated, as two classes: the second class, or of three and more whether the likeliest one is right.
+
+    Returns:
+        Targets 0 or 1 [N], and probabilities of 1 [N].
+    """
+    if probability.shape[1] == 2:
+        return (target == 1).astype(int), probability[:, 1]
+    return (probability.argmax(axis=1) == target).astype(int), probability.max(axis=1)
