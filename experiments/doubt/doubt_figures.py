@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,8 @@ def smooth_curve(target: np.ndarray, probability: np.ndarray, replicates: int = 
         Columns predicted, observed, low, high, n, events, over the range of the predictions without their outermost
         fiftieths; empty where the curve is not defined.
     """
-    at = np.linspace(*np.quantile(probability, [0.02, 0.98]), _POINTS)
+    first, last = np.quantile(probability, [0.02, 0.98])
+    at = np.linspace(float(first), float(last), _POINTS)
     observed = smooth_calibration(target, probability, at)
     if np.isnan(observed).any():
         return pd.DataFrame(columns=["predicted", "observed", "low", "high", "n", "events"])
@@ -58,7 +60,7 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame], title: str, note: str
     for number, (name, curve) in enumerate(curves.items()):
         if curve.empty:
             continue
-        style = {"color": color(number), "linewidth": 1.8, "linestyle": "--" if name == BEFORE else "-"}
+        style: dict[str, Any] = {"color": color(number), "linewidth": 1.8, "linestyle": "--" if name == BEFORE else "-"}
         label = {BEFORE: "score as it is", AFTER: "calibrated"}.get(name, name)
         axes.plot(curve["predicted"], curve["observed"], label=label, **style)
         axes.fill_between(curve["predicted"], curve["low"], curve["high"], color=color(number), alpha=0.15, linewidth=0)

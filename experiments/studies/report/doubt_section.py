@@ -79,12 +79,12 @@ def _calibration_blocks(series: Series, doubt: TaskDoubt, predictions: pd.DataFr
     for group, answers in grouped(doubt, predictions):
         if group.kind == "external":
             continue
-        own = {
+        smooth = {
             stage: smooth_curve(*asked_and_said(answers.target, values))
             for stage, values in ((BEFORE, answers.score), (AFTER, answers.probability))
         }
-        curves += [curve.assign(group=group.name, stage=stage) for stage, curve in own.items()]
-        figure = calibration_figure(own, f"{TASKS[series.task].title}: {group.name}", note, said)
+        curves += [curve.assign(group=group.name, stage=stage) for stage, curve in smooth.items()]
+        figure = calibration_figure(smooth, f"{TASKS[series.task].title}: {group.name}", note, said)
         errors = table[(table["group"] == group.name) & (table["statistic"] == ECE)].set_index("stage")["value"]
         alt = f"Expected calibration error {number(errors[BEFORE], 3)} before and {number(errors[AFTER], 3)} after."
         pictures.append(
