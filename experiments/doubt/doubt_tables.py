@@ -57,6 +57,19 @@ def calibration_table(doubt: TaskDoubt, predictions: pd.DataFrame, replicates: i
     return pd.DataFrame(rows)
 
 
+def doubt_metrics(doubt: TaskDoubt, predictions: pd.DataFrame) -> dict[str, float]:
+    """Expected calibration error before and after, coverage and size of the sets of every group, for MLflow."""
+    found = {}
+    for group, answers in grouped(doubt, predictions):
+        everybody, name = np.ones((1, len(answers.target))), group.name.replace(" ", "_")
+        for stage, values in ((BEFORE, answers.score), (AFTER, answers.probability)):
+            error = expected_calibration_error(*asked_and_said(answers.target, values))
+            found[f"ece_{stage}/{name}"] = float(error(everybody)[0])
+        found[f"coverage/{name}"] = coverage(answers.sets, answers.target).value
+        found[f"set_size/{name}"] = float(set_size(answers.sets)(everybody)[0])
+    return found
+
+
 def sets_table(doubt: TaskDoubt, predictions: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame:
     """Coverage and size of the sets of every group, and the error of all and of the surest patients.
 

@@ -15,6 +15,7 @@ from callbacks.predictions import PREDICTIONS
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
+from experiments.doubt.doubt_tables import doubt_metrics
 from experiments.doubt.task_doubt import CALIBRATION, task_doubt
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
@@ -204,6 +205,7 @@ def _finish(
     doubt = task_doubt(predictions)
     if doubt is not None:
         write_json(folder / CALIBRATION, doubt.to_dict())
+        metrics |= doubt_metrics(doubt, predictions)
         figures = [*figures, folder / CALIBRATION]
     files = (folder / "results.csv", *figures, folder / PREDICTIONS)
     log_results(logger, metrics, scored_caption(cohort.info, metric), files)

@@ -16,6 +16,7 @@ from experiments.doubt.doubt_tables import (
     ECE,
     abstention_table,
     calibration_table,
+    doubt_metrics,
     local_table,
     sets_table,
 )
@@ -112,6 +113,13 @@ def test_tables_count_what_they_show() -> None:
     )
     parts = [table.loc[("external E1", f"coverage of class {number}"), "n"] for number in range(3)]
     assert sum(parts) == 120
+    metrics = doubt_metrics(doubt, predictions)
+    assert metrics["coverage/pooled_external"] == pytest.approx(held[external].mean())
+    assert metrics["set_size/external_E1"] == pytest.approx(table.loc[("external E1", "set size"), "value"])
+    calibrated = calibration_table(doubt, predictions, replicates=100).set_index(["group", "stage", "statistic"])
+    for stage in (BEFORE, AFTER):
+        expected = calibrated.loc[("internal test", stage, ECE), "value"]
+        assert metrics[f"ece_{stage}/internal_test"] == pytest.approx(expected)
     curve = abstention_table(doubt, predictions)
     assert curve.groupby("group")["n"].max().to_dict() == {"internal test": 160, "pooled external": 160}
 
