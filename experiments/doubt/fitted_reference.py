@@ -128,9 +128,10 @@ def _validation(cohort: Cohort, fold: int | None) -> set[str]:
 
 def _chosen(index: pd.DataFrame, most: int, seed: int) -> list[pd.DataFrame]:
     """The rows of each kidney, of not more kidneys than that; adding patients changes few."""
-    groups = {tuple(map(str, key)): rows for key, rows in index.groupby(_KEYS, sort=True)}
-    kept = keyed_choice(groups, most, seed, "likeness")
-    return [rows for key, rows in groups.items() if key in kept]
+    keys = pd.MultiIndex.from_frame(index[_KEYS].astype(str))
+    kept = keyed_choice(keys.unique().tolist(), most, seed, "likeness")
+    rows = index[keys.isin(sorted(kept))]
+    return [own for _, own in rows.groupby(_KEYS, sort=True)]
 
 
 def _kidneys(
