@@ -70,7 +70,21 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
         table = _run(point, cohort, launches)
     if report and is_main_rank():
         _report(table, cohort, folder)
+        _say_curve(point, cohort)
     return table
+
+
+def _say_curve(point: Point, cohort: Cohort) -> None:
+    """Where points of several shares of the labels are there: the command that makes a curve of them."""
+    names = {path.parent.name for path in point.folder(cohort).parent.glob(f"{point.encoder}-{point.mode}-f*/{DONE}")}
+    shares = {name.rsplit("-f", 1)[1].split("-")[0] for name in names}
+    if len(shares) > 1:
+        more = "".join(f" {name.upper()}={value}" for name, value in (("tag", point.tag),) if value)
+        how = "" if point.mode == "finetune" else f" MODE={point.mode}"
+        say(
+            f"{len(shares)} shares of the labels are finished; their curve: `make curve TASK={point.task}{how}{more} "
+            "FINISHED=true`."
+        )
 
 
 def _run(point: Point, cohort: Cohort, launches: list[Launch]) -> pd.DataFrame:
@@ -208,7 +222,7 @@ def _finish(
         metrics |= doubt_metrics(doubt, predictions)
         figures = [*figures, folder / CALIBRATION]
     files = (folder / "results.csv", *figures, folder / PREDICTIONS)
-    log_results(logger, metrics, scored_caption(cohort.info, metric), files)
+    log_results(logger, metrics, scored_caption(cohort.info, metric), files, round(100 * point.fraction))
     mark_done(folder, {"run_id": logger.run_id, "results": "results.csv"})
     return table
 

@@ -41,6 +41,10 @@ COX_STRENGTHS = tuple(10.0 ** (power / 2) for power in range(8, -1, -1))
 """Ridge penalties of the Cox model, strongest first, in units of the log partial likelihood."""
 
 
+_OF_TRAINING = ("batch_size", "samples_per_epoch", "augmentation", "center_weights")
+"""Settings of a DataModule that nothing here is fitted with."""
+
+
 class Fit(NamedTuple):
     """A fitted model: its columns of predictions by patient, and how it was chosen."""
 
@@ -102,7 +106,10 @@ def _run_probe(launch: Launch) -> MLFlowLogger:
         metric = "c_index" if module.label.kind == "survival" else "auroc"
         read = {"columns": ", ".join(baseline.columns) or "none", "model": baseline.model}
         read["radiomics"] = "none" if baseline.radiomics is None else baseline.radiomics.hash
-        logger.log_hyperparams({**module.hparams, **fit.chosen, **read})
+        used = {name: value for name, value in module.hparams.items() if name not in _OF_TRAINING}
+        if any(True for _ in cli.model.encoder.parameters()):
+            used["crop"] = module.augmentation.config.crop
+        logger.log_hyperparams({**used, **fit.chosen, **read})
         logger.log_metrics({"fit_seconds": seconds, **fit.chosen})
         if np.isfinite(fit.validation):
             logger.log_metrics({f"val/{metric}": fit.validation})

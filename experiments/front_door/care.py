@@ -12,13 +12,18 @@ from experiments.front_door.commands import ROOT
 
 
 def ui(runs: Path = Path("runs"), port: int = 5000) -> int:
-    """Open MLflow on the runs: http://localhost:PORT.
+    """Open MLflow on the runs: http://localhost:PORT. A link for each task with a curve opens its chart.
 
     Args:
         runs: Folder of all runs.
         port: Port of the page.
     """
     store = f"sqlite:///{runs.absolute()}/mlflow.db"
+    if (runs / "mlflow.db").is_file():
+        from experiments.front_door.curve_links import curve_links
+
+        for name, link in curve_links(store, port).items():
+            print(f"Curves of {name}: {link}", flush=True)
     return subprocess.call([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)])
 
 

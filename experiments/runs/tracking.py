@@ -30,6 +30,11 @@ from experiments.runs.outbox import SPOOL, Outbox, reason
 from lightning_modules.core.distributed import is_main_rank
 
 RUN_FILE = "mlflow.json"
+NOTE, PARENT = "mlflow.note.content", "mlflow.parentRunId"
+"""Tags that MLflow's page reads: the description of a run, in Markdown, and the run that it stands beneath."""
+KIND, CURVE_LINE, CURVE = "kind", "curve line", "curve"
+"""Tag of what a run is, where it is no training; its value of an encoder's line of a curve; and the tag of that with
+the id of the curve. A line stands beside the curve and not beneath it: MLflow shows nothing of runs that are folded."""
 _NAMED_STORE = os.environ.get("MLFLOW_TRACKING_URI", "")
 """Read once: MLflow writes the store of the last logger there, which a later run in another folder must not take."""
 
@@ -157,7 +162,7 @@ def best_effort(what: str) -> Iterator[None]:
 
 
 def parent_run(runs: Path, experiment: str, name: str, tags: Mapping[str, str]) -> str | None:
-    """The parent run of that name, found or made.
+    """The run of that name that nothing is trained in, found or made; of the curve that its tags name, if any.
 
     Returns:
         Its MLflow id; None, with a warning, where the store fails.
@@ -172,7 +177,8 @@ def _parent_run(runs: Path, experiment: str, name: str, tags: Mapping[str, str])
     client = store_client(runs)
     with held(runs / _MLFLOW_LOCK):  # two processes that both find none would make two
         identifier = experiment_id(client, experiment, runs)
-        found = client.search_runs([identifier], f"attributes.run_name = '{name}'", max_results=1)
+        within = f" and tags.{CURVE} = '{tags[CURVE]}'" if CURVE in tags else ""
+        found = client.search_runs([identifier], f"attributes.run_name = '{name}'{within}", max_results=1)
         if found:
             return str(found[0].info.run_id)
         run = client.create_run(identifier, run_name=name, tags=dict(tags))
@@ -228,7 +234,7 @@ def make_logger(
         run_id = known.get("run_id") if known.get("store") == _store_name(uri) else None
         if run_id is not None and _running(client, run_id):
             return client, run_id, True
-        nested = {"mlflow.parentRunId": parent} if parent else {}
+        nested = {PARENT: parent} if parent else {}
         run = client.create_run(identifier, run_name=name, tags={**tags, **nested, "run_dir": _relative(folder, runs)})
         run_id = str(run.info.run_id)
         write_json(folder / RUN_FILE, {"run_id": run_id, "store": _store_name(uri)})
@@ -263,7 +269,9 @@ def send_kept(runs: Path, folder: Path, experiment: str, name: str, tags: Mappin
         make_logger(runs, folder, experiment, name, tags).experiment.set_terminated()
 
 
-def log_results(logger: MLFlowLogger, metrics: Mapping[str, float], note: str, files: Iterable[Path]) -> None:
+def log_results(
+    logger: MLFlowLogger, metrics: Mapping[str, float], note: str, files: Iterable[Path], step: int = 0
+) -> None:
     """Give MLflow the results of a command, and end its run.
 
     Args:
@@ -271,10 +279,11 @@ def log_results(logger: MLFlowLogger, metrics: Mapping[str, float], note: str, f
         metrics: Values by name.
         note: What the results are of, in a sentence.
         files: Tables and pictures; none that shows a text or an image of a patient.
+        step: Where the values stand in MLflow's charts; of a point of a curve the percentage of the labels.
     """
     client, run_id = logger.experiment, str(logger.run_id)
-    log_metrics(client, run_id, metrics)
-    client.set_tag(run_id, "note", note)
+    log_metrics(client, run_id, metrics, step)
+    client.set_tag(run_id, NOTE, note)
     for path in files:
         client.log_artifact(run_id, str(path))
     client.set_terminated(run_id)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from mlflow.tracking import MlflowClient
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.label_fractions import FRACTIONS
@@ -18,19 +17,18 @@ from datamodules.tasks import RoiDataModule, labelled
 from experiments.encoders.clinical_features import check_columns
 from experiments.encoders.exported import exported_encoder
 from experiments.encoders.radiomics.cache import check_masks
-from experiments.finetuning.finetune import curve_run
 from experiments.finetuning.point import Point, mode_suffix
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
-from experiments.runs.folders import folds_of
+from experiments.runs.folders import experiment_of, folds_of
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import read_trained_on
 from experiments.runs.started_ranks import check_launcher
-from experiments.runs.tracking import best_effort, log_metrics, store_client
 from experiments.scores.plots.style import save
 from experiments.scores.results_table import scored_caption
+from experiments.studies.compare import finished_points
 from experiments.studies.curve.curve_figure import curve_figure
 from experiments.studies.curve.curve_table import (
     Curve,
@@ -41,6 +39,7 @@ from experiments.studies.curve.curve_table import (
     reached_table,
     zero_shot_rows,
 )
+from experiments.studies.curve.curve_tracking import Published, log_curve
 from experiments.studies.curve.point_runs import run_points
 from lightning_modules.core.distributed import is_main_rank
 
@@ -64,13 +63,15 @@ def curve(
     extra: list[str] | None = None,
     nodes: int = 1,
     jobs: int = 1,
+    finished: bool = False,
 ) -> int:
     """Run all points of a data-efficiency curve: encoders x label fractions x seeds.
 
     A finished point is not run again, so that a curve that was interrupted goes on. The metric is averaged over seeds;
     its interval is a bootstrap over patients, the same for every encoder. Writes `curve.csv`, `curve.png` and
-    `curve-reached.csv` beside the points, and the curve as metrics of the points' parent run in MLflow, where the step
-    is the percentage of the labels. What is skipped stands in the table and in the figure.
+    `curve-reached.csv` beside the points. MLflow gets them in the points' parent run, with the sentence as its
+    description, and one run an encoder with the metric by percentage of the labels, which its charts lay over each
+    other; `make ui` prints the link. What is skipped stands in the table and in the figure.
 
     Args:
         task: Downstream task.
@@ -90,6 +91,8 @@ def curve(
         nodes: Machines, each with `devices`; more than one is started by torchrun or srun.
         jobs: Points that run side by side, each in a process with a GPU, or a share of the cores, of its own. The same
             command on several machines with one disk shares the points of a curve among them.
+        finished: Run nothing: the curve of the points that are there, as `make finetune` made them one by one. By
+            default of every encoder, fraction and seed among them.
 
     Returns:
         0, or 1 if a point failed; the others are run and collected all the same.
@@ -97,24 +100,31 @@ def curve(
     choose("TASK", task, dict(TASKS))
     choose("MODE", mode, dict(MODES))
     choose("PROFILE", profile, dict(PROFILES))
-    names = [choose("ENCODERS", name, dict(ENCODERS)) for name in _once("ENCODERS", encoders or list(ENCODERS))]
-    shares = sorted(_once("FRACTIONS", list(FRACTIONS) if fractions is None else fractions))
+    cohort = Cohort.load(data)
+    origin = pretrained_from(pretrained)
+    there = _there(runs, cohort, task, tag or origin.tag, mode) if finished else None
+    every = ENCODERS if there is None else {name for name in ENCODERS if any(point[0] == name for point in there)}
+    names = [choose("ENCODERS", name, dict(ENCODERS)) for name in _once("ENCODERS", encoders or list(every))]
+    known = FRACTIONS if there is None else {point[1] for point in there}
+    shares = sorted(_once("FRACTIONS", list(known) if fractions is None else fractions))
     default = SEEDS[:_DEMO_SEEDS] if profile in ("demo", "study") else SEEDS
+    default = default if there is None else tuple(sorted({point[2] for point in there}))
     chosen = _once("SEEDS", list(default) if seeds is None else seeds)
     outside = [share for share in shares if not 0 < share <= 1]
     if outside:
         raise DataError(f"FRACTIONS={outside[0]:g} was asked for; expected shares of the labels in (0, 1].")
-    cohort = Cohort.load(data)
     check_launcher(nodes, mode)
-    origin = pretrained_from(pretrained)
     first = Point(task, 1.0, "scratch", profile, data, chosen[0], devices, runs, tag or origin.tag, pretrained)
     first = replace(first, extra=tuple(extra or ()), mode=mode, nodes=nodes)
     _check_jobs(jobs, first)
     plan = _plan(first, cohort, names, shares, chosen)
     for skipped in plan.skipped:
         say(f"Skipped: {skipped.words}")
+    if there is not None:
+        plan = _of_those(plan, there)
     points = plan.points()
-    plan = replace(plan, failed=run_points(points, cohort, jobs, 1 if jobs > 1 else _ranks(first)))
+    if there is None:
+        plan = replace(plan, failed=run_points(points, cohort, jobs, 1 if jobs > 1 else _ranks(first)))
     if len(plan.failed) == len(points):
         raise DataError(f"None of the {len(points)} points could be run. {next(iter(plan.failed.values()))}")
     if is_main_rank():
@@ -125,6 +135,33 @@ def curve(
         if plan.failed:
             say(f"{len(plan.failed)} of {len(points)} points failed; the same command runs them again.")
     return 1 if plan.failed else 0
+
+
+def _there(runs: Path, cohort: Cohort, task: str, tag: str, mode: str) -> frozenset[tuple[str, float, int]]:
+    """Finished points of a task, by encoder, fraction and seed.
+
+    Raises:
+        DataError: if there are none.
+    """
+    found = finished_points(runs, cohort, task, tag, mode)
+    if not found:
+        raise DataError(
+            f"FINISHED=true was asked for, and {experiment_of(cohort, task)} has no finished point of MODE={mode}"
+            f"{f' and TAG={tag}' if tag else ''}; run `make finetune TASK={task} FRACTION=...` first."
+        )
+    return frozenset((point.encoder, point.fraction, point.seed) for point in found)
+
+
+def _of_those(plan: Curve, there: frozenset[tuple[str, float, int]]) -> Curve:
+    """The plan without encoders and fractions of which no point is there."""
+    only = {
+        point for point in there if point[0] in plan.encoders and point[1] in plan.labels and point[2] in plan.seeds
+    }
+    if not only:
+        raise DataError(f"None of the {len(there)} points that are finished is of the encoders, fractions and seeds.")
+    names = [name for name in plan.encoders if any(name == point[0] for point in only)]
+    labels = {share: count for share, count in plan.labels.items() if any(share == point[1] for point in only)}
+    return replace(plan, encoders=names, labels=labels, only=frozenset(only))
 
 
 def _check_jobs(jobs: int, first: Point) -> None:
@@ -222,42 +259,11 @@ def _publish(plan: Curve, cohort: Cohort) -> None:
         write_csv(path, frame)
     note = " ".join([scored_caption(cohort.info, metric), *(f"Skipped: {skipped.short}" for skipped in plan.skipped)])
     note += f" {len(plan.failed)} points failed and are left out." if plan.failed else ""
-    how = "linear probe" if first.mode == "probe" else "fine-tuned"
-    save(curve_figure(table, metric, plan.labels, f"{TASKS[first.task].title}, {how}", note), paths[2])
-    _log(plan, cohort, table.dropna(subset=["value"]), paths, note)
+    save(curve_figure(table, metric, plan.labels, f"{TASKS[first.task].title}, {plan.how}", note), paths[2])
+    log_curve(plan, cohort, Published(table, metric, reached["sentence"].tolist(), note, paths))
     say(format_curve(table, metric))
     for sentence in reached["sentence"]:
         say(sentence)
     if reached.empty:
         say("No smallest fraction: that needs a pretrained encoder, a baseline, and 100 % of the labels among them.")
     say(f"{note}\nTable: {paths[0].as_posix()}\nFigure: {paths[2].as_posix()}")
-
-
-def _log(plan: Curve, cohort: Cohort, table: object, paths: list[Path], note: str) -> None:
-    """The curve as metrics of the parent run; a value that stands there already is not written twice."""
-    run_id = curve_run(plan.first, cohort)
-    if run_id is None:
-        return
-    with best_effort("The curve"):
-        _log_curve(store_client(plan.first.runs), run_id, plan, table, paths, note)
-
-
-def _log_curve(client: MlflowClient, run_id: str, plan: Curve, table: object, paths: Sequence[Path], note: str) -> None:
-    prefix = "-".join(part for part in ("curve", plan.first.mode, plan.first.tag) if part)
-    steps: dict[int, dict[str, float]] = {}
-    known: dict[str, dict[int, float]] = {}
-    for row in table.to_dict("records"):  # type: ignore[attr-defined]
-        if row["kind"] == "external":
-            continue
-        endpoint = f"_{row['endpoint']}" if row.get("endpoint") else ""
-        name = f"{prefix}/{row['metric']}{endpoint}/{str(row['group']).replace(' ', '_')}/{row['encoder']}"
-        if name not in known:
-            known[name] = {entry.step: entry.value for entry in client.get_metric_history(run_id, name)}
-        step = round(100 * row["fraction"])
-        if known[name].get(step) != row["value"]:
-            steps.setdefault(step, {})[name] = row["value"]
-    for step, metrics in sorted(steps.items()):
-        log_metrics(client, run_id, metrics, step)
-    client.set_tag(run_id, "note", note)
-    for path in paths:
-        client.log_artifact(run_id, str(path))

@@ -13,7 +13,7 @@ from experiments.registry import ENCODERS
 from experiments.scores.outcomes import Metric
 from experiments.scores.plots.style import new_figure
 from experiments.studies.compare import REPORTED
-from experiments.studies.encoder_lines import encoder_line
+from experiments.studies.encoder_lines import encoder_line, encoder_marker
 
 _BANDS = 3
 """More bands than this hide each other; bars, each a little apart from the next, take their place."""
@@ -24,7 +24,7 @@ _APART = 0.008
 def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, float], title: str, note: str) -> Figure:
     """Metric against the share of the labels, on a square-root axis: small shares stand apart, and 0 % has a place.
 
-    Baselines are dashed. Of a survival task the endpoint that was trained on is drawn.
+    Baselines are grey and broken, with open markers. Of a survival task the endpoint that was trained on is drawn.
 
     Args:
         table: As `curve_table` gives it.
@@ -68,11 +68,11 @@ def _line(axes: Axes, rows: pd.DataFrame, name: str, apart: float | None) -> Non
         axes.fill_between(place, low, high, color=chosen, alpha=0.12, linewidth=0)
     else:
         axes.vlines(place, low, high, color=chosen, alpha=0.45, linewidth=1.0)
-    axes.plot(place, labelled["value"], marker="o", markersize=4, label=entry.title, **look)
+    axes.plot(place, labelled["value"], markersize=5, label=entry.title, **look, **encoder_marker(name))
     for row in zero.to_dict("records"):
         ends = np.array([[row["value"] - row["low"]], [row["high"] - row["value"]]])
         label = f"{entry.title}, zero-shot"
-        axes.errorbar([0.0], [row["value"]], yerr=ends, fmt="D", color=chosen, capsize=3, markersize=5, label=label)
+        axes.errorbar([0.0], [row["value"]], yerr=ends, fmt="*", color=chosen, capsize=3, markersize=9, label=label)
         axes.axhline(row["value"], color=chosen, linewidth=0.8, linestyle=":")
 
 

@@ -57,6 +57,7 @@ class Curve:
         skipped: What cannot be run.
         failed: Names of points that failed, with the reason; their encoder and fraction is averaged over the other
             seeds.
+        only: Points that the curve is of, by encoder, fraction and seed, where it is not of all.
     """
 
     first: Point
@@ -65,6 +66,13 @@ class Curve:
     seeds: list[int]
     skipped: list[Skipped]
     failed: Mapping[str, str] = field(default_factory=dict)
+    only: frozenset[tuple[str, float, int]] | None = None
+
+    @property
+    def how(self) -> str:
+        """How its points were trained, in words."""
+        tagged = f", runs tagged {self.first.tag}" if self.first.tag else ""
+        return f"{'linear probe' if self.first.mode == 'probe' else 'fine-tuned'}{tagged}"
 
     def points(self) -> list[Point]:
         """All points, the seeds of one encoder and fraction after each other."""
@@ -73,6 +81,7 @@ class Curve:
             for encoder in self.encoders
             for fraction in self.labels
             for seed in self.seeds
+            if self.only is None or (encoder, fraction, seed) in self.only
         ]
 
 

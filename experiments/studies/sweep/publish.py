@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from datamodules.files import replacing
 from experiments.registry import TASKS
 from experiments.runs.console import say
-from experiments.runs.tracking import best_effort, log_metrics, store_client
+from experiments.runs.tracking import NOTE, best_effort, log_metrics, store_client
 from experiments.scores.outcomes import Metric
 from experiments.scores.plots.style import save
 from experiments.scores.results_table import caption
@@ -80,7 +80,6 @@ def _log_history(
         best = max(best, row["value"])
         if row["trial"] not in known:
             log_metrics(client, parent, {"sweep/value": row["value"], "sweep/best": best}, row["trial"])
-    for sentence, name in ((" ".join(sentences), "result"), (note, "note")):
-        client.set_tag(parent, name, sentence)
+    client.set_tag(parent, NOTE, "\n\n".join([*sentences, note]))
     for path in paths:
         client.log_artifact(parent, str(path))

@@ -111,7 +111,7 @@ def test_mlflow_knows_the_figures_and_no_path(done: Path, cohort_root: Path) -> 
     expected = table.loc[("pooled external", MEAN), "auroc"]
     assert run.data.metrics["auroc/mean_prompt/pooled_external"] == pytest.approx(expected)
     assert run.data.tags["mode"] == "zeroshot"
-    assert "trained on labels of the pretraining centres" in run.data.tags["note"]
+    assert "trained on labels of the pretraining centres" in run.data.tags["mlflow.note.content"]
     assert str(cohort_root.parent) not in str(run.to_dictionary())
 
 

@@ -21,6 +21,7 @@ from experiments.cli import main
 from experiments.encoders.clinical_features import check_columns
 from experiments.finetuning import finetune as finetune_module
 from experiments.finetuning.point import Point
+from experiments.front_door.curve_links import curve_links
 from experiments.runs.baseline import clinical_values
 from experiments.runs.tracking import tracking_uri
 from experiments.scores.outcomes import AUROC
@@ -113,9 +114,56 @@ def _check_tracked(runs: Path, rows: pd.DataFrame) -> None:
     (parent,) = [run for run in found if str(run.info.run_name).startswith("curve-")]
     children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 4
-    (entry,) = client.get_metric_history(parent.info.run_id, "curve-probe/auroc/pooled_external/size")
-    expected = rows[(rows["encoder"] == "size") & (rows["group"] == "pooled external")]["value"].iloc[0]
-    assert (entry.step, entry.value) == (100, pytest.approx(expected))
+    assert {child.data.params["model"] for child in children} == {"linear"}
+    assert not any(name.startswith(("augmentation", "batch")) for child in children for name in child.data.params)
+    # One run an encoder, whose metric has one name, so that a chart holds all of them; none is folded beneath another.
+    lines = {run.info.run_name: run for run in found if run.data.tags.get("kind") == "curve line"}
+    assert set(lines) == {"scratch-probe", "size-probe"}
+    assert all(run.data.tags["curve"] == parent.info.run_id for run in lines.values())
+    assert not any("mlflow.parentRunId" in run.data.tags for run in lines.values())
+    for name in ("scratch", "size"):
+        (entry,) = client.get_metric_history(lines[f"{name}-probe"].info.run_id, "auroc/pooled_external")
+        expected = rows[(rows["encoder"] == name) & (rows["group"] == "pooled external")]["value"].iloc[0]
+        assert (entry.step, entry.value) == (100, pytest.approx(expected))
+        assert "| 100 % |" in lines[f"{name}-probe"].data.tags["mlflow.note.content"]
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("**Malignancy, linear probe: AUC by share of the labels.**")
+    assert "Phantom results" in note
+    assert {"curve-probe.png", "curve-probe.csv"} <= {f.path for f in client.list_artifacts(parent.info.run_id)}
+    (link,) = curve_links(tracking_uri(runs), 5000).values()
+    assert f"#/experiments/{experiment.experiment_id}/runs?searchFilter=tags.kind%20%3D%20%27curve%20line%27" in link
+
+
+@pytest.mark.slow
+def test_points_that_were_run_one_by_one_make_a_curve(
+    sized_root: Path, tmp_path: Path, flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["finetune", "--task=malignancy", "--encoder=size", "--mode=probe", f"--data={sized_root}"]
+    common += [f"--runs={tmp_path}", f"--extra={flags}"]
+    with_nothing = ("--task=malignancy", "--finished=true")
+    assert _curve(sized_root, tmp_path, flags, *with_nothing) == 2
+    assert "has no finished point of MODE=probe; run `make finetune TASK=malignancy" in capsys.readouterr().err
+    for fraction in (0.8, 1.0):
+        assert main([*common, f"--fraction={fraction}"]) == 0
+    assert "`make curve TASK=malignancy MODE=probe FINISHED=true`" in capsys.readouterr().out
+    assert main([*common, "--fraction=1.0", "--seed=7"]) == 0
+    for _ in range(2):  # once more MLflow holds the same
+        assert _curve(sized_root, tmp_path, flags, *with_nothing) == 0
+    folder = tmp_path / "renal/tiny/malignancy"
+    assert len(list(folder.glob("*/DONE"))) == 3
+    table = pd.read_csv(folder / "curve-probe.csv").query("group == 'pooled external'").set_index("fraction")
+    assert table["seeds"].to_dict() == {0.8: 1, 1.0: 2}
+    client = MlflowClient(tracking_uri(tmp_path))
+    ids = [found.experiment_id for found in client.search_experiments()]
+    (line,) = client.search_runs(ids, "tags.kind = 'curve line'")
+    history = client.get_metric_history(line.info.run_id, "auroc/pooled_external")
+    assert {entry.step: entry.value for entry in history} == {80: table["value"][0.8], 100: table["value"][1.0]}
+    assert len(history) == 2
+    # Another seed changes the line: the old one goes, so that no step has two values.
+    assert main([*common, "--fraction=0.8", "--seed=7"]) == 0
+    assert _curve(sized_root, tmp_path, flags, *with_nothing) == 0
+    (again,) = client.search_runs(ids, "tags.kind = 'curve line'")
+    assert len(client.get_metric_history(again.info.run_id, "auroc/pooled_external")) == 2
 
 
 @pytest.mark.parametrize(("encoder", "mode"), [("size", "finetune"), ("clinical", "probe")])
