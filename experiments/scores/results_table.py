@@ -83,6 +83,13 @@ def caption(info: CohortInfo) -> str:
     return " ".join(parts)
 
 
+def short_caption(info: CohortInfo) -> str:
+    """The same in a few words, for what stands under a heading that says it in full."""
+    parts = ["phantom results"] if info.phantom else []
+    parts += ["rendered intensities"] if info.intensity == "rendered" else []
+    return f"{', '.join(parts).capitalize()}." if parts else ""
+
+
 def scored_caption(info: CohortInfo, metric: Metric) -> str:
     """What must be said beside a metric: the caption of the cohort, and how folds were scored."""
     return " ".join(part for part in (caption(info), metric.remark) if part)

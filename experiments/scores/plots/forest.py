@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.transforms import offset_copy
 
 from datamodules.errors import DataError
 from experiments.scores.plots.style import COLORS, new_figure, words
 from experiments.statistics.estimate import Estimate
 
 _RATIOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+_COLUMNS_PT, _ALIGN = (16.0, 66.0, 78.0), ("right", "right", "left")
+"""Places of n, of what is counted and of the numbers, in points from the left, and where each column is flush."""
 COLUMNS = ("label", "value", "low", "high", "n", "events")
 
 
@@ -22,17 +25,20 @@ def forest_plot(
     note: str = "",
     reference: float | None = None,
     log: bool = False,
+    counted: str = "events",
 ) -> Figure:
-    """One row per estimate: point and interval, with n, events and the numbers beside it.
+    """One row per estimate: point and interval, with n, what is counted and the numbers beside it.
 
     Args:
-        table: Columns label, value, low, high, n, events, top to bottom, `color` where rows differ in it, and
-            `interval` where its method is known. A row without n is a heading.
+        table: Columns label, value, low, high, n, events, top to bottom; `color` and `look` (of the marker, as
+            matplotlib's Line2D takes it) where rows differ in them, and `interval` where its method is known. A row
+            without n is a heading.
         title: Title.
         measure: Name of the horizontal axis, such as `Hazard ratio`.
         note: What must be said beside the result.
         reference: Value of no effect, drawn as a line: 1 for ratios, 0 for differences, 0.5 for AUC and C-index.
         log: Draw ratios on a logarithmic axis.
+        counted: What the column events counts.
 
     Raises:
         DataError: if a column is missing, there is no row, or a value on a logarithmic axis is not positive.
@@ -51,20 +57,27 @@ def forest_plot(
     if reference is not None:
         axes.axvline(reference, color="0.7", linewidth=1, zorder=0)
     right = beside.get_yaxis_transform()
-    for text, place in (("n", 0.1), ("events", 0.3), ("[95 % interval]", 0.4)):
-        beside.text(place, -0.9, text, transform=right, fontsize=8, va="center", ha="left" if place == 0.4 else "right")
+
+    def column(points: float, place: float, text: str, align: str) -> None:
+        """A cell at a distance from the left that does not shrink with the axes: titles never run into each other."""
+        moved = offset_copy(right, figure, x=points, units="points")
+        beside.text(0, place, text, transform=moved, fontsize=8, va="center", ha=align)
+
+    for points, text, align in zip(_COLUMNS_PT, ("n", counted, "[95 % interval]"), _ALIGN, strict=True):
+        column(points, -0.9, text, align)
     for place, row in enumerate(table.to_dict("records")):
         if pd.isna(row["n"]):
             continue
         value, low, high = (float(row[name]) for name in ("value", "low", "high"))
         estimate = Estimate(value, low, high, interval=str(row.get("interval", "")))
         shade = row.get("color") or COLORS[0]
+        look = {"marker": "s", **(row.get("look") or {})}
         axes.plot([estimate.low, estimate.high], [place, place], color=shade, linewidth=1.6)
-        axes.plot(estimate.value, place, "s", color=shade, markersize=5)
-        beside.text(0.1, place, f"{int(row['n'])}", transform=right, fontsize=8, va="center", ha="right")
+        axes.plot(estimate.value, place, linestyle="", color=shade, markersize=6, **look)
         events = "" if pd.isna(row["events"]) else f"{int(row['events'])}"
-        beside.text(0.3, place, events, transform=right, fontsize=8, va="center", ha="right")
-        beside.text(0.4, place, words(estimate), transform=right, fontsize=8, va="center")
+        cells = (f"{int(row['n'])}", events, words(estimate))
+        for points, text, align in zip(_COLUMNS_PT, cells, _ALIGN, strict=True):
+            column(points, place, text, align)
     axes.set_yticks(np.arange(len(table)), table["label"], fontsize=8)
     axes.tick_params(axis="y", length=0, pad=8 + 5 * int(table["label"].str.len().max()))
     for label, number in zip(axes.get_yticklabels(), table["n"], strict=True):

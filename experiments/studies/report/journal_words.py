@@ -98,5 +98,5 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def capital(text: str) -> str:
-    """The text with its first letter large."""
-    return text[:1].upper() + text[1:]
+    """The text with its first letter large, but for a term that is written small: pT3, pN1."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]

@@ -40,8 +40,18 @@ def methods_section(cohort: Cohort, found: Sequence[Series]) -> Section:
 
 def _definition(task: str) -> str:
     label = task_label(task)
-    eligible = "; ".join(f"{column} in {', '.join(map(str, values))}" for column, values in label.eligible.items())
+    eligible = "; ".join(_eligible(column, values) for column, values in label.eligible.items())
     return f"{TASKS[task].definition}{f' Eligible: {eligible}.' if eligible else ''} Source: {TASKS[task].source}."
+
+
+def _eligible(column: str, values: Sequence[int | str]) -> str:
+    """Who is eligible, in words; values of a column that has none here stand as they are."""
+    words = {
+        ("malignancy", (1,)): "patients with a malignant tumour",
+        ("malignancy", (0,)): "patients with a benign tumour",
+    }
+    stated = f"patients whose {column.replace('_', ' ')} is {' or '.join(map(str, values))}"
+    return words.get((column, tuple(values)), stated)
 
 
 def _models() -> Section:

@@ -131,15 +131,19 @@ class Page:
     Args:
         title: Its title.
         subtitle: The line beneath it.
-        caption: What must be said beside every result.
+        caption: What must be said of every result, once at the top and once at the end.
+        short: The same in a few words, beside every table and figure.
         facts: Names and values of the study, at the top.
+        summary: The answers, before the table of contents.
         sections: Its sections.
     """
 
     title: str
     subtitle: str
     caption: str
+    short: str
     facts: Mapping[str, str]
+    summary: Section
     sections: Sequence[Section]
 
     def blocks(self) -> Iterator[Block]:

@@ -17,7 +17,7 @@ from experiments.statistics.estimate import Estimate
 from experiments.studies.compare import REPORTED
 from experiments.studies.curve.curve_figure import curve_figure
 from experiments.studies.curve.curve_table import Cell, curve_table, reached_table, zero_shot_rows
-from experiments.studies.encoder_lines import encoder_color
+from experiments.studies.encoder_lines import encoder_color, encoder_marker
 from experiments.studies.report.finished_points import Series
 from experiments.studies.report.journal_words import NOT_DEFINED, capital, interval, number, p_value
 from experiments.studies.report.page import Picture, Row, Table, Text
@@ -71,7 +71,7 @@ def curve_blocks(series: Series, cells: list[Cell], note: str) -> list[Picture |
     reached = reached_table(plan, [cell for cell in own if np.isfinite(cell.pooled.estimate.value)])
     if len(reached):
         blocks.append(
-            Text("Smallest share of the labels that reaches the best baseline at 100 %:", _reached_words(reached))
+            Text("Smallest share of the labels that reaches the best baseline at 100 %:", reached_words(reached))
         )
     else:
         blocks.append(
@@ -82,7 +82,7 @@ def curve_blocks(series: Series, cells: list[Cell], note: str) -> list[Picture |
     return blocks
 
 
-def _reached_words(reached: pd.DataFrame) -> tuple[str, ...]:
+def reached_words(reached: pd.DataFrame) -> tuple[str, ...]:
     """The sentences of a curve, with the titles of encoders."""
     said = []
     for row in reached.to_dict("records"):
@@ -139,7 +139,9 @@ def encoder_forest(series: Series, frame: pd.DataFrame, note: str) -> Picture:
         rows.append({"label": f"{ENCODERS[series.index].title}, by centre", **_HEADING})
         rows += [_forest_row(row, capital(str(row["group"])), metric) for row in centers.to_dict("records")]
     title = f"{TASKS[series.task].title}: encoders and centres"
-    figure = forest_plot(pd.DataFrame(rows), title, capital(metric.title), note, reference=0.5)
+    figure = forest_plot(
+        pd.DataFrame(rows), title, capital(metric.title), note, reference=0.5, counted=metric.count_title
+    )
     return Picture(
         f"forest-{series.key}",
         figure,
@@ -151,9 +153,9 @@ def encoder_forest(series: Series, frame: pd.DataFrame, note: str) -> Picture:
 
 def _forest_row(row: dict[Hashable, Any], label: str, metric: Metric) -> dict[str, object]:
     estimate = estimate_of(row, metric.name)
-    shade = encoder_color(row["encoder"])
+    shade, look = encoder_color(row["encoder"]), encoder_marker(row["encoder"])
     entry = {"label": label, "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": row["n"]}
-    return entry | {"interval": estimate.interval, "events": row[metric.count], "color": shade}
+    return entry | {"interval": estimate.interval, "events": row[metric.count], "color": shade, "look": look}
 
 
 def _forest_alt(rows: list[dict[str, object]]) -> str:
@@ -202,7 +204,9 @@ def subgroup_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Tabl
             continue
         title = f"{TASKS[series.task].title}, {name}: {group}"
         reference = float(lines[0]["value"])  # type: ignore[arg-type]
-        figure = forest_plot(pd.DataFrame(lines), title, capital(metric.title), note, reference=reference)
+        figure = forest_plot(
+            pd.DataFrame(lines), title, capital(metric.title), note, reference=reference, counted=metric.count_title
+        )
         caption = f"Subgroups of {group}; the line is the value of all patients."
         pictures.append(
             Picture(

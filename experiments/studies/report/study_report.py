@@ -19,13 +19,14 @@ from experiments.registry import TASKS, choose
 from experiments.runs.console import say
 from experiments.runs.folders import experiment_of
 from experiments.runs.tracking import git_commit
-from experiments.scores.results_table import caption
+from experiments.scores.results_table import caption, short_caption
 from experiments.studies.report.checklist import anchors_of, checklist_section
 from experiments.studies.report.encoder_cards import card_section
 from experiments.studies.report.finished_points import Series, check_tasks, series_of
 from experiments.studies.report.flow import eligibility_table, flow_of, flow_picture, flow_table
 from experiments.studies.report.methods import limits_section, methods_section
 from experiments.studies.report.page import Block, Page, Section, Text
+from experiments.studies.report.summary import summary_section
 from experiments.studies.report.table_one import MOST_COLUMNS, table_one
 from experiments.studies.report.task import Analysis, analyse, missing_words, task_section
 
@@ -76,7 +77,7 @@ def build_page(
     cohort: Cohort, runs: Path, found: dict[str, list[Series]], analyses: dict[str, list[Analysis]]
 ) -> tuple[Page, dict[str, pd.DataFrame]]:
     """The page, and tables that stand in its CSV files beside those of the page."""
-    note = caption(cohort.info)
+    note = short_caption(cohort.info)
     results = Section("results", "Results")
     absent = [TASKS[name].title for name, series in found.items() if not series]
     if absent:
@@ -106,7 +107,8 @@ def build_page(
     }
     title = f"Study report: cohort {cohort.info.name}"
     subtitle = f"{cohort.info.source} Tasks: {', '.join(TASKS[name].title for name in analyses)}."
-    return Page(title, subtitle, note, facts, [*sections, checked]), {"tripod": items}
+    summary = summary_section(analyses)
+    return Page(title, subtitle, caption(cohort.info), note, facts, summary, [*sections, checked]), {"tripod": items}
 
 
 def _cohort_section(cohort: Cohort, tasks: list[str], note: str) -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,22 @@ def test_words_for_an_estimate() -> None:
     assert words(Estimate(0.712, 0.641, 0.783)) == "0.71 [0.64, 0.78]"
     assert words(Estimate(1.0, float("nan"), float("nan"))) == "1.00 [interval not defined]"
     assert words(Estimate(float("nan"), float("nan"), float("nan"))) == "not defined"
+
+
+def test_titles_of_a_forest_plot_stand_apart_whatever_the_labels_are() -> None:
+    label = "Radiomics and the encoder that was aligned with reports, by centre"
+    rows = pd.DataFrame([{"label": label, "value": 0.8, "low": 0.7, "high": 0.9, "n": 12345, "events": 6789}])
+    figure = forest_plot(rows, "Encoders", "AUC", NOTE, 0.5, counted="positives")
+    figure.draw_without_rendering()
+    cells = [text for text in figure.axes[1].texts if text.get_text()]
+    assert [text.get_text() for text in cells][:3] == ["n", "positives", "[95 % interval]"]
+    for row in (cells[:3], cells[3:]):
+        boxes = [text.get_window_extent() for text in row]
+        assert all(left.x1 + 2 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_rows_of_a_forest_plot_have_the_markers_that_they_ask_for() -> None:
+    rows = pd.DataFrame([{"label": name, "value": 0.8, "low": 0.7, "high": 0.9, "n": 9, "events": 6} for name in "ab"])
+    rows["look"] = [{"marker": "o", "markerfacecolor": "white"}, {"marker": "^"}]
+    figure = forest_plot(rows, "Encoders", "AUC")
+    assert [line.get_marker() for line in figure.axes[0].lines if line.get_marker() != "None"] == ["o", "^"]

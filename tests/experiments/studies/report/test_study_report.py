@@ -34,7 +34,7 @@ from experiments.studies.curve.curve_table import format_curve
 from experiments.studies.report.aggressiveness_risk import endpoint_frames
 from experiments.studies.report.classification_section import at_validation_threshold
 from experiments.studies.report.finished_points import series_of
-from experiments.studies.report.journal_words import interval, p_value, signed
+from experiments.studies.report.journal_words import capital, interval, p_value, signed
 from experiments.studies.report.page import Page
 from experiments.studies.report.study_report import REPORT, replacing_folder, report
 from tests.experiments.studies.report.made import finished, make_study, vary
@@ -85,16 +85,39 @@ def test_the_page_needs_nothing_else(html: str) -> None:
 
 
 def test_what_results_are_stands_beside_every_one(study: tuple[Cohort, Path, Path], html: str) -> None:
-    said = caption(study[0].info)
-    assert "Phantom results" in said
-    assert "rendered" in said
+    assert html.count(caption(study[0].info)) == 2  # in full at the top and at the end
+    said = "Phantom results, rendered intensities."
     pictures = _Links(html).pictures
     assert len(pictures) > 10
     assert all(said in str(picture["alt"]) and len(str(picture["alt"])) > len(said) + 40 for picture in pictures)
-    tables = re.findall(r"<caption[^>]*><strong>Table.*?</caption>", html, flags=re.DOTALL)
+    tables = re.findall(r"<p class=\"caption\"[^>]*><strong>Table.*?</p>", html, flags=re.DOTALL)
     assert len(tables) == len(list((study[2] / "tables").glob("*.csv"))) - 1  # the checklist is a table of its own
     assert all(said in table for table in tables)
     assert html.count('scope="col"') > len(tables)
+
+
+def test_the_answer_stands_before_the_contents(study: tuple[Cohort, Path, Path], html: str) -> None:
+    top = html[: html.index("<nav")]
+    found = pd.read_csv(study[2] / "tables/results-malignancy-probe.csv")
+    own = found[found["group"] == "pooled external"].set_index("encoder")
+    row, base = own.loc["stage1"], own.loc[own["baseline"].iloc[0]]
+    (said,) = re.findall(r"<li>(Malignancy, pooled external: [^<]*of the labels\.)</li>", top)
+    ours, theirs = (interval(Estimate(one["auroc"], one["low"], one["high"])) for one in (row, base))
+    assert f"reaches an AUC of {ours}, n {row['n']}, {row['positives']} positives" in said
+    assert theirs in said
+    gap = Estimate(row["difference"], row["difference_low"], row["difference_high"])
+    assert f"difference {signed(gap)}, p {p_value(row['p_holm'])} (Holm)".replace("p 0", "p = 0") in said.replace(
+        "&lt;", "<"
+    )
+    assert "Recurrence-free survival, pooled external: " in top
+
+
+def test_words_are_those_of_the_clinic(html: str) -> None:
+    assert capital("pT3 or higher") == "pT3 or higher"
+    assert capital("tumour size") == "Tumour size"
+    text = re.sub(r"base64,[^\"]*", "", html)
+    assert not re.search(r"PT\d|PN\d|malignancy in|nevents", text)
+    assert "Eligible: patients with a malignant tumour." in text
 
 
 def test_no_patient_and_no_path_is_in_it(study: tuple[Cohort, Path, Path], html: str) -> None:
