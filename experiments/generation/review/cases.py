@@ -32,7 +32,7 @@ class Case:
         patient_id: Pseudonym of the patient.
         study_id: Study.
         side: left or right.
-        reference: The real report.
+        reference: The report of the cohort.
         reports: Generated report by system.
     """
 

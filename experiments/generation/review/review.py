@@ -44,7 +44,7 @@ class Shown:
 
     Args:
         case: The kidney.
-        reference: The real report, with the words that some report leaves out.
+        reference: The reference report, with the words that some report leaves out.
         cards: The generated reports by letter.
     """
 

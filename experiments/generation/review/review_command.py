@@ -41,10 +41,10 @@ def review(
 ) -> int:
     """Open a page of this machine on which radiologists rate the reports of `make generate`, systems blinded.
 
-    Each kidney is shown with its scan, its real report and the generated ones under letters that are drawn anew for
-    every kidney and reviewer. Every answer is on the disk at once, in `ratings.csv`, and a review goes on at the first
-    kidney that is not finished. Stop it with Ctrl-C; the means of every system are printed when all reviewers are
-    through.
+    Each kidney is shown with its scan, its reference report and the generated ones under letters that are drawn anew
+    for every kidney and reviewer. The facts that rules find in the reports are marked when all of a kidney's are rated.
+    Every answer is on the disk at once, in `ratings.csv`, and a review goes on at the first kidney that is not
+    finished. Stop it with Ctrl-C; the means of every system are printed when all reviewers are through.
 
     Args:
         systems: Systems to rate; all that have reports by default.

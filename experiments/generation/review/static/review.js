@@ -22,7 +22,8 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
-// --- marks: whether they were shown at any time before a rating is kept with it ------------------------------------
+// --- marks: shown when every report of the kidney is rated, so that the reader judges first. A rating that is changed
+// afterwards keeps that they were seen -----------------------------------------------------------------------------
 const marks = document.getElementById("marks");
 const who = document.querySelector(".who span").textContent;
 const place = `${page.dataset.review} ${who} ${page.dataset.case}`; // ratings of another review are not mixed in
@@ -30,12 +31,15 @@ const seenKey = `marks-seen ${place}`;
 let marksSeen = sessionStorage.getItem(seenKey) === "1";
 
 function showMarks() {
-  page.classList.toggle("unmarked", !marks.checked);
+  marks.disabled = !cards.every(complete);
+  const shown = marks.checked && !marks.disabled;
+  document.getElementById("marks-when").hidden = !marks.disabled;
+  page.classList.toggle("unmarked", !shown);
   for (const mark of document.querySelectorAll(".report mark")) {
     if (mark.title) mark.dataset.title = mark.title;
-    mark.title = marks.checked ? mark.dataset.title : "";
+    mark.title = shown ? mark.dataset.title : "";
   }
-  if (marks.checked) {
+  if (shown) {
     marksSeen = true;
     sessionStorage.setItem(seenKey, "1");
   }
@@ -137,7 +141,8 @@ function save(card) {
   timers.delete(card);
   label(card);
   unsaved.delete(card);
-  const body = given(card);
+  const body = given(card); // before the marks are shown: the last rating of a kidney was given without them
+  showMarks();
   sessionStorage.setItem(draftKey(card), JSON.stringify(body));
   waiting += 1;
   queue = queue.then(() => send(card, body)).then((fine) => {
@@ -235,6 +240,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 frame(framed);
+showMarks(); // once more: drafts of this browser may have completed the kidney
 
 // --- slices --------------------------------------------------------------------------------------------------------
 const pictures = new Map(); // by address; the server asks browsers to keep nothing

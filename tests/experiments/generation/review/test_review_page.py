@@ -110,6 +110,18 @@ def test_facts_are_marked_by_colour_and_sign(place: Place, review: Review) -> No
     assert f"○{letters['nearest']}<" in reference
 
 
+def test_the_reader_judges_before_the_machine_is_heard(place: Place, review: Review) -> None:
+    """The page comes without marks and without their switch; its script gives both when the kidney is rated."""
+    with served(review, place[0]) as address:
+        page = Reader(address).page(1)
+        script = Reader(address).http.get(f"{address}/static/review.js").text
+    assert '<body class="unmarked"' in page
+    assert 'id="marks" checked disabled' in page
+    assert "when all reports of this kidney are rated" in page
+    assert "Real report" not in page
+    assert "marks.disabled = !cards.every(complete);" in script
+
+
 def test_ratings_survive_a_restart_and_are_replaced(place: Place, review: Review, tmp_path: Path) -> None:
     with served(review, place[0]) as address:
         reader = Reader(address)
