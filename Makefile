@@ -30,7 +30,7 @@ PY := $(BIN)/python
 START = $(if $(filter torchrun,$(firstword $(LAUNCHER))),$(BIN)/$(LAUNCHER),$(LAUNCHER) $(PY))
 export MAKE_TARGETS := $(MAKECMDGOALS)
 
-.PHONY: help setup test test-all chaos lint clean $(COMMANDS)
+.PHONY: help setup test test-all chaos lint release clean $(COMMANDS)
 
 help: # needs no environment
 	@$(PYTHON) -m experiments help --from_make
@@ -63,6 +63,16 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+RELEASE := build/release/bin#  tools of a release, apart from what the suite runs with
+release: # spelling, then wheel and source distribution in dist/, checked as PyPI does
+	$(PYTHON) -m venv build/release
+	$(RELEASE)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(RELEASE)/python -m pip install --quiet --disable-pip-version-check --group release
+	$(RELEASE)/typos
+	rm -rf dist
+	$(RELEASE)/python -m build --outdir dist
+	$(RELEASE)/twine check --strict dist/*
 
 clean: # caches; cohorts, runs and the environment stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -203,3 +203,18 @@ def test_the_container_is_pinned_and_nobody_in_it_is_root() -> None:
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not here")
 def test_hadolint_finds_nothing() -> None:
     subprocess.run(["hadolint", str(ROOT / "Dockerfile")], check=True)
+
+
+def test_one_version_and_a_changelog_for_it() -> None:
+    version = PROJECT["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    headings = re.findall(r"(?m)^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert headings[0] == "Unreleased" or headings[0].startswith(version)
+
+
+def test_hooks_check_with_the_versions_that_are_tested() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    revisions = {hook["repo"].rsplit("/", 1)[1]: hook["rev"] for hook in hooks}
+    pinned = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    assert revisions["ruff-pre-commit"] == f"v{pinned['ruff']}"
+    assert "typos" in revisions
