@@ -46,7 +46,7 @@ def _definition(task: str) -> str:
 
 def _eligible(column: str, values: Sequence[int | str]) -> str:
     """Who is eligible, in words; values of a column that has none here stand as they are."""
-    words = {
+    words: dict[tuple[str, tuple[int | str, ...]], str] = {
         ("malignancy", (1,)): "patients with a malignant tumour",
         ("malignancy", (0,)): "patients with a benign tumour",
     }
