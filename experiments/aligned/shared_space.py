@@ -272,11 +272,13 @@ class Samples:
         embedding: float32 [S, d], of unit length.
         kidney: int64 [S], row of `plan.kidneys`.
         patient: int64 [S], row of `plan.patients`.
+        position: int64 [S], position in the volume set.
     """
 
     embedding: np.ndarray
     kidney: np.ndarray
     patient: np.ndarray
+    position: np.ndarray
 
 
 def embed_part(space: SharedSpace, module: VolumeDataModule, part: str) -> Samples:
@@ -293,7 +295,8 @@ def embed_part(space: SharedSpace, module: VolumeDataModule, part: str) -> Sampl
         raise DataError(f"No kidney of the {part} part has a volume; check roles and splits with `make data-check`.")
     kidney = np.repeat(np.asarray(visits.kidney, dtype=np.int64), [len(found) for found in visits.volumes])
     patient = module.plan.kidneys["row"].to_numpy(dtype=np.int64)[kidney]
-    return Samples(space.volumes(module, [place for found in visits.volumes for place in found]), kidney, patient)
+    position = np.array([place for found in visits.volumes for place in found], dtype=np.int64)
+    return Samples(space.volumes(module, position.tolist()), kidney, patient, position)
 
 
 def kidney_mean(samples: Samples) -> tuple[np.ndarray, np.ndarray]:

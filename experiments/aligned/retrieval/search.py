@@ -19,8 +19,8 @@ from datamodules.files import read_parquet, write_parquet
 from datamodules.reports.schema import AttributeSchema
 from datamodules.reports.sides import KIDNEY, side_reports
 from experiments.aligned.retrieval.retrieval_figure import retrieval_figure
-from experiments.aligned.retrieval.stated_facts import read_reports, read_scans
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space, read_as
+from experiments.aligned.stated_facts import read_reports, read_scans
 from experiments.aligned.zero_shot.report_baseline import attribute_text, tfidf_embeddings
 from experiments.encoders.attribute_reader import AttributeReader, attribute_reader
 from experiments.registry import ENCODERS, WITHOUT_MASKS

@@ -17,10 +17,12 @@ from datamodules.files import write_parquet
 from datamodules.reports.sides import KIDNEY, side_reports
 from datamodules.tasks import RoiDataModule
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, embed_part, load_space, read_as
+from experiments.aligned.stated_facts import fact_scores
 from experiments.aligned.zero_shot.prompt_scores import max_similarity, mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import PromptSet, load_prompts
 from experiments.aligned.zero_shot.report_baseline import patient_probabilities
 from experiments.aligned.zero_shot.zero_shot_table import (
+    FACTS,
     MEAN,
     NEAREST,
     PREFIX,
@@ -30,7 +32,8 @@ from experiments.aligned.zero_shot.zero_shot_table import (
     write_zero_shot,
     zero_shot_table,
 )
-from experiments.registry import TASKS, choose
+from experiments.encoders.attribute_reader import AttributeReader, attribute_reader
+from experiments.registry import ENCODERS, TASKS, choose
 from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
 from experiments.runs.folders import experiment_of, folds_of
@@ -56,9 +59,10 @@ def zeroshot(
 ) -> int:
     """Classify the tested patients of a task by prompts, without its labels.
 
-    Strategies: the mean prompt of each class, the most similar prompt, and random choices of one prompt a class, whose
-    spread is reported. Beside them stands a logistic regression on TF-IDF of the kidney reports, trained on the labels
-    of the pretraining centres (of a cohort with folds, on the other folds): what the words alone reach.
+    Strategies: the mean prompt of each class, the most similar prompt, random choices of one prompt a class, whose
+    spread is reported, and, where stage 1 has attribute heads, how likely they make what the prompts state. Beside them
+    stands a logistic regression on TF-IDF of the kidney reports, trained on the labels of the pretraining centres (of a
+    cohort with folds, on the other folds): what the words alone reach.
 
     Args:
         task: Classification task with prompts under experiments/aligned/zero_shot/prompts.
@@ -86,7 +90,10 @@ def zeroshot(
         space = load_space(cohort, replace(options, fold=fold))
         module = _data(task, data, profile, seed, fold, encoder, extra or [])
         ordered = prompts.ordered(module.label.classes)
-        parts.append(classify(space, module, ordered, fold))
+        # A published encoder reads volumes of its own, which stage 1 does not.
+        own = not ENCODERS[encoder].release
+        reader = attribute_reader(cohort, None, runs, origin, fold, module.wanted) if own else None
+        parts.append(classify(space, module, ordered, fold, reader))
         identities.append(module.identity)
     found = _joined(parts)
     table = zero_shot_table(found, draws, seed)
@@ -130,7 +137,13 @@ def _data(
     return module
 
 
-def classify(space: SharedSpace, module: RoiDataModule, prompts: PromptSet, fold: int | None = None) -> ZeroShot:
+def classify(
+    space: SharedSpace,
+    module: RoiDataModule,
+    prompts: PromptSet,
+    fold: int | None = None,
+    reader: AttributeReader | None = None,
+) -> ZeroShot:
     """Zero-shot classification of the tested patients of a DataModule.
 
     Args:
@@ -138,6 +151,7 @@ def classify(space: SharedSpace, module: RoiDataModule, prompts: PromptSet, fold
         module: The task's patients.
         prompts: Its prompts, in the order of the label's classes.
         fold: Fold, for a cohort with folds.
+        reader: What stage 1 reads out of a scan.
 
     Returns:
         One row per tested patient with a scan.
@@ -157,6 +171,12 @@ def classify(space: SharedSpace, module: RoiDataModule, prompts: PromptSet, fold
     for strategy, score in ((MEAN, mean_prompt), (NEAREST, max_similarity)):
         scores = softmax(averaged(score(samples.embedding, embedded, code)), 1.0)
         frame[[f"{PREFIX[strategy]}{name}" for name in names]] = scores
+    if reader is not None:
+        reader.trained_on.refuse_seen(module.identity, "The attribute encoder", ("test",))
+        facts = fact_scores(reader, module, samples.position, prompts, space.features)
+        if facts is not None:
+            mean = owner_mean(facts, samples.patient, len(patients))[seen]
+            frame[[f"{PREFIX[FACTS]}{name}" for name in names]] = softmax(mean, 1.0)
     frame[[f"{PREFIX[REPORTS]}{name}" for name in names]] = report_scores(module, frame, len(names))
     if fold is not None:
         frame["fold"] = fold

@@ -14,6 +14,7 @@ import numpy as np
 from datamodules.errors import DataError
 from datamodules.plain_yaml import read_yaml
 from datamodules.reports.reader.rules import RuleExtractor
+from datamodules.reports.reader.statements import Statement
 from datamodules.reports.schema import load_schema
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -191,10 +192,14 @@ def _names(entry: PromptClass, text: str) -> bool:
     return any(re.search(rf"\b{re.escape(name)}", text, re.IGNORECASE) for name in entry.names)
 
 
-def _stated(texts: Sequence[str], attribute: str) -> list[str | None]:
-    """What the rules read of an attribute out of each text, put as a sentence on one kidney."""
+def read_descriptions(texts: Sequence[str]) -> list[list[Statement]]:
+    """What the rules read out of each text, put as a sentence on one kidney: the statements of that kidney."""
     reports = [f"Findings:\nLeft kidney: {text[0].upper()}{text[1:]}." for text in texts]
-    found = RuleExtractor().extract(reports)
+    return [[entry for entry in own if entry.side == "left"] for own in RuleExtractor().extract(reports)]
+
+
+def _stated(texts: Sequence[str], attribute: str) -> list[str | None]:
+    found = read_descriptions(texts)
     return [next((entry.value for entry in own if entry.attribute == attribute), None) for own in found]
 
 

@@ -29,7 +29,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MEAN, NEAREST, RANDOM, REPORTS = "mean prompt", "maximum similarity", "random prompts", "TF-IDF of reports"
-PREFIX = {MEAN: "score_", NEAREST: "max_", REPORTS: "tfidf_"}
+FACTS = "prompts' attributes"
+PREFIX = {MEAN: "score_", NEAREST: "max_", FACTS: "facts_", REPORTS: "tfidf_"}
 """Columns of the predictions, one per class."""
 SPREAD = "5 to 95 % of random prompts"
 
@@ -40,7 +41,8 @@ class ZeroShot:
 
     Args:
         predictions: One row per tested patient: patient_id, center, role, part, target, `fold` where there are folds,
-            and a score per class and strategy under `PREFIX`; missing where a patient has no report.
+            and a score per class and strategy under `PREFIX`; missing where a patient has no report, and all of those
+            of `FACTS` where stage 1 has no heads for what the prompts state.
         logits: float [N, M], scaled similarity of each row and prompt, averaged over the patient's samples.
         code: int [M], class of every prompt.
         class_names: Names of the classes.
@@ -50,6 +52,10 @@ class ZeroShot:
     logits: np.ndarray
     code: np.ndarray
     class_names: list[str]
+
+    def has(self, strategy: str) -> bool:
+        """Whether there are scores of a strategy."""
+        return f"{PREFIX[strategy]}{self.class_names[0]}" in self.predictions
 
     def scores(self, rows: pd.DataFrame, strategy: str) -> np.ndarray:
         """Scores [N, C] of a strategy; NaN where missing."""
@@ -78,7 +84,7 @@ def zero_shot_table(found: ZeroShot, draws: int, seed: int, replicates: int = 20
     for group in groups(found.predictions):
         target = group.rows["target"].to_numpy(dtype=int)
         folds = fold_of(group.rows)
-        for strategy in (MEAN, NEAREST):
+        for strategy in (MEAN, NEAREST, *((FACTS,) if found.has(FACTS) else ())):
             estimate = _estimate(target, found.scores(group.rows, strategy), replicates, folds)
             rows.append(_row(found, group, strategy, target, estimate))
         values = auroc_of_draws(target, found.logits[group.rows.index.to_numpy()], chosen, 1.0)
@@ -162,6 +168,7 @@ def _curves(
     styles: dict[str, dict[str, object]] = {
         MEAN: {"linewidth": 2},
         NEAREST: {"linewidth": 1.2},
+        FACTS: {"linewidth": 1.2, "linestyle": "-."},
         REPORTS: {"linewidth": 1, "linestyle": "--", "color": "0.4"},
     }
     for strategy, style in styles.items():

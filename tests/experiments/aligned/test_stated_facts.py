@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from datamodules.attributes import AttributeDataModule
 from datamodules.cohort.trained_on import TrainedOn
 from experiments.aligned.retrieval.search import ALIGNED, BOTH, READ, Kidneys, _data, embed_kidneys
+from experiments.aligned.stated_facts import class_scores, fact_scores
+from experiments.aligned.zero_shot.prompt_sets import PromptClass, PromptSet
 from experiments.encoders.attribute_reader import AttributeReader
 from lightning_modules.export.attribute_heads import AttributeHeads
 from lightning_modules.networks.image.encoders import build_encoder
@@ -74,3 +77,30 @@ def test_a_model_that_reads_nothing_adds_nothing(case: Case) -> None:
     kidneys, module, _ = case
     without = embed_kidneys(tiny_space(module.root.parent), module)
     assert set(kidneys.scans) - set(without.scans) == {READ, BOTH}
+
+
+def test_prompts_are_scored_by_the_facts_that_they_state(case: Case) -> None:
+    _, module, reader = case
+    positions = [found[0] for found in module.visits("test").volumes][:5]
+    prompts = PromptSet(
+        "malignancy",
+        ("There is {}.",),
+        (
+            PromptClass(0, descriptions=("a homogeneous mass of 2 cm", "a renal lesion")),
+            PromptClass(1, descriptions=("a heterogeneous mass of 9 cm", "a mass with calcification")),
+        ),
+    )
+    found = fact_scores(reader, module, positions, prompts, module.root.parent / "features")
+    shares = class_scores(reader, module, positions, module.root.parent / "features")
+
+    def log(name: str, value: str) -> np.ndarray:
+        return np.log(np.clip(shares[name][:, reader.heads.classes[name].index(value)], 1e-4, 1))
+
+    large = log("size_class", "from_7_cm") + log("homogeneity", "heterogeneous")
+    expected = np.stack([
+        log("size_class", "to_4_cm") + log("homogeneity", "homogeneous"),  # nothing is read of the other one
+        (large + log("calcification", "yes")) / 2,
+    ], axis=1)  # fmt: skip
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    empty = replace(prompts, classes=(prompts.classes[0], PromptClass(1, descriptions=("a tumour",))))
+    assert fact_scores(reader, module, positions, empty, module.root.parent / "features") is None

@@ -1,4 +1,4 @@
-"""Retrieval without a shared space: how likely the report's attributes are, by what stage 1 reads out of the scan."""
+"""Scans against texts without a shared space: how likely the attributes of a text are, by what stage 1 reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 import torch
 
 from datamodules.attributes import AttributeDataModule
+from datamodules.base import VolumeDataModule
 from datamodules.batch import MISSING
+from datamodules.reports.reader.matching import PRESENCE
+from experiments.aligned.zero_shot.prompt_sets import PromptSet, read_descriptions
 from experiments.encoders.attribute_reader import AttributeReader
 from experiments.encoders.features import frozen_features
 from experiments.statistics.means import owner_mean
@@ -38,8 +41,7 @@ def read_scans(
     visits = module.visits("test")
     positions = [position for found in visits.volumes for position in found]
     owner = np.repeat(np.asarray(visits.kidney, dtype=np.int64), [len(found) for found in visits.volumes])
-    feature = torch.from_numpy(frozen_features(reader.encoder, module, positions, features))
-    scores = _scores(reader, module, feature, positions)
+    scores = class_scores(reader, module, positions, features)
     order = {int(kidney): number for number, kidney in enumerate(kidneys)}
     known = np.array([int(kidney) in order for kidney in owner])
     rows = np.array([order[int(kidney)] for kidney in owner[known]], dtype=np.int64)
@@ -68,10 +70,61 @@ def read_reports(module: AttributeDataModule, codes: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def _scores(
-    reader: AttributeReader, module: AttributeDataModule, feature: torch.Tensor, positions: Sequence[int]
+def fact_scores(
+    reader: AttributeReader, module: VolumeDataModule, positions: Sequence[int], prompts: PromptSet, features: Path
+) -> np.ndarray | None:
+    """Zero-shot scores by what the prompts state: the mean over a class's descriptions of sum_a log p(value_a | scan).
+
+    Whether there is a lesion is left out: the task is asked of one.
+
+    Args:
+        reader: Encoder and heads of stage 1.
+        module: Whose volumes are read.
+        positions: Positions of volumes in its volume set.
+        prompts: Prompts of the task, in the order of its classes.
+        features: Folder of cached features.
+
+    Returns:
+        float64 [positions, classes]; None where a class has no description of which an attribute is read.
+    """
+    stated = [
+        [
+            [
+                (entry.attribute, entry.value)
+                for entry in found
+                if entry.attribute != PRESENCE and entry.value in reader.heads.classes.get(entry.attribute, ())
+            ]
+            for found in read_descriptions(entry.descriptions)
+        ]
+        for entry in prompts.classes
+    ]
+    if not all(any(facts for facts in own) for own in stated):
+        return None
+    scores = class_scores(reader, module, np.asarray(positions).tolist(), features)
+    logs = {name: np.log(np.clip(values, _LEAST, 1)) for name, values in scores.items()}
+    columns = []
+    for own in stated:
+        sums = [
+            np.sum([logs[name][:, reader.heads.classes[name].index(value)] for name, value in facts], axis=0)
+            for facts in own
+            if facts
+        ]
+        columns.append(np.mean(sums, axis=0))
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def class_scores(
+    reader: AttributeReader, module: VolumeDataModule, positions: Sequence[int], features: Path
 ) -> dict[str, np.ndarray]:
-    """Scores [volumes, classes] by attribute; an encoder that joins phases was told none."""
+    """Scores of the classes [positions, classes] by attribute; an encoder that joins phases was told none.
+
+    Args:
+        reader: Encoder and heads of stage 1.
+        module: Whose volumes are read.
+        positions: Positions of volumes in its volume set.
+        features: Folder of cached features.
+    """
+    feature = torch.from_numpy(frozen_features(reader.encoder, module, positions, features))
     if module.phases == "joined":
         return {name: values.numpy() for name, values in reader.heads.scores(feature).items()}
     phase = module.plan.volumes.index.set_index("position")["phase"].loc[list(positions)].astype(str).to_numpy()
