@@ -153,7 +153,10 @@ def test_bad_requests_are_refused_before_anything_is_embedded(cohort_root: Path,
     with pytest.raises(DataError, match="has no text encoder with pretraining seed 42"):
         zeroshot(**arguments, model=model)
     fill_cache(tmp_path / "runs", "tiny", load_prompts("malignancy").prompts()[0])
-    grid = [*extra_flags(tmp_path), "--contract.window_hu=[-100,200]"]
+    window = [*extra_flags(tmp_path), "--contract.window_hu=[-100,200]"]
+    with pytest.raises(ModelError, match=r"window_hu: \[-200.0, 300.0\] in the model, \[-100.0, 200.0\] in the data"):
+        zeroshot(data=cohort_root, runs=tmp_path / "runs", model=model, extra=window)
+    grid = [*extra_flags(tmp_path), "--contract.grid=[8,12,14]"]
     with pytest.raises(DataError, match="holds the finished volume sets"):
         zeroshot(data=cohort_root, runs=tmp_path / "runs", model=model, extra=grid)
 
