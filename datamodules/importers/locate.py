@@ -11,6 +11,7 @@ import torchio as tio
 
 from datamodules.anatomy.nephrometry import Kidney, coarsened, score, separate_kidneys
 from datamodules.anatomy.nephrometry.geometry import bounding_slices
+from datamodules.anatomy.nephrometry.lesion_scores import SCORED_MM
 from datamodules.anatomy.nephrometry.measures import measures
 from datamodules.anatomy.tissues import LESION, Tissue
 from datamodules.errors import DataError
@@ -19,8 +20,7 @@ from datamodules.volumes.contract import Region
 
 Point = tuple[float, float, float]
 
-SCORED_MM = 1.5
-"""Spacing to which finer masks are coarsened before they are scored; finer voxels cost time and change nothing."""
+
 BODY_HU = -300
 """A voxel above this belongs to the body or the table."""
 

@@ -115,10 +115,19 @@ def score(
         if not found:
             raise DataError(f"The {side} kidney has no lesion to score; score kidneys that have one.")
         lesion = found[0].mask
-    organ = measure_organ(labels, spacing_mm, side)
-    points = positions(lesion, spacing_mm)
+    return score_within(measure_organ(labels, spacing_mm, side), lesion)
+
+
+def score_within(organ: Organ, lesion: Bools) -> Nephrometry:
+    """Score one lesion of a kidney that was measured before.
+
+    Args:
+        organ: The kidney.
+        lesion: bool [D, H, W].
+    """
+    points = positions(lesion, organ.spacing_mm)
     # Spacings come from affines in single precision, and 40.0000004 mm are no reason for another point.
-    r_mm = round(axial_diameter_mm(lesion, spacing_mm), 3)
+    r_mm = round(axial_diameter_mm(lesion, organ.spacing_mm), 3)
     e_fraction = exophytic_fraction(organ, lesion, r_mm)
     n_mm = round(sinus_distance_mm(organ, lesion), 3)
     anterior = float(((points - organ.frame.centre) @ organ.frame.anterior > 0).mean())
@@ -162,10 +171,14 @@ def sinus_distance_mm(organ: Organ, lesion: Bools) -> float:
     the hilum and the cavities of the parenchyma, calyces deep in the kidney among them; a cavity that touches a lesion
     is none.
     """
-    if (organ.sinus & lesion).any():
+    return border_distance_mm(organ.sinus, lesion, organ.spacing_mm)
+
+
+def border_distance_mm(other: Bools, lesion: Bools, spacing_mm: Spacing) -> float:
+    """Shortest distance from border to border of two masks in mm, 0 where they overlap."""
+    if (other & lesion).any():
         return 0.0
-    sinus = surface_points(organ.sinus, organ.spacing_mm)
-    distance, _ = cKDTree(sinus).query(surface_points(lesion, organ.spacing_mm))
+    distance, _ = cKDTree(surface_points(other, spacing_mm)).query(surface_points(lesion, spacing_mm))
     return float(distance.min())
 
 
