@@ -20,6 +20,7 @@ from datamodules.files import write_parquet
 from datamodules.tasks import RoiDataModule
 from experiments.encoders.radiomics.patient_features import model_features
 from experiments.finetuning.boosting import boosted_classes, boosted_survival
+from experiments.finetuning.left_head import Linear, task_head
 from experiments.runs.baseline import BaselineConfig
 from experiments.runs.console import say
 from experiments.runs.launch import Launch, claim
@@ -33,6 +34,7 @@ from experiments.statistics.partial_likelihood import PartialLikelihood
 from experiments.statistics.penalty import balanced_folds, cross_validated_loss
 from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.downstream.baseline_hazard import BaselineHazard
+from lightning_modules.export.task_head import HEAD_FOLDER, save_task_head
 from lightning_modules.losses.balance import class_weights
 
 LOGISTIC_STRENGTHS = tuple(10.0**power for power in range(4, -3, -1))
@@ -46,11 +48,12 @@ _OF_TRAINING = ("batch_size", "samples_per_epoch", "augmentation", "center_weigh
 
 
 class Fit(NamedTuple):
-    """A fitted model: its columns of predictions by patient, and how it was chosen."""
+    """A fitted model: its columns of predictions by patient, how it was chosen, and what a linear one leaves."""
 
     columns: dict[str, np.ndarray]
     chosen: Mapping[str, float]
     validation: float
+    linear: Linear | None = None
 
 
 class Part(NamedTuple):
@@ -68,7 +71,8 @@ def run_probe(launch: Launch) -> MLFlowLogger:
     or boosted trees with the same weights and Cox's likelihood. The penalty of a linear model is that of the least loss
     in folds of the training and validation patients; depth and number of trees are chosen on validation patients by the
     metric of the task. Writes `predictions.parquet` as a training run does, with the curve of survival at the cut
-    points of the task's time grid.
+    points of the task's time grid, and of a linear model on an exported encoder's features alone `head/`, which
+    `make assess` applies to new patients.
 
     Returns:
         The logger, for further metrics.
@@ -88,7 +92,7 @@ def _run_probe(launch: Launch) -> MLFlowLogger:
     module: RoiDataModule = cli.datamodule
     cache = launch.runs / launch.experiment.rsplit("/", 1)[0] / "features"
     baseline: BaselineConfig = cli.config_init["baseline"]
-    train, val, test = _parts(baseline, cli.model.encoder, module, cache)
+    (train, val, test), scaler = _parts(baseline, cli.model.encoder, module, cache)
     started = time.monotonic()
     fit = _MODELS[baseline.model, module.label.kind](module, train, val, (val, test))
     seconds = time.monotonic() - started
@@ -117,14 +121,20 @@ def _run_probe(launch: Launch) -> MLFlowLogger:
         patient = torch.from_numpy(np.concatenate([val.patient, test.patient]))
         frame = prediction_frame(patient, module.plan.patients, columns, module.label.endpoint)
         write_parquet(launch.folder / PREDICTIONS, frame)
+        encoder = str(cli.model.hparams["pretrained_sha256"])
+        if fit.linear is not None and encoder and not baseline.columns and baseline.radiomics is None:
+            save_task_head(
+                launch.folder / HEAD_FOLDER,
+                task_head(module, scaler, train.feature, train.outcome, fit.linear, encoder),
+            )
         logger.finalize("success")
     return logger
 
 
 def _parts(
     baseline: BaselineConfig, network: torch.nn.Module, module: RoiDataModule, cache: Path
-) -> tuple[Part, Part, Part]:
-    """The three parts, standardised by the training patients in use."""
+) -> tuple[list[Part], StandardScaler]:
+    """The three parts, standardised by the training patients in use, and what standardised them."""
     raw = model_features(baseline, network, module, ("train", "val", "test"), cache)
     scaler = StandardScaler().fit(raw[0][1])
     outcome = _outcome(module)
@@ -132,7 +142,7 @@ def _parts(
         Part(patient, scaler.transform(feature) if len(patient) else feature, outcome[patient])
         for patient, feature in raw
     ]
-    return parts[0], parts[1], parts[2]
+    return parts, scaler
 
 
 def _outcome(module: RoiDataModule) -> np.ndarray:
@@ -212,7 +222,11 @@ def _logistic(module: RoiDataModule, train: Part, val: Part, predicted: Sequence
     value = float("nan")
     if len(val.patient):
         value = _validated_classes(val, len(counts))(model.predict_proba(val.feature))
-    return Fit(_scores(module, model, predicted), {"penalty": strength}, value)
+    # Of two classes scikit-learn keeps the difference of their logits.
+    weight, bias = (np.atleast_2d(value) for value in (model.coef_, model.intercept_))
+    if len(counts) == 2:
+        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias], axis=1)
+    return Fit(_scores(module, model, predicted), {"penalty": strength}, value, Linear(weight, bias[0]))
 
 
 def _together(train: Part, val: Part) -> Part:
@@ -240,23 +254,25 @@ def _penalty(
     return strengths[int(np.argmin(cross_validated_loss(strengths, fold, left_out)))]
 
 
-def _within_span(train: Part, others: Sequence[Part]) -> tuple[Part, list[Part]]:
+def _within_span(train: Part, others: Sequence[Part]) -> tuple[Part, list[Part], np.ndarray | None]:
     """The same patients in coordinates of the directions in which the training patients differ, where those are fewer.
+
+    The third is those directions [F, K]; None where the coordinates stay.
 
     A ridge model has no weight along any other direction, and an orthonormal change of coordinates leaves its penalty
     as it is: the same scores from matrices of the number of patients instead of the number of features.
     """
     if train.feature.shape[1] <= len(train.feature):
-        return train, list(others)
+        return train, list(others), None
     centred = train.feature - train.feature.mean(axis=0)
     _, length, axes = np.linalg.svd(centred, full_matrices=False)
     kept = axes[length > length[0] * max(centred.shape) * np.finfo(centred.dtype).eps].T
     turned = [part._replace(feature=part.feature @ kept) if len(part.patient) else part for part in (train, *others)]
-    return turned[0], turned[1:]
+    return turned[0], turned[1:], kept
 
 
 def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
-    train, (val, *predicted) = _within_span(train, [val, *predicted])
+    train, (val, *predicted), axes = _within_span(train, [val, *predicted])
 
     def fitted(strength: float) -> CoxFit:
         try:
@@ -278,7 +294,8 @@ def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part
     strength = _penalty(module, both, event, COX_STRENGTHS, left_out)
     model = fitted(strength)
     value = _validated_survival(val)(model.predict(val.feature)) if len(val.patient) else float("nan")
-    return Fit(_risks(module, model, train, predicted), {"penalty": strength}, value)
+    weight = model.coefficient if axes is None else axes @ model.coefficient
+    return Fit(_risks(module, model, train, predicted), {"penalty": strength}, value, Linear(weight[None]))
 
 
 def _boosted_classes(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:

@@ -84,10 +84,13 @@ def test_a_cox_model_within_the_span_of_its_patients_is_the_same_model() -> None
     outcome["event"], outcome["months"] = rng.random(40) < 0.6, rng.integers(1, 20, 40)
     feature[:30] -= feature[:30].mean(axis=0)
     parts = [Part(rows, feature[rows], outcome[rows]) for rows in np.split(np.arange(40), [30])]
-    train, (held,) = _within_span(parts[0], parts[1:])
+    train, (held,), axes = _within_span(parts[0], parts[1:])
     assert train.feature.shape == (30, 29)
     fitted = [fit_cox(p.feature, p.outcome["months"], p.outcome["event"], 2.0) for p in (parts[0], train)]
     np.testing.assert_allclose(fitted[1].predict(held.feature), fitted[0].predict(parts[1].feature), atol=1e-9)
+    assert axes is not None
+    weight = axes @ fitted[1].coefficient
+    np.testing.assert_allclose(parts[1].feature @ weight, fitted[0].predict(parts[1].feature), atol=1e-9)
     narrow = parts[0]._replace(feature=feature[:30, :5])
     assert _within_span(narrow, [])[0] is narrow
 
