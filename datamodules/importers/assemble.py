@@ -145,7 +145,8 @@ def assemble(
     rows, notes = table_rows(patient_id, center, found, studies, clinical)
     volumes = [volume for cut in used.values() for volume in cut.volumes]
     every = (*reasons.texts, *notes)
-    return PatientRecord(patient_id, rows, volumes, masks, every, found, tuple(reasons.texts))
+    located = {study_id: tuple(cut.kidneys) for study_id, cut in used.items()}
+    return PatientRecord(patient_id, rows, volumes, masks, every, found, tuple(reasons.texts), located)
 
 
 def table_rows(

@@ -20,7 +20,7 @@ from datamodules.importers.assemble import NO_INDEX, Located, Reasons, SeriesInp
 from datamodules.importers.dicom.dicom_source import DicomSource
 from datamodules.importers.dicom.index import build_index
 from datamodules.importers.dicom.series import refusal
-from datamodules.importers.locate import locate_box, locate_kidneys, parse_box
+from datamodules.importers.locate import LocatedKidney, locate_box, locate_kidneys, parse_box
 from datamodules.importers.masks import KidneyMask, fit, read_binary_masks, read_mask, read_segmentation
 from datamodules.importers.nifti.scan import read_nifti
 from datamodules.importers.plan import CohortPlan
@@ -58,12 +58,14 @@ class ScanKidney:
         views: One entry per series.
         labels: uint8 [D, H, W] of `Tissue` codes on the contract's grid; None where only a box is known.
         measures: Columns of the table `kidneys` that the mask answers.
+        located: Where it is in the scan, with its map at the scan's own resolution.
     """
 
     side: str
     views: tuple[ScanView, ...]
     labels: np.ndarray | None
     measures: Mapping[str, Any]
+    located: LocatedKidney | None = None
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,13 @@ class Place:
 
 
 def read_scan(
-    image: Path, contract: PreprocessingContract, place: Place, phase: str | None = None
+    image: Path | Mapping[str, Path], contract: PreprocessingContract, place: Place, phase: str | None = None
 ) -> tuple[list[ScanKidney], list[str]]:
     """Read one scan and cut its kidneys.
 
     Args:
-        image: NIfTI file in HU, or a folder with the DICOM files of one patient; every usable series of it becomes a
-            view of each kidney, and DICOM SEG objects show where they are.
+        image: NIfTI file in HU, several of them by their contrast phase, or a folder with the DICOM files of one
+            patient; every usable series of it becomes a view of each kidney, and DICOM SEG objects show where they are.
         contract: Preprocessing contract.
         place: Where the kidneys are.
         phase: Contrast phase; of DICOM files it is read from the headers where left out, of NIfTI it stays unknown.
@@ -110,26 +112,34 @@ def read_scan(
         The kidneys, left first, and notes on what was done or left out.
 
     Raises:
-        DataError: if scan or mask is damaged or refused, no kidney is found, or a folder holds several patients.
+        DataError: if scan or mask is damaged or refused, no kidney is found, or a folder holds several patients or
+            examinations.
     """
+    files = image if isinstance(image, Mapping) else {phase or _UNKNOWN: image}
     if phase is not None and phase not in PHASES:
         raise DataError(f"Phase {phase!r} was given; expected one of {', '.join(PHASES)}.")
-    if not image.exists():
+    if not all(path.exists() for path in files.values()):
         raise DataError("The scan was not found; name a NIfTI file or a folder of DICOM files.")
     try:
-        record = (
-            _of_folder(image, contract, place, phase)
-            if image.is_dir()
-            else _of_nifti(image, contract, place, phase or _UNKNOWN)
-        )
+        if isinstance(image, Path) and image.is_dir():
+            record = _of_folder(image, contract, place, phase)
+        else:
+            record = _of_nifti(files, contract, place)
     except SkipPatient as reason:
         raise DataError(f"The scan cannot be used. {reason}") from reason
+    studies = {volume.study_id for volume in record.volumes}
+    if len(studies) > 1:  # their series do not lie alike, and one is not the other's contrast phase
+        raise DataError(
+            f"The folder holds {len(studies)} examinations of the patient; expected the series of one. Put each into a "
+            "folder of its own."
+        )
     return _kidneys(record), [note for note in record.notes if note != NO_INDEX]
 
 
 def _kidneys(record: PatientRecord) -> list[ScanKidney]:
     labels = {(mask.study_id, mask.side): mask.labels for mask in record.masks}
     found: dict[str, ScanKidney] = {}
+    located = {(study, kidney.side): kidney for study, own in record.located.items() for kidney in own}
     measures = {(row["study_id"], row["side"]): row for row in record.rows["kidneys"]}
     slices = {(row["study_id"], row["series_id"]): slice_mm(row) for row in record.rows["series"]}
     for volume in sorted(record.volumes, key=lambda entry: entry.side):
@@ -141,7 +151,7 @@ def _kidneys(record: PatientRecord) -> list[ScanKidney]:
         key = (volume.study_id, volume.side)
         keys = ("patient_id", "study_id", "side", "is_index")
         row = {name: value for name, value in measures.get(key, {}).items() if name not in keys}
-        found[volume.side] = ScanKidney(volume.side, (view,), labels.get(key), row)
+        found[volume.side] = ScanKidney(volume.side, (view,), labels.get(key), row, located.get(key))
     return list(found.values())
 
 
@@ -151,18 +161,23 @@ def slice_mm(series: Mapping[str, Any]) -> float | None:
     return max(known, default=None)
 
 
-def _of_nifti(path: Path, contract: PreprocessingContract, place: Place, phase: str) -> PatientRecord:
+def _of_nifti(files: Mapping[str, Path], contract: PreprocessingContract, place: Place) -> PatientRecord:
+    """The series of one examination by phase, in one mask or box."""
     if not place.masks and not place.boxes:
         raise DataError("The scan came without a mask and without a box; show where the kidneys are.")
-    series = SeriesInput(
-        series_id=_SCAN,
-        where=_SCAN,
-        phase=phase,
-        phase_evidence="stated",
-        read=functools.partial(_read, path),
-        locate=functools.partial(_locate, place, _SCAN),
-    )
-    return assemble(_SCAN, _SCAN, [StudyInput(_SCAN, [series])], {}, contract, Reasons())
+    several = len(files) > 1
+    series = [
+        SeriesInput(
+            series_id=f"{_SCAN}-{phase}" if several else _SCAN,
+            where=f"{phase} {_SCAN}" if several else _SCAN,
+            phase=phase,
+            phase_evidence="stated",
+            read=functools.partial(_read, path),
+            locate=functools.partial(_locate, place, _SCAN),
+        )
+        for phase, path in files.items()
+    ]
+    return assemble(_SCAN, _SCAN, [StudyInput(_SCAN, series)], {}, contract, Reasons())
 
 
 def _read(path: Path) -> tuple[tio.ScalarImage, list[str]]:

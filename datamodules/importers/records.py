@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pandas as pd
 
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.roi import Mask, Volume
+
+if TYPE_CHECKING:  # who writes records needs no reader of masks
+    from datamodules.importers.locate import LocatedKidney
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class PatientRecord:
         cut: What was found in the scans, as plain data from which a `GrowingSource` makes the rows anew; None where the
             rows do not depend on tables.
         scan_notes: Those of the notes that come from the scans.
+        located: The kidneys of each study as they were found in its scans, where there are scans; not stored.
     """
 
     patient_id: str
@@ -36,6 +40,7 @@ class PatientRecord:
     notes: Sequence[str] = field(default_factory=tuple)
     cut: Mapping[str, Any] | None = None
     scan_notes: Sequence[str] = field(default_factory=tuple)
+    located: Mapping[str, Sequence[LocatedKidney]] = field(default_factory=dict)
 
 
 class SkipPatient(Exception):  # noqa: N818 - it is an outcome, not an error
