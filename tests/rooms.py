@@ -38,6 +38,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("doubt",),
         ("aligned", "finetuning", "pretraining"),
         ("generation", "studies"),
+        ("assessment",),
         ("doctor", "front_door", "licences"),
         ("cli",),
     ),

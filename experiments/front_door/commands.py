@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "zeroshot": "experiments.aligned.zero_shot.classify:zeroshot",
     "retrieval": "experiments.aligned.retrieval.search:retrieval",
     "embed": "experiments.aligned.one_scan.scan:embed",
+    "assess": "experiments.assessment.assess_command:assess",
     "generate": "experiments.generation.generate:generate",
     "score-reports": "experiments.generation.evaluate:score_reports",
     "review": "experiments.generation.review.review_command:review",

@@ -13,7 +13,7 @@ from lightning_modules.core.distributed import is_main_rank
 
 DEMO = Path("data/demo")
 WITHOUT = ("cohort", "import", "refresh", "data-check", "reports", "encoders", "compare", "report", "score-reports",
-           "review", "embed", "doctor")  # fmt: skip
+           "review", "embed", "assess", "doctor")  # fmt: skip
 """Commands that say what is missing in the place of drawing it."""
 
 

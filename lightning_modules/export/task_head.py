@@ -127,6 +127,7 @@ def load_task_head(folder: Path, encoder_sha256: str) -> TaskHead:
     absent = [name for name in _TENSORS if name not in state]
     if absent:
         raise ModelError(f"The head of task {config['task']} lacks {', '.join(absent)}; run the probe again.")
-    plain = {name: config[name] for name in TASK_HEAD.fields}
-    plain |= {name: tuple(config[name]) for name in ("classes", "crop", "events")}
-    return TaskHead(**plain, **{name: state[name].double() for name in _TENSORS})
+    values: dict[str, Any] = {name: config[name] for name in TASK_HEAD.fields}
+    values |= {name: tuple(config[name]) for name in ("classes", "crop", "events")}
+    values |= {name: state[name].double() for name in _TENSORS}
+    return TaskHead(**values)

@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
 _WINDOW_HU = (-160.0, 240.0)
-_PLANES = (("axial", 0), ("coronal", 1), ("sagittal", 2))
+PLANES = (("axial", 0), ("coronal", 1), ("sagittal", 2))
 _ALARM = {True: "#b2182b", False: "#1a1a1a"}
 _COLORS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc")
 _REPORTS, _LINES, _WIDTH = 5, 2, 175
@@ -66,8 +66,8 @@ def _kidney(part: SubFigure, kidney: ScanKidney, result: Mapping[str, Any], cont
     part.suptitle(f"{kidney.side.capitalize()} kidney ({phase}{more}){lesion}", fontsize=11, fontweight="bold")
     spoken = "lesion" in result
     grid = part.add_gridspec(4, 6, height_ratios=[2.6, 2.7, 0.8, 1.3] if spoken else [2.6, 0.6, 0.6, 0.6])
-    for column, (name, axis) in enumerate(_PLANES):
-        _slice(part.add_subplot(grid[0, 2 * column : 2 * column + 2]), kidney, name, axis, contract)
+    for column, (name, axis) in enumerate(PLANES):
+        draw_plane(part.add_subplot(grid[0, 2 * column : 2 * column + 2]), kidney, name, axis, contract)
     if not spoken:
         _unspoken(part.add_subplot(grid[1:, :]), result["training_data"])
         return
@@ -102,9 +102,20 @@ def _withheld(axis: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
     axis.text(0.0, 1.0, "\n".join(text), fontsize=6.5, va="top", transform=axis.transAxes)
 
 
-def _slice(axis: Axes, kidney: ScanKidney, name: str, plane: int, contract: PreprocessingContract) -> None:
-    """A slice through the middle of the lesion, or of the region; radiological convention."""
-    image = kidney.views[0].image
+def draw_plane(
+    axis: Axes, kidney: ScanKidney, name: str, plane: int, contract: PreprocessingContract, view: int = 0
+) -> None:
+    """A slice through the middle of the lesion, or of the region; radiological convention.
+
+    Args:
+        axis: Where it is drawn.
+        kidney: The kidney, with the outlines of its map.
+        name: What stands above it.
+        plane: Axis that it is a slice of: 0 axial, 1 coronal, 2 sagittal.
+        contract: Preprocessing contract of the region.
+        view: Which of the kidney's views.
+    """
+    image = kidney.views[view].image
     level = image.shape[plane] // 2
     outlines = {}
     if kidney.labels is not None:

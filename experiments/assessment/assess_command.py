@@ -1,0 +1,249 @@
+"""`make assess`: a new patient, or a folder of them, through all that a cohort's finished runs can say."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from datamodules.csv_files import write_csv
+from datamodules.errors import DataError
+from datamodules.files import read_json_mapping, write_json, write_parquet
+from datamodules.importers.fingerprints import fingerprint
+from datamodules.importers.pseudonyms import Pseudonyms, private_folder
+from experiments.assessment.assessor import SCHEMA, Assessor
+from experiments.assessment.dicom_regions import write_regions
+from experiments.assessment.page import write_page
+from experiments.assessment.patient_files import PatientFiles, patients_in
+from experiments.assessment.rows import ASSESSED, refused_row, row_of
+from experiments.runs.console import say
+from experiments.runs.locks import held
+
+RESULT, PAGE = "assessment.json", "assessment.html"
+_INPUT, _REFUSED = "input.json", "refused.json"
+
+
+def assess(
+    source: Path,
+    out: Path = Path("assessment"),
+    mask: list[Path] | None = None,
+    box: dict[str, str] | None = None,
+    labels: str | dict[int, str] = "kits",
+    phase: str | None = None,
+    batch: bool | None = None,
+    identified: bool = False,
+    dicom: bool = False,
+    data: Path = Path("data/demo"),
+    encoder: str = "best",
+    pretrained: str = "s42",
+    fold: int | None = None,
+    mode: str = "probe",
+    seed: int = 42,
+    tag: str = "",
+    cases: bool = True,
+    runs: Path = Path("runs"),
+    outside_training: bool = False,
+    intensity: Literal["acquired", "rendered"] = "acquired",
+) -> int:
+    """Assess a new patient, or a folder of patients: `assessment.json` and a page that prints on two.
+
+    All contrast phases of the examination are read together, and both kidneys. For every lesion R.E.N.A.L., PADUA and
+    the centrality index are measured on its mask; every task of which a finished probe of the cohort and encoder is
+    here gives its scores, with the attributes of stage 1 and the most alike cases of the pretraining centres. A folder
+    of patients gives one row each in `assessments.parquet` and `.csv`, goes on where it was interrupted, and lists
+    who could not be assessed, and why.
+
+    Args:
+        source: NIfTI file in HU, folder of one examination (DICOM, or NIfTI files called after their contrast phase,
+            a mask beside them), or folder of such folders.
+        out: Folder to write.
+        mask: Label map, folder of binary masks, or several of them, of one patient; a DICOM folder may hold its own SEG
+            or RTSTRUCT, and any patient's folder a mask called `mask.nii.gz`.
+        box: Where the kidneys of one patient are without a mask: `x y z x y z` in RAS millimetres by side.
+        labels: Codes of a label map: kits, totalsegmentator, or code: name.
+        phase: Contrast phase: non_contrast, arterial, venous or delayed; read from DICOM headers or names of files when
+            left out.
+        batch: Whether the source is a folder of patients; found out when left out.
+        identified: Whether JSON, page and table name the patient's folder; otherwise a folder of patients gives keyed
+            pseudonyms, whose key lies beside `out`.
+        dicom: Whether the regions that the encoder paints are written as DICOM SEG beside the page, which hold the
+            patient's name as the source does; needs highdicom.
+        data: Cohort whose finished runs are applied.
+        encoder: Encoder whose runs are applied; best for the aligned one or that of stage 1.
+        pretrained: Pretraining of the encoder: `s42`, or with its TAG `s42-mytag`.
+        fold: Fold whose models are applied, for a cohort with folds.
+        mode: How the tasks were trained; probe leaves what can be applied to a new patient.
+        seed: Seed of the tasks' runs.
+        tag: TAG of the tasks' runs.
+        cases: Whether the most alike cases are looked for; their features are computed once.
+        runs: Folder of all runs.
+        outside_training: Whether the models are asked of a kidney that is outside the training data.
+        intensity: Whether scans were acquired by a scanner, or rendered from masks.
+
+    Returns:
+        0, or 1 where a patient of a folder could not be assessed.
+    """
+    patients = patients_in(source, batch)
+    many = len(patients) > 1 or bool(batch)
+    if many and (mask or box):
+        raise DataError(
+            "MASK or BOX was given for a folder of patients; put a mask called mask.nii.gz into each of their folders."
+        )
+    given = tuple(mask or ())
+    settings = {
+        "schema": SCHEMA,
+        "labels": labels,
+        "phase": phase,
+        "box": box,
+        "identified": identified,
+        "dicom": dicom,
+    }
+    settings |= {"cases": cases, "encoder": encoder, "pretrained": pretrained, "fold": fold, "mode": mode}
+    settings |= {"seed": seed, "tag": tag, "outside_training": outside_training, "intensity": intensity}
+    names = _names(patients, out, identified) if many else [""]
+    started = time.monotonic()
+    assessor = Assessor.of_runs(
+        data, runs, encoder, pretrained, fold, mode, seed, tag, cases, intensity, outside_training
+    )
+    say(f"Models are read in {time.monotonic() - started:.1f} s.")
+    settings["models"] = assessor.models.fingerprint
+    job = _Job(assessor, settings, given, box, labels, phase, identified, dicom)
+    with held(out / ".assessing.lock"):
+        if not many:
+            job.run(patients[0], out, again=False)
+            say(f"{_summary(read_json_mapping(out / RESULT))}\nFolder: {out.as_posix()}")
+            return 0
+        return _batch(job, patients, names, out)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is done with every patient."""
+
+    assessor: Assessor
+    settings: dict[str, Any]
+    masks: tuple[Path, ...]
+    box: dict[str, str] | None
+    labels: str | dict[int, str]
+    phase: str | None
+    identified: bool
+    dicom: bool
+
+    def run(self, patient: PatientFiles, folder: Path, *, again: bool) -> None:
+        """Assess one patient into a folder, unless that is done.
+
+        Args:
+            patient: The files.
+            folder: Folder of its results; `assessment.json` is written last.
+            again: Whether a result of other files or models gives way to a new one.
+
+        Raises:
+            DataError: if the patient cannot be assessed, or the folder holds something else.
+        """
+        patient = PatientFiles(patient.folder, patient.image, self.masks or patient.masks)
+        state = {"fingerprint": fingerprint(self.settings, patient.files)}
+        if (folder / RESULT).is_file():
+            if (folder / _INPUT).is_file() and read_json_mapping(folder / _INPUT) == state:
+                return
+            if not again:
+                raise DataError(
+                    f"Folder {folder.name} holds the assessment of another scan, or by other models or settings; name "
+                    "another one with OUT=, or delete it."
+                )
+            (folder / RESULT).unlink()
+        started = time.monotonic()
+        found = self.assessor(patient.image, patient.masks, self.box, self.labels, self.phase)
+        if self.identified:
+            found.content["identified"] = {"folder": patient.folder.name}
+        if self.dicom:
+            if not isinstance(patient.image, Path) or not patient.image.is_dir():
+                raise DataError("DICOM SEG was asked for and the scan is NIfTI; leave DICOM= out.")
+            write_regions(folder, patient.image, found.kidneys, self.assessor.models)
+        write_page(folder / PAGE, found, self.assessor.models.contract)
+        write_json(folder / _INPUT, state)
+        write_json(folder / RESULT, found.content)
+        say(f"Assessed in {time.monotonic() - started:.1f} s.")
+
+    def refused(self, patient: PatientFiles, folder: Path) -> str | None:
+        """Why a patient was refused before, where nothing has changed since."""
+        path = folder / _REFUSED
+        if not path.is_file():
+            return None
+        known = read_json_mapping(path)
+        return str(known["reason"]) if known["fingerprint"] == fingerprint(self.settings, patient.files) else None
+
+    def refuse(self, patient: PatientFiles, folder: Path, reason: str) -> None:
+        """Keep why a patient was refused."""
+        write_json(folder / _REFUSED, {"reason": reason, "fingerprint": fingerprint(self.settings, patient.files)})
+
+
+def _names(patients: list[PatientFiles], out: Path, identified: bool) -> list[str]:
+    """What patients are called in outputs: their folders' names, or keyed pseudonyms of them."""
+    if identified:
+        return [patient.folder.name for patient in patients]
+    naming = Pseudonyms.load(private_folder(out), out)
+    return [naming.patient(patient.folder.name) for patient in patients]
+
+
+def _batch(job: _Job, patients: list[PatientFiles], names: list[str], out: Path) -> int:
+    """Every patient of a folder, one after the other; the tables hold all that were reached."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for number, (patient, name) in enumerate(zip(patients, names, strict=True), start=1):
+            say(f"Patient {number} of {len(patients)}: {name}")
+            rows.append(_one(job, patient, name, out / name))
+    finally:
+        if rows:
+            _write_tables(out, rows)
+    lost = [row for row in rows if row["status"] != ASSESSED]
+    for row in lost:
+        say(f"{row['patient']} was not assessed: {row['reason']}")
+    say(f"{len(rows) - len(lost)} of {len(rows)} patients were assessed.\nFolder: {out.as_posix()}")
+    return 1 if lost else 0
+
+
+def _one(job: _Job, patient: PatientFiles, name: str, folder: Path) -> dict[str, Any]:
+    known = job.refused(patient, folder)
+    if known is not None:
+        return refused_row(name, known)
+    try:
+        job.run(patient, folder, again=True)
+    except DataError as error:
+        reason = " ".join(str(error).split())
+        job.refuse(patient, folder, reason)
+        return refused_row(name, reason)
+    return row_of(name, read_json_mapping(folder / RESULT))
+
+
+def _write_tables(out: Path, rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    frame = pd.DataFrame(rows, columns=columns)
+    write_parquet(out / "assessments.parquet", frame)
+    write_csv(out / "assessments.csv", frame)
+    lost = frame.loc[frame["status"] != ASSESSED, ["patient", "reason"]]
+    write_csv(out / "failures.csv", lost)
+
+
+def _summary(content: dict[str, Any]) -> str:
+    """What a command line says of one patient."""
+    lines = [content["headline"], f"Phases: {' '.join(content['phases'])}."]
+    for kidney in content["kidneys"]:
+        if kidney["lesions"] == []:
+            lines.append(f"{kidney['side'].capitalize()} kidney: no lesion by the {kidney['outlined_by']}.")
+            continue
+        lesions = kidney["lesions"] or []
+        count = f"{len(lesions)} lesions by the {kidney['outlined_by']}" if lesions else "lesions not drawn"
+        scored = next((lesion for lesion in lesions if "renal" in lesion), None)
+        renal = f"R.E.N.A.L. {scored['renal']['text']}. " if scored else ""
+        tasks = "; ".join(
+            f"{found['title']}: {found['highest']} {found['scores'][found['highest']]:.2f}"
+            for name, found in kidney.get("tasks", {}).items()
+            if "scores" in found and "withheld" not in found and not name.startswith("renal_")
+        )
+        said = tasks or kidney.get("silenced", "No class stands")
+        lines.append(f"{kidney['side'].capitalize()} kidney: {count}. {renal}{said.rstrip('.')}.")
+    lines += [f"Note: {note}" for note in content["notes"]]
+    return "\n".join(lines)

@@ -1,0 +1,245 @@
+"""One patient's scan, read by all models at once: three lines of Python, or `make assess`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datamodules.cohort.cohort import Cohort
+from datamodules.errors import DataError
+from datamodules.importers.locate import draws_lesions
+from datamodules.importers.one_scan import Place, ScanKidney, read_scan
+from experiments.aligned.one_scan.scan import stated
+from experiments.aligned.zero_shot.prompt_sets import available
+from experiments.assessment.kidney_measures import drawn_lesions, index_side, lesions_of
+from experiments.assessment.like_cases import Cases, cases_of
+from experiments.assessment.own_outlines import painted_tissues, paints
+from experiments.assessment.task_models import Models, load_models
+from experiments.doubt.gate import ACQUIRED, KINDS, Gate, open_gate
+from experiments.doubt.verdict import headline, silenced, speaks
+from experiments.encoders.attribute_reader import AttributeReader, attribute_reader, attribute_scores
+from experiments.encoders.scan_encoder import network_input
+from experiments.runs.pretrained import pretrained_from
+from experiments.runs.run_data import read_trained_on
+from experiments.scores.results_table import caption
+
+SCHEMA = "renal-assessment/1"
+USE = "For research only; this is no medical device and no finding of a radiologist."
+SCORES = "Scores add up to one over the classes of a task and are not calibrated: a score of 0.8 is not 80 %."
+NOT_DRAWN = (
+    "No lesion is drawn, and a mask of kidneys alone, or a box, cannot say that there is none. Lesions are those that "
+    "the encoder paints, where it may speak."
+)
+CASES = 5
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """What was found of one patient.
+
+    Args:
+        content: As it is written to `assessment.json`.
+        kidneys: The kidneys with their images, for pictures and objects.
+    """
+
+    content: dict[str, Any]
+    kidneys: Sequence[ScanKidney]
+
+
+@dataclass(frozen=True)
+class Assessor:
+    """The models of a cohort, ready for new patients.
+
+    Args:
+        models: Encoder and heads.
+        reader: Encoder of stage 1 with its attribute heads; None where it has none.
+        gate: Says whether a kidney is like those that the models learned from.
+        cases: Patients to compare with; None where none are asked for.
+        intensity: Whether scans were acquired by a scanner, or rendered from masks.
+        outside_training: Whether the models are asked of kidneys that are outside of the training data.
+        origin: What the models were trained on, in words.
+        facts: What is said of the models in every assessment.
+    """
+
+    models: Models
+    reader: AttributeReader | None
+    gate: Gate
+    cases: Cases | None = None
+    intensity: str = ACQUIRED
+    outside_training: bool = False
+    origin: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_runs(
+        cls,
+        data: Path = Path("data/demo"),
+        runs: Path = Path("runs"),
+        encoder: str = "best",
+        pretrained: str = "s42",
+        fold: int | None = None,
+        mode: str = "probe",
+        seed: int = 42,
+        tag: str = "",
+        cases: bool = True,
+        intensity: str = ACQUIRED,
+        outside_training: bool = False,
+    ) -> Assessor:
+        """The models that finished runs of a cohort left.
+
+        Args:
+            data: Folder of the cohort.
+            runs: Folder of all runs.
+            encoder: Name in the registry; `best` for the aligned one or that of stage 1, whichever more tasks have.
+            pretrained: The pretraining, as `s42`.
+            fold: Fold of a cohort with folds.
+            mode: How the tasks were trained; `probe` leaves what can be applied.
+            seed: Seed of the tasks' runs.
+            tag: TAG of the tasks' runs.
+            cases: Whether cases of the pretraining centres are compared with, whose features are computed once.
+            intensity: Whether scans were `acquired` by a scanner, or `rendered` from masks.
+            outside_training: Whether the models are asked of kidneys that are outside of the training data.
+
+        Raises:
+            DataError: if the intensity is unknown, or the cohort, the encoder or every task's run is absent.
+        """
+        if intensity not in KINDS:
+            raise DataError(f"intensity={intensity} was given; expected {' or '.join(KINDS)}.")
+        data, runs = Path(data), Path(runs)
+        cohort = Cohort.load(data)
+        models = load_models(cohort, runs, encoder, pretrained, fold, mode, seed, tag)
+        reader = attribute_reader(cohort, None, runs, pretrained_from(pretrained), fold, models.contract)
+        seen = read_trained_on(models.folder)
+        gate = open_gate(models.folder, models.encoder, models.augmentation, cohort, seen, fold)
+        near = cases_of(cohort, models, runs, fold) if cases else None
+        facts = {
+            "encoder": models.name,
+            "encoder_sha256": models.sha256,
+            "pretrained": pretrained,
+            "mode": mode,
+            "cohort": cohort.info.name,
+            "phantom": cohort.info.phantom,
+            "intensity": cohort.info.intensity,
+            "contract": models.contract.to_dict(),
+            "tasks_without_a_model": dict(models.absent),
+        }
+        return cls(models, reader, gate, near, intensity, outside_training, caption(cohort.info), facts)
+
+    def __call__(
+        self,
+        image: Path | Mapping[str, Path],
+        masks: Sequence[Path] = (),
+        box: Mapping[str, str] | None = None,
+        labels: str | Mapping[int, str] = "kits",
+        phase: str | None = None,
+    ) -> Assessed:
+        """Assess one patient.
+
+        Args:
+            image: NIfTI file in HU, several by contrast phase, or the folder of one examination's DICOM files.
+            masks: Label map, folder of binary masks, or several; none where the DICOM files hold their own.
+            box: `x y z x y z` in RAS millimetres by side, where there is no mask.
+            labels: Codes of a label map: kits, totalsegmentator, or code: name.
+            phase: Contrast phase of a NIfTI file, or of all series of a DICOM folder.
+
+        Raises:
+            DataError: in one sentence, if the scan cannot be assessed.
+        """
+        place = Place(tuple(Path(mask) for mask in masks), labels, box)
+        kidneys, notes = read_scan(
+            image if isinstance(image, Mapping) else Path(image), self.models.contract, place, phase
+        )
+        located = [kidney.located for kidney in kidneys if kidney.located is not None]
+        drawn = draws_lesions(located)
+        verdicts = [self.gate.judge(kidney, self.intensity) for kidney in kidneys]
+        described = []
+        for kidney, verdict in zip(kidneys, verdicts, strict=True):
+            lesions, by, more = self._lesions(kidney, drawn, speaks(verdict, self.outside_training))
+            notes += more
+            volume = kidney.measures.get("kidney_volume_ml")
+            entry = {"side": kidney.side, "kidney_volume_ml": volume, "outlined_by": by, "lesions": lesions}
+            described.append(entry)
+        if not drawn:
+            notes.append(NOT_DRAWN)
+        index = index_side(described)
+        for kidney, entry, verdict in zip(kidneys, described, verdicts, strict=True):
+            entry |= {"index": entry["side"] == index, "training_data": verdict.to_dict()}
+            if entry["lesions"] == []:
+                continue  # tasks speak of a kidney with a lesion
+            if speaks(verdict, self.outside_training):
+                entry |= self._read(kidney)
+            else:
+                entry["silenced"] = silenced(verdict)
+        seen = sorted({view.phase or "unknown" for kidney in kidneys for view in kidney.views})
+        if "unknown" in seen:
+            notes.append("The contrast phase is not known; the models were asked for every phase that it may be.")
+        content = {
+            "schema": SCHEMA,
+            "use": USE,
+            "headline": headline(verdicts),
+            "scores": SCORES,
+            "trained_on": self.origin,
+            "models": dict(self.facts),
+            "located_by": "box" if all(kidney.labels is None for kidney in kidneys) else "mask",
+            "phases": seen,
+            "index_side": index,
+            "kidneys": described,
+            "notes": notes,
+        }
+        return Assessed(rounded(content), kidneys)
+
+    def _lesions(
+        self, kidney: ScanKidney, drawn: bool, spoken: bool
+    ) -> tuple[list[dict[str, Any]] | None, str | None, list[str]]:
+        """Lesions, who outlined them, and notes; None where no mask draws them and no model may."""
+        if drawn and kidney.labels is not None:
+            lesions, notes = drawn_lesions(kidney)
+            return lesions, "mask", notes
+        if not spoken or not paints(self.models):
+            return None, None, []
+        lesions, notes = lesions_of(painted_tissues(kidney, self.models), self.models.contract.spacing_mm, kidney.side)
+        return lesions, "encoder", notes
+
+    def _read(self, kidney: ScanKidney) -> dict[str, Any]:
+        """What the models say of a kidney."""
+        tasks = self.models.scores(kidney)
+        attributes: dict[str, dict[str, Any]] = {}
+        if self.reader is not None:
+            image, phases = network_input(kidney, self.models.augmentation, self.reader.encoder)
+            attributes = attribute_scores(self.reader, image, phases)
+        found = consistent(kidney, tasks, attributes)
+        if self.cases is not None:
+            found["like_cases"] = self.cases.nearest(self.models.feature(kidney, "joined", self.models.crop), CASES)
+        return found
+
+
+def consistent(
+    kidney: ScanKidney, tasks: dict[str, dict[str, Any]], attributes: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """What the models say of a kidney, without what contradicts its measures or another statement.
+
+    Args:
+        kidney: The kidney.
+        tasks: As of `Models.scores`; a class that is withheld is marked with the reason, and its scores stay.
+        attributes: As of `attribute_scores`.
+
+    Returns:
+        `tasks`, `attributes`, and `withheld`: which statements are not made, and why.
+    """
+    classes = {name: found for name, found in tasks.items() if "scores" in found and name in available()}
+    said = stated(kidney.measures, attributes, classes)
+    for entry in said["withheld"]:
+        if entry["question"] in tasks:
+            tasks[entry["question"]]["withheld"] = entry["reason"]
+    return {"tasks": tasks, "attributes": said["attributes"], "withheld": said["withheld"]}
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Plain data with its numbers rounded, so that a file holds what is known of them."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, Mapping):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    return [rounded(one, digits) for one in value] if isinstance(value, list | tuple) else value

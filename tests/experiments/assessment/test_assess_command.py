@@ -1,0 +1,238 @@
+"""`assess` from the command line: one patient, a folder of patients, and what is refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import highdicom as hd
+import nibabel
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from datamodules.importers.one_scan import Place as Shown
+from datamodules.importers.one_scan import read_scan
+from datamodules.phantoms.phantom_source import DemoSource
+from experiments.assessment.assessor import Assessor
+from experiments.assessment.dicom_regions import grid_affine
+from experiments.assessment.own_outlines import painted
+from experiments.cli import main
+from tests.datamodules.importers.dicom_phantom import Scan
+from tests.datamodules.importers.phantom_study import write_study
+from tests.experiments.assessment.conftest import STEP_MM, Place
+from tests.tiny import CONTRACT
+
+pytestmark = pytest.mark.slow
+
+
+def run(place: Place, source: Path, out: Path, *more: str) -> int:
+    where = [f"--source={source}", f"--out={out}", f"--data={place.data}", f"--runs={place.runs}"]
+    return main(["assess", *where, "--outside_training=true", *more])
+
+
+class _Page(HTMLParser):
+    """Tags that stay open, addresses that a browser would fetch, and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+        values = dict(attrs)
+        self.fetched += [str(values[name]) for name in ("src", "href") if name in values]
+        assert tag != "img" or values.get("alt")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_one_patient_gives_a_file_and_a_page_that_needs_nothing_else(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(place, place.files / "E1-0001", out) == 0
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == [
+        "assessment.html", "assessment.json", "input.json",
+    ]  # fmt: skip
+    content = json.loads((out / "assessment.json").read_text())
+    page = _Page()
+    page.feed((out / "assessment.html").read_text())
+    assert page.open == []
+    assert page.fetched
+    assert all(address.startswith("data:image/png;base64,") for address in page.fetched)
+    index = next(kidney for kidney in content["kidneys"] if kidney["index"])
+    assert index["lesions"][0]["renal"]["text"] in page.text
+    assert f"{index['tasks']['malignancy']['scores']['malignant']:.2f} malignant" in page.text
+    assert "no medical device" in page.text
+    for text in (page.text, json.dumps(content)):
+        assert "E1-0001" not in text
+        assert str(tmp_path) not in text
+        assert "probability of" not in text
+    before = (out / "assessment.json").stat().st_mtime_ns
+    assert run(place, place.files / "E1-0001", out) == 0  # the same again is kept
+    assert (out / "assessment.json").stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert run(place, place.files / "E1-0002", out) == 2
+    assert "holds the assessment of another scan" in capsys.readouterr().err
+
+
+def test_a_name_is_told_where_it_is_asked_for(place: Place, tmp_path: Path) -> None:
+    assert run(place, place.files / "E1-0003", tmp_path / "out", "--identified=true", "--cases=false") == 0
+    assert json.loads((tmp_path / "out/assessment.json").read_text())["identified"] == {"folder": "E1-0003"}
+    assert "E1-0003" in (tmp_path / "out/assessment.html").read_text()
+
+
+@pytest.fixture
+def patients(place: Place, tmp_path: Path) -> Path:
+    """Three patients: one good, one as DICOM, one whose mask is empty."""
+    folder = tmp_path / "patients"
+    shutil.copytree(place.files / "E1-0001", folder / "alpha")
+    write_study(DemoSource().patient("E1-0002"), folder / "gamma", STEP_MM, phases=2)
+    shutil.copytree(place.files / "E1-0003", folder / "beta")
+    mask = nibabel.load(folder / "beta/mask.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros(mask.shape, np.uint8), mask.affine), folder / "beta/mask.nii.gz")
+    return folder
+
+
+def test_a_folder_of_patients_gives_a_row_each_and_goes_on(
+    place: Place, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(place, patients, out, "--cases=false") == 1
+    table = pd.read_parquet(out / "assessments.parquet")
+    assert table["status"].tolist() == ["assessed", "refused", "assessed"]  # alpha, beta, gamma
+    assert table["patient"].str.fullmatch(r"p-[0-9a-f]{16}").all()
+    assert "mask holds no kidney" in table["reason"][1]
+    assert table.loc[[0, 2], ["score_malignancy_malignant", "risk_os", "renal_total", "c_index"]].notna().all(axis=None)
+    assert pd.read_csv(out / "assessments.csv")["patient"].tolist() == table["patient"].tolist()
+    assert pd.read_csv(out / "failures.csv")["patient"].tolist() == [table["patient"][1]]
+    assert not re.search(r"\b(alpha|beta|gamma)\b", (out / "assessments.csv").read_text())
+    written = {path: path.stat().st_mtime_ns for path in out.glob("*/assessment.json")}
+    assert len(written) == 2
+    # Goes on where it stopped: a patient that is mended is read, the others are kept.
+    shutil.copy(place.files / "E1-0003/mask.nii.gz", patients / "beta/mask.nii.gz")
+    capsys.readouterr()
+    assert run(place, patients, out, "--cases=false") == 0
+    assert capsys.readouterr().out.count("Assessed in") == 1
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    again = pd.read_parquet(out / "assessments.parquet")
+    assert again["status"].tolist() == ["assessed"] * 3
+    assert again["patient"].tolist() == table["patient"].tolist()
+    assert pd.read_csv(out / "failures.csv").empty
+
+
+def test_painted_regions_are_dicom_objects_in_the_scans_own_space(place: Place, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    write_study(DemoSource().patient("E1-0001"), study, STEP_MM, phases=2)
+    assert run(place, study, tmp_path / "out", "--cases=false", "--dicom=true") == 0
+    source = pydicom.dcmread(study / "0/I0000")
+    kidneys, _ = read_scan(study, CONTRACT, Shown((study / "mask.nii.gz",)))
+    models = Assessor.of_runs(place.data, place.runs, cases=False).models
+    read = 0
+    for kidney in kidneys:
+        path = tmp_path / f"out/regions_{kidney.side}.dcm"
+        labels = painted(kidney, models)
+        codes = [code for code in (1, 2, 3) if (labels == code).any()]
+        assert path.exists() == bool(codes)
+        if not codes:
+            continue
+        read += 1
+        found = hd.seg.segread(path)
+        assert found.FrameOfReferenceUID == source.FrameOfReferenceUID
+        assert (found.PatientID, found.StudyInstanceUID) == (source.PatientID, source.StudyInstanceUID)
+        assert [found.get_segment_description(n).segment_label.split()[-1] for n in found.segment_numbers] == [
+            kidney.side
+        ] * len(codes)
+        # Every voxel comes back where it was, whatever order highdicom stores it in.
+        affine = grid_affine(kidney, CONTRACT)
+        for number, code in enumerate(codes, start=1):
+            volume = found.get_volume(segment_numbers=[number], combine_segments=True)
+            expected = (affine @ np.c_[np.argwhere(labels == code), np.ones((labels == code).sum())].T)[:3].T
+            stored = np.argwhere(np.asarray(volume.array) > 0)
+            lps = (volume.affine @ np.c_[stored, np.ones(len(stored))].T)[:3].T
+            order = [points[np.lexsort(points.round(2).T)] for points in (lps * (-1, -1, 1), expected)]
+            np.testing.assert_allclose(order[0], order[1], atol=1e-2)
+    assert read
+
+
+def _two_patients(folder: Path, place: Place) -> None:
+    Scan().write(folder / "all")
+    for path in Scan(patient="other", study="1.2.826.0.1.9", series="1.2.826.0.1.9.1").write(folder / "more"):
+        path.rename(folder / "all" / f"B{path.name}")
+    (folder / "more").rmdir()
+
+
+def _two_examinations(folder: Path, place: Place) -> None:
+    write_study(DemoSource().patient("E1-0001"), folder / "all", STEP_MM, phases=1)
+    write_study(DemoSource().patient("E1-0002"), folder / "all" / "later", STEP_MM, phases=1, mask=False)
+    shutil.copy(folder / "all" / "mask.nii.gz", folder / "mask.nii.gz")
+
+
+def _no_kidney(folder: Path, place: Place) -> None:
+    """A chest: its mask belongs to a part of the body that the scan does not show."""
+    mask = nibabel.load(place.files / "E1-0001/mask.nii.gz")
+    scan = nibabel.load(next(path for path in (place.files / "E1-0001").glob("*.nii.gz") if "mask" not in path.name))
+    affine = scan.affine.copy()
+    affine[2, 3] += 600.0
+    nibabel.save(nibabel.Nifti1Image(np.asarray(scan.dataobj), affine), folder / "venous.nii.gz")
+    nibabel.save(mask, folder / "mask.nii.gz")
+
+
+def _no_mask(folder: Path, place: Place) -> None:
+    write_study(DemoSource().patient("E1-0001"), folder, STEP_MM, phases=1, mask=False)
+
+
+def _three_slices(folder: Path, place: Place) -> None:
+    write_study(DemoSource().patient("E1-0001"), folder, STEP_MM, phases=1)
+    for path in sorted((folder / "0").iterdir())[3:]:
+        path.unlink()
+
+
+def _film(folder: Path, place: Place) -> None:
+    scan = Scan(sop_class=SecondaryCaptureImageStorage, tags={"ImageType": ["DERIVED", "SECONDARY"]})
+    scan.write(folder / "0")
+    shutil.copy(place.files / "E1-0001/mask.nii.gz", folder / "mask.nii.gz")
+
+
+def _unknown_phase(folder: Path, place: Place) -> None:
+    Scan(description="NO WORDS").write(folder / "0")
+    shutil.copy(place.files / "E1-0001/mask.nii.gz", folder / "mask.nii.gz")
+
+
+REFUSED = {
+    "two patients": (_two_patients, r"files of 2 patients"),
+    "two examinations": (_two_examinations, r"holds 2 examinations|no kidney mask"),
+    "no kidney in the field": (_no_kidney, r"outside|overlap"),
+    "no mask": (_no_mask, r"no kidney mask or box"),
+    "three slices": (_three_slices, r"3 slices; expected at least"),
+    "a scanned film": (_film, r"secondary|no CT|not CT"),
+    "unknown phase": (_unknown_phase, r"contrast phase is unknown"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_assessed_is_refused(
+    case: str, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, expected = REFUSED[case]
+    folder = tmp_path / "patient"
+    folder.mkdir()
+    write(folder, place)
+    assert run(place, folder, tmp_path / "out", "--cases=false", "--batch=false") == 2
+    said = capsys.readouterr().err
+    assert re.search(expected, said), said
+    assert not (tmp_path / "out/assessment.json").exists()
+    assert str(tmp_path) not in said
