@@ -27,7 +27,10 @@ from experiments.scores.results_table import caption
 
 SCHEMA = "renal-assessment/1"
 USE = "For research only; this is no medical device and no finding of a radiologist."
-SCORES = "Scores add up to one over the classes of a task and are not calibrated: a score of 0.8 is not 80 %."
+SCORES = (
+    "Scores are not calibrated: 0.8 is not 80 %. Probabilities and sets are calibrated on validation patients of the "
+    "cohort's internal centres, and hold for patients like those."
+)
 NOT_DRAWN = (
     "No lesion is drawn, and a mask of kidneys alone, or a box, cannot say that there is none. Lesions are those that "
     "the encoder paints, where it may speak."

@@ -16,7 +16,8 @@ def row_of(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
         content: The assessment.
 
     Returns:
-        Plain values by column; units stand in the names. `score_<task>_<class>`, `risk_<task>`,
+        Plain values by column; units stand in the names. `score_<task>_<class>`,
+        `probability_<task>_<class>` and `set_<task>` where they are calibrated, `risk_<task>`,
         `survival_<task>_<months>_months` and `attribute_<name>` are of that kidney.
     """
     row: dict[str, Any] = {
@@ -38,6 +39,10 @@ def row_of(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"kidney_volume_ml": kidney["kidney_volume_ml"], **_lesion(kidney["lesions"][0])}
     for task, found in kidney.get("tasks", {}).items():
         row |= {f"score_{task}_{value}".replace(" ", "_"): score for value, score in found.get("scores", {}).items()}
+        probabilities = found.get("probabilities", {})
+        row |= {f"probability_{task}_{value}".replace(" ", "_"): one for value, one in probabilities.items()}
+        if "set" in found:
+            row[f"set_{task}"] = " ".join(found["set"])
         if "log_risk" in found:
             row |= {f"risk_{task}": found["log_risk"], f"risk_group_{task}": found["risk_group"]}
             row |= {f"survival_{task}_{month}": value for month, value in found["survival_estimate"].items()}

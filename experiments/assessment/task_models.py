@@ -18,6 +18,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
+from experiments.assessment.certainty import Certainty
 from experiments.encoders.exported import BEST, exported_encoder
 from experiments.encoders.scan_encoder import network_input
 from experiments.finetuning.point import Point
@@ -45,6 +46,7 @@ class Models:
         contract: Its preprocessing contract.
         heads: By task.
         held_out: By task, how well the run did on patients that it had not seen.
+        certainty: By task, how sure its scores are, where validation patients tell.
         absent: By task, why it has no head, in words.
     """
 
@@ -55,6 +57,7 @@ class Models:
     contract: PreprocessingContract
     heads: Mapping[str, TaskHead]
     held_out: Mapping[str, Mapping[str, Any]]
+    certainty: Mapping[str, Certainty]
     absent: Mapping[str, str]
 
     @property
@@ -96,21 +99,26 @@ class Models:
         return self.encoder(image).double().mean(dim=0, keepdim=True)
 
     def scores(self, kidney: ScanKidney) -> dict[str, dict[str, Any]]:
-        """What every head says of a kidney, by task; scores add up to one and are no probabilities."""
+        """What every head says of a kidney, by task: scores, and where they are calibrated probabilities and a set."""
         features: dict[tuple[str, tuple[int, int, int]], torch.Tensor] = {}
         found = {}
         for task, head in self.heads.items():
             key = (head.phases, head.crop)
             if key not in features:
                 features[key] = self.feature(kidney, *key)
-            own = _survival(head, features[key]) if head.outcome == "survival" else _classes(head, features[key])
+            if head.outcome == "survival":
+                own = _survival(head, features[key])
+            else:
+                own = _classes(head, features[key], self.certainty.get(task))
             found[task] = {"title": TASKS[task].title, **own, "held_out": dict(self.held_out.get(task, {}))}
         return found
 
 
-def _classes(head: TaskHead, feature: torch.Tensor) -> dict[str, Any]:
-    score = head.scores(feature)[0].tolist()
-    return {"scores": dict(zip(head.classes, score, strict=True)), "highest": head.classes[score.index(max(score))]}
+def _classes(head: TaskHead, feature: torch.Tensor, certainty: Certainty | None) -> dict[str, Any]:
+    scores = head.scores(feature)
+    score = scores[0].tolist()
+    found = {"scores": dict(zip(head.classes, score, strict=True)), "highest": head.classes[score.index(max(score))]}
+    return found | ({} if certainty is None else certainty.of(scores.numpy(), head.classes))
 
 
 def _survival(head: TaskHead, feature: torch.Tensor) -> dict[str, Any]:
@@ -175,9 +183,11 @@ def load_models(
             f"`make finetune TASK=all MODE={mode} ENCODER={name}` first."
         )
     held_out = {task: _held_out(found[name][task].parent if fold is not None else found[name][task]) for task in heads}
+    sure = {task: Certainty.of_run(found[name][task]) for task, head in heads.items() if head.outcome != "survival"}
+    certainty = {task: one for task, one in sure.items() if one is not None}
     contract = PreprocessingContract.from_dict(exported.contract)
     say(f"ENCODER={name} with {len(heads)} tasks of cohort {cohort.info.name}.")
-    return Models(name, folder, network, exported.sha256, contract, heads, held_out, absent)
+    return Models(name, folder, network, exported.sha256, contract, heads, held_out, certainty, absent)
 
 
 def _imaging(encoder: str) -> str:

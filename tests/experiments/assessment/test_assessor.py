@@ -16,6 +16,7 @@ import torch
 from datamodules.phantoms.phantom_source import DemoSource
 from experiments.assessment.assessor import SCHEMA, Assessed, Assessor
 from experiments.assessment.patient_files import one_patient
+from experiments.doubt.task_doubt import task_doubt
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.task_head import load_task_head
 from tests.datamodules.importers.dicom_phantom import NAME, RAW_ID, SCANNED
@@ -59,6 +60,21 @@ def test_scores_are_those_of_the_cohorts_path(place: Place, assessed: dict[str, 
         expected = table.loc[name, ["score_benign", "score_malignant"]].to_numpy(dtype=float)
         assert [*scores] == ["benign", "malignant"]
         np.testing.assert_allclose([*scores.values()], expected, atol=1e-5)
+
+
+def test_probabilities_and_sets_are_those_of_the_runs_own_doubt(place: Place, assessed: dict[str, Assessed]) -> None:
+    table = pd.read_parquet(place.runs / "renal/few/malignancy/stage1-probe-f1-s42/predictions.parquet")
+    doubt = task_doubt(table)
+    tasks = {name: index_kidney(assessed[name])["tasks"]["malignancy"] for name in TESTED}
+    if doubt is None:  # too few validation patients to tell
+        assert not any("probabilities" in found for found in tasks.values())
+        return
+    answers = doubt.tested.of(pd.Series(TESTED))
+    for number, found in enumerate(tasks.values()):
+        np.testing.assert_allclose([*found["probabilities"].values()], answers.probability[number], atol=1e-4)
+        expected = [name for name, kept in zip(found["scores"], answers.sets[number], strict=True) if kept]
+        assert found["set"] == expected
+        assert found["calibration"]["validation_patients"] >= 2
 
 
 def test_risks_and_curves_are_those_of_the_cohorts_path(place: Place, assessed: dict[str, Assessed]) -> None:
