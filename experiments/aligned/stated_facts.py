@@ -100,7 +100,7 @@ def fact_scores(
     ]
     if not all(any(facts for facts in own) for own in stated):
         return None
-    scores = class_scores(reader, module, np.asarray(positions).tolist(), features)
+    scores = class_scores(reader, module, positions, features)
     logs = {name: np.log(np.clip(values, _LEAST, 1)) for name, values in scores.items()}
     columns = []
     for own in stated:

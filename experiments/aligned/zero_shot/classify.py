@@ -173,7 +173,7 @@ def classify(
         frame[[f"{PREFIX[strategy]}{name}" for name in names]] = scores
     if reader is not None:
         reader.trained_on.refuse_seen(module.identity, "The attribute encoder", ("test",))
-        facts = fact_scores(reader, module, samples.position, prompts, space.features)
+        facts = fact_scores(reader, module, samples.position.tolist(), prompts, space.features)
         if facts is not None:
             mean = owner_mean(facts, samples.patient, len(patients))[seen]
             frame[[f"{PREFIX[FACTS]}{name}" for name in names]] = softmax(mean, 1.0)
