@@ -43,12 +43,12 @@ def measured(kidney: ScanKidney, seen: Readings, reference: Reference) -> list[F
     trained = reference.trained
     scores = dict(zip(CHECKS, reference.scaled(trained.scores(seen)).tolist(), strict=True))
     split, found = len(INTENSITIES), []
-    for name, gaussians, values, names, title in (
-        ("intensities", trained.intensities, seen.measures[:, :split], INTENSITIES, "Hounsfield units are"),
-        ("noise", trained.noise, seen.measures[:, split:], NOISE, "Noise or sharpness is"),
+    for name, gaussians, values, names, title, which in (
+        ("intensities", trained.intensities, seen.measures[:, :split], INTENSITIES, "Hounsfield units are", "those"),
+        ("noise", trained.noise, seen.measures[:, split:], NOISE, "Noise or sharpness is", "that"),
     ):
         unlike = scores[name] > 1
-        text = f"{title} {'unlike' if unlike else 'like'} those of the training scans"
+        text = f"{title} {'unlike' if unlike else 'like'} {which} of the training scans"
         more = f": {_strangest(gaussians, values, seen.phases, names)}" if unlike else ""
         found.append(Finding(name, unlike, f"{text}{more}.", scores[name]))
     unlike = scores["features"] > 1

@@ -48,8 +48,8 @@ def embed_figure(
     figure = plt.figure(figsize=(11.0, sum(heights)), layout="constrained")
     parts = np.ravel(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
     outside = any(result["training_data"]["outside_training"] for result in results)
-    shown = "\n".join(textwrap.wrap(head, 120, max_lines=5))
-    parts[0].text(0.5, 0.5, shown, ha="center", va="center", fontsize=11, fontweight="bold", color=_ALARM[outside])
+    shown = "\n".join(textwrap.wrap(head, 125, max_lines=4))
+    parts[0].text(0.5, 0.5, shown, ha="center", va="center", fontsize=10, fontweight="bold", color=_ALARM[outside])
     for part, kidney, result in zip(parts[1:], kidneys, results, strict=False):
         _kidney(part, kidney, result, contract)
     parts[-1].text(0.5, 0.5, "\n".join(textwrap.wrap(note, 170)), ha="center", va="center", fontsize=7, color="0.35")
