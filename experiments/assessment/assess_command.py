@@ -93,7 +93,7 @@ def assess(
             "MASK or BOX was given for a folder of patients; put a mask called mask.nii.gz into each of their folders."
         )
     given = tuple(mask or ())
-    settings = {
+    settings: dict[str, Any] = {
         "schema": SCHEMA,
         "labels": labels,
         "phase": phase,
