@@ -85,16 +85,19 @@ class Resumable(Protocol):
 class Requeue(Callback):
     """Saves `last.ckpt` at the end of a step when SLURM asked for it, and gives the job back.
 
-    All ranks agree on the step, so that none waits for another. A run goes on in the midst of an epoch where its
-    loader can begin there; else from the end of the epoch before.
+    All ranks agree on the step, so that none waits for another; of several ranks they ask each other every few steps
+    only, since each question stops the queue of a GPU. A run goes on in the midst of an epoch where its loader can
+    begin there; else from the end of the epoch before.
 
     Args:
         folder: Where the checkpoint goes.
         seed: Seed of the run.
+        every: Batches from one question to the next, of several ranks; the signal comes minutes before the end.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.path, self.seed = folder / "last.ckpt", seed
+    def __init__(self, folder: Path, seed: int, every: int = 10) -> None:
+        self.path, self.seed, self.every = folder / "last.ckpt", seed, every
+        self._batches = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Hold the signal until a step ends; after a resumption in the midst of an epoch, seed what dropout draws."""
@@ -124,9 +127,18 @@ class Requeue(Callback):
         batch_idx: int,
     ) -> None:
         """Save and end, when a rank was asked to; the last step of an epoch leaves it to the first of the next."""
-        if not SLURMEnvironment.detect() or trainer.is_last_batch:
+        self._batches += 1
+        # A step whose gradient is not yet whole cannot be saved.
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not SLURMEnvironment.detect() or trainer.is_last_batch or not whole:
             return
-        if not trainer.strategy.reduce_boolean_decision(_Asked.now, all=False):
+        if trainer.world_size > 1 and self._batches < self.every:
+            return
+        self._batches = 0
+        asked = _Asked.now
+        if trainer.world_size > 1:
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if not asked:
             return
         if isinstance(trainer.train_dataloader, Resumable):
             trainer.save_checkpoint(self.path)

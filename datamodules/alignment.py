@@ -135,6 +135,12 @@ class ReportedKidneyDataModule(AttributeDataModule):
             raise DataError("Alignment takes one image a sample; set data.phases to random, single or joined.")
         return _WithoutImages(self.plan, visits, joined=self.phases == "joined")
 
+    def on_before_batch_transfer(self, batch: RoiBatch, dataloader_idx: int) -> RoiBatch:
+        """Keep the positions of images that are read later on the host, which reads them."""
+        if self.reread:
+            batch["positions"] = batch["sample"].tolist()
+        return batch
+
     def on_after_batch_transfer(self, batch: RoiBatch, dataloader_idx: int) -> RoiBatch:
         """Augment the images, or put in their place what reads and augments them part by part."""
         if self.features is not None:
@@ -143,7 +149,7 @@ class ReportedKidneyDataModule(AttributeDataModule):
             return super().on_after_batch_transfer(batch, dataloader_idx)
         training = self.trainer is not None and bool(self.trainer.training)
         read = VolumeReader(self.plan.volumes, self.phases == "joined")
-        images = RereadImages(read, batch["sample"], batch["seed"], self.augmentation, training)
+        images = RereadImages(read, batch["positions"], batch["seed"], self.augmentation, training)
         batch["image"] = images  # type: ignore[typeddict-item]
         return batch
 
@@ -291,7 +297,7 @@ class RereadImages:
 
     Args:
         read: Gives the stored image of a position.
-        samples: int64 [B], their positions.
+        positions: Their positions [B].
         seeds: int64 [B], on the device that the images shall lie on.
         augmentation: How they are varied.
         training: Whether they are varied, or their centre is cut out.
@@ -300,17 +306,20 @@ class RereadImages:
     def __init__(
         self,
         read: VolumeReader,
-        samples: torch.Tensor,
+        positions: Sequence[int],
         seeds: torch.Tensor,
         augmentation: VolumeAugmentation,
         training: bool,
     ) -> None:
-        self.read, self.positions, self.seeds = read, samples.tolist(), seeds
+        self.read, self.positions, self.seeds = read, positions, seeds
         self.augmentation, self.training = augmentation, training
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, part: slice) -> torch.Tensor:
-        stored = torch.stack([self.read(position) for position in self.positions[part]]).to(self.seeds.device)
+        stored = torch.stack([self.read(position) for position in self.positions[part]])
+        if self.seeds.is_cuda:
+            stored = stored.pin_memory()
+        stored = stored.to(self.seeds.device, non_blocking=True)
         return self.augmentation(stored, self.seeds[part]) if self.training else self.augmentation.evaluate(stored)

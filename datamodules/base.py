@@ -49,7 +49,10 @@ class VolumeDataModule(BoundDataModule):
         augmentation: Ranges of the augmentation and the size of the crop.
         seed: Seed of the order and the augmentation.
         fold: Fold to test, for a cohort evaluated in folds.
-        batch_size: Samples per rank and step.
+        batch_size: Samples of a step over all devices, however many there are.
+        device_batch: Most samples that a device computes at once; what a step holds beyond that is computed in parts,
+            whose gradients are averaged. Batch normalisation takes its statistics from a part. All at once when left
+            out.
         num_workers: Loader processes per rank.
         phases: `random`, as above; `single` takes one phase of every visit, arterial where there is one, else venous,
             delayed, non-contrast; `all` gives every phase of a visit in one sample, with a mask of those there are;
@@ -77,11 +80,13 @@ class VolumeDataModule(BoundDataModule):
         shards_url: str | None = None,
         cache_dir: Path | None = None,
         cache_size: str | None = None,
+        device_batch: int | None = None,
     ) -> None:
         super().__init__()
         self.root, self.wanted = Path(root), contract
         self.seed, self.fold, self.phases = seed, fold, phases
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.batch_size, self.device_batch, self.num_workers = batch_size, device_batch, num_workers
+        self.fixed_shapes = phases != "all"  # of those a visit has, each is an image
         self.center_weights, self.samples_per_epoch = center_weights, samples_per_epoch
         self.store: dict[str, Any] = {"url": shards_url, "cache": cache_dir, "cache_size": cache_size}
         self.augmentation = VolumeAugmentation(contract, augmentation)
@@ -202,10 +207,11 @@ class VolumeDataModule(BoundDataModule):
             sampler = SequentialDraws(drawn)
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        parts = self.share(ranks).parts
         kind = ResumableLoader if shuffled else WatchedLoader
         return kind(
             self.dataset(visits, fused),
-            batch_sampler=EvenBatchSampler(sampler, self.batch_size, rank, ranks),
+            batch_sampler=EvenBatchSampler(sampler, self.batch_size, rank, ranks, parts),
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
@@ -258,6 +264,7 @@ class VolumeDataModule(BoundDataModule):
         phases = image.shape[1] if image.dim() == 6 else 1
         flat = image.flatten(0, 1) if image.dim() == 6 else image
         seeds = batch["seed"].repeat_interleave(phases)
-        changed = self.augmentation(flat, seeds) if training else self.augmentation.evaluate(flat)
+        there = batch.get("there")
+        changed = self.augmentation(flat, seeds, there) if training else self.augmentation.evaluate(flat, there)
         batch["image"] = changed.unflatten(0, (-1, phases)) if image.dim() == 6 else changed
         return batch

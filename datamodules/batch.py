@@ -24,6 +24,7 @@ class RoiBatch(TypedDict):
     patient_id: list[str]
     side: list[str]
     center: list[str]
+    there: NotRequired[torch.Tensor]  # int64 [K], row * P + phase of the channels that are not absent; phases joined
     available: NotRequired[torch.Tensor]  # bool [B, P], phases that the study has; the others hold zeros
     target: NotRequired[torch.Tensor]  # int64 [B], -100 where missing; downstream classification
     time_months: NotRequired[torch.Tensor]  # float32 [B, 3] (rfs, dss, os), to event or censoring; 0 where unknown
@@ -34,6 +35,7 @@ class RoiBatch(TypedDict):
     mask_known: NotRequired[torch.Tensor]  # bool [B], whether the kidney has a mask; attribute pretraining
     sinus_known: NotRequired[torch.Tensor]  # bool [B], whether it draws the sinus, else part of the first class
     text: NotRequired[torch.Tensor]  # float32 [B, T], embedding of the kidney's report; alignment
+    positions: NotRequired[list[int]]  # `sample` on the host, where images are read later; alignment
     report_id: NotRequired[torch.Tensor]  # int64 [B], equal for identical reports; alignment
     report: NotRequired[list[str]]  # words of the kidney's report; report generation
     prompt: NotRequired[list[str]]  # words before it; report generation

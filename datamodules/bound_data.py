@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from datamodules.cohort.identity import DataIdentity
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.errors import DataError
+from datamodules.loading.global_batch import Share, share_of_step
 
 FITTED = ("train", "val")
 
@@ -23,7 +24,22 @@ class BoundDataModule(lightning.LightningDataModule):
 
     Attributes:
         trained_on: Whom the weights at hand have seen; a launcher adds those of the weights that a run starts from.
+        batch_size: Samples of a step over all ranks.
+        device_batch: Most samples that a rank computes at once; all of its share where there is no bound.
+        fixed_shapes: Whether the images of all steps have one shape, for which a GPU looks for its fastest kernels.
     """
+
+    batch_size: int
+    device_batch: int | None = None
+    fixed_shapes: bool = False
+
+    def share(self, ranks: int) -> Share:
+        """What each of some ranks computes of a step.
+
+        Raises:
+            DataError: if a step does not divide among them.
+        """
+        return share_of_step(self.batch_size, ranks, self.device_batch)
 
     @property
     @abstractmethod

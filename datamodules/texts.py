@@ -61,7 +61,7 @@ class ReportDataModule(BoundDataModule):
         validation_texts: Most texts of the validation part, drawn by the seed; all when left out.
         seed: Seed of order, masks and shuffling.
         fold: Fold to test, for a cohort evaluated in folds.
-        batch_size: Texts per rank and step.
+        batch_size: Texts of a step over all devices, however many there are.
         num_workers: Loader processes per rank.
     """
 
@@ -233,10 +233,11 @@ class ReportDataModule(BoundDataModule):
         part, training = self.parts[name], name == "train"
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        self.share(ranks)  # refused where it does not divide
         # Rewritten texts are of about one length, and a batch of the shortest reports would hold normal kidneys alone.
         rewritten = self.objective == "attributes"
         lengths = [1] * len(part.texts) if rewritten else [len(row) for row in self.tokenizer.rows(part.texts)]
-        batches = BucketSampler(lengths, self.batch_size * ranks, ranks, self.seed, shuffled=training)
+        batches = BucketSampler(lengths, self.batch_size, ranks, self.seed, shuffled=training)
         # Without dropout only the order of sentences tells the views of a validation text apart.
         shuffle = (self.shuffle, self.shuffle) if training else (0.0, 1.0)
         masking = TokenMasking(self.tokenizer, **self.masked) if self.objective == "mntp" else None

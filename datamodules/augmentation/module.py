@@ -14,7 +14,7 @@ from datamodules.augmentation.parameters import AugmentationConfig, Augmentation
 from datamodules.augmentation.sampling_map import crop_start, sampling_map
 from datamodules.augmentation.separable import SeparableResampler, pitch_reach
 from datamodules.errors import DataError
-from datamodules.volumes.contract import ABSENT, ABSENT_HU, PreprocessingContract
+from datamodules.volumes.contract import ABSENT, PreprocessingContract, channels_there
 
 
 class VolumeAugmentation(nn.Module):
@@ -51,13 +51,15 @@ class VolumeAugmentation(nn.Module):
         """The parameters that `forward` uses for these seeds, int64 [B]."""
         return sample_parameters(seeds, self.config, self.contract)
 
-    def forward(self, batch: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch: torch.Tensor, seeds: torch.Tensor, there: torch.Tensor | None = None) -> torch.Tensor:
         """Augment a training batch.
 
         Args:
             batch: int16 or float [B, C, D, H, W] in HU on the contract's grid; the channels of a sample are varied
                 alike. A channel that is absent is `ABSENT_HU` throughout.
             seeds: int64 [B], one per sample, on any device.
+            there: int64 [K], row * C + channel of what is not absent, on the batch's device; looked for, which a GPU
+                has to be waited for, where left out.
 
         Returns:
             [B, C, *crop] in [0, 1], `ABSENT` where a channel is; turned and scaled as the contract says of the
@@ -68,18 +70,21 @@ class VolumeAugmentation(nn.Module):
         """
         seeds = seeds.to(batch.device, non_blocking=True)
         if batch.dim() == 5 and batch.shape[1] > 1 and len(seeds) == len(batch):
-            return self._by_channel(batch, lambda image, sample: self.transform(image, self.draw(seeds[sample])))
+            return self._by_channel(batch, there, lambda image, sample: self.transform(image, self.draw(seeds[sample])))
         return self.transform(batch, self.draw(seeds))
 
     def _by_channel(
-        self, batch: torch.Tensor, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+        self,
+        batch: torch.Tensor,
+        there: torch.Tensor | None,
+        change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
         """Put the channels that are there through `change`, one by one, with the numbers of their samples."""
-        there = batch[:, :, 0, 0, 0] != ABSENT_HU
-        changed = change(batch[there][:, None], there.nonzero()[:, 0])
-        result = changed.new_full((*batch.shape[:2], *changed.shape[2:]), ABSENT)
+        there = channels_there(batch) if there is None else there
+        changed = change(batch.flatten(0, 1)[there][:, None], there // batch.shape[1])
+        result = changed.new_full((len(batch) * batch.shape[1], *changed.shape[2:]), ABSENT)
         result[there] = changed[:, 0]
-        return result
+        return result.unflatten(0, (-1, batch.shape[1]))
 
     @torch.no_grad()
     def transform(
@@ -126,10 +131,10 @@ class VolumeAugmentation(nn.Module):
         return SeparableResampler(mapping, grid, crop, pad, self._reach)
 
     @torch.no_grad()
-    def evaluate(self, batch: torch.Tensor) -> torch.Tensor:
+    def evaluate(self, batch: torch.Tensor, there: torch.Tensor | None = None) -> torch.Tensor:
         """The windowed centre crop of a validation or test batch; arguments and result as in `forward`."""
         if batch.dim() == 5 and batch.shape[1] > 1:
-            return self._by_channel(batch, lambda image, sample: self.evaluate(image))
+            return self._by_channel(batch, there, lambda image, sample: self.evaluate(image))
         self._check(batch)
         start = crop_start(self.contract.grid, self.config.crop)
         for axis, (first, size) in enumerate(zip(start, self.config.crop, strict=True), start=2):

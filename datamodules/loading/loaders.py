@@ -7,6 +7,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from datamodules.errors import DataError
+
 _ENDS_WITHIN_S = 1.0
 """A killed worker is counted as ended by then; its connection breaks at once."""
 
@@ -58,9 +60,24 @@ class ResumableLoader(WatchedLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of this epoch were given; 0 at its end."""
-        return {"batches": self._given % len(self)}
+        """How many batches of this epoch were given, 0 at its end, and how many of them are a step."""
+        return {"batches": self._given % len(self), "parts": self._parts}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out the batches of the next epoch that were given already."""
+        """Leave out the batches of the next epoch that were given already.
+
+        Raises:
+            DataError: if it was left in the midst of an epoch whose steps had another number of batches.
+        """
+        parts = int(state.get("parts", 1))
+        if state["batches"] and parts != self._parts:
+            raise DataError(
+                f"The checkpoint was written in the midst of an epoch, with {parts} batches a step on each device, "
+                f"and this run has {self._parts}. Go on with as many devices and the same data.init_args.device_batch "
+                "until the epoch is over; after that both may change."
+            )
         self._start = int(state["batches"])
+
+    @property
+    def _parts(self) -> int:
+        return self.batch_sampler.parts  # type: ignore[union-attr, no-any-return]

@@ -16,6 +16,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import PHASES
 from datamodules.loading.joined_phases import SEVERAL, VolumeReader
 from datamodules.loading.sampling import Draw
+from datamodules.volumes.contract import channels_there
 from datamodules.volumes.shards import VolumeSet
 
 
@@ -110,7 +111,10 @@ class RoiDataset(Dataset[dict[str, Any]]):
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> RoiBatch:
-    """Stack samples into a batch; integers become int64 tensors, other numbers keep their type, texts stay lists."""
+    """Stack samples into a batch; integers become int64 tensors, other numbers keep their type, texts stay lists.
+
+    Of joined phases `there` says which channels are not absent, while the host knows it.
+    """
     batch: dict[str, Any] = {}
     for name in samples[0]:
         values = [sample[name] for sample in samples]
@@ -121,4 +125,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> RoiBatch:
         else:
             array = np.asarray(values)
             batch[name] = torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array)
+    image = batch.get("image")
+    if image is not None and image.dim() == 5 and image.shape[1] > 1:
+        batch["there"] = channels_there(image)
     return RoiBatch(**batch)  # type: ignore[typeddict-item]

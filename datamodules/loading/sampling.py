@@ -120,29 +120,31 @@ class SequentialDraws(Sampler[Draw]):
 class EvenBatchSampler(Sampler[list[Draw]]):
     """Batches for one rank: every sample once over all ranks, the same number of steps on each.
 
-    The samples of an epoch are dealt over `steps x ranks` batches whose sizes differ by one at most, so nothing is
-    dropped, nothing is padded with a repeat, and no rank waits for another at the end of an epoch. Only where there
+    The samples of an epoch are dealt over `steps x parts x ranks` batches whose sizes differ by one at most, so nothing
+    is dropped, nothing is padded with a repeat, and no rank waits for another at the end of an epoch. Only where there
     are fewer samples than batches (a batch size of 1, or fewer samples than ranks) are the first ones repeated, since
-    a rank without a batch would stop all others; metrics drop repeats by key.
+    a rank without a batch would stop all others; metrics drop repeats by key. A step holds the same samples whatever
+    the number of ranks and parts.
 
     Args:
         sampler: The order of the epoch, equal on all ranks.
-        batch_size: Largest number of samples in a batch of one rank.
+        batch_size: Largest number of samples in a step over all ranks.
         rank: This rank.
         ranks: Number of ranks.
+        parts: Batches that a rank computes of a step, one after the other.
 
     Raises:
         DataError: if the batch size is not positive.
     """
 
-    def __init__(self, sampler: Sampler[Draw], batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, sampler: Sampler[Draw], batch_size: int, rank: int = 0, ranks: int = 1, parts: int = 1) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size} was found; expected at least 1.")
-        self.sampler, self.batch_size, self.rank, self.ranks = sampler, batch_size, rank, ranks
-        self.start = 0  # first step of the next pass, for an epoch that was interrupted
+        self.sampler, self.batch_size, self.rank, self.ranks, self.parts = sampler, batch_size, rank, ranks, parts
+        self.start = 0  # first batch of the next pass, for an epoch that was interrupted
 
     def __len__(self) -> int:
-        return max(1, -(-len(self.sampler) // (self.batch_size * self.ranks)))  # type: ignore[arg-type]
+        return self.parts * max(1, -(-len(self.sampler) // self.batch_size))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = list(self.sampler)
@@ -150,6 +152,6 @@ class EvenBatchSampler(Sampler[list[Draw]]):
         while len(order) < batches:
             order += order[: batches - len(order)]
         bounds = np.arange(batches + 1) * len(order) // batches
-        for step in range(self.start, len(self)):
-            batch = step * self.ranks + self.rank
+        for number in range(self.start, len(self)):
+            batch = number * self.ranks + self.rank
             yield order[bounds[batch] : bounds[batch + 1]]

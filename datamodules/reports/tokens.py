@@ -58,8 +58,14 @@ class ReportTokenizer:
         return {"input_ids": _filled(rows, self.pad), "attention_mask": _filled([[1] * len(row) for row in rows], 0)}
 
     def masked(self, pairs: Sequence[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-        """`padded` rows with `labels`, int64 [B, T], of what a `TokenMasking` gave for each."""
-        return self.padded([ids for ids, _ in pairs]) | {"labels": _filled([labels for _, labels in pairs], MISSING)}
+        """`padded` rows with `labels`, int64 [B, T], of what a `TokenMasking` gave for each.
+
+        `places`, int64 [M], says where in the flattened batch the states lie that predict them: before each.
+        """
+        labels = _filled([labels for _, labels in pairs], MISSING)
+        text, place = (labels[:, 1:] != MISSING).nonzero().unbind(dim=1)
+        places = text * labels.shape[1] + place
+        return self.padded([ids for ids, _ in pairs]) | {"labels": labels, "places": places}
 
 
 def _filled(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+import torch
+
 from datamodules.errors import DataError
 
 CONTRACT_VERSION = 1
@@ -166,3 +168,8 @@ class PreprocessingContract:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def channels_there(image: torch.Tensor) -> torch.Tensor:
+    """Which channels of joined phases are not absent, int64 [K]: row * P + phase, of int16 [B, P, D, H, W] in HU."""
+    return (image[:, :, 0, 0, 0] != ABSENT_HU).flatten().nonzero()[:, 0]

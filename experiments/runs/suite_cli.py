@@ -24,7 +24,7 @@ from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.runs.baseline import BaselineConfig
 from experiments.runs.gate import check_arguments, check_seed, check_tree, denied_name
-from experiments.runs.trainer import SuiteTrainer
+from experiments.runs.trainer import SuiteTrainer, divide_steps
 from lightning_modules.core.base import SuiteModule, check_checkpoint
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
@@ -142,10 +142,14 @@ class SuiteCLI(LightningCLI):
         interval, epochs = settings["check_val_every_n_epoch"], settings["max_epochs"]
         if interval and epochs and epochs > 0:
             kwargs["check_val_every_n_epoch"] = validated_every(interval, epochs)
+        if settings["benchmark"] is None and not settings["deterministic"]:
+            kwargs["benchmark"] = self.datamodule.fixed_shapes
         try:
-            return super().instantiate_trainer(callbacks=callbacks, **kwargs)  # type: ignore[return-value]
+            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:  # Lightning raises each of a bad setting
             raise ModelError(f"Lightning refuses the trainer's settings: {' '.join(str(error).split())}") from error
+        divide_steps(trainer, self.model, self.datamodule)
+        return trainer  # type: ignore[return-value]
 
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint that does not fit before any data is read."""

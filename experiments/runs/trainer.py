@@ -10,7 +10,11 @@ import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from datamodules.bound_data import BoundDataModule
 from datamodules.files import replacing
+from lightning_modules.core.base import SuiteModule
+from lightning_modules.core.errors import ModelError
+from lightning_modules.core.precision import has_native_bf16
 
 PREVIOUS = {"last.ckpt": "last.previous.ckpt"}
 """Checkpoints of which the one before is kept, and its name."""
@@ -19,7 +23,8 @@ PREVIOUS = {"last.ckpt": "last.previous.ckpt"}
 def auto_precision(accelerator: str = "auto") -> str:
     """Mixed precision where the hardware has units for it, else single precision.
 
-    bf16 on a CPU without bf16 units is ten to forty times slower than fp32, so a CPU always computes in fp32.
+    bf16 on a CPU without bf16 units is ten to forty times slower than fp32, so a CPU always computes in fp32. GPUs
+    before compute capability 8.0 (V100, T4) emulate bf16 and take fp16.
 
     Args:
         accelerator: Lightning's name of the accelerator.
@@ -29,7 +34,37 @@ def auto_precision(accelerator: str = "auto") -> str:
     """
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if has_native_bf16() else "16-mixed"
+
+
+def divide_steps(trainer: lightning.Trainer, module: SuiteModule, data: BoundDataModule) -> None:
+    """Let a Trainer compute a step in as many parts as a device's memory asks for.
+
+    Args:
+        trainer: What is going to fit the module.
+        module: What is trained.
+        data: What says how many samples a step has over all devices, and how many a device takes at once.
+
+    Raises:
+        DataError: if a step does not divide among the devices.
+        ModelError: if it is to be computed in parts and compares its samples with each other, or the configuration
+            would multiply it.
+    """
+    if trainer.accumulate_grad_batches != 1:
+        raise ModelError(
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} was found, which would multiply the "
+            "step. Its samples over all devices are data.init_args.batch_size; where they do not fit into memory, "
+            "data.init_args.device_batch says how many a device takes at once."
+        )
+    parts = data.share(trainer.num_devices * trainer.num_nodes).parts
+    if parts > 1 and module.whole_step:
+        raise ModelError(
+            f"data.init_args.device_batch={data.device_batch} was found; {type(module).__name__} compares the samples "
+            "of a step with each other. Leave it out and set model.init_args.micro_batch, which is exact."
+        )
+    trainer.accumulate_grad_batches = parts
+    if isinstance(trainer.limit_train_batches, int):
+        trainer.limit_train_batches *= parts
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

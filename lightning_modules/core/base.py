@@ -57,9 +57,10 @@ class SuiteModule(lightning.LightningModule):
     """Base of the stages and tasks.
 
     Subclasses define `training_step` and the rest. `monitor` and `mode` say which checkpoint is the best one, and
-    `tested` whether that or the last one is validated and tested at the end. After a validation or a test `val_table`
-    or `test_table` holds the scores by patient, gathered over ranks; after a step `gradient_norm` the norm of its
-    gradient before clipping, where that is known.
+    `tested` whether that or the last one is validated and tested at the end; `whole_step` whether a step compares all
+    of its samples with each other, so that it cannot be computed in parts. After a validation or a test `val_table` or
+    `test_table` holds the scores by patient, gathered over ranks; after a step `gradient_norm` the norm of its gradient
+    before clipping, where that is known.
 
     Args:
         contract: Preprocessing contract of the data as plain data; travels with every checkpoint.
@@ -69,6 +70,7 @@ class SuiteModule(lightning.LightningModule):
     monitor: ClassVar[str]
     mode: ClassVar[str]
     tested: ClassVar[Literal["best", "last"]] = "best"
+    whole_step: ClassVar[bool] = False
     val_table: PatientTable
     test_table: PatientTable
     gradient_norm: torch.Tensor | None = None

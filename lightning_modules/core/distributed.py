@@ -40,6 +40,21 @@ def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
     return _reduced(value, dist.ReduceOp.SUM)
 
 
+def shared_sum(value: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all ranks, whose gradient is that of this rank's own share of it.
+
+    A loss of such sums is the same on every rank. Its gradient by the weights is the sum over ranks of what each has
+    for its share, and DistributedDataParallel takes the mean: multiply by the number of ranks with `times_ranks`.
+    """
+    return value if number_of_ranks() == 1 else value + (sum_over_ranks(value) - value.detach())
+
+
+def times_ranks(loss: torch.Tensor) -> torch.Tensor:
+    """A loss that every rank has in full, with its gradient times the number of ranks; its value stays."""
+    ranks = number_of_ranks()
+    return loss if ranks == 1 else loss.detach() + ranks * (loss - loss.detach())
+
+
 def largest_over_ranks(value: torch.Tensor) -> torch.Tensor:
     """The largest of each element over all ranks, without gradient; a copy of the tensor where there is one rank."""
     return _reduced(value, dist.ReduceOp.MAX)
@@ -55,15 +70,18 @@ def of_main_rank(value: torch.Tensor) -> torch.Tensor:
 def row_counts(n: int, device: torch.device) -> list[int]:
     """The number of rows that every rank holds, in rank order.
 
+    They are exchanged between hosts, which know them: numbers from a GPU would have to be waited for, with all that is
+    queued on it.
+
     Args:
         n: Rows of this rank; 0 is allowed.
-        device: Where the exchange takes place: the rows' own device.
+        device: The rows' own device.
     """
     ranks = number_of_ranks()
     if ranks == 1:
         return [n]
-    counts = torch.empty(ranks, dtype=torch.int64, device=device)
-    dist.all_gather_into_tensor(counts, torch.tensor([n], dtype=torch.int64, device=device))
+    counts = torch.empty(ranks, dtype=torch.int64)
+    dist.all_gather_into_tensor(counts, torch.tensor([n], dtype=torch.int64), group=_host_group(device))
     return [int(count) for count in counts.tolist()]
 
 
@@ -121,6 +139,23 @@ class _GatherRows(torch.autograd.Function):
         summed = sum_over_ranks(gradient.contiguous())
         first = row_offset(ctx.counts)
         return summed[first : first + ctx.counts[own_rank()]], None
+
+
+_host_groups: dict[Any, Any] = {}
+
+
+def _host_group(device: torch.device) -> Any:
+    """The group in which hosts exchange numbers: the ranks' own where it serves CPUs, else one beside it.
+
+    All ranks ask for it at the same place of a step, so that they make it together.
+    """
+    if device.type == "cpu":
+        return None
+    world = dist.group.WORLD
+    if world not in _host_groups:
+        _host_groups.clear()  # those of a world that was taken down
+        _host_groups[world] = dist.new_group(backend="gloo")
+    return _host_groups[world]
 
 
 def _together() -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
+from lightning_modules.core.distributed import number_of_ranks, sum_over_ranks
 from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.downstream.task import Downstream
@@ -66,13 +67,20 @@ class Classification(Downstream):
         self.val_scores, self.test_scores = PatientScores(classes), PatientScores(classes)
 
     def _loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Class-weighted cross-entropy over the global batch: this rank's share times the number of ranks."""
         weight: torch.Tensor = self.weight  # type: ignore[assignment]
-        return functional.cross_entropy(logits.float(), target, weight, ignore_index=MISSING)
+        logits = logits.float()
+        if number_of_ranks() == 1:
+            return functional.cross_entropy(logits, target, weight, ignore_index=MISSING)
+        own = functional.cross_entropy(logits, target, weight, ignore_index=MISSING, reduction="sum")
+        total = (weight[target.clamp_min(0)] * (target != MISSING)).sum()
+        return own * number_of_ranks() / sum_over_ranks(total)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Cross-entropy of one batch."""
         loss = self._loss(self.outputs(batch), batch["target"])
-        self.log("train/loss", loss, batch_size=len(batch["target"]), prog_bar=True)
+        # The mean over ranks is the loss of the global batch, and a rank's share means nothing alone.
+        self.log("train/loss", loss, batch_size=1, prog_bar=True, sync_dist=True)
         return loss
 
     def _collect(self, batch: Mapping[str, Any], scores: PatientScores) -> torch.Tensor:

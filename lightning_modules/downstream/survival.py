@@ -118,7 +118,12 @@ class Survival(Downstream):
             self.memory.restore(self._remembered)
 
     def loss(
-        self, outputs: torch.Tensor, time: torch.Tensor, event: torch.Tensor, patient: torch.Tensor | None = None
+        self,
+        outputs: torch.Tensor,
+        time: torch.Tensor,
+        event: torch.Tensor,
+        patient: torch.Tensor | None = None,
+        known: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Loss of patients whose endpoint is known, all of whom are at hand.
 
@@ -127,12 +132,15 @@ class Survival(Downstream):
             time: Months [N].
             event: bool [N].
             patient: int64 [N], rows of the patient table; with them the memory is asked, where there is one.
+            known: bool [N], whose endpoint is known; all of them when left out.
         """
         if self.grid is not None:
+            if known is not None:
+                outputs, time, event = outputs[known], time[known], event[known]
             return self.grid.loss(outputs, time, event)
         if self.memory is not None and patient is not None:
-            return self.memory.loss(patient, outputs[:, 0], self.ties)
-        return cox_loss(outputs[:, 0], time, event, self.ties)
+            return self.memory.loss(patient, outputs[:, 0], self.ties, known)
+        return cox_loss(outputs[:, 0], time, event, self.ties, known)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Loss of the global batch: every rank sees the risk sets of all ranks.
@@ -148,7 +156,7 @@ class Survival(Downstream):
             gather_rows(batch[name][:, self.endpoint].contiguous(), counts)
             for name in ("time_months", "event", "known")
         )
-        loss = self.loss(outputs[known], time[known], event[known], patient[known])
+        loss = self.loss(outputs, time, event, patient, known)
         self.log("train/loss", loss, batch_size=len(batch["patient"]), prog_bar=True)
         return loss
 

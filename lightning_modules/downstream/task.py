@@ -14,6 +14,7 @@ from torch import nn
 from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.precision import full_precision
 from lightning_modules.export.image import load_pretrained
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.phases import Fusion, PhaseFusion, drop_phases
@@ -111,14 +112,22 @@ class Downstream(SuiteModule):
         if available is None:
             if self.fusion.kind == "attention":
                 raise ModelError("Attention over phases needs all phases of a visit; set data.init_args.phases=all.")
-            outputs: torch.Tensor = self.head(self.encoder(image))
+            feature = self.encoder(image)
+            with full_precision(feature.device):
+                outputs: torch.Tensor = self.head(self._for_head(feature))
             return outputs
         if self.training:
             available = drop_phases(available, self.phase_dropout)
         # Phases that are not there are not computed: they would also enter the statistics of batch normalisation.
         feature = self.encoder(image[available])
-        fused: torch.Tensor = self.fusion(feature, self.head(feature), available, phase)
+        with full_precision(feature.device):
+            feature = self._for_head(feature)
+            fused: torch.Tensor = self.fusion(feature, self.head(feature), available, phase)
         return fused
+
+    def _for_head(self, feature: torch.Tensor) -> torch.Tensor:
+        """Features in the type of the head's weights: float32 under mixed precision, whose own would tie risks."""
+        return feature.to(next(self.head.parameters()).dtype)
 
     def outputs(self, batch: Mapping[str, Any]) -> torch.Tensor:
         """Outputs of the head for a batch, float [B, C]."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from lightning_modules.core.distributed import shared_sum, times_ranks
 from lightning_modules.networks.image.regions import ANATOMY
 
 CLASS_WEIGHTS = (0.5, 1.0, 2.0, 2.0, 1.0)
@@ -24,7 +25,7 @@ def anatomy_loss(
     sinus_known: torch.Tensor,
     weights: Sequence[float] = CLASS_WEIGHTS,
 ) -> torch.Tensor:
-    """Cross-entropy and soft overlap of the classes, summed (Isensee et al., Nature Methods 2021).
+    """Cross-entropy and soft overlap of the classes of the global batch, summed (Isensee et al., Nature Methods 2021).
 
     Half of the overlap's distance is the Dice of the batch, which counts what is painted where nothing is; half is the
     Tversky distance (Salehi et al., MLMI 2017) of every kidney for itself, in which a small lesion weighs as much as a
@@ -41,7 +42,8 @@ def anatomy_loss(
         weights: Weight of each class in the cross-entropy.
 
     Returns:
-        A scalar, 0 with a gradient of 0 where no kidney has a mask.
+        A scalar, 0 with a gradient of 0 where no kidney has a mask. Every rank has the whole loss, and the mean that
+        DistributedDataParallel takes of gradients is its gradient.
     """
     probability = logits.float().softmax(dim=1)
     drawn = sinus_known.view(-1, 1, 1, 1).to(probability.dtype)
@@ -51,20 +53,19 @@ def anatomy_loss(
         [probability[:, :1] + hidden[:, None], probability[:, 1:_SINUS], (sinus - hidden)[:, None]], dim=1
     )
     known = mask_known.to(probability.dtype)
-    rate = probability.new_tensor(weights).view(1, -1, 1, 1, 1) * share
+    rate = torch.stack([share[:, number] * weight for number, weight in enumerate(weights)], dim=1)
     entropy = -(rate * probability.clamp_min(1e-6).log()).sum(dim=1)
     voxels = rate.sum(dim=1)
     shown = known.view(-1, 1, 1, 1)
-    cross_entropy = (entropy * shown).sum() / (voxels * shown).sum().clamp_min(1e-6)
+    cross_entropy = shared_sum((entropy * shown).sum()) / shared_sum((voxels * shown).sum()).clamp_min(1e-6)
     hit, painted, drawn_sum = (
         values.sum(dim=(2, 3, 4)) * known[:, None] for values in (probability * share, probability, share)
     )
-    dice = 1 - (2 * hit.sum(dim=0) + _SMOOTH) / (painted.sum(dim=0) + drawn_sum.sum(dim=0) + _SMOOTH)
+    overlap, both = shared_sum(hit.sum(dim=0)), shared_sum(painted.sum(dim=0)) + shared_sum(drawn_sum.sum(dim=0))
+    dice = 1 - (2 * overlap + _SMOOTH) / (both + _SMOOTH)
+    tversky = _tversky(hit, painted, drawn_sum, _lesion_hit(probability, share) * known)
     # Without a drawn sinus both sums are 0, and so is the distance.
-    return (
-        cross_entropy
-        + (dice[1:].mean() + _tversky(hit, painted, drawn_sum, _lesion_hit(probability, share) * known)) / 2
-    )
+    return times_ranks(cross_entropy + (dice[1:].mean() + tversky) / 2)
 
 
 def _lesion_hit(probability: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
@@ -74,7 +75,8 @@ def _lesion_hit(probability: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
 
 
 def _tversky(hit: torch.Tensor, painted: torch.Tensor, drawn: torch.Tensor, lesion_hit: torch.Tensor) -> torch.Tensor:
-    """Mean Tversky distance of the classes and the lesion over the kidneys that have them; 0 where none has.
+    """Mean Tversky distance of the classes and the lesion over the kidneys of all ranks that have them; 0 where none
+    has.
 
     Args:
         hit: Overlap by kidney and class [B, 5]; 0 for a kidney without a mask, as the sums are.
@@ -88,7 +90,7 @@ def _tversky(hit: torch.Tensor, painted: torch.Tensor, drawn: torch.Tensor, lesi
     )
     index = (hit + _SMOOTH) / (hit + _ADDED * (painted - hit) + _MISSED * (drawn - hit) + _SMOOTH)
     present = (drawn > 0).to(hit.dtype)
-    return ((1 - index) * present).sum() / present.sum().clamp_min(1)
+    return shared_sum(((1 - index) * present).sum()) / shared_sum(present.sum()).clamp_min(1)
 
 
 def lesion_dice(logits: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

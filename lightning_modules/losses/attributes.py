@@ -134,7 +134,7 @@ class TaskWeighting(nn.Module):
             return term.sum() / count
         if self.training:
             self._update(terms, head, reduce)
-        typical = self.norm[self.seen].mean() if self.seen.any() else torch.ones_like(self.norm[0])
+        typical = (self.norm * self.seen).sum() / self.seen.sum().clamp_min(1)
         factor = torch.where(self.seen, typical / self.norm.clamp_min(1e-12), 1.0)
         return (terms.loss * factor).sum() / count
 

@@ -45,6 +45,7 @@ def knowledge_info_nce(
     *,
     positive_from: float = 1.0,
     ignore_from: float = 0.5,
+    classes: int | None = None,
     chunk: int = CHUNK,
     across_ranks: bool = True,
 ) -> torch.Tensor:
@@ -64,6 +65,7 @@ def knowledge_info_nce(
         attributes: int64 [n, A], -100 where not stated; without them only identical reports are alike.
         positive_from: Share of what either states from which compatible reports say the same, in (0, 1].
         ignore_from: Share of what the shorter states from which they are not compared, in (0, 1].
+        classes: Most classes of an attribute, where they are known.
         chunk: Rows computed together.
         across_ranks: As in `info_nce`.
 
@@ -85,7 +87,7 @@ def knowledge_info_nce(
         report_id = gather_rows(report_id, counts)
         attributes = None if attributes is None else gather_rows(attributes, counts)
     first = row_offset(counts) if across_ranks else 0
-    known = Knowledge(report_id, attributes, positive_from, ignore_from)
+    known = Knowledge(report_id, attributes, positive_from, ignore_from, classes)
 
     def relation(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         return known.pairs(slice(first + rows.start, first + rows.stop))

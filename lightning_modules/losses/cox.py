@@ -16,45 +16,57 @@ def cox_loss(
     time: torch.Tensor,
     event: torch.Tensor,
     ties: Ties = "efron",
+    counted: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Negative log partial likelihood (Cox, 1972), averaged over events.
 
     Times the number of events it is minus the log-likelihood of lifelines and scikit-survival. Computed in single
     precision or better with every sum of exponentials relative to its own largest term, so no log-risk overflows.
+    Rows without an event are computed and not left out, so that a GPU is never asked how many there are.
 
     Args:
         log_risk: float [N].
         time: Time to the event or to censoring [N]; 0 is allowed. Who is censored at a time is at risk at it.
         event: bool [N], whether the event was observed.
         ties: Events at one time, by Efron (1977) or Breslow (1974).
+        counted: bool [N], whose rows are patients of the likelihood; all of them when left out.
 
     Returns:
         A scalar; 0 with a gradient of 0 where nobody has an event.
     """
     score = log_risk if log_risk.dtype == torch.float64 else log_risk.float()
     event = event.bool()
-    if not event.any():
-        return (score * 0.0).sum()
+    if not len(score):
+        return score.sum()
+    time = time.to(torch.promote_types(time.dtype, torch.float32))
+    if counted is not None:
+        event = event & counted
+        # They come last, where nobody with an event looks, and weigh nothing; alone they are as good as any.
+        left_out = ~counted & counted.any()
+        score, time = score.masked_fill(left_out, -torch.inf), time.masked_fill(left_out, -torch.inf)
     order = torch.argsort(time, descending=True, stable=True)
     score, time, event = score[order], time[order], event[order]
-    _, group, size = torch.unique_consecutive(time, return_inverse=True, return_counts=True)
+    group = torch.cat([torch.zeros_like(event[:1]), time[1:] != time[:-1]]).cumsum(0)
+    counts = torch.zeros(2, len(score), dtype=torch.int64, device=score.device)
+    size, deaths = counts.index_add_(1, group, torch.stack([torch.ones_like(event), event]).long())
     # The last row of a time, in falling order, has everyone at risk at it before it.
-    at_risk = torch.logcumsumexp(score, dim=0)[size.cumsum(0) - 1]
-    deaths = torch.zeros(len(size), dtype=torch.int64, device=score.device).index_add_(0, group, event.long())
-    dead, when = score[event], group[event]
-    term = at_risk[when]
+    term = torch.logcumsumexp(score, dim=0)[(size.cumsum(0) - 1)[group]]
+    lost = term - score
     if ties == "efron":
-        term = term + torch.log1p(-_share(dead, when, term, deaths))
-    return (term - dead).sum() / len(dead)
+        lost = lost + torch.log1p(-_share(score, event, group, term, deaths))
+    return torch.where(event, lost, 0.0).sum() / event.sum().clamp_min(1)
 
 
-def _share(dead: torch.Tensor, when: torch.Tensor, at_risk: torch.Tensor, deaths: torch.Tensor) -> torch.Tensor:
-    """l / d x (risk of those who die at a time) / (risk of those at risk at it), l = 0 to d - 1 within a time."""
-    relative = torch.exp(dead - at_risk)
-    tied = torch.zeros(len(deaths), dtype=dead.dtype, device=dead.device).index_add(0, when, relative)
-    first = (deaths.cumsum(0) - deaths)[when]
-    number = torch.arange(len(dead), device=dead.device) - first
-    return tied[when] * (number / deaths[when]).to(dead.dtype)
+def _share(
+    score: torch.Tensor, event: torch.Tensor, group: torch.Tensor, at_risk: torch.Tensor, deaths: torch.Tensor
+) -> torch.Tensor:
+    """l / d x (risk of those who die at a time) / (risk of those at risk at it), l = 0 to d - 1 within a time; 0 of
+    those who do not die."""
+    relative = torch.exp(score - at_risk) * event
+    tied = torch.zeros_like(relative).index_add(0, group, relative)[group]
+    first = (deaths.cumsum(0) - deaths)[group]
+    number = (event.cumsum(0) - 1 - first) * event
+    return tied * (number / deaths[group].clamp_min(1)).to(score.dtype)
 
 
 class RiskMemory:
@@ -87,24 +99,32 @@ class RiskMemory:
         self.score = torch.zeros(len(time), dtype=torch.float32, device=time.device)
         self.seen = torch.zeros(len(time), dtype=torch.bool, device=time.device)
 
-    def loss(self, patient: torch.Tensor, log_risk: torch.Tensor, ties: Ties = "efron") -> torch.Tensor:
+    def loss(
+        self,
+        patient: torch.Tensor,
+        log_risk: torch.Tensor,
+        ties: Ties = "efron",
+        counted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Cox loss of all patients seen so far, whose gradient goes through the batch; remembers the batch.
 
         Args:
             patient: int64 [N], rows of the patient table, of the global batch; repeats are averaged.
             log_risk: float [N].
             ties: As `cox_loss`.
+            counted: As `cox_loss`.
         """
-        if not len(patient):
-            return log_risk.sum()
-        rows, where = torch.unique(patient, return_inverse=True)
-        summed = log_risk.float().new_zeros(len(rows)).index_add(0, where, log_risk.float())
-        current = summed / torch.bincount(where, minlength=len(rows))
-        score = self.score.index_put((rows,), current)
-        self.score, self.seen = score.detach(), self.seen.index_fill(0, rows, True)
-        loss = cox_loss(score[self.seen], self.time[self.seen], self.event[self.seen], ties)
+        risk = log_risk.float()
+        weight = torch.ones_like(risk) if counted is None else counted.to(risk.dtype)
+        risk = torch.where(weight > 0, risk, 0.0)
+        summed = torch.zeros_like(self.score).index_add(0, patient, risk)
+        visits = torch.zeros_like(self.score).index_add(0, patient, weight)
+        here = visits > 0
+        score = torch.where(here, summed / visits.clamp_min(1), self.score)
+        self.score, self.seen = score.detach(), self.seen | here
+        loss = cox_loss(score, self.time, self.event, ties, self.seen)
         # The value stays that of the likelihood; only the gradient is scaled.
-        return loss.detach() + (loss - loss.detach()) * (int(self.seen.sum()) / len(rows))
+        return loss.detach() + (loss - loss.detach()) * (self.seen.sum() / here.sum().clamp_min(1))
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint holds: scores alone, no time and no event of a patient."""

@@ -30,7 +30,9 @@ def micro_batches(rows: int, size: int, device: torch.device) -> list[slice]:
     """Parts of a batch, of `size` rows at most and of nearly equal length.
 
     Ranks whose batches differ in length get the same number of parts, since layers that synchronise over ranks
-    (SyncBatchNorm) must be called equally often on each.
+    (SyncBatchNorm) must be called equally often on each: one that waits for a rank that is done waits for ever. Where
+    a rank has fewer rows than the others have parts, there are as many parts as it has rows, and the others' are longer
+    than `size`.
 
     Args:
         rows: Rows of this rank.
@@ -38,12 +40,15 @@ def micro_batches(rows: int, size: int, device: torch.device) -> list[slice]:
         device: Where ranks exchange their number of rows.
 
     Raises:
-        ModelError: if the size is not positive.
+        ModelError: if the size is not positive, or a rank has no row.
     """
     if size < 1:
         raise ModelError(f"micro_batch={size} was found; expected at least 1, or nothing for the whole batch at once.")
-    parts = min(rows, -(-max(row_counts(rows, device)) // size))
-    bounds = [part * rows // parts for part in range(parts + 1)] if parts else [0]
+    counts = row_counts(rows, device)
+    if not min(counts):
+        raise ModelError(f"A step with {counts} rows on the ranks was found; expected at least one on each.")
+    parts = min(min(counts), -(-max(counts) // size))
+    bounds = [part * rows // parts for part in range(parts + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 

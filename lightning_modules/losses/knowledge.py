@@ -25,6 +25,7 @@ class Knowledge:
         attributes: int64 [N, A], -100 where not stated; without them only identical reports are alike.
         positive_from: In (0, 1]; 1 asks for the same statements.
         ignore_from: In (0, 1].
+        classes: Most classes of an attribute; asked of the device, which has to be waited for, where left out.
 
     Raises:
         ModelError: if a threshold is out of range.
@@ -36,6 +37,7 @@ class Knowledge:
         attributes: torch.Tensor | None = None,
         positive_from: float = 1.0,
         ignore_from: float = 0.5,
+        classes: int | None = None,
     ) -> None:
         if not (0 < positive_from <= 1 and 0 < ignore_from <= 1):
             raise ModelError(
@@ -47,7 +49,7 @@ class Knowledge:
         if attributes is not None:
             stated = attributes != MISSING
             code = attributes.masked_fill(~stated, 0)
-            one_hot = functional.one_hot(code, int(code.max()) + 1 if code.numel() else 1)
+            one_hot = functional.one_hot(code, classes or (int(code.max()) + 1 if code.numel() else 1))
             # Counts are products of zeros and ones: exact in single precision.
             self.stated = stated.float()
             self.values = (one_hot * stated[..., None]).flatten(1).float()

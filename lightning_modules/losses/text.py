@@ -38,7 +38,7 @@ def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> Terms:
         The terms; without any masked token a loss of 0 with a gradient of 0.
     """
     rows = functional.cross_entropy(logits.float(), target, reduction="none")
-    count = sum_over_ranks(torch.tensor(float(len(target)), device=logits.device)).clamp_min(1.0)
+    count = sum_over_ranks(rows.new_full((), float(len(target)))).clamp_min(1.0)
     return Terms(rows.sum() * (number_of_ranks() / count), rows.detach())
 
 

@@ -63,6 +63,7 @@ class ClipAlignment(SuiteModule):
 
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[str] = "min"
+    whole_step: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -118,6 +119,7 @@ class ClipAlignment(SuiteModule):
             load_pretrained(self.model.image_encoder, config, contract, pretrained, pretrained_sha256)
         if locked:
             self.model.image_encoder.requires_grad_(False)
+        self.classes = max(map(len, class_counts.values()), default=1)
         targets = 1 + len(class_counts)
         self.val_pairs, self.test_pairs = (PatientScores(2 * self.model.embed_dim, targets) for _ in range(2))
 
@@ -184,6 +186,7 @@ class ClipAlignment(SuiteModule):
             attributes,
             positive_from=self.positive_from,
             ignore_from=self.ignore_from,
+            classes=self.classes,
             across_ranks=across_ranks,
         )
 

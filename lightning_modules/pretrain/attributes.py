@@ -15,6 +15,7 @@ from lightning_modules.core.distributed import gather_rows
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.precision import full_precision
 from lightning_modules.losses.anatomy import anatomy_loss, lesion_dice
 from lightning_modules.losses.attributes import (
     AttributeTerms,
@@ -144,9 +145,11 @@ class AttributePretraining(SuiteModule):
             )
         seen = self.encoder.see(image) if isinstance(self.encoder, RegionEncoder) else None
         feature = self.encoder(image) if seen is None else seen.feature
-        if self.phase is not None:
-            feature = feature + self.phase(phase)
-        logits: torch.Tensor = self.heads(self.dropout(feature))
+        with full_precision(feature.device):
+            feature = feature.to(self.heads.weight.dtype)
+            if self.phase is not None:
+                feature = feature + self.phase(phase)
+            logits: torch.Tensor = self.heads(self.dropout(feature))
         return logits, seen
 
     def terms(self, logits: torch.Tensor, target: torch.Tensor) -> AttributeTerms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ class TextTowerAlignment(ClipAlignment):
         """Mean embedding [T] of the texts that training draws from, by the encoder as it is, in shares of the ranks."""
         module = self.trainer.datamodule  # type: ignore[attr-defined]
         texts: list[str] = module.texts("train")[self.global_rank :: self.trainer.world_size]
-        counted = {text: texts.count(text) for text in dict.fromkeys(texts)}
+        counted = Counter(texts)  # in the order of their first place
         total = torch.zeros(1 + self.model.config.text_dim, device=self.text_encoder.device)
         self.text_encoder.eval()
         for ids, mask, copies in self._batches(counted):

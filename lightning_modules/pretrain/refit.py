@@ -42,7 +42,7 @@ def refit(
             rate = min(1.0, (done + 1 / steps) / _WARMUP) * 0.5 * (1 + math.cos(math.pi * done))
             for group in optimizer.param_groups:
                 group["lr"] = _LR * rate
-            chosen = torch.randint(len(readings), (min(_BATCH, len(readings)),)).to(readings.device)
+            chosen = torch.randint(len(readings), (min(_BATCH, len(readings)),)).to(readings.device, non_blocking=True)
             optimizer.zero_grad()
             loss(readings[chosen], target[chosen]).backward()
             optimizer.step()

@@ -173,7 +173,7 @@ class ReportGeneration(SuiteModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Cross-entropy of the report tokens of the global batch, in nats a token."""
         terms, _ = self._terms(batch)
-        total = sum_over_ranks(torch.stack([terms.rows.sum(), terms.rows.new_tensor(float(len(terms.rows)))]))
+        total = sum_over_ranks(torch.stack([terms.rows.sum(), terms.rows.new_full((), float(len(terms.rows)))]))
         self.log("train/loss", total[0] / total[1].clamp_min(1), batch_size=len(batch["report"]), prog_bar=True)
         return terms.loss
 

@@ -112,7 +112,7 @@ class TextAdaptation(SuiteModule):
         return embedding
 
     def _log_training(self, terms: Terms, batch: Mapping[str, Any]) -> None:
-        total = sum_over_ranks(torch.stack([terms.rows.sum(), terms.rows.new_tensor(float(len(terms.rows)))]))
+        total = sum_over_ranks(torch.stack([terms.rows.sum(), terms.rows.new_full((), float(len(terms.rows)))]))
         self.log("train/loss", total[0] / total[1].clamp_min(1), batch_size=len(batch["sample"]), prog_bar=True)
 
     @abstractmethod
@@ -251,7 +251,7 @@ class MaskedNextToken(TextAdaptation):
     def _terms(self, batch: Mapping[str, Any]) -> tuple[Terms, torch.Tensor, torch.Tensor]:
         """Loss by masked token, whether the most likely token is the right one, and the text of each."""
         states = self.encoder.hidden(batch["input_ids"], batch["attention_mask"])
-        chosen, target, text = shifted(states, batch["labels"])
+        chosen, target, text = shifted(states, batch["labels"], batch.get("places"))
         logits = self.encoder.logits(chosen)
         return masked_token_loss(logits, target), logits.detach().argmax(dim=1) == target, text
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.precision import full_precision
 from lightning_modules.losses.attributes import PaddedHeads, masked_cross_entropy
 from lightning_modules.losses.text import Terms, attribute_contrast_loss, nearer_than_negatives
 from lightning_modules.networks.text.adapters import merged
@@ -119,25 +120,38 @@ class AttributeContrast(TextContrast):
             loader.batch_sampler.sampler.set_epoch(epoch)
             yield from islice(loader, min(len(loader), count - epoch * len(loader)))
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Embeddings float32 [B, feature_dim] of tokens int64 [B, T], computed in parts of like length."""
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, lengths: list[int] | None = None
+    ) -> torch.Tensor:
+        """Embeddings of texts, computed in parts of like length.
+
+        Args:
+            input_ids: int64 [B, T].
+            attention_mask: int64 [B, T].
+            lengths: Tokens of every text; asked of the device, which has to be waited for, where left out.
+
+        Returns:
+            float32 [B, feature_dim].
+        """
         counts = attention_mask.sum(dim=1)
         order = counts.argsort(stable=True)
-        parts = order.chunk(max(1, min(_PARTS, len(order) // _SMALLEST_PART)))
-        found = []
-        for part in parts:
-            longest = int(counts[part].max())
+        rising = sorted(counts.tolist() if lengths is None else lengths)
+        found, done = [], 0
+        for part in order.chunk(max(1, min(_PARTS, len(order) // _SMALLEST_PART))):
+            done += len(part)
+            longest = rising[done - 1]
             found.append(self.encoder(input_ids[part, :longest], attention_mask[part, :longest]))
         return torch.cat(found)[order.argsort()]
 
     def _embedded(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         kidneys = len(batch["sample"])
-        every = self(batch["input_ids"], batch["attention_mask"])
+        every = self(batch["input_ids"], batch["attention_mask"], batch.get("lengths"))
         return every[:kidneys], every[kidneys : 2 * kidneys], every[2 * kidneys :]
 
     def _read(self, first: torch.Tensor, second: torch.Tensor, attributes: torch.Tensor) -> torch.Tensor:
         """Mean over the attributes of the heads' cross-entropy."""
-        logits = self.padded(self.heads(torch.cat([first, second])))
+        with full_precision(first.device):
+            logits = self.padded(self.heads(torch.cat([first, second]).to(self.heads.weight.dtype)))
         weight = torch.ones_like(logits[0])
         terms = masked_cross_entropy(logits, attributes[:, 1:].repeat(2, 1), weight)
         return terms.loss.sum() / terms.present.sum().clamp_min(1)

@@ -71,7 +71,7 @@ def _rank_main(rank: int, root: Path, out: Path, address: str) -> None:
             label,
             contract=CONTRACT,
             augmentation=AugmentationConfig(crop=(8, 10, 10)),
-            batch_size=3,
+            batch_size=6,
             num_workers=workers,
         )
         module.trainer = RankTrainer(rank, 2)  # type: ignore[assignment]

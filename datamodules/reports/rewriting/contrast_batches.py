@@ -64,22 +64,24 @@ class RewritingCollate:
     negatives: int
     sentences: int | None
 
-    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Tokens of B kidneys and N changed texts.
 
         `input_ids` and `attention_mask` [2 B + N, T]: the own words, then the other words, then the texts with a
-        changed fact; `negative_of` int64 [N], the kidney of each of these; `attributes` int64 [B, 1 + A], what the
-        texts state, the side first; `sample` int64 [B].
+        changed fact; `lengths`, a list, the tokens of each; `negative_of` int64 [N], the kidney of each of the last;
+        `attributes` int64 [B, 1 + A], what the texts state, the side first; `sample` int64 [B].
         """
         made = [self._made(sample) for sample in samples]
         texts = [entry.own for entry, _ in made] + [entry.other for entry, _ in made]
         texts += [text for entry, _ in made for _, text in entry.changed]
         owners = [row for row, (entry, _) in enumerate(made) for _ in entry.changed]
+        rows = self.tokenizer.rows(texts)
         return {
             "sample": torch.tensor([sample["sample"] for sample in samples]),
+            "lengths": list(map(len, rows)),
             "attributes": torch.from_numpy(np.stack([codes for _, codes in made])),
             "negative_of": torch.tensor(owners, dtype=torch.int64),
-            **self.tokenizer.padded(self.tokenizer.rows(texts)),
+            **self.tokenizer.padded(rows),
         }
 
     def _made(self, sample: dict[str, Any]) -> tuple[Rewritten, np.ndarray]:

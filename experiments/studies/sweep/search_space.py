@@ -32,7 +32,7 @@ _FIELDS = {
 # What may differ between trials: how a model is trained. Patients, their labels and the preprocessing may not.
 _OPEN = re.compile(
     r"optimizer\.\w+|encoder\.\w+|augmentation\.(?!crop)[\w.]+|model\.init_args\.(?!pretrained|outcome|class_counts|contract)"
-    r"\w+|trainer\.(max_epochs|gradient_clip_val|accumulate_grad_batches)"
+    r"\w+|trainer\.(max_epochs|gradient_clip_val)"
     r"|data\.init_args\.(batch_size|samples_per_epoch|phases|center_weights)"
 )
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.precision import full_precision
 from lightning_modules.networks.image.hounsfield import (
     GEOMETRY,
     STATISTICS,
@@ -150,6 +151,19 @@ class RegionEncoder(nn.Module):
         hu, available = self._phases(image)
         fine, coarse, deep = self._maps(hu, available)
         logits = self._painted(fine, image.shape[2:])
+        with full_precision(hu.device):  # moments and quantiles of HU, sizes in voxels: eight bits would not do
+            return self._read(hu, available, (fine, coarse, deep), logits, anatomy)
+
+    def _read(
+        self,
+        hu: torch.Tensor,
+        available: torch.Tensor,
+        maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        logits: torch.Tensor,
+        anatomy: torch.Tensor | None,
+    ) -> Seen:
+        """What is measured and learned of the regions of images."""
+        fine, coarse, deep = maps
         with torch.no_grad():
             regions = pooled_regions(logits.detach().float().softmax(dim=1) if anatomy is None else anatomy.float())
             geometry = region_geometry(regions)
@@ -159,7 +173,7 @@ class RegionEncoder(nn.Module):
             summary = [shape, geometry.flatten(1), phase_summary(statistics, available)]
             measured, by_phase = self.measured(torch.cat(summary, dim=1)), self.by_phase(statistics.flatten(1))
         tokens = self._tokens(fine, coarse, regions)
-        context = self.context(deep.mean(dim=(2, 3, 4)))
+        context = self.context(deep.float().mean(dim=(2, 3, 4)))
         learned = self.learned(torch.cat([tokens.flatten(1), context], dim=1))
         readings = torch.cat([measured, by_phase, learned], dim=1)
         return Seen(self.described(readings), readings, tokens, statistics, geometry, shape, logits)
@@ -181,7 +195,8 @@ class RegionEncoder(nn.Module):
             )
         # What is there lies in [0, 1], so that one voxel tells.
         available = image[:, :, 0, 0, 0] >= 0
-        if not bool(available.any(dim=1).all()):
+        # Not asked in training, whose samples hold the phase that was drawn: the device would have to be waited for.
+        if not self.training and not bool(available.any(dim=1).all()):
             raise ModelError("A sample without any contrast phase was given to the region encoder; leave it out.")
         if self.training:
             available = drop_phases(available, self.phase_dropout)

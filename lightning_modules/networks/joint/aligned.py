@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.precision import full_precision
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -90,7 +91,9 @@ class AlignedModel(nn.Module):
 
     def embed_features(self, features: torch.Tensor) -> torch.Tensor:
         """Unit vectors, float32 [B, d], of features [B, F] of the image encoder."""
-        return functional.normalize(self.image_head(features).float(), dim=1)
+        with full_precision(features.device):
+            head = self.image_head
+            return functional.normalize(head(features.to(head.weight.dtype)).float(), dim=1)
 
     def embed_text(self, embedding: torch.Tensor) -> torch.Tensor:
         """Unit vectors, float32 [B, d], of text embeddings float [B, T] by the recorded text encoder.
@@ -103,7 +106,11 @@ class AlignedModel(nn.Module):
                 f"Text embeddings of shape {tuple(embedding.shape)} were given; expected [B, {self.config.text_dim}] "
                 f"by text encoder {self.text_encoder.get('base_name', 'of this model')}."
             )
-        return functional.normalize(self.text_head(embedding.float() - self.text_mean).float(), dim=1)
+        with full_precision(embedding.device):
+            centred = embedding.float() - self.text_mean
+            if isinstance(self.text_head, nn.Linear):
+                centred = centred.to(self.text_head.weight.dtype)
+            return functional.normalize(self.text_head(centred).float(), dim=1)
 
     def scale(self) -> torch.Tensor:
         """Inverse temperature, at most 100."""

@@ -18,7 +18,15 @@ from lightning_modules.networks.joint.image_tokens import ImageFeatures, build_i
 from lightning_modules.networks.text.adapters import low_rank_adapted, misfits
 from lightning_modules.networks.text.base import base_fingerprint, base_folder, load_base, resolve_dtype
 from lightning_modules.networks.text.encoder import TextEncoderConfig
-from lightning_modules.networks.text.tokens import begin_ids, load_tokenizer, padded, prompt_ids, shifted, word_ids
+from lightning_modules.networks.text.tokens import (
+    begin_ids,
+    load_tokenizer,
+    padded,
+    predicting,
+    prompt_ids,
+    shifted,
+    word_ids,
+)
 
 
 @dataclass(frozen=True)
@@ -145,11 +153,18 @@ class ReportWriter(nn.Module):
         ends = [[*ids, end][: self.text.max_length] for ids in word_ids(self.tokenizer, reports)]
         befores = [[*begin, *[0] * tokens.shape[1], *head] for head in heads]
         wholes = [before + end for before, end in zip(befores, ends, strict=True)]
-        ids = padded(wholes, int(self.tokenizer.pad_token_id)).to(self.device)
-        mask = padded([[1] * len(whole) for whole in wholes], 0).to(self.device)
-        labels = [[MISSING] * len(before) + end for before, end in zip(befores, ends, strict=True)]
+        labels = padded([[MISSING] * len(before) + end for before, end in zip(befores, ends, strict=True)], MISSING)
+        ids, mask, wanted, places = (
+            value.to(self.device, non_blocking=True)
+            for value in (
+                padded(wholes, int(self.tokenizer.pad_token_id)),
+                padded([[1] * len(whole) for whole in wholes], 0),
+                labels,
+                predicting(labels),
+            )
+        )
         states = self._states(self._with_image(ids, tokens, len(begin)), mask)
-        chosen, target, report = shifted(states, padded(labels, MISSING).to(self.device))
+        chosen, target, report = shifted(states, wanted, places)
         return self._head(chosen), target, report
 
     def _with_image(self, ids: torch.Tensor, tokens: torch.Tensor, start: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.precision import has_native_bf16
 
 Quantization = Literal["nf4", "none"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -20,7 +21,7 @@ _SAMPLED_ROWS = 8
 
 
 def resolve_dtype(name: ComputeDtype, device: torch.device) -> torch.dtype:
-    """Precision of the base: bfloat16 on a GPU that has it, float16 on an older one, float32 on a CPU.
+    """Precision of the base: bfloat16 on a GPU that has it natively, float16 on an older one, float32 on a CPU.
 
     A CPU without bf16 units takes 14 times as long with a bfloat16 nf4 base as with a float32 one.
     """
@@ -29,7 +30,7 @@ def resolve_dtype(name: ComputeDtype, device: torch.device) -> torch.dtype:
         return dtype
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if has_native_bf16() else torch.float16
 
 
 def base_folder(base: str) -> Path:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.plain import read_config
+from lightning_modules.core.precision import full_precision
 from lightning_modules.networks.text.adapters import low_rank_adapted, misfits
 from lightning_modules.networks.text.base import (
     ComputeDtype,
@@ -235,8 +236,9 @@ class TextEncoder(nn.Module):
             # Token embeddings are far smaller than hidden states; each token of both has the same length here.
             both = (self.backbone.get_input_embeddings()(input_ids), states)
             states = torch.cat([functional.rms_norm(part.float(), part.shape[-1:]) for part in both], dim=-1)
-        pooled = pool(states, self._pooled(attention_mask), self.config.pooling)
-        return pooled if self.projection is None else self.projection(pooled)
+        with full_precision(states.device):
+            pooled = pool(states, self._pooled(attention_mask), self.config.pooling)
+            return pooled if self.projection is None else self.projection(pooled)
 
     def _pooled(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """The tokens that are pooled: all but padding and the prompt."""

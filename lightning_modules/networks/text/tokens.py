@@ -63,15 +63,31 @@ def tokenize(tokenizer: Any, prefix: list[int], texts: list[str], max_length: in
     return {"input_ids": padded(rows, pad), "attention_mask": padded([[1] * len(row) for row in rows], 0)}
 
 
-def shifted(states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def predicting(labels: torch.Tensor) -> torch.Tensor:
+    """Where in the flattened batch the states lie that predict tokens: that of token t at t - 1.
+
+    Args:
+        labels: int64 [B, T], the token where it is to be predicted, -100 elsewhere; the first cannot be.
+
+    Returns:
+        int64 [M]; their number has to be waited for where the labels lie on a GPU.
+    """
+    text, place = (labels[:, 1:] != MISSING).nonzero().unbind(dim=1)
+    return text * labels.shape[1] + place
+
+
+def shifted(
+    states: torch.Tensor, labels: torch.Tensor, places: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The states that predict tokens: token t from the state at t - 1, as the base was trained to.
 
     Args:
         states: [B, T, H].
-        labels: int64 [B, T], the token where it is to be predicted, -100 elsewhere; the first cannot be.
+        labels: int64 [B, T], as of `predicting`.
+        places: int64 [M], what `predicting` said of the labels before they were brought to the device.
 
     Returns:
         States [M, H], tokens int64 [M] and the text of each int64 [M], in the order of the batch.
     """
-    wanted = labels[:, 1:] != MISSING
-    return states[:, :-1][wanted], labels[:, 1:][wanted], wanted.nonzero()[:, 0]
+    places = predicting(labels) if places is None else places
+    return states.flatten(0, 1)[places], labels.flatten()[places + 1], places // labels.shape[1]

@@ -22,10 +22,11 @@ def _sampler(visits: int, seed: int = 0, weights: dict[str, float] | None = None
 def test_ranks_see_every_visit_once_in_equal_steps(visits: int, batch: int, ranks: int, epoch: int) -> None:
     sampler = _sampler(visits)
     sampler.set_epoch(epoch)
-    batches = [list(EvenBatchSampler(sampler, batch, rank, ranks)) for rank in range(ranks)]
+    step = batch * ranks
+    batches = [list(EvenBatchSampler(sampler, step, rank, ranks)) for rank in range(ranks)]
     assert len({len(steps) for steps in batches}) == 1
     assert all(1 <= len(step) <= batch for steps in batches for step in steps)
-    assert [len(EvenBatchSampler(sampler, batch, rank, ranks)) for rank in range(ranks)] == [len(batches[0])] * ranks
+    assert [len(EvenBatchSampler(sampler, step, rank, ranks)) for rank in range(ranks)] == [len(batches[0])] * ranks
     seen = Counter(draw.visit for steps in batches for step in steps for draw in step)
     assert set(seen) == set(range(visits))
     if visits >= ranks * len(batches[0]):  # else a rank would have no batch, and the first visits are repeated
@@ -36,8 +37,23 @@ def test_ranks_see_every_visit_once_in_equal_steps(visits: int, batch: int, rank
 
 def test_rank_count_does_not_change_what_is_drawn() -> None:
     one = [draw for step in EvenBatchSampler(_sampler(23), 4) for draw in step]
-    two = [draw for rank in range(2) for step in EvenBatchSampler(_sampler(23), 2, rank, 2) for draw in step]
+    two = [draw for rank in range(2) for step in EvenBatchSampler(_sampler(23), 4, rank, 2) for draw in step]
     assert sorted(one) == sorted(two)
+
+
+@settings(max_examples=60, deadline=None)
+@given(visits=st.integers(1, 90), rows=st.integers(1, 24), ranks=st.integers(1, 4), parts=st.integers(1, 4))
+def test_a_step_holds_the_same_for_any_number_of_ranks_and_parts(
+    visits: int, rows: int, ranks: int, parts: int
+) -> None:
+    alone = list(EvenBatchSampler(_sampler(visits), rows))
+    if min(map(len, alone)) < ranks * parts:  # too few to give every batch one; the first are repeated
+        return
+    shares = [list(EvenBatchSampler(_sampler(visits), rows, rank, ranks, parts)) for rank in range(ranks)]
+    assert {len(batches) for batches in shares} == {len(alone) * parts}
+    for number, step in enumerate(alone):
+        own = [draw for batches in shares for part in batches[number * parts : (number + 1) * parts] for draw in part]
+        assert sorted(own) == sorted(step)
 
 
 def test_epochs_differ_and_repeat() -> None:

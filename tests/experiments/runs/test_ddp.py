@@ -70,8 +70,8 @@ def test_two_ranks_train_and_test_as_one(tiny_root: Path, tmp_path: Path) -> Non
         for rank in range(2)
     ]
     _start(tiny_root, tmp_path / "one", config, 14, ["--devices=1"], [""])
-    _start(tiny_root, tmp_path / "two", config, 7, ["--devices=2"], [""])
-    _start(tiny_root, tmp_path / "nodes", config, 7, ["--devices=1", "--nodes=2"], nodes)
+    _start(tiny_root, tmp_path / "two", config, 14, ["--devices=2"], [""])
+    _start(tiny_root, tmp_path / "nodes", config, 14, ["--devices=1", "--nodes=2"], nodes)
     one, two, over = (
         tmp_path / name / "renal/tiny/malignancy/scratch-finetune-f1-s42" for name in ("one", "two", "nodes")
     )
