@@ -149,7 +149,8 @@ class ReportedKidneyDataModule(AttributeDataModule):
             return super().on_after_batch_transfer(batch, dataloader_idx)
         training = self.trainer is not None and bool(self.trainer.training)
         read = VolumeReader(self.plan.volumes, self.phases == "joined")
-        images = RereadImages(read, batch["positions"], batch["seed"], self.augmentation, training)
+        positions = batch["positions"] if "positions" in batch else batch["sample"].tolist()
+        images = RereadImages(read, positions, batch["seed"], self.augmentation, training)
         batch["image"] = images  # type: ignore[typeddict-item]
         return batch
 

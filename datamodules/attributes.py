@@ -151,18 +151,20 @@ def attribute_codes(
     if certain_only:
         used = used[~used["uncertain"].fillna(False).astype(bool)]
     number = {(name, value): code for name in names for code, value in enumerate(schema.classes[name])}
-    pairs = list(zip(used["attribute"], used["value"], strict=True))
-    strange = sorted({f"{name} = {value}" for name, value in pairs if (name, value) not in number})
+    stated = used[["attribute", "value"]].drop_duplicates().itertuples(index=False, name=None)
+    strange = sorted(f"{name} = {value}" for name, value in stated if (name, value) not in number)
     if strange:
         raise DataError(
             f"attributes.parquet holds {strange[:3]}, which the schema (version {schema.version}) does not know; "
             "run `make attributes` again."
         )
-    rows = {key: row for row, key in enumerate(kidneys[_KEYS].itertuples(index=False, name=None))}
-    columns = {name: column for column, name in enumerate(names)}
+    known = pd.DataFrame(
+        [(name, value, names.index(name), code) for (name, value), code in number.items()],
+        columns=["attribute", "value", "column", "code"],
+    ).astype({"attribute": used["attribute"].dtype, "value": used["value"].dtype})
+    places = kidneys[_KEYS].assign(row=np.arange(len(kidneys)))
+    found = used[[*_KEYS, "attribute", "value"]].merge(places, on=_KEYS).merge(known, on=["attribute", "value"])
     codes = np.full((len(kidneys), len(names)), MISSING, dtype=np.int64)
-    for key, pair in zip(used[_KEYS].itertuples(index=False, name=None), pairs, strict=True):
-        row = rows.get(key)
-        if row is not None:
-            codes[row, columns[pair[0]]] = number[pair]
+    row, column, code = (found[name].to_numpy(dtype=np.int64) for name in ("row", "column", "code"))
+    codes[row, column] = code
     return codes

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -24,6 +25,7 @@ from datamodules.files import write_parquet
 from datamodules.loading.loaders import ResumableLoader, WatchedLoader
 from datamodules.loading.samples import Plan, RoiDataset, Visits, collate
 from datamodules.loading.sampling import Draw, EvenBatchSampler, SequentialDraws, VisitSampler
+from datamodules.loading.shard_order import ShardSampler
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import VolumeSet
 
@@ -53,6 +55,9 @@ class VolumeDataModule(BoundDataModule):
         device_batch: Most samples that a device computes at once; what a step holds beyond that is computed in parts,
             whose gradients are averaged. Batch normalisation takes its statistics from a part. All at once when left
             out.
+        shuffle_buffer: For shards on an object store: samples that are shuffled at once, of shards that are read one
+            after the other, so that each is fetched once an epoch on each machine; 2000 mixes a thousand patients. All
+            samples of an epoch when left out, which needs a cache of the whole set.
         num_workers: Loader processes per rank.
         phases: `random`, as above; `single` takes one phase of every visit, arterial where there is one, else venous,
             delayed, non-contrast; `all` gives every phase of a visit in one sample, with a mask of those there are;
@@ -81,6 +86,7 @@ class VolumeDataModule(BoundDataModule):
         cache_dir: Path | None = None,
         cache_size: str | None = None,
         device_batch: int | None = None,
+        shuffle_buffer: int | None = None,
     ) -> None:
         super().__init__()
         self.root, self.wanted = Path(root), contract
@@ -88,6 +94,7 @@ class VolumeDataModule(BoundDataModule):
         self.batch_size, self.device_batch, self.num_workers = batch_size, device_batch, num_workers
         self.fixed_shapes = phases != "all"  # of those a visit has, each is an image
         self.center_weights, self.samples_per_epoch = center_weights, samples_per_epoch
+        self.shuffle_buffer = shuffle_buffer
         self.store: dict[str, Any] = {"url": shards_url, "cache": cache_dir, "cache_size": cache_size}
         self.augmentation = VolumeAugmentation(contract, augmentation)
         # No path here: hyper-parameters go to MLflow and into checkpoints.
@@ -168,17 +175,15 @@ class VolumeDataModule(BoundDataModule):
     def visits(self, part: str) -> Visits:
         """The kidneys of one part with the positions of their volumes, in the order of `Plan.kidneys`."""
         plan, keys = self.plan, ["patient_id", "study_id", "side"]
-        positions = plan.volumes.index.groupby(keys, sort=False)["position"].apply(list).to_dict()
-        phases = plan.volumes.index["phase"].tolist()
-        visits = Visits([], [])
-        for row in plan.kidneys.index[plan.kidneys["part"] == part]:
-            found = sorted(int(value) for value in positions.get(tuple(plan.kidneys.loc[row, keys]), []))
-            if self.phases == "single" and found:
-                found = [min(found, key=lambda position: SINGLE_PHASE_ORDER.index(phases[position]))]
-            if found:
-                visits.kidney.append(int(row))
-                visits.volumes.append(found)
-        return visits
+        rows = plan.kidneys.loc[plan.kidneys["part"] == part, keys]
+        volumes = plan.volumes.index[[*keys, "phase", "position"]]
+        found = rows.assign(kidney=rows.index).merge(volumes, on=keys).sort_values(["kidney", "position"])
+        if self.phases == "single":
+            order = found["phase"].map({phase: place for place, phase in enumerate(SINGLE_PHASE_ORDER)})
+            found = found.assign(order=order).sort_values(["kidney", "order", "position"]).drop_duplicates("kidney")
+        kidney, positions = found["kidney"].to_numpy(dtype=np.int64), found["position"].to_numpy(dtype=np.int64)
+        first = np.flatnonzero(np.diff(kidney, prepend=-1))
+        return Visits(kidney[first].tolist(), [part.tolist() for part in np.split(positions, first[1:])])
 
     def loader(self, part: str, *, shuffled: bool = False) -> DataLoader[dict[str, Any]]:
         """The loader of one part on this rank.
@@ -196,22 +201,24 @@ class VolumeDataModule(BoundDataModule):
             raise DataError(
                 f"Nobody is in the {part} part of {self.described()}; check roles and splits with `make data-check`."
             )
-        rows = self.plan.kidneys["row"].to_numpy()
-        centers = [str(self.plan.patients.loc[rows[kidney], "center"]) for kidney in visits.kidney]
+        rows = self.plan.kidneys["row"].to_numpy(dtype=np.int64)[visits.kidney]
+        centers = self.plan.patients["center"].iloc[rows].astype(str).tolist()
         drawn = [positions[:1] for positions in visits.volumes] if whole else visits.volumes
         if shuffled:
-            sampler: Sampler[Draw] = VisitSampler(
-                drawn, centers, self.seed, self.center_weights, self.samples_per_epoch
-            )
+            visit_sampler = VisitSampler(drawn, centers, self.seed, self.center_weights, self.samples_per_epoch)
+            sampler: Sampler[Draw] = visit_sampler
+            if self.shuffle_buffer is not None:
+                sampler = ShardSampler(visit_sampler, self.plan.volumes.shard_numbers, self.shuffle_buffer)
         else:
             sampler = SequentialDraws(drawn)
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        nodes = getattr(trainer, "num_nodes", 1)
         parts = self.share(ranks).parts
         kind = ResumableLoader if shuffled else WatchedLoader
         return kind(
             self.dataset(visits, fused),
-            batch_sampler=EvenBatchSampler(sampler, self.batch_size, rank, ranks, parts),
+            batch_sampler=EvenBatchSampler(sampler, self.batch_size, rank, ranks, parts, nodes),
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),

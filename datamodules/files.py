@@ -163,18 +163,39 @@ def write_parquet(path: Path, frame: pd.DataFrame, metadata: dict[str, str] | No
         pq.write_table(table, temporary)
 
 
-def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+def read_parquet(path: Path, columns: list[str] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read a table and the metadata of its header, with nullable types.
+
+    Equal texts of a column are one object: the names in an index of a million volumes would else take a gigabyte.
+
+    Args:
+        path: Parquet file.
+        columns: Columns to read; all when left out.
 
     Raises:
         DataError: if the file is not a whole Parquet file.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=columns, memory_map=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path.name} is not a readable Parquet file ({error}); write it again.") from error
     header = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    return table.to_pandas(types_mapper=_nullable), header
+    texts = {
+        name: _texts(table.column(name))
+        for name, kind in zip(table.schema.names, table.schema.types, strict=True)
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    }
+    others = table.drop_columns(list(texts)).to_pandas(types_mapper=_nullable)
+    return pd.DataFrame({name: texts[name] if name in texts else others[name] for name in table.schema.names}), header
+
+
+def _texts(column: pa.ChunkedArray) -> pd.arrays.StringArray:
+    """A column of text whose equal values are one object."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    words = np.array([*encoded.dictionary.to_pylist(), pd.NA], dtype=object)
+    return pd.arrays.StringArray(words[encoded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)])
 
 
 def _nullable(kind: pa.DataType) -> Any:
@@ -184,6 +205,4 @@ def _nullable(kind: pa.DataType) -> Any:
         return pd.Float64Dtype()
     if pa.types.is_boolean(kind):
         return pd.BooleanDtype()
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pd.StringDtype()
     return None

@@ -14,6 +14,8 @@ _KEYS = "|/\\"
 """Characters that join identifiers in keys, and that separate folders."""
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode categories of characters that are not seen, by which two identifiers would differ and look the same."""
+PLAIN = r"[A-Za-z0-9._:+-]{1,128}"
+"""Identifiers without a character that would have to be looked at, as most are."""
 IDENTIFIER = (
     f"1 to {_LONGEST} visible characters of Unicode in composed form (NFC), without space at the ends and without "
     f"{' '.join(_KEYS)}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from datamodules.cohort.checked_tables import StoredTables, stamp_tables, tables_are_checked
 from datamodules.cohort.splits import SPLIT_HASH, check_splits, split_hash
 from datamodules.cohort.table_checks import check_links, check_table, conform
 from datamodules.cohort.tables import TABLES
@@ -57,15 +59,20 @@ class Cohort:
 
     root: Path
     info: CohortInfo
-    tables: dict[str, pd.DataFrame]
+    tables: Mapping[str, pd.DataFrame]
 
     @classmethod
     def load(cls, root: Path | str) -> Cohort:
-        """Read and check a cohort.
+        """Read a cohort, and check it where its tables are not those that were checked when they were written.
 
         Raises:
             DataError: naming file, row, column, value found and value expected of the first failures.
         """
+        root = Path(root)
+        if (root / "cohort.json").is_file() and tables_are_checked(root):
+            info, refused = _read_info(root)
+            if info is not None and not refused:
+                return cls(root, info, StoredTables(root))
         cohort, findings = cls.inspect(root)
         raise_failures(findings)
         if cohort is None:
@@ -85,22 +92,30 @@ class Cohort:
             return None, [
                 Finding("FAIL", found, root.name, "a folder with cohort.json", "run `make cohort` or an importer first")
             ]
-        try:
-            content = read_json_mapping(root / "cohort.json")
-            info = CohortInfo(**content)
-            check_name("The cohort's name", info.name)
-        except (TypeError, DataError) as error:
-            return None, [Finding("FAIL", str(error), "cohort.json", "the fields of CohortInfo", "import it again")]
-        if info.version != COHORT_VERSION:
-            return None, [
-                Finding("FAIL", f"version {info.version}", "cohort.json", str(COHORT_VERSION), "import it again")
-            ]
+        info, refused = _read_info(root)
+        if info is None or refused:
+            return None, refused
         tables, findings, headers = _read_tables(root)
         if any(finding.level == "FAIL" for finding in findings):
             return None, findings
         findings += check_links(tables)
         findings += check_splits(tables, info.evaluation, headers.get("splits", {}).get(SPLIT_HASH))
         return cls(root, info, tables), findings
+
+    @classmethod
+    def recheck(cls, root: Path) -> None:
+        """Check a cohort of which a table was written anew, and write down that it passed, so that runs need not.
+
+        Args:
+            root: Folder of the cohort.
+
+        Raises:
+            DataError: as `load`.
+        """
+        cohort, findings = cls.inspect(root)
+        raise_failures(findings)
+        if cohort is not None:
+            stamp_tables(root)
 
     def write(self) -> None:
         """Write all tables, `cohort.json` last, so that a cohort that was interrupted is never read.
@@ -120,6 +135,7 @@ class Cohort:
         for name, frame in tables.items():
             header = {SPLIT_HASH: split_hash(frame)} if name == "splits" else None
             write_parquet(self.root / f"{name}.parquet", frame, header)
+        stamp_tables(self.root)
         write_json(self.root / "cohort.json", vars(self.info))
 
     def __getitem__(self, name: str) -> pd.DataFrame:
@@ -149,6 +165,17 @@ class Cohort:
             .merge(self.tables["centers"], on="center", how="left", validate="many_to_one")
             .merge(self.tables["splits"], on="patient_id", how="left", validate="one_to_one")
         )
+
+
+def _read_info(root: Path) -> tuple[CohortInfo | None, list[Finding]]:
+    try:
+        info = CohortInfo(**read_json_mapping(root / "cohort.json"))
+        check_name("The cohort's name", info.name)
+    except (TypeError, DataError) as error:
+        return None, [Finding("FAIL", str(error), "cohort.json", "the fields of CohortInfo", "import it again")]
+    if info.version != COHORT_VERSION:
+        return info, [Finding("FAIL", f"version {info.version}", "cohort.json", str(COHORT_VERSION), "import it again")]
+    return info, []
 
 
 def _read_tables(root: Path) -> tuple[dict[str, pd.DataFrame], list[Finding], dict[str, dict[str, str]]]:

@@ -226,11 +226,8 @@ def check_splits(tables: dict[str, pd.DataFrame], evaluation: str, stored_hash: 
         wrong = joined[joined["fold"].isna()]
         expected = "a fold"
     else:
-        fits = [
-            not pd.isna(split) and split in SHARES[role]
-            for role, split in joined[["role", "split"]].itertuples(index=False, name=None)
-        ]
-        wrong = joined[~np.array(fits, dtype=bool)]
+        suiting = pd.MultiIndex.from_tuples([(role, split) for role, shares in SHARES.items() for split in shares])
+        wrong = joined[~pd.MultiIndex.from_frame(joined[["role", "split"]].astype(object)).isin(suiting)]
         expected = "a split of the centre's role (pretrain: train, val; internal: train, val, test; external: test)"
     for row in wrong.head(5).itertuples(index=False):
         found = f"patient {row.patient_id} of {row.role} centre {row.center} has split {row.split}, fold {row.fold}"

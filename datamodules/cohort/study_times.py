@@ -16,7 +16,6 @@ that were made in the course of it. Times are whole days from the patient's `tim
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -52,17 +51,14 @@ def study_times(cohort: Cohort) -> pd.DataFrame:
     else:
         found["days_from_origin"] = pd.array([pd.NA] * len(found), dtype="Int64")
     found["before"] = True
-    timed = found.loc[found["days_from_origin"].notna(), "patient_id"].unique()
-    treated = cohort["patients"].set_index("patient_id")["treatment_days"]
-    for patient, rows in found[found["patient_id"].isin(timed)].groupby("patient_id"):
-        days = {str(study): _plain(day) for _, study, day, _ in rows.itertuples(index=False, name=None)}
-        before = before_treatment(days, _plain(treated.get(patient)))
-        found.loc[rows.index, "before"] = rows["study_id"].isin(before)
+    # As `before_treatment` has it of one patient.
+    day = found["days_from_origin"]
+    timed = found["patient_id"].isin(found.loc[day.notna(), "patient_id"].unique())
+    treated = found[["patient_id"]].merge(cohort["patients"][["patient_id", "treatment_days"]], how="left")
+    last = treated["treatment_days"].fillna(0)
+    last.index = found.index
+    found["before"] = ~timed | (day <= last).fillna(False).to_numpy(dtype=bool)
     return found
-
-
-def _plain(value: Any) -> int | None:
-    return None if value is None or pd.isna(value) else int(value)
 
 
 def rows_before_treatment(cohort: Cohort, rows: pd.DataFrame) -> pd.DataFrame:

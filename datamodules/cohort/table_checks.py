@@ -11,7 +11,7 @@ import pandas as pd
 from datamodules.cohort.columns import Column, Table
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import Finding
-from datamodules.names import is_identifier
+from datamodules.names import PLAIN, is_identifier
 
 _PANDAS: dict[str, Any] = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 
@@ -85,8 +85,10 @@ def _check_column(frame: pd.DataFrame, column: Column, source: str, shown: int =
     if column.kind == "string" and not column.nullable:
         bad |= (typed.str.strip() == "").fillna(False)
     if column.identifier:
-        refused = [value for value in typed.dropna().unique() if not is_identifier(value)]
-        bad |= typed.isin(refused)
+        distinct = typed.dropna().drop_duplicates()
+        refused = [value for value in distinct[~distinct.str.fullmatch(PLAIN)] if not is_identifier(value)]
+        if refused:
+            bad |= typed.isin(refused)
     rows = list(frame.index[bad.to_numpy(dtype=bool)])
     findings = [
         Finding(
@@ -117,13 +119,10 @@ def check_links(tables: dict[str, pd.DataFrame], names: Iterable[str] = tuple(TA
         if table.parent is None or name not in tables:
             continue
         parent, columns = table.parent
-        known = set(tables[parent][list(columns)].itertuples(index=False, name=None))
-        rows = [
-            (row, values)
-            for row, values in enumerate(tables[name][list(columns)].itertuples(index=False, name=None))
-            if values not in known
-        ]
-        for row, values in rows[:5]:
+        keys, own = list(columns), tables[name].reset_index(drop=True)[list(columns)]
+        joined = own.merge(tables[parent][keys].drop_duplicates(), on=keys, how="left", indicator=True)
+        alone = own[(joined["_merge"] == "left_only").to_numpy(dtype=bool)].head(5)
+        for row, values in zip(alone.index.tolist(), alone.itertuples(index=False, name=None), strict=True):
             findings.append(
                 Finding(
                     "FAIL",

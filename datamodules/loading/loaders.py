@@ -80,4 +80,4 @@ class ResumableLoader(WatchedLoader):
 
     @property
     def _parts(self) -> int:
-        return self.batch_sampler.parts  # type: ignore[union-attr, no-any-return]
+        return self.batch_sampler.parts  # type: ignore[union-attr]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -117,6 +117,14 @@ class SequentialDraws(Sampler[Draw]):
         return iter(self.draws)
 
 
+@runtime_checkable
+class ByMachine(Protocol):
+    """A sampler that has an order for each of several machines."""
+
+    def stretches(self, counts: Sequence[int]) -> list[list[Draw]]:
+        """So many draws for each of them."""
+
+
 class EvenBatchSampler(Sampler[list[Draw]]):
     """Batches for one rank: every sample once over all ranks, the same number of steps on each.
 
@@ -132,26 +140,41 @@ class EvenBatchSampler(Sampler[list[Draw]]):
         rank: This rank.
         ranks: Number of ranks.
         parts: Batches that a rank computes of a step, one after the other.
+        nodes: Machines that the ranks are divided among, each with shards of its own where the sampler has an order of
+            shards.
 
     Raises:
         DataError: if the batch size is not positive.
     """
 
-    def __init__(self, sampler: Sampler[Draw], batch_size: int, rank: int = 0, ranks: int = 1, parts: int = 1) -> None:
+    def __init__(
+        self, sampler: Sampler[Draw], batch_size: int, rank: int = 0, ranks: int = 1, parts: int = 1, nodes: int = 1
+    ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size} was found; expected at least 1.")
         self.sampler, self.batch_size, self.rank, self.ranks, self.parts = sampler, batch_size, rank, ranks, parts
+        self.nodes = nodes
         self.start = 0  # first batch of the next pass, for an epoch that was interrupted
 
     def __len__(self) -> int:
         return self.parts * max(1, -(-len(self.sampler) // self.batch_size))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = list(self.sampler)
-        batches = len(self) * self.ranks
+        batches, samples = len(self) * self.ranks, len(self.sampler)  # type: ignore[arg-type]
+        bounds = np.arange(batches + 1) * max(batches, samples) // batches
+        if self.nodes > 1 and samples >= batches and isinstance(self.sampler, ByMachine):
+            order = self._of_machines(bounds, self.sampler)
+        else:
+            order = list(self.sampler)
         while len(order) < batches:
             order += order[: batches - len(order)]
-        bounds = np.arange(batches + 1) * len(order) // batches
         for number in range(self.start, len(self)):
             batch = number * self.ranks + self.rank
             yield order[bounds[batch] : bounds[batch + 1]]
+
+    def _of_machines(self, bounds: np.ndarray, sampler: ByMachine) -> list[Draw]:
+        """The order in which every batch holds draws of the machine that its rank is on."""
+        machine = np.arange(len(bounds) - 1) % self.ranks * self.nodes // self.ranks
+        sizes = np.diff(bounds)
+        rest = [iter(own) for own in sampler.stretches([int(sizes[machine == one].sum()) for one in range(self.nodes)])]
+        return [next(rest[own]) for own, size in zip(machine, sizes, strict=True) for _ in range(size)]

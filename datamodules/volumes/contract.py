@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from datamodules.errors import DataError
+
+if TYPE_CHECKING:  # a contract is read by commands that need no torch
+    import torch
 
 CONTRACT_VERSION = 1
 Region = Literal["kidney", "lesion", "abdomen"]

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,13 @@ from litdata.streaming.resolver import Dir
 
 from datamodules.errors import DataError
 from datamodules.files import copy_file, replacing
+from datamodules.volumes.shard_cache import ShardCache
 
 # A store that does not answer is given up after ATTEMPTS x (CONNECT_S or READ_S); litdata itself tries 1000 times.
 CONNECT_S, READ_S, ATTEMPTS = 10, 60, 3
-SETTLED_S = 60.0
-"""A shard that nobody has read for so long (seconds) is taken to be done with for this epoch."""
 
 _SHARD = re.compile(r"[0-9a-f]{16}\.bin")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_ABANDONED_S = 3600.0
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -76,9 +73,7 @@ class ShardStore:
     """The shards of one volume set on an object store, and their copies in a local cache.
 
     Several processes may share the cache: a shard is fetched once, appears whole or not at all, and is dropped only
-    when the cache is full. An epoch reads every patient once in random order, so the shard that was read last is the
-    one needed last: what makes room is the last one read of those unread for `SETTLED_S`, else the one read first.
-    Dropping the least recently used would leave half a cache with 15 % instead of 50 % of the reads.
+    when the cache is full; see `datamodules.volumes.shard_cache`.
 
     Args:
         url: Folder of the volume set, for example `s3://bucket/cohort/volumes/<set>`.
@@ -99,7 +94,7 @@ class ShardStore:
             )
         # Two cohorts may follow one contract; the URL tells their sets apart.
         self.home = Path(cache) / f"{folder.name}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
-        self.limit = None if cache_size is None else _parse_size(cache_size)
+        self.cache = ShardCache(self.home.parent, None if cache_size is None else _parse_size(cache_size))
         self.options = _storage_options(self.scheme)
         self._downloader: Downloader | None = None
         self._process = 0
@@ -117,6 +112,7 @@ class ShardStore:
         Raises:
             DataError: if the index cannot be had.
         """
+        self.cache.adopt()
         local, copy = self.folder / "shards" / "index.json", self.home / "index.json"
         if local.is_file():
             copy_file(local, copy)
@@ -180,26 +176,8 @@ class ShardStore:
                     f"Shard {name} of {self.folder.name} could not be fetched from {self.scheme}:// ({found}). "
                     f"{self._advice(error)}"
                 ) from error
-            if self.limit is not None and _SHARD.fullmatch(name):
-                self._make_room(name, temporary.stat().st_size)
-
-    def _make_room(self, name: str, size: int) -> None:
-        assert self.limit is not None
-        if size > self.limit:
-            raise DataError(
-                f"Shard {name} has {size} bytes, more than the cache_size of {self.limit}; "
-                "expected room for one shard per loader process at least. Name a larger one."
-            )
-        root = self.home.parent
-        with FileLock(root / ".room.lock"):
-            held = _held(root)
-            total, now = sum(bytes_ for _, bytes_, _ in held), time.time()
-            while held and total + size > self.limit:
-                settled = [entry for entry in held if entry[0] < now - SETTLED_S]
-                victim = settled[-1] if settled else held[0]
-                victim[2].unlink(missing_ok=True)
-                held.remove(victim)
-                total -= victim[1]
+            if _SHARD.fullmatch(name):
+                self.cache.admit(path, temporary.stat().st_size)
 
     def _advice(self, error: Exception) -> str:
         response = getattr(error, "response", {})
@@ -226,21 +204,3 @@ def _touch(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _held(root: Path) -> list[tuple[float, int, Path]]:
-    """Time, bytes and path of every shard in a cache, the one read first first; leftovers of killed processes go."""
-    found = []
-    for path in root.glob("*/*"):
-        leftover = path.name.endswith(".part")
-        if not leftover and not _SHARD.fullmatch(path.name):
-            continue
-        try:
-            status = path.stat()
-        except FileNotFoundError:  # another process dropped it
-            continue
-        if leftover and status.st_mtime < time.time() - _ABANDONED_S:
-            path.unlink(missing_ok=True)
-        elif not leftover:
-            found.append((status.st_mtime, status.st_size, path))
-    return sorted(found)

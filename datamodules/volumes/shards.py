@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -217,13 +219,14 @@ class VolumeSet:
         self.contract = _contract(folder / "contract.json")
         self.index = read_parquet(folder / "index.parquet")[0]
         self._checksums = self.index["crc32"].to_numpy(dtype=np.int64)
-        self._shards = self.index["shard"].to_numpy(dtype=object)
+        codes, names = pd.factorize(self.index["shard"])
+        self._shard, self._shards = codes.astype(np.int32), names.astype(object).tolist()
         self._verified = np.zeros(len(self.index), dtype=bool)
-        self._files = read_files(folder)
         self._whole: set[str] = set()
         self._stream: litdata.StreamingDataset | None = None
         if url is None:
-            missing = sorted(name for name in set(self._shards) if not (folder / "shards" / name).is_file())
+            held = os.listdir(folder / "shards") if (folder / "shards").is_dir() else []
+            missing = sorted(set(self._shards) - set(held))
             if missing:
                 raise DataError(
                     f"{len(missing)} shards of {folder.name} are missing, the first is {missing[0]}; "
@@ -259,6 +262,11 @@ class VolumeSet:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def shard_numbers(self) -> np.ndarray:
+        """The shard of every position, as numbers from 0, int32 [N]."""
+        return self._shard
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_stream": None}
 
@@ -276,14 +284,14 @@ class VolumeSet:
         try:
             return self._read(position)
         except DataError:
-            if self._store is None or not self._store.drop(self._shards[position]):
+            if self._store is None or not self._store.drop(self._shards[self._shard[position]]):
                 raise
             return self._read(position)  # the copy was damaged, or older than the cohort
 
     def _read(self, position: int) -> np.ndarray:
-        shard = self._shards[position]
+        shard = self._shards[self._shard[position]]
         if self._store is not None and self._store.fetch(shard):
-            self._verified[self._shards == shard] = False
+            self._verified[self._shard == self._shard[position]] = False
         try:
             image = self._open()[int(position)]["image"]
         except Exception as error:  # litdata raises many kinds; every one means that this shard is not readable
@@ -303,6 +311,11 @@ class VolumeSet:
             self._verified[position] = True
         return image
 
+    @cached_property
+    def _files(self) -> pd.DataFrame | None:
+        """What is known of each file, by its name; read where a mask is, which not every run reads."""
+        return read_files(self.folder)
+
     def masks(self, patient_id: str) -> dict[tuple[str, str], np.ndarray]:
         """The label maps of a patient by (study_id, side), uint8 [D, H, W]; empty where none are known.
 
@@ -312,7 +325,8 @@ class VolumeSet:
             DataError: if the file is missing, truncated or damaged, naming it.
         """
         name = f"masks/{shard_name(patient_id)}.npz"
-        known = None if self._files is None else self._files.get(name)
+        listed = self._files
+        known = None if listed is None or name not in listed.index else listed.loc[name].to_dict()
         where = f"{name} of {self.folder.parent.parent.name}/{self.folder.name}"
         try:
             content = (self.folder / name).read_bytes()

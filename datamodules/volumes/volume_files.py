@@ -54,14 +54,11 @@ def write_files(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     write_parquet(folder / FILES, pd.DataFrame(rows).convert_dtypes())
 
 
-def read_files(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """By its name what is known of each file: file, patient_id, bytes, crc32; None of a set that was made before there
-    were checksums."""
+def read_files(folder: Path) -> pd.DataFrame | None:
+    """What is known of each file by its name: patient_id, bytes, crc32; None of a set that was made before there were
+    checksums."""
     path = folder / FILES
-    if not path.is_file():
-        return None
-    rows: list[dict[str, Any]] = read_parquet(path)[0].astype(object).to_dict("records")  # type: ignore[assignment]
-    return {row["file"]: row for row in rows}
+    return read_parquet(path)[0].set_index("file") if path.is_file() else None
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -70,7 +67,7 @@ def missing_files(folder: Path) -> list[str]:
     if files is None:
         names = [f"shards/{name}" for name in set(read_parquet(folder / "index.parquet")[0]["shard"])]
     else:
-        names = list(files)
+        names = files.index.tolist()
     return sorted(name for name in names if not (folder / name).is_file())
 
 
@@ -125,15 +122,15 @@ def check_files(folder: Path, *, content: bool, shards: bool) -> list[Finding]:
     if files is None:
         return [Finding("WARN", "its masks have no checksums", folder.name, FILES, RENEW)]
     findings = []
-    for row in files.values():
-        path = folder / row["file"]
-        where = f"{folder.name}/{row['file']}"
+    for name, row in zip(files.index.tolist(), files.to_dict("records"), strict=True):
+        path = folder / name
+        where = f"{folder.name}/{name}"
         if not path.is_file():
             findings.append(Finding("FAIL", f"missing, of patient {row['patient_id']}", where, "the file", MEND))
         elif path.stat().st_size != row["bytes"]:
             found = f"{path.stat().st_size} bytes, of patient {row['patient_id']}"
             findings.append(Finding("FAIL", found, where, f"{row['bytes']} bytes", MEND))
-        elif shards or (content and row["file"].startswith("masks/")):
+        elif shards or (content and name.startswith("masks/")):
             try:
                 check_bytes(path.read_bytes(), row, where)
             except (DataError, OSError) as error:

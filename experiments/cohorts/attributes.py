@@ -235,6 +235,7 @@ def _report(job: _Job, tables: Mapping[str, pd.DataFrame], summary: dict[str, An
             say(f"attributes.parquet was by {before} and is now by {summary['extractor']}; {before}.parquet stays.")
         header = {_RUN: summary["run"], "schema": job.schema.hash, "extractor": summary["extractor"]}
         write_parquet(job.cohort.root / "attributes.parquet", primary, header)
+        Cohort.recheck(job.cohort.root)
     write_json(job.folder / "summary.json", summary)
     print_report(summary, job.folder)
 

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.cohort.checked_tables import stamp_tables
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.table_checks import check_table, conform
 from datamodules.cohort.tables import TABLES
@@ -238,6 +239,8 @@ def data_check(
     if data.is_dir() or out is not None:
         try:
             write_json(out or data / "data-check.json", [finding.to_dict() for finding in findings])
+            if not any(finding.level == "FAIL" for finding in findings):
+                stamp_tables(data)
         except DataError as error:
             if out is not None:
                 raise
@@ -292,6 +295,7 @@ def reports(data: Path) -> int:
     frame = geometry_reports(cohort)
     raise_failures(check_table(frame, TABLES["reports"], "reports.parquet"))
     write_parquet(data / "reports.parquet", conform(frame, TABLES["reports"]))
+    Cohort.recheck(data)
     say(
         f"Cohort {cohort.info.name}: {len(frame)} reports written from measured geometry, marked generated; they hold "
         f"nothing of intensity, histology, grade or stage. The first:\n{frame['text'].iloc[0]}"

@@ -163,6 +163,7 @@ def test_attribute_batches_hold_other_words_and_changed_facts(tiny_copy: Path, b
     assert negatives > 0
     assert set(batch["negative_of"].tolist()) <= set(range(kidneys))
     again = next(iter(make(tiny_copy, base, objective="attributes", rewriting=data.rewriting).loader("train")))
+    assert batch.pop("lengths") == again.pop("lengths") == batch["attention_mask"].sum(dim=1).tolist()
     assert all(torch.equal(batch[name], again[name]) for name in batch)
     pole = 1 + load_schema().names.index("pole")
     stated = batch["attributes"][batch["attributes"][:, 1] == 0]

@@ -57,10 +57,11 @@ def _index(root: Path) -> Path:
 def renamed(root: Path, prefix: str) -> Path:
     """Put every patient under another pseudonym; the scans stay as they are."""
     cohort = Cohort.load(root)
-    for name, table in cohort.tables.items():
-        if "patient_id" in table:
-            cohort.tables[name] = table.assign(patient_id=prefix + table["patient_id"])
-    cohort.write()
+    tables = {
+        name: table.assign(patient_id=prefix + table["patient_id"]) if "patient_id" in table else table
+        for name, table in cohort.tables.items()
+    }
+    replace(cohort, tables=tables).write()
     index = read_parquet(_index(root))[0]
     write_parquet(_index(root), index.assign(patient_id=prefix + index["patient_id"]))
     return root
@@ -187,9 +188,11 @@ def test_patients_who_are_trained_on_are_found_by_name_and_by_volume(tiny_copy: 
     cohort = Cohort.load(other)
     centers, splits = cohort["centers"], cohort["splits"]
     pretrained = splits["patient_id"].str.startswith("P1")
-    cohort.tables["centers"] = centers.assign(role=centers["role"].replace({"pretrain": "external"}))
-    cohort.tables["splits"] = splits.assign(split=splits["split"].mask(pretrained, "test"))
-    cohort.write()
+    moved = {
+        "centers": centers.assign(role=centers["role"].replace({"pretrain": "external"})),
+        "splits": splits.assign(split=splits["split"].mask(pretrained, "test")),
+    }
+    replace(cohort, tables={**cohort.tables, **moved}).write()
     assert seen.seen(_roi(other).identity) == (sorted(trained), [])
     renamed(other, "X-")
     assert seen.seen(_roi(other).identity) == ([], [f"X-{name}" for name in sorted(trained)])

@@ -26,7 +26,7 @@ from datamodules.cohort.labels import Label
 from datamodules.errors import DataError
 from datamodules.importers.builder import build_cohort
 from datamodules.tasks import RoiDataModule
-from datamodules.volumes import object_store
+from datamodules.volumes import object_store, shard_cache
 from datamodules.volumes.object_store import ShardStore
 from datamodules.volumes.shards import VolumeSet
 from tests.tiny import CONTRACT, TinySource
@@ -184,7 +184,7 @@ def test_a_bounded_cache_keeps_its_bound(remote: Remote, tiny_root: Path, tmp_pa
 def test_half_a_cache_saves_about_half_of_the_fetches(
     remote: Remote, tiny_root: Path, tmp_path: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store, "SETTLED_S", 0.0)
+    monkeypatch.setattr(shard_cache, "SETTLED_S", 0.0)
     there = VolumeSet.find(remote[0], url=remote[1], cache=tmp_path / "cache")
     first = there.index.groupby("shard")["position"].min().to_numpy(dtype=int)
     size = sum(path.stat().st_size for path in (VolumeSet.find(tiny_root).folder / "shards").glob("*.bin"))
