@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.divergence import FiniteGuard
 from callbacks.failure import EndTogether
+from callbacks.progress import LiveProgress
 from callbacks.requeue import Requeue
 from callbacks.seeding import EpochSeed
 from datamodules.augmentation import AugmentationConfig
@@ -142,6 +144,9 @@ class SuiteCLI(LightningCLI):
         interval, epochs = settings["check_val_every_n_epoch"], settings["max_epochs"]
         if interval and epochs and epochs > 0:
             kwargs["check_val_every_n_epoch"] = validated_every(interval, epochs)
+        live = sys.stdout.isatty() if settings["enable_progress_bar"] is None else settings["enable_progress_bar"]
+        kwargs["enable_progress_bar"] = live
+        callbacks += [LiveProgress()] if live else []
         if settings["benchmark"] is None and not settings["deterministic"]:
             kwargs["benchmark"] = self.datamodule.fixed_shapes
         try:
