@@ -32,7 +32,7 @@ class Throughput(Callback):
 
     def __init__(self, unit: str = "volumes", key: str = "patient") -> None:
         self.unit, self.key = unit, key
-        self._run_started = self._started = self._asked = self._said = 0.0
+        self._run_started = self._started = self._asked = self._said = self._paused = 0.0
         self._waited, self._samples, self._first_place = 0.0, 0, 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -69,6 +69,15 @@ class Throughput(Callback):
         if self._due(trainer):
             steps = f"step {batch_idx + 1}/{trainer.num_training_batches}"
             self._say(f"epoch {trainer.current_epoch + 1}/{_total(trainer)}, {steps}: {self._figures(trainer)}")
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop the clock of the epoch: its figures are of training."""
+        self._paused = time.monotonic()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Go on with it."""
+        taken = time.monotonic() - self._paused
+        self._started, self._asked = self._started + taken, self._asked + taken
 
     def on_validation_batch_end(
         self,

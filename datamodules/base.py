@@ -96,6 +96,7 @@ class VolumeDataModule(BoundDataModule):
         self.center_weights, self.samples_per_epoch = center_weights, samples_per_epoch
         self.shuffle_buffer = shuffle_buffer
         self.store: dict[str, Any] = {"url": shards_url, "cache": cache_dir, "cache_size": cache_size}
+        self.store["in_order"] = shuffle_buffer is not None
         self.augmentation = VolumeAugmentation(contract, augmentation)
         # No path here: hyper-parameters go to MLflow and into checkpoints.
         self.save_hyperparameters(

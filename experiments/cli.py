@@ -44,11 +44,12 @@ def main(args: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    if checked[0] == "doctor" and "--fast=true" in checked:
+    if checked[0] == "doctor" and "--fast=true" in checked and "--deep=true" not in checked:
         from experiments.doctor import doctor
 
-        folders = {name: Path(value) for name, value in values_of(checked).items() if name != "fast"}
-        return doctor(**folders, fast=True)
+        given = values_of(checked)
+        folders = {name: Path(given[name]) for name in ("data", "runs", "out") if name in given}
+        return doctor(**folders, fast=True)  # type: ignore[arg-type]
     from experiments.front_door.execution import run
 
     return run(checked)

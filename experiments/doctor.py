@@ -29,6 +29,8 @@ PACKAGES = (
     "lifelines",
 )
 _NEEDED_GIB = 5
+_WRONG_BF16 = (90800, 91100)
+"""Versions of cuDNN from 9.8 to before 9.11, see github.com/pytorch/pytorch/issues/163539 and 166643."""
 
 
 def check_python() -> Finding:
@@ -75,6 +77,27 @@ def check_device() -> Finding:
     return Finding(
         "WARN", what, "GPU", "a working driver", "nvidia-smi is there: check driver and CUDA_VISIBLE_DEVICES"
     )
+
+
+def check_known_faults() -> Finding:
+    """Libraries that are known to compute wrongly together, or to ask for more memory than they need."""
+    import torch
+
+    from experiments.runs.trainer import auto_precision
+
+    version = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+    if version is None or auto_precision() != "bf16-mixed":
+        return Finding("PASS", "no bf16 convolution is computed by cuDNN here", "known faults")
+    shown = f"cuDNN {version // 10000}.{version // 100 % 100}"
+    if _WRONG_BF16[0] <= version < _WRONG_BF16[1]:
+        return Finding(
+            "WARN",
+            f"{shown} computes some 3D convolutions in bf16 wrongly, and takes three times their memory",
+            "known faults",
+            "cuDNN below 9.8, or 9.11 and later",
+            "update torch, or train with --trainer.precision=16-mixed; `make gpu-check` tries yours",
+        )
+    return Finding("PASS", f"{shown} has no fault that is known here", "known faults")
 
 
 def check_bitsandbytes() -> Finding:
@@ -146,7 +169,11 @@ def check_cohort_file(data: Path) -> Finding:
 
 
 def doctor(
-    data: Path = Path("data/demo"), runs: Path = Path("runs"), out: Path | None = None, fast: bool = False
+    data: Path = Path("data/demo"),
+    runs: Path = Path("runs"),
+    out: Path | None = None,
+    fast: bool = False,
+    deep: bool = False,
 ) -> int:
     """Check Python, packages, GPU and precision, quantisation, disk, MLflow store and cohort.
 
@@ -155,6 +182,7 @@ def doctor(
         runs: Folder of all runs.
         out: JSON file for the findings.
         fast: Leave out what needs torch, MLflow or the cohort's tables: an answer in a second.
+        deep: Run `gpu-check` afterwards, some minutes: every stage on this device, and how fast it is.
 
     Returns:
         1 when a finding is a FAIL, else 0.
@@ -163,7 +191,13 @@ def doctor(
     if fast:
         checks.append(lambda: check_cohort_file(data))
     else:
-        checks += [check_device, check_bitsandbytes, lambda: check_store(runs), lambda: check_data(data)]
+        checks += [
+            check_device,
+            check_known_faults,
+            check_bitsandbytes,
+            lambda: check_store(runs),
+            lambda: check_data(data),
+        ]
     findings = [check() for check in checks]
     width = max(len(finding.where) for finding in findings)
     for finding in findings:
@@ -173,4 +207,9 @@ def doctor(
         from datamodules.files import write_json
 
         write_json(out, [finding.to_dict() for finding in findings])
-    return 1 if any(finding.level == "FAIL" for finding in findings) else 0
+    failed = any(finding.level == "FAIL" for finding in findings)
+    if deep:
+        from experiments.gpu_check.gpu_check import gpu_check
+
+        failed = gpu_check() != 0 or failed
+    return 1 if failed else 0

@@ -37,7 +37,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("encoders",),
         ("doubt",),
         ("aligned", "finetuning", "pretraining"),
-        ("generation", "studies"),
+        ("generation", "gpu_check", "studies"),
         ("assessment",),
         ("doctor", "front_door", "licences"),
         ("cli",),

@@ -80,12 +80,15 @@ class ShardStore:
         folder: The set's folder without its shards, local.
         cache: Local folder for fetched shards.
         cache_size: Bound of that folder, for example `50GB`; None keeps everything.
+        in_order: As `ShardCache`.
 
     Raises:
         DataError: if the URL or the bound is refused, there is no cache, or the store's client is not installed.
     """
 
-    def __init__(self, url: str, folder: Path, cache: Path | None, cache_size: str | None = None) -> None:
+    def __init__(
+        self, url: str, folder: Path, cache: Path | None, cache_size: str | None = None, in_order: bool = False
+    ) -> None:
         self.scheme, self.url, self.folder = _check_url(url), url.rstrip("/") + "/shards", folder
         if cache is None:
             raise DataError(
@@ -94,7 +97,8 @@ class ShardStore:
             )
         # Two cohorts may follow one contract; the URL tells their sets apart.
         self.home = Path(cache) / f"{folder.name}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
-        self.cache = ShardCache(self.home.parent, None if cache_size is None else _parse_size(cache_size))
+        limit = None if cache_size is None else _parse_size(cache_size)
+        self.cache = ShardCache(self.home.parent, limit, in_order)
         self.options = _storage_options(self.scheme)
         self._downloader: Downloader | None = None
         self._process = 0

@@ -32,10 +32,11 @@ class ShardCache:
     Args:
         root: Folder of the cache; its shards lie in folders below it, one for each volume set.
         limit: Most bytes of all shards; None keeps everything.
+        in_order: Whether shards are read one after the other: those read first are done with then.
     """
 
-    def __init__(self, root: Path, limit: int | None) -> None:
-        self.root, self.limit = root, limit
+    def __init__(self, root: Path, limit: int | None, in_order: bool = False) -> None:
+        self.root, self.limit, self.in_order = root, limit, in_order
         self.rooms = root / ".rooms"
         self.count = 1 if limit is None else max(1, min(_MOST_ROOMS, limit // ROOM_BYTES))
 
@@ -65,7 +66,7 @@ class ShardCache:
             held = [entry for entry in self._held(folder) if entry[2] != shard]
             total, now = sum(entry[1] for entry in held), time.time()
             while held and total + size > room:
-                settled = [entry for entry in held if entry[0] < now - SETTLED_S]
+                settled = [] if self.in_order else [entry for entry in held if entry[0] < now - SETTLED_S]
                 victim = settled[-1] if settled else held[0]
                 victim[2].unlink(missing_ok=True)
                 victim[3].unlink(missing_ok=True)

@@ -201,13 +201,19 @@ class VolumeSet:
             patient's shard is fetched when first read. Left out where the shards are in `folder`.
         cache: Local folder for fetched shards, which the processes of a machine share; expected with `url`.
         cache_size: Bound of that folder, for example `50GB`; shards under way, one per process, come on top.
+        in_order: Whether fetched shards are read one after the other, so that those read first make room.
 
     Raises:
         DataError: if the set is not complete, a local shard is missing, or an option is refused.
     """
 
     def __init__(
-        self, folder: Path, url: str | None = None, cache: Path | None = None, cache_size: str | None = None
+        self,
+        folder: Path,
+        url: str | None = None,
+        cache: Path | None = None,
+        cache_size: str | None = None,
+        in_order: bool = False,
     ) -> None:
         if not (folder / "contract.json").is_file():
             raise DataError(
@@ -215,7 +221,7 @@ class VolumeSet:
                 "run `make cohort` or `make import` again."
             )
         self.folder = folder
-        self._store = None if url is None else ShardStore(url, folder, cache, cache_size)
+        self._store = None if url is None else ShardStore(url, folder, cache, cache_size, in_order)
         self.contract = _contract(folder / "contract.json")
         self.index = read_parquet(folder / "index.parquet")[0]
         self._checksums = self.index["crc32"].to_numpy(dtype=np.int64)

@@ -76,7 +76,7 @@ def is_whole(folder: Path) -> bool:
     return (folder / "contract.json").is_file() and not missing_files(folder)
 
 
-def check_bytes(content: bytes, row: Mapping[str, Any], where: str) -> None:
+def check_bytes(content: bytes, row: Mapping[Any, Any], where: str) -> None:
     """Refuse the content of a file that is not what was written.
 
     Args:

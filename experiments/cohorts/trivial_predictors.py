@@ -180,7 +180,7 @@ def write_predictors(root: Path, contract: PreprocessingContract) -> pd.DataFram
     pairs = zip(first["patient_id"].astype(str), first["position"].astype(int), strict=True)
     images = pd.DataFrame([image_statistics(patient, volumes.read(position)) for patient, position in pairs])
     truth = read_parquet(root / "truth.parquet")[0]
-    table = trivial_predictors(_plain(cohort.tables), _plain({"truth": truth})["truth"], images)
+    table = trivial_predictors(_plain(dict(cohort.tables)), _plain({"truth": truth})["truth"], images)
     write_csv(root / PREDICTORS, table)
     return table
 

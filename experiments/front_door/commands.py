@@ -51,6 +51,7 @@ COMMANDS: dict[str, str] = {
     "submit": "experiments.front_door.training:submit",
     "ui": "experiments.front_door.care:ui",
     "doctor": "experiments.doctor:doctor",
+    "gpu-check": "experiments.gpu_check.gpu_check:gpu_check",
     "licences": "experiments.licences.licence_table:licences",
     "figure": "experiments.front_door.care:figure",
     "benchmarks": "experiments.front_door.care:benchmarks",

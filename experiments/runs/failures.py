@@ -98,8 +98,9 @@ def _of_machine(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError) or any(word in text for word in _NO_GPU_MEMORY):
         return (
-            "The GPU has no memory left. Lower data.init_args.batch_size or augmentation.crop, set "
-            f"encoder.checkpointing=true, or take a smaller PROFILE=; {_AGAIN}"
+            "The GPU has no memory left. Compute a step in parts with data.init_args.device_batch (alignment: "
+            "model.init_args.micro_batch), lower augmentation.crop, set encoder.checkpointing=true, or take a smaller "
+            f"PROFILE=; {_AGAIN}"
         )
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | OSError) and any(word in text.lower() for word in _NO_MEMORY)

@@ -72,6 +72,15 @@ def test_what_was_read_last_of_those_done_with_makes_room(tmp_path: Path) -> Non
     assert [shard.is_file() for shard in shards] == [False, False, True]
 
 
+def test_of_shards_that_are_read_in_order_the_first_makes_room(tmp_path: Path) -> None:
+    cache, now = ShardCache(tmp_path, 300, in_order=True), time.time()
+    shards = [_fetch(cache, number) for number in range(3)]
+    for shard, age in zip(shards, (300.0, 200.0, 100.0), strict=True):
+        os.utime(shard, (now - age, now - age))
+    _fetch(cache, 3)
+    assert [shard.is_file() for shard in shards] == [False, True, True]
+
+
 def test_shards_from_before_are_counted(tmp_path: Path) -> None:
     before = [ShardCache(tmp_path, None).root / "kidney" / f"{number:016x}.bin" for number in range(5)]
     (tmp_path / "kidney").mkdir()
