@@ -94,7 +94,7 @@ def layouts(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]
     differ = _differ(found[False], found[True])
     ratio = seconds[False] / seconds[True]
     yield judged(
-        "channels last", differ <= TOLERANCE, f"{ratio:.2f} times as fast as channels first, float32",
+        "channels last", differ <= 10 * TOLERANCE, f"{ratio:.2f} times as fast as channels first, float32",
         relative_difference=differ, speedup=ratio,
     )  # fmt: skip
 
