@@ -84,17 +84,23 @@ def bf16_convolution(device: torch.device, sizes: Sizes, base: Path) -> Iterator
 
 
 def layouts(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
-    """Channels last on and off: the same loss, and how long a step takes."""
+    """Channels last on and off: the same features, and how long a step takes.
+
+    Features are compared in evaluation: in training some measurements are divided by their spread over a batch, which
+    is next to nothing among a few random volumes and carries rounding up to a percent.
+    """
     found, seconds = {}, {}
     for last in (True, False):
         with exact_float32():
             subject = image_stage(device, sizes, base, region_config(sizes, channels_last=last))
-            found[last] = losses(subject, _STEPS)
+            with torch.no_grad():
+                found[last] = subject.module.encoder.eval()(subject.batch["image"])  # type: ignore[union-attr]
+            subject.module.train()
             seconds[last] = seconds_of(lambda subject=subject: losses(subject, 1), device)  # type: ignore[misc]
-    differ = _differ(found[False], found[True])
+    differ = float((found[False] - found[True]).abs().max() / found[False].abs().max())
     ratio = seconds[False] / seconds[True]
     yield judged(
-        "channels last", differ <= 10 * TOLERANCE, f"{ratio:.2f} times as fast as channels first, float32",
+        "channels last", differ <= TOLERANCE, f"{ratio:.2f} times as fast as channels first, float32",
         relative_difference=differ, speedup=ratio,
     )  # fmt: skip
 
