@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -24,6 +25,7 @@ _LEFTOVER_S = 24 * 3600.0
 """Age in seconds of an unfinished file that no process can still be writing."""
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that cannot bring a folder to the disk by itself."""
+_ROW_NUMBERS = re.compile(r"__index_level_\d+__")
 _swept: set[Path] = set()
 
 
@@ -180,12 +182,14 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> tuple[pd.DataF
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path.name} is not a readable Parquet file ({error}); write it again.") from error
     header = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    # Numbers of rows that pandas kept beside a filtered table say nothing; an index with a name is a column.
+    table = table.select([name for name in table.schema.names if not _ROW_NUMBERS.fullmatch(name)])
     texts = {
         name: _texts(table.column(name))
         for name, kind in zip(table.schema.names, table.schema.types, strict=True)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind)
     }
-    others = table.drop_columns(list(texts)).to_pandas(types_mapper=_nullable)
+    others = table.drop_columns(list(texts)).to_pandas(types_mapper=_nullable, ignore_metadata=True)
     return pd.DataFrame({name: texts[name] if name in texts else others[name] for name in table.schema.names}), header
 
 

@@ -20,6 +20,10 @@ ALLOWED = {
         "simplefilter",
     ): "records all, and says that there were some",
     ("datamodules/cohort/labels.py", "filterwarnings"): "the cuts that are returned are made unique, as documented",
+    (
+        "experiments/gpu_check/computed.py",
+        "simplefilter",
+    ): "records all, and counts waits for the device",
     ("experiments/runs/console.py", "filterwarnings"): "a list of messages, each of which the suite does on purpose",
     (
         "experiments/encoders/radiomics/extract.py",

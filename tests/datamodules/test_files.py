@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from datamodules import files
 from datamodules.errors import DataError
-from datamodules.files import copy_file, replacing, settle_tree, write_json
+from datamodules.files import copy_file, read_parquet, replacing, settle_tree, write_json
 from datamodules.importers.pseudonyms import KEY_FILE, Pseudonyms
 from lightning_modules.export.written import write_files, write_tensors, write_text
 
@@ -104,3 +105,17 @@ def test_a_full_disk_leaves_no_empty_key(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "private" / KEY_FILE).exists()
     first = Pseudonyms.load(tmp_path / "private", tmp_path / "cohort")
     assert Pseudonyms.load(tmp_path / "private", tmp_path / "cohort") == first
+
+
+def test_a_table_that_pandas_wrote_with_an_index_keeps_its_columns(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"patient_id": ["b", "a", "c"], "age_years": [61, 47, pd.NA], "score": [0.1, 0.2, 0.3]})
+    filtered = frame[frame["patient_id"] != "a"]
+    filtered.to_parquet(tmp_path / "filtered.parquet")
+    found = read_parquet(tmp_path / "filtered.parquet")[0]
+    assert found.columns.tolist() == ["patient_id", "age_years", "score"]
+    assert found.index.tolist() == [0, 1]
+    assert found["patient_id"].tolist() == ["b", "c"]
+    filtered.set_index("patient_id").to_parquet(tmp_path / "named.parquet")
+    named = read_parquet(tmp_path / "named.parquet")[0]
+    assert sorted(named.columns) == ["age_years", "patient_id", "score"]
+    assert named["patient_id"].tolist() == ["b", "c"]

@@ -33,6 +33,7 @@ def test_the_folder_holds_adapters_and_no_path(exported: tuple[Path, TextEncoder
     folder, encoder = exported
     assert {path.name for path in folder.iterdir()} == {
         "adapter_model.safetensors",
+        "translator.safetensors",
         "adapter_config.json",
         "projection.safetensors",
         "config.json",

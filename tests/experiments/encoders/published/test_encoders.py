@@ -210,7 +210,7 @@ def test_a_published_encoder_is_fine_tuned_from_its_weights_to_done(
     folder = tmp_path / "runs/renal/tiny/malignancy/ct_fm-finetune-f1-s42"
     assert (folder / "DONE").is_file()
     assert len(pd.read_parquet(folder / "predictions.parquet")) > 0
-    assert len(recomputed) == 3  # each level, in the one step
+    assert len(recomputed) == 2 * 3  # each level, in both parts of the one step
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 1
     after = build_published("ct_fm", small=True)
