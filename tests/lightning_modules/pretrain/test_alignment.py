@@ -102,9 +102,10 @@ def test_a_step_in_micro_batches_is_the_step_at_once(loss: str, tmp_path: Path) 
 
 def test_mixed_precision_trains_in_micro_batches(tmp_path: Path) -> None:
     module = make_module(micro_batch=3)
-    # On a CPU with bfloat16 units torch 2.13 gives NaN as the gradient of a kernel of 7 voxels that is longer than its
-    # volume of 4, as no volume but a test's is.
-    trainer = fit(module, tmp_path, scale=2, precision="bf16-mixed")
+    # On a CPU with bfloat16 units oneDNN (torch 2.13) now and then gives NaN as the gradient of a kernel that is longer
+    # than its volume, as no volume but a test's is.
+    with torch.backends.mkldnn.flags(enabled=False):
+        trainer = fit(module, tmp_path, scale=2, precision="bf16-mixed")
     assert torch.isfinite(trainer.callback_metrics["val/loss"])
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
 
