@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from datamodules.cohort.cohort import Cohort
@@ -31,11 +32,10 @@ def before_treatment(days: Mapping[str, int | None], treatment_days: int | None)
         days: Days from `time_origin` of every study; None where not known.
         treatment_days: Days from `time_origin` to the treatment; None where not known, or where day 0 is the treatment.
     """
-    known = {study: day for study, day in days.items() if day is not None}
-    if not known:
-        return set(days)
-    last = 0 if treatment_days is None else treatment_days
-    return {study for study, day in known.items() if day <= last}
+    day = pd.Series(days, dtype="Int64")
+    timed = pd.Series(bool(day.notna().any()), index=day.index)
+    last = pd.Series(treatment_days, index=day.index, dtype="Int64")
+    return set(day.index[_before(day, timed, last)])
 
 
 def study_times(cohort: Cohort) -> pd.DataFrame:
@@ -50,15 +50,23 @@ def study_times(cohort: Cohort) -> pd.DataFrame:
         found = found.merge(cohort["studies"], on=STUDY, how="left")
     else:
         found["days_from_origin"] = pd.array([pd.NA] * len(found), dtype="Int64")
-    found["before"] = True
-    # As `before_treatment` has it of one patient.
     day = found["days_from_origin"]
     timed = found["patient_id"].isin(found.loc[day.notna(), "patient_id"].unique())
-    treated = found[["patient_id"]].merge(cohort["patients"][["patient_id", "treatment_days"]], how="left")
-    last = treated["treatment_days"].fillna(0)
-    last.index = found.index
-    found["before"] = ~timed | (day <= last).fillna(False).to_numpy(dtype=bool)
+    last = found[["patient_id"]].merge(cohort["patients"][["patient_id", "treatment_days"]], how="left")
+    found["before"] = _before(day, timed, last["treatment_days"])
     return found
+
+
+def _before(day: pd.Series, timed: pd.Series, last: pd.Series) -> np.ndarray:
+    """Which studies are before treatment, bool [N].
+
+    Args:
+        day: Day of every study, missing where not known.
+        timed: Whether any study of its patient states its day.
+        last: Day of its patient's treatment, missing where not known, or where day 0 is the treatment.
+    """
+    early = day.to_numpy(dtype=float, na_value=np.nan) <= last.fillna(0).to_numpy(dtype=float)
+    return np.asarray(~timed.to_numpy(dtype=bool) | early)
 
 
 def rows_before_treatment(cohort: Cohort, rows: pd.DataFrame) -> pd.DataFrame:
