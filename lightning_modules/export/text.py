@@ -162,7 +162,7 @@ def load_text_encoder(
 def load_translator(folder: Path, encoder: TextEncoder) -> None:
     """Put the translator of an exported text encoder before the output layer of one on the same base.
 
-    Does nothing where one of them has none: a whole base needs none, nor does an encoder without its output layer.
+    Does nothing where one of them has none, as a whole base needs none.
 
     Raises:
         ModelError: if the file is damaged or of another size.
