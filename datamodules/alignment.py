@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
@@ -19,7 +18,7 @@ from datamodules.batch import RoiBatch
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.identity import REPORTS
 from datamodules.errors import DataError
-from datamodules.files import read_parquet, write_parquet
+from datamodules.kidney_features import Rows, read_features
 from datamodules.loading.joined_phases import VolumeReader
 from datamodules.loading.samples import Plan, RoiDataset, Visits
 from datamodules.loading.sampling import Draw
@@ -43,8 +42,8 @@ class ReportedKidneyDataModule(AttributeDataModule):
         text_fingerprint: Fingerprint of the text encoder.
         text_dim: Dimensions of an embedding.
         excerpts: Excerpts of a report that training takes in its place; 0 for the report itself.
-        features: Parquet table of the features of an image encoder that stays as it is, as `write_features` writes it;
-            a batch then holds `features` float32 [B, F] in the place of images.
+        features: Parquet table of the features of an image encoder that stays as it is, as `write_features` writes
+            it; a batch then holds `features` float32 [B, F] in the place of images.
         reread: Whether a batch holds no images, but reads and augments them part by part when asked for, twice in
             gradient caching: for batches that do not fit into memory. Loader processes then load no images ahead.
         options: As `AttributeDataModule`.
@@ -104,7 +103,7 @@ class ReportedKidneyDataModule(AttributeDataModule):
         fields["report_id"] = kidneys["report_id"].to_numpy(dtype=np.int64)
         drawn: dict[str, Callable[[int, int], Any]] = {"text": self.drawn(wordings)}
         if self.features is not None:
-            drawn["features"] = _Rows(read_features(self.features, kidneys))
+            drawn["features"] = Rows(read_features(self.features, kidneys))
         return replace(
             plan,
             kidneys=kidneys.drop(columns=["text", "report_id"]),
@@ -226,52 +225,6 @@ def drawn_wording(wordings: Sequence[str], seed: int) -> str:
     """
     choice = drawn_from(wordings)
     return choice[seed % len(choice)]
-
-
-def write_features(path: Path, kidneys: pd.DataFrame, features: np.ndarray) -> None:
-    """Write the features of kidneys.
-
-    Args:
-        path: Parquet file.
-        kidneys: Rows with patient_id, study_id, side.
-        features: float32 [kidneys, F].
-    """
-    columns = pd.DataFrame(features, columns=[f"feature_{number}" for number in range(features.shape[1])])
-    write_parquet(path, pd.concat([kidneys[KIDNEY].reset_index(drop=True), columns], axis=1))
-
-
-def read_features(path: Path, kidneys: pd.DataFrame) -> np.ndarray:
-    """The features of kidneys, float32 [kidneys, F]; no number where it is not trained or selected on.
-
-    Args:
-        path: Table that `write_features` wrote.
-        kidneys: Rows with patient_id, study_id, side and part.
-
-    Raises:
-        DataError: if the table lacks a kidney to train or select on.
-    """
-    table = read_parquet(path)[0]
-    names = [name for name in table.columns if name not in KIDNEY]
-    found = kidneys[KIDNEY].astype(str).merge(table.astype(dict.fromkeys(KIDNEY, str)), on=KIDNEY, how="left")
-    values = found[names].to_numpy(dtype=np.float32)
-    absent = ~np.isfinite(values).all(axis=1) & (kidneys["part"] != "test").to_numpy()
-    if absent.any():
-        first = found[KIDNEY].to_numpy()[absent][0]
-        raise DataError(
-            f"{path.name} has no features of {int(absent.sum())} kidneys, first {' / '.join(first)}; run "
-            "`make pretrain STAGES=alignment` again, which computes what is missing."
-        )
-    return values
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The row of a kidney in an array."""
-
-    values: np.ndarray
-
-    def __call__(self, kidney: int, seed: int) -> torch.Tensor:
-        return torch.from_numpy(self.values[kidney])
 
 
 @dataclass(frozen=True)

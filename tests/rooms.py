@@ -53,6 +53,7 @@ _TOGETHER = {
             "attributes",
             "base",
             "bound_data",
+            "kidney_features",
             "tasks",
             "texts",
             "token_alignment",

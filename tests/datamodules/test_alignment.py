@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.alignment import AlignmentDataModule, drawn_wording, report_wordings, write_features
+from datamodules.alignment import AlignmentDataModule, drawn_wording, report_wordings
 from datamodules.augmentation import AugmentationConfig
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.table_checks import conform
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
 from datamodules.files import write_parquet
+from datamodules.kidney_features import write_features
 from datamodules.reports.embedding_cache import EmbeddingCache
 from experiments.cohorts.attributes import attributes
 from tests.tiny import CONTRACT

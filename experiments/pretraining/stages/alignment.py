@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datamodules.alignment import AlignmentDataModule, write_features
+from datamodules.alignment import AlignmentDataModule
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import copy_file, read_json
+from datamodules.kidney_features import write_features
 from experiments.cohorts.attributes import with_attributes
 from experiments.encoders.exported import exported_encoder
 from experiments.encoders.features import frozen_features
