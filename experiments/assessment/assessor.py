@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.cohort.cohort import Cohort
-from datamodules.errors import DataError
 from datamodules.importers.locate import draws_lesions
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
-from experiments.aligned.one_scan.scan import stated
+from experiments.aligned.one_scan.scan import USE, stated
 from experiments.aligned.zero_shot.prompt_sets import available
 from experiments.assessment.kidney_measures import drawn_lesions, index_side, lesions_of
 from experiments.assessment.like_cases import Cases, cases_of
 from experiments.assessment.own_outlines import painted_tissues, paints
 from experiments.assessment.task_models import Models, load_models
-from experiments.doubt.gate import ACQUIRED, KINDS, Gate, open_gate
+from experiments.doubt.gate import ACQUIRED, Gate, check_kind, open_gate
 from experiments.doubt.verdict import headline, silenced, speaks
 from experiments.encoders.attribute_reader import AttributeReader, attribute_reader, attribute_scores
 from experiments.encoders.scan_encoder import network_input
@@ -26,7 +25,6 @@ from experiments.runs.run_data import read_trained_on
 from experiments.scores.results_table import caption
 
 SCHEMA = "renal-assessment/1"
-USE = "For research only; this is no medical device and no finding of a radiologist."
 SCORES = (
     "Scores are not calibrated: 0.8 is not 80 %. Probabilities and sets are calibrated on validation patients of the "
     "cohort's internal centres, and hold for patients like those."
@@ -108,8 +106,7 @@ class Assessor:
         Raises:
             DataError: if the intensity is unknown, or the cohort, the encoder or every task's run is absent.
         """
-        if intensity not in KINDS:
-            raise DataError(f"intensity={intensity} was given; expected {' or '.join(KINDS)}.")
+        check_kind(intensity)
         data, runs = Path(data), Path(runs)
         cohort = Cohort.load(data)
         models = load_models(cohort, runs, encoder, pretrained, fold, mode, seed, tag)

@@ -30,6 +30,16 @@ KINDS = (ACQUIRED, "rendered")
 """How intensities come about: by a scanner, or computed from masks."""
 
 
+def check_kind(intensity: str) -> None:
+    """Refuse an unknown kind of intensities.
+
+    Raises:
+        DataError: if it is neither `acquired` nor `rendered`.
+    """
+    if intensity not in KINDS:
+        raise DataError(f"intensity={intensity} was given; expected {' or '.join(KINDS)}.")
+
+
 @dataclass(frozen=True)
 class Gate:
     """Judges kidneys of single scans.

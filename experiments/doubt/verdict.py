@@ -47,11 +47,6 @@ class Verdict:
         return any(finding.outside for finding in self.findings)
 
     @property
-    def unlikeness(self) -> float | None:
-        """The largest measured unlikeness, above 1 where outside; None where nothing was measured."""
-        return max((one.unlikeness for one in self.findings if one.unlikeness is not None), default=None)
-
-    @property
     def reasons(self) -> tuple[str, ...]:
         """The sentences of what is outside."""
         return tuple(finding.sentence for finding in self.findings if finding.outside)

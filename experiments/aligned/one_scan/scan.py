@@ -10,7 +10,6 @@ import numpy as np
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort.cohort import Cohort
-from datamodules.errors import DataError
 from datamodules.files import write_json
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from datamodules.reports.sides import side_reports
@@ -19,7 +18,7 @@ from experiments.aligned.one_scan.scan_figure import best, embed_figure
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, load_space
 from experiments.aligned.zero_shot.prompt_scores import mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
-from experiments.doubt.gate import KINDS, Gate, open_gate
+from experiments.doubt.gate import Gate, check_kind, open_gate
 from experiments.doubt.statements import PRESENT, Said, check_statements, lesion_words
 from experiments.doubt.verdict import OUTSIDE_TRAINING, Verdict, headline, speaks
 from experiments.encoders.attribute_reader import AttributeReader, attribute_reader, attribute_scores
@@ -85,8 +84,7 @@ def embed(
         outside_training: Whether classes are shown of a kidney that is outside the training data.
         intensity: Whether the scan was acquired by a scanner, or rendered from masks.
     """
-    if intensity not in KINDS:
-        raise DataError(f"intensity={intensity} was given; expected {' or '.join(KINDS)}.")
+    check_kind(intensity)
     masks = [] if mask is None else mask if isinstance(mask, list) else [mask]
     place = Place(tuple(masks), labels, box)
     for name in tasks or ():
