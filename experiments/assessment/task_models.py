@@ -12,13 +12,15 @@ import pandas as pd
 import torch
 from torch import nn
 
+from callbacks.predictions import PREDICTIONS
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.base import SINGLE_PHASE_ORDER
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
+from datamodules.files import read_parquet
 from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.assessment.certainty import Certainty
+from experiments.doubt.task_doubt import Validated
 from experiments.encoders.exported import BEST, exported_encoder
 from experiments.encoders.scan_encoder import network_input
 from experiments.finetuning.point import Point
@@ -57,7 +59,7 @@ class Models:
     contract: PreprocessingContract
     heads: Mapping[str, TaskHead]
     held_out: Mapping[str, Mapping[str, Any]]
-    certainty: Mapping[str, Certainty]
+    certainty: Mapping[str, Validated]
     absent: Mapping[str, str]
 
     @property
@@ -114,11 +116,11 @@ class Models:
         return found
 
 
-def _classes(head: TaskHead, feature: torch.Tensor, certainty: Certainty | None) -> dict[str, Any]:
+def _classes(head: TaskHead, feature: torch.Tensor, certainty: Validated | None) -> dict[str, Any]:
     scores = head.scores(feature)
     score = scores[0].tolist()
     found = {"scores": dict(zip(head.classes, score, strict=True)), "highest": head.classes[score.index(max(score))]}
-    return found | ({} if certainty is None else certainty.of(scores.numpy(), head.classes))
+    return found | ({} if certainty is None else certainty.said_of(scores.numpy(), head.classes))
 
 
 def _survival(head: TaskHead, feature: torch.Tensor) -> dict[str, Any]:
@@ -183,7 +185,8 @@ def load_models(
             f"`make finetune TASK=all MODE={mode} ENCODER={name}` first."
         )
     held_out = {task: _held_out(found[name][task].parent if fold is not None else found[name][task]) for task in heads}
-    sure = {task: Certainty.of_run(found[name][task]) for task, head in heads.items() if head.outcome != "survival"}
+    classified = [task for task, head in heads.items() if head.outcome != "survival"]
+    sure = {task: Validated.of(read_parquet(found[name][task] / PREDICTIONS)[0]) for task in classified}
     certainty = {task: one for task, one in sure.items() if one is not None}
     contract = PreprocessingContract.from_dict(exported.contract)
     say(f"ENCODER={name} with {len(heads)} tasks of cohort {cohort.info.name}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,56 @@ class TaskDoubt:
         return ", ".join("no change of the scores" if name == NONE else name for name in names)
 
 
+@dataclass(frozen=True)
+class Validated:
+    """What the validation patients of one run say of its scores.
+
+    Args:
+        chosen: The calibrator that was chosen on them.
+        sets: The prediction sets that they give.
+    """
+
+    chosen: Chosen
+    sets: PredictionSets
+
+    @classmethod
+    def of(cls, predictions: pd.DataFrame, seed: int = 0) -> Validated | None:
+        """Calibrator and sets of a classification.
+
+        Args:
+            predictions: As `PredictionWriter` writes them, of one fold where there are folds.
+            seed: Seed of the cross-validation.
+
+        Returns:
+            None of a survival task, or where the validation patients lack a class.
+        """
+        columns = score_columns(predictions)
+        if not columns:
+            return None
+        own = predictions[predictions["part"] == "val"]
+        target = own["target"].to_numpy(dtype=np.int64)
+        if len(np.unique(target)) < len(columns):
+            return None
+        score = own[columns].to_numpy(dtype=np.float64)
+        return cls(choose_calibrator(score, target, seed), PredictionSets(score, target))
+
+    def said_of(self, score: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+        """What is said of one patient, as plain data.
+
+        Args:
+            score: float64 [1, C].
+            classes: Names of the classes.
+        """
+        calibrator = self.chosen.calibrator
+        probability, held = calibrator(score)[0].tolist(), self.sets(score)[0].tolist()
+        return {
+            "probabilities": dict(zip(classes, probability, strict=True)),
+            "set": [name for name, kept in zip(classes, held, strict=True) if kept],
+            "set_confidence": CONFIDENCE,
+            "calibration": {"method": calibrator.method, "validation_patients": self.chosen.n},
+        }
+
+
 def task_doubt(predictions: pd.DataFrame, seed: int = 0) -> TaskDoubt | None:
     """Calibrate the predictions of a classification, and make sets of them, by its validation patients.
 
@@ -97,15 +147,14 @@ def task_doubt(predictions: pd.DataFrame, seed: int = 0) -> TaskDoubt | None:
     parts = []
     for fold in folds:
         own = predictions if fold is None else predictions[predictions[FOLD] == fold]
-        validated, rows = own[own["part"] == "val"], own[own["part"] == "test"]
-        target = validated["target"].to_numpy(dtype=np.int64)
-        if len(np.unique(target)) < len(columns):
+        validated = Validated.of(own, seed)
+        if validated is None:
             return None
-        score, asked = (part[columns].to_numpy(dtype=np.float64) for part in (validated, rows))
-        found = choose_calibrator(score, target, seed)
-        chosen[None if fold is None else int(fold)] = found
-        sets = PredictionSets(score, target)(asked, CONFIDENCE)
-        parts.append(Answers(rows, rows["target"].to_numpy(dtype=np.int64), asked, found.calibrator(asked), sets))
+        chosen[None if fold is None else int(fold)] = validated.chosen
+        rows = own[own["part"] == "test"]
+        asked, target = rows[columns].to_numpy(dtype=np.float64), rows["target"].to_numpy(dtype=np.int64)
+        probability = validated.chosen.calibrator(asked)
+        parts.append(Answers(rows, target, asked, probability, validated.sets(asked, CONFIDENCE)))
     joined = Answers(
         pd.concat([part.rows for part in parts], ignore_index=True),
         *(
