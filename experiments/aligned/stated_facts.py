@@ -6,23 +6,57 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from datamodules.attributes import AttributeDataModule
 from datamodules.base import VolumeDataModule
 from datamodules.batch import MISSING
+from datamodules.cohort.cohort import Cohort
 from datamodules.reports.reader.matching import PRESENCE
+from experiments.aligned.shared_space import Samples
 from experiments.aligned.zero_shot.prompt_sets import PromptSet, read_descriptions
-from experiments.encoders.attribute_reader import AttributeReader
+from experiments.encoders.attribute_reader import AttributeReader, attribute_reader
 from experiments.encoders.features import frozen_features
+from experiments.registry import ENCODERS
+from experiments.runs.pretrained import Pretrained
 from experiments.statistics.means import owner_mean
 
 _LEAST = 1e-4
 """Least probability of a class; a head that is certain and wrong shall not outweigh all others."""
 
 
+def own_reader(
+    cohort: Cohort, encoder: str, module: VolumeDataModule, runs: Path, origin: Pretrained, fold: int | None
+) -> AttributeReader | None:
+    """What stage 1 reads out of the scans that a DataModule tests.
+
+    Args:
+        cohort: The cohort.
+        encoder: Aligned encoder of the registry beside which it stands.
+        module: The tested patients.
+        runs: Folder of all runs.
+        origin: The pretraining.
+        fold: Fold of it, for a cohort with folds.
+
+    Returns:
+        The reader; None where stage 1 has none, or where a published encoder reads volumes of its own, which stage 1
+        does not.
+
+    Raises:
+        DataError: if it was trained on somebody who is tested.
+        ModelError: if it expects another preprocessing.
+    """
+    if ENCODERS[encoder].release:
+        return None
+    reader = attribute_reader(cohort, None, runs, origin, fold, module.wanted)
+    if reader is not None:
+        reader.trained_on.refuse_seen(module.identity, "The attribute encoder", ("test",))
+    return reader
+
+
 def read_scans(
-    reader: AttributeReader, module: AttributeDataModule, kidneys: Sequence[int], features: Path
+    reader: AttributeReader, module: AttributeDataModule, samples: Samples, kidneys: Sequence[int], features: Path
 ) -> np.ndarray:
     """Log-likelihood ratios of every class of every attribute, by the scan against the training kidneys.
 
@@ -31,20 +65,17 @@ def read_scans(
 
     Args:
         reader: Encoder and heads of stage 1.
-        module: Kidneys with what their reports state; those to test are read.
-        kidneys: Rows of its kidney table.
+        module: Kidneys with what their reports state.
+        samples: Their volumes to read, as of `embed_part`.
+        kidneys: Rows of its kidney table, distinct; volumes of others are left out.
         features: Folder of cached features.
 
     Returns:
         float32 [kidneys, classes of all attributes], in the order of the DataModule; 0 where there is no head.
     """
-    visits = module.visits("test")
-    positions = [position for found in visits.volumes for position in found]
-    owner = np.repeat(np.asarray(visits.kidney, dtype=np.int64), [len(found) for found in visits.volumes])
-    scores = class_scores(reader, module, positions, features)
-    order = {int(kidney): number for number, kidney in enumerate(kidneys)}
-    known = np.array([int(kidney) in order for kidney in owner])
-    rows = np.array([order[int(kidney)] for kidney in owner[known]], dtype=np.int64)
+    row = pd.Index(kidneys).get_indexer(pd.Index(samples.kidney))
+    known = row >= 0
+    scores = class_scores(reader, module, samples.position[known].tolist(), features)
     shares = _training_shares(module)
     ratios = []
     for name, values in module.class_counts.items():
@@ -52,7 +83,7 @@ def read_scans(
             ratios.append(np.zeros((len(kidneys), len(values))))
             continue
         columns = [reader.heads.classes[name].index(value) for value in values]
-        mean = owner_mean(scores[name][known][:, columns], rows, len(kidneys))
+        mean = owner_mean(scores[name][:, columns], row[known], len(kidneys))
         ratios.append(np.log(np.clip(mean, _LEAST, 1)) - np.log(np.clip(shares[name], _LEAST, 1)))
     return np.concatenate(ratios, axis=1).astype(np.float32)
 

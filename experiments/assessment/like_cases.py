@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 
 from datamodules.augmentation import AugmentationConfig
 from datamodules.base import VolumeDataModule
@@ -54,7 +54,7 @@ class Cases:
         Returns:
             `cosine` of the standardised features and the facts that are known, without any identifier.
         """
-        places, cosines = nearest(_units(self.scaler.transform(feature.numpy())), self.vectors, count)
+        places, cosines = nearest(normalize(self.scaler.transform(feature.numpy())), self.vectors, count)
         rows = self.facts.iloc[places[0]].to_dict("records")
         return [
             {"cosine": float(cosine), **{str(name): _plain(value) for name, value in row.items() if pd.notna(value)}}
@@ -62,7 +62,7 @@ class Cases:
         ]
 
 
-class IndexKidneys(VolumeDataModule):
+class IndexKidneyDataModule(VolumeDataModule):
     """The index kidneys of everybody that models may have learned from, whatever is known of them.
 
     With roles those are the patients of pretraining centres, with folds those of the other folds.
@@ -109,7 +109,7 @@ def cases_of(cohort: Cohort, models: Models, runs: Path, fold: int | None) -> Ca
     Raises:
         DataError: if nobody is in them, or a volume is damaged.
     """
-    module = IndexKidneys(
+    module = IndexKidneyDataModule(
         cohort.root,
         contract=models.contract,
         augmentation=AugmentationConfig(crop=models.crop),
@@ -124,12 +124,7 @@ def cases_of(cohort: Cohort, models: Models, runs: Path, fold: int | None) -> Ca
     points = [f"renal_{letter}" for letter in "renl"]
     if set(points) <= set(index):
         known["renal_total"] = index[points].sum(axis=1, min_count=len(points)).to_numpy()
-    return Cases(scaler, _units(scaler.transform(feature)), known)
-
-
-def _units(vectors: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norm, 1e-12))
+    return Cases(scaler, normalize(scaler.transform(feature)), known)
 
 
 def _plain(value: Any) -> Any:

@@ -20,9 +20,9 @@ from datamodules.reports.schema import AttributeSchema
 from datamodules.reports.sides import KIDNEY, side_reports
 from experiments.aligned.retrieval.retrieval_figure import retrieval_figure
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, embed_part, kidney_mean, load_space, read_as
-from experiments.aligned.stated_facts import read_reports, read_scans
+from experiments.aligned.stated_facts import own_reader, read_reports, read_scans
 from experiments.aligned.zero_shot.report_baseline import attribute_text, tfidf_embeddings
-from experiments.encoders.attribute_reader import AttributeReader, attribute_reader
+from experiments.encoders.attribute_reader import AttributeReader
 from experiments.registry import ENCODERS, WITHOUT_MASKS
 from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
@@ -89,8 +89,7 @@ def retrieval(
     candidates once, however many kidneys share them. Beside recall stands how far the first candidate states what the
     query's own report states, as F1 over the attributes. Beside the aligned model stand, where stage 1 has attribute
     heads, retrieval by the attributes that they read out of the scan and the rules out of the report, and both added up
-    as log-odds. Chance is exact for duplicates; intervals are percentiles of a
-    bootstrap over patients.
+    as log-odds. Chance is exact for duplicates; intervals are percentiles of a bootstrap over patients.
 
     Args:
         data: Folder of the cohort.
@@ -113,11 +112,7 @@ def retrieval(
     for fold in folds_of(cohort):
         space = load_space(cohort, replace(options, fold=fold))
         module = _data(data, profile, seed, fold, encoder, extra or [])
-        # A published encoder reads volumes of its own, which stage 1 does not.
-        own = not ENCODERS[encoder].release
-        reader = attribute_reader(cohort, None, runs, origin, fold, module.wanted) if own else None
-        if reader is not None:
-            reader.trained_on.refuse_seen(module.identity, "The attribute encoder", ("test",))
+        reader = own_reader(cohort, encoder, module, runs, origin, fold)
         parts.append(embed_kidneys(space, module, fold, reader))
         modules.append(module)
     table = retrieval_table(parts, replicates)
@@ -165,7 +160,8 @@ def embed_kidneys(
         DataError: if the cohort has no reports, or no tested kidney has a scan and a report.
     """
     plan = module.plan
-    rows, scans = kidney_mean(embed_part(space, module, "test"))
+    samples = embed_part(space, module, "test")
+    rows, scans = kidney_mean(samples)
     table = plan.kidneys.iloc[rows][[*KIDNEY, "row"]].reset_index(drop=True)
     owners = plan.patients.iloc[table.pop("row").to_numpy(dtype=int)]
     table = table.assign(center=owners["center"].to_numpy(), role=owners["role"].to_numpy(), row=rows)
@@ -184,11 +180,11 @@ def embed_kidneys(
     table["fold"] = pd.NA if fold is None else fold
     both_scans, both_reports = {ALIGNED: scans}, {ALIGNED: space.texts(table["text"].tolist())}
     if reader is not None:
-        facts = read_scans(reader, module, table["row"].tolist(), space.features), read_reports(module, codes)
-        both_scans[READ], both_reports[READ] = facts
+        both_scans[READ] = read_scans(reader, module, samples, table["row"].tolist(), space.features)
+        both_reports[READ] = read_reports(module, codes)
         # Both are log-odds: the model's similarity by its inverse temperature.
-        both_scans[BOTH] = np.concatenate([space.scale * both_scans[ALIGNED], facts[0]], axis=1)
-        both_reports[BOTH] = np.concatenate([both_reports[ALIGNED], facts[1]], axis=1)
+        both_scans[BOTH] = np.concatenate([space.scale * both_scans[ALIGNED], both_scans[READ]], axis=1)
+        both_reports[BOTH] = np.concatenate([both_reports[ALIGNED], both_reports[READ]], axis=1)
     truth = true_codes(plan.cohort, table, module.schema) if names == list(module.schema.names) else None
     if truth is not None:
         trained = plan.fields["attributes"][(plan.kidneys["part"] == "train").to_numpy()]

@@ -17,7 +17,7 @@ from datamodules.files import write_parquet
 from datamodules.reports.sides import KIDNEY, side_reports
 from datamodules.tasks import RoiDataModule
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, embed_part, load_space, read_as
-from experiments.aligned.stated_facts import fact_scores
+from experiments.aligned.stated_facts import fact_scores, own_reader
 from experiments.aligned.zero_shot.prompt_scores import max_similarity, mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import PromptSet, load_prompts
 from experiments.aligned.zero_shot.report_baseline import patient_probabilities
@@ -32,8 +32,8 @@ from experiments.aligned.zero_shot.zero_shot_table import (
     write_zero_shot,
     zero_shot_table,
 )
-from experiments.encoders.attribute_reader import AttributeReader, attribute_reader
-from experiments.registry import ENCODERS, TASKS, choose
+from experiments.encoders.attribute_reader import AttributeReader
+from experiments.registry import TASKS, choose
 from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
 from experiments.runs.folders import experiment_of, folds_of
@@ -90,9 +90,7 @@ def zeroshot(
         space = load_space(cohort, replace(options, fold=fold))
         module = _data(task, data, profile, seed, fold, encoder, extra or [])
         ordered = prompts.ordered(module.label.classes)
-        # A published encoder reads volumes of its own, which stage 1 does not.
-        own = not ENCODERS[encoder].release
-        reader = attribute_reader(cohort, None, runs, origin, fold, module.wanted) if own else None
+        reader = own_reader(cohort, encoder, module, runs, origin, fold)
         parts.append(classify(space, module, ordered, fold, reader))
         identities.append(module.identity)
     found = _joined(parts)
@@ -172,7 +170,6 @@ def classify(
         scores = softmax(averaged(score(samples.embedding, embedded, code)), 1.0)
         frame[[f"{PREFIX[strategy]}{name}" for name in names]] = scores
     if reader is not None:
-        reader.trained_on.refuse_seen(module.identity, "The attribute encoder", ("test",))
         facts = fact_scores(reader, module, samples.position.tolist(), prompts, space.features)
         if facts is not None:
             mean = owner_mean(facts, samples.patient, len(patients))[seen]
