@@ -107,6 +107,24 @@ def mean_of(
     return Statistic(lambda weights: weighted_means(values, np.take(weights, owner, axis=1)), known)
 
 
+def ratio_of(part: np.ndarray, whole: np.ndarray, highest: float = 1.0, owner: np.ndarray | None = None) -> Statistic:
+    """A sum by another one, such as hits by tokens, as a statistic of weighted patients; NaN where `whole` sums to 0.
+
+    Args:
+        part: float [N], not below 0.
+        whole: float [N], not below 0.
+        highest: Greatest possible value; infinite where there is none.
+        owner: int [N], as of `mean_of`.
+    """
+    owners = np.arange(len(part)) if owner is None else owner
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        own = np.take(weights, owners, axis=1).astype(np.float64)
+        return ratio(own @ part, own @ whole)
+
+    return Statistic(value, Support(0.0, highest, len(np.unique(owners))))
+
+
 _ENOUGH = 0.9
 _NO_WIDTH = 1e-9  # rounding of sums
 

@@ -18,8 +18,8 @@ from scipy.stats import hypergeom
 
 from datamodules.batch import MISSING
 from datamodules.errors import DataError
-from experiments.statistics.bootstrap import Statistic, mean_of, ratio
-from experiments.statistics.support import MedianSupport, Support
+from experiments.statistics.bootstrap import Statistic, mean_of, ratio, ratio_of
+from experiments.statistics.support import MedianSupport
 from lightning_modules.metrics.retrieval import CHUNK, first_hit_ranks
 
 _REPLICATES = 1 << 22  # weights of a block of replicates
@@ -158,17 +158,22 @@ def first_facts(
             f"Queries {queries.shape}, candidates {candidates.shape} and attributes {query_attributes.shape}, "
             f"{candidate_attributes.shape} do not match; expected one row for each."
         )
-    known = candidate_attributes != missing
-    counts, own = known.sum(axis=1), (query_attributes != missing).sum(axis=1)
-    rows: list[np.ndarray] = []
-    for start in range(0, len(queries), at_once):
-        part = slice(start, start + at_once)
-        first = (queries[part] @ candidates.T).argmax(axis=1)
-        same = (query_attributes[part, None] == candidate_attributes) & known
-        alike = same.sum(axis=2)
-        taken = np.take_along_axis(alike, first[:, None], axis=1)[:, 0]
-        rows.append(np.stack([taken, own[part] + counts[first], alike.mean(axis=1), own[part] + counts.mean()]))
-    return Facts(*np.concatenate(rows, axis=1).astype(np.float64))
+    starts = range(0, len(queries), at_once)
+    first = np.concatenate([(queries[start : start + at_once] @ candidates.T).argmax(axis=1) for start in starts])
+    known = query_attributes != missing
+    alike = ((query_attributes == candidate_attributes[first]) & known).sum(axis=1)
+    counts, own = (candidate_attributes != missing).sum(axis=1), known.sum(axis=1)
+    same = [_times(*columns) for columns in zip(query_attributes.T, candidate_attributes.T, strict=True)]
+    by_chance = np.where(known, np.stack(same, axis=1), 0).sum(axis=1) / len(candidates)
+    parts = (alike, own + counts[first], by_chance, own + counts.mean())
+    return Facts(*(part.astype(np.float64) for part in parts))
+
+
+def _times(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """How many candidates have the value of each query, int64 [Q]."""
+    values, counts = np.unique(candidates, return_counts=True)
+    place = np.searchsorted(values, queries).clip(max=len(values) - 1)
+    return np.where(values[place] == queries, counts[place], 0)
 
 
 def facts_statistic(facts: Facts, patient: np.ndarray) -> Statistic:
@@ -178,12 +183,7 @@ def facts_statistic(facts: Facts, patient: np.ndarray) -> Statistic:
         facts: Of every query.
         patient: int [Q], patient of every query.
     """
-
-    def value(weights: np.ndarray) -> np.ndarray:
-        own = np.take(weights, patient, axis=1).astype(np.float64)
-        return ratio(2 * (own @ facts.alike), own @ facts.stated)
-
-    return Statistic(value, Support(0.0, 1.0, len(np.unique(patient))))
+    return ratio_of(2 * facts.alike, facts.stated, owner=patient)
 
 
 def nearest(queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

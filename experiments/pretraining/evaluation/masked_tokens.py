@@ -17,9 +17,7 @@ from datamodules.reports.tokens import ReportTokenizer, TokenMasking
 from experiments.pretraining.evaluation.text_systems import TextBase, load_base_system, load_system
 from experiments.runs.console import counted, say
 from experiments.scores.results_table import with_interval
-from experiments.statistics.bootstrap import Statistic, bootstrap
-from experiments.statistics.bootstrap import ratio as share
-from experiments.statistics.support import Support
+from experiments.statistics.bootstrap import Statistic, bootstrap, ratio_of
 from lightning_modules.networks.text.encoder import TextEncoder
 from lightning_modules.networks.text.encoding import TOKENS_PER_BATCH, length_batches
 from lightning_modules.networks.text.tokens import shifted
@@ -90,12 +88,7 @@ def ratio(rows: np.ndarray, column: int, owner: np.ndarray) -> Statistic:
         column: `LOSS` or `HITS`.
         owner: int [texts], number of each text's patient.
     """
-
-    def value(weights: np.ndarray) -> np.ndarray:
-        own = np.take(weights, owner, axis=1).astype(np.float64)
-        return share(own @ rows[:, column], own @ rows[:, TOKENS])
-
-    return Statistic(value, Support(0.0, 1.0 if column == HITS else np.inf, len(np.unique(owner))))
+    return ratio_of(rows[:, column], rows[:, TOKENS], 1.0 if column == HITS else np.inf, owner)
 
 
 def masked_loss(

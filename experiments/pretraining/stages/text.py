@@ -18,9 +18,8 @@ from experiments.runs.folders import ENCODER_FOLDER, OBJECTIVES
 from experiments.runs.launch import Launch, check_finished, read_done, train
 from experiments.runs.run_data import hand_over
 from experiments.scores.results_table import caption, with_interval
-from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
+from experiments.statistics.bootstrap import bootstrap, ratio_of
 from experiments.statistics.estimate import Estimate
-from experiments.statistics.support import Support
 from lightning_modules.core.distributed import is_main_rank, wait_for_all_ranks
 from lightning_modules.export.text import save_text_encoder
 from lightning_modules.pretrain.text_adaptation import TextAdaptation
@@ -87,13 +86,13 @@ def _train(launch: Launch, info: CohortInfo, name: str) -> None:
 def _summary(model: TextAdaptation, name: str) -> tuple[str, dict[str, float]]:
     """What an objective reached on the validation texts, in a sentence and in figures; the start is that before it."""
     before, after = model.start_rows.numpy(), model.val_rows.numpy()
-    start, _ = bootstrap(_ratio(before, 0, np.inf), len(before))
-    loss, _ = bootstrap(_ratio(after, 0, np.inf), len(after))
+    start, _ = bootstrap(ratio_of(before[:, 0], before[:, 1], np.inf), len(before))
+    loss, _ = bootstrap(ratio_of(after[:, 0], after[:, 1], np.inf), len(after))
     figures = {"start_loss": start.value, "val_loss": loss.value, "texts": float(len(after))}
     text = f"Validation loss {_shown(start)} before and {_shown(loss)} after"
     if before.shape[1] > 2:
-        earlier, _ = bootstrap(_ratio(before, 2, 1.0), len(before))
-        accuracy, _ = bootstrap(_ratio(after, 2, 1.0), len(after))
+        earlier, _ = bootstrap(ratio_of(before[:, 2], before[:, 1]), len(before))
+        accuracy, _ = bootstrap(ratio_of(after[:, 2], after[:, 1]), len(after))
         figures |= {f"start_{model.share}": earlier.value, model.share: accuracy.value}
         what = (
             f"accuracy of {int(after[:, 1].sum())} masked tokens"
@@ -102,13 +101,6 @@ def _summary(model: TextAdaptation, name: str) -> tuple[str, dict[str, float]]:
         )
         text += f", {what} {_shown(earlier)} before and {_shown(accuracy)} after"
     return f"{text} (95 % interval over texts), n {len(after)} texts; the epoch was chosen on them.", figures
-
-
-def _ratio(rows: np.ndarray, column: int, highest: float) -> Statistic:
-    """A column as a share of the number of terms, as a statistic of weighted texts."""
-    return Statistic(
-        lambda weights: ratio(weights @ rows[:, column], weights @ rows[:, 1]), Support(0.0, highest, len(rows))
-    )
 
 
 def _shown(estimate: Estimate) -> str:
