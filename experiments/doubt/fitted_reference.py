@@ -70,21 +70,17 @@ def fit_reference(
     say(f"Measuring what the encoder learned from: {len(trained) + len(validated)} kidneys, once.")
     encoder = encoder.eval()
     slices = _slices(cohort)
-    first, facts = [], []
+    readings, facts = [], []
     with counted("kidneys") as show:
-        for number, kidney in enumerate(_kidneys(volumes, trained, slices), start=1):
-            first.append(Readings.of(kidney, encoder, augmentation))
-            facts.append(
-                [(outside(view.image, contract).mean(), dense_ml(view.image, contract)) for view in kidney.views]
-            )
+        for number, kidney in enumerate(_kidneys(volumes, [*trained, *validated], slices), start=1):
+            readings.append(Readings.of(kidney, encoder, augmentation))
+            if number <= len(trained):
+                facts.append(
+                    [(outside(view.image, contract).mean(), dense_ml(view.image, contract)) for view in kidney.views]
+                )
             show(number, len(trained) + len(validated))
-        model = Trained.of(first)
-        scores = np.stack(
-            [
-                model.scores(Readings.of(kidney, encoder, augmentation))
-                for kidney in _kidneys(volumes, validated, slices)
-            ]
-        )
+    model = Trained.of(readings[: len(trained)])
+    scores = np.stack([model.scores(reading) for reading in readings[len(trained) :]])
     shares, dense = np.concatenate(facts).T
     thickness = [value for value in (slices.get(key) for key in _series_keys(index[seen])) if value is not None]
     rules = Facts(
