@@ -5,15 +5,28 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import InvalidStateError
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from callbacks.progress import EVERY_S
 from lightning_modules.core.distributed import is_main_rank
 
 logger = logging.getLogger("renal_suite")
@@ -48,8 +61,12 @@ def say(text: str) -> None:
 
 
 def progress_bar(console: Console | None = None) -> Progress:
-    """A bar for work of known length: what is done, of how many, for how long, and how long it will still take."""
-    return Progress(
+    """A bar for work of known length: what is done, of how many, for how long, and how long it will still take.
+
+    Where there is no terminal, as in the log of a cluster, a line says so every half minute, and the bar stands at the
+    end.
+    """
+    return _Spoken(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -58,6 +75,29 @@ def progress_bar(console: Console | None = None) -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
+
+
+class _Spoken(Progress):
+    """A bar that says in lines what it cannot draw."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console | None = None) -> None:
+        super().__init__(*columns, console=console)
+        self._said = time.monotonic()
+
+    def update(self, task_id: TaskID, **fields: Any) -> None:
+        """Move a task on, and speak where half a minute has passed."""
+        super().update(task_id, **fields)
+        drawn = self.console.is_terminal or self.console.is_jupyter
+        if self.disable or drawn or time.monotonic() - self._said < EVERY_S:
+            return
+        self._said, task = time.monotonic(), self._tasks[task_id]
+        total = "?" if task.total is None else f"{task.total:.0f}"
+        left = "" if task.time_remaining is None else f", about {timedelta(seconds=round(task.time_remaining))} left"
+        say(f"{task.description}: {task.completed:.0f}/{total}{left}")
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Move a task on by some parts."""
+        self.update(task_id, advance=advance)
 
 
 @contextmanager
