@@ -16,11 +16,9 @@ def leave_working_folder() -> None:
     import sysconfig
 
     standard = {os.path.abspath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    root = os.path.abspath(__file__)
-    for _ in (__spec__.name if __spec__ else "").split(
-        "."
-    ):  # the folder that holds the package, or in a wheel the one around it
-        root = os.path.dirname(root)
+    # The folder that holds the package, or in a wheel the one around it.
+    depth = __spec__.name.count(".") if __spec__ else 0
+    root = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * depth))
     kept = [path for path in sys.path if os.path.abspath(path) != root or root in standard]
     if root not in standard:
         after = max((place for place, path in enumerate(kept) if os.path.abspath(path) in standard), default=-1)

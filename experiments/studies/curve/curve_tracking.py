@@ -78,7 +78,7 @@ def log_curve(plan: Curve, cohort: Cohort, published: Published) -> None:
 def _describe(client: MlflowClient, parent: str, plan: Curve, published: Published) -> None:
     """The parent's description: a part for each mode and TAG, since their points share the parent."""
     own = f"{_PART}{plan.first.mode}{f'-{plan.first.tag}' if plan.first.tag else ''}"
-    client.set_tag(parent, KIND, "curve")
+    client.set_tag(parent, KIND, CURVE)
     client.set_tag(parent, own, _parent_note(plan, published))
     parts = client.get_run(parent).data.tags
     client.set_tag(parent, NOTE, "\n\n---\n\n".join(parts[name] for name in sorted(parts) if name.startswith(_PART)))
