@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_modules.core.base import SuiteModule as SuiteModule
     from lightning_modules.core.errors import ModelError as ModelError
     from lightning_modules.core.optimization import OptimizerConfig as OptimizerConfig
+    from lightning_modules.core.suite_module import SuiteModule as SuiteModule
     from lightning_modules.downstream.classification import Classification as Classification
     from lightning_modules.downstream.survival import Survival as Survival
     from lightning_modules.downstream.task import Downstream as Downstream
@@ -38,7 +38,7 @@ PLACES = {
     "ModelError": "lightning_modules.core.errors",
     "OptimizerConfig": "lightning_modules.core.optimization",
     "ReportGeneration": "lightning_modules.pretrain.reports",
-    "SuiteModule": "lightning_modules.core.base",
+    "SuiteModule": "lightning_modules.core.suite_module",
     "Survival": "lightning_modules.downstream.survival",
     "TextAdaptation": "lightning_modules.pretrain.text_adaptation",
     "TextEncoderConfig": "lightning_modules.networks.text.encoder",

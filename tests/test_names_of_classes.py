@@ -12,8 +12,8 @@ import pytest
 
 from experiments.runs.gate import SUITE
 from experiments.runs.launch import identity
-from lightning_modules.core.base import check_checkpoint
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.suite_module import check_checkpoint
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("datamodules", "lightning_modules")

@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ImportReport:
+class ImportAccount:
     """What became of every patient.
 
     Args:
@@ -60,7 +60,7 @@ def build_cohort(
     contract: PreprocessingContract,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Cohort, ImportReport]:
+) -> tuple[Cohort, ImportAccount]:
     """Read or generate every patient of a source and write the cohort.
 
     Patients that an interrupted build finished are kept as long as the source's fingerprint is unchanged; the cohort
@@ -86,7 +86,7 @@ def build_cohort(
     return _assemble(source, state, patients, contract, read)
 
 
-def refresh_cohort(source: Source, root: Path, contract: PreprocessingContract) -> tuple[Cohort, ImportReport]:
+def refresh_cohort(source: Source, root: Path, contract: PreprocessingContract) -> tuple[Cohort, ImportAccount]:
     """Write the tables of a finished cohort anew, as those of its source are today; no scan is read.
 
     Args:
@@ -282,7 +282,7 @@ class _AddedSet(_State):
 
 def _assemble(
     source: Source, state: _State, patients: list[str], contract: PreprocessingContract, read: int
-) -> tuple[Cohort, ImportReport]:
+) -> tuple[Cohort, ImportAccount]:
     entries = [entry for patient in patients if (entry := state.entry(patient) or _failed(state, patient)) is not None]
     if isinstance(source, GrowingSource):
         entries = [_renewed(source, state, entry) if entry["status"] == "imported" else entry for entry in entries]
@@ -300,7 +300,7 @@ def _assemble(
     tables = source.finish(tables)
     removed = remove_others(state.root, patients) if isinstance(source, GrowingSource) else []
     mend = ["attributes (`make attributes`)"] * drop_derived(state.root, tables.get("reports"))
-    report = ImportReport(rows, read, tuple(removed), tuple(mend))
+    report = ImportAccount(rows, read, tuple(removed), tuple(mend))
     write_parquet(state.root / "import.parquet", report.rows)
     finish_volume_set(state.volumes, contract, [entry["volumes"] for entry in imported])
     for name in sorted(set(tables) - set(TABLES)):  # a generator's truth, which no training code reads

@@ -10,8 +10,8 @@ import numpy as np
 import torchio as tio
 
 from datamodules.anatomy.nephrometry import Kidney, coarsened, score, separate_kidneys
-from datamodules.anatomy.nephrometry.geometry import bounding_slices
 from datamodules.anatomy.nephrometry.lesion_scores import SCORED_MM
+from datamodules.anatomy.nephrometry.mask_geometry import bounding_slices
 from datamodules.anatomy.nephrometry.measures import measures
 from datamodules.anatomy.tissues import LESION, Tissue
 from datamodules.errors import DataError

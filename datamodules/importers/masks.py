@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import torchio as tio
 
-from datamodules.anatomy.nephrometry.geometry import bounding_slices
+from datamodules.anatomy.nephrometry.mask_geometry import bounding_slices
 from datamodules.anatomy.tissues import Tissue
 from datamodules.errors import DataError
 from datamodules.importers.nifti.scan import read_nifti_labels

@@ -19,7 +19,7 @@ from datamodules.volumes.contract import PreprocessingContract
 
 
 @dataclass(frozen=True)
-class Part:
+class CohortSource:
     """One source of a cohort.
 
     Args:
@@ -46,7 +46,7 @@ class SeveralSources:
         DataError: if two sources give one patient, or a source cannot be part of a cohort that grows.
     """
 
-    parts: Mapping[str, Part]
+    parts: Mapping[str, CohortSource]
     plan: CohortPlan
     withdrawn: tuple[str, ...] = ()
 
@@ -72,7 +72,7 @@ class SeveralSources:
                 owners[known] = name
         return owners
 
-    def _of(self, patient_id: str) -> tuple[Part, str]:
+    def _of(self, patient_id: str) -> tuple[CohortSource, str]:
         name = self._owners[patient_id]
         return self.parts[name], patient_id.removesuffix(f"-{name}") if patient_id.startswith(
             UNASSIGNED
@@ -146,7 +146,7 @@ class SeveralSources:
         return self.plan.finish(tables, roles)
 
 
-def _at_center(rows: Mapping[str, Any], part: Part) -> None:
+def _at_center(rows: Mapping[str, Any], part: CohortSource) -> None:
     if part.center is not None:
         for row in rows["patients"]:
             row["center"] = part.center

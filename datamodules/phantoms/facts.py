@@ -1,6 +1,6 @@
 """What is true of a generated patient: anatomy, scan and clinical course, kept apart.
 
-Images are made from `Anatomy` and `Series` alone; nothing in them names a subtype, a stage or an outcome.
+Images are made from `Anatomy` and `PhantomSeries` alone; nothing in them names a subtype, a stage or an outcome.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
-class Series:
+class PhantomSeries:
     """One series of the study."""
 
     series_id: str
@@ -181,7 +181,7 @@ class Patient:
     center: str
     index_side: str
     anatomy: Anatomy
-    series: tuple[Series, ...]
+    series: tuple[PhantomSeries, ...]
     days_from_origin: int
     clinical: Clinical
 

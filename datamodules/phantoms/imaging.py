@@ -1,6 +1,6 @@
 """The images of a patient: the anatomy drawn once at 2 mm, every series rendered on it, resampled to the contract.
 
-Nothing here knows a patient's pathology: the functions take `Anatomy` and `Series` and nothing else.
+Nothing here knows a patient's pathology: the functions take `Anatomy` and `PhantomSeries` and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from datamodules.anatomy.rendering import Scene
 from datamodules.phantoms.drawing import draw_labels
-from datamodules.phantoms.facts import Anatomy, Series
+from datamodules.phantoms.facts import Anatomy, PhantomSeries
 from datamodules.phantoms.surroundings import Grid
 from datamodules.volumes.contract import PreprocessingContract
 
@@ -39,7 +39,7 @@ def draw_region(anatomy: Anatomy, side: str, contract: PreprocessingContract) ->
 
 
 def image_kidney(
-    anatomy: Anatomy, side: str, series: Sequence[Series], contract: PreprocessingContract
+    anatomy: Anatomy, side: str, series: Sequence[PhantomSeries], contract: PreprocessingContract
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Every series of one kidney, and its label map.
 

@@ -11,7 +11,7 @@ from datamodules.anatomy.appearance import Appearance, patient_tissues
 from datamodules.anatomy.tissues import Tissue
 from datamodules.cohort.columns import PHASES, SIDES
 from datamodules.phantoms.centers import Center, center_of, series_protocol
-from datamodules.phantoms.facts import Anatomy, Clinical, Look, Patient, PhantomKidney, PhantomLesion, Series
+from datamodules.phantoms.facts import Anatomy, Clinical, Look, Patient, PhantomKidney, PhantomLesion, PhantomSeries
 from datamodules.phantoms.pathology import Biology, examine, follow, hazard, relative_size
 from datamodules.phantoms.phantom_lesions import draw_look, extra_lesions, tumor_appearance
 from datamodules.phantoms.placement import measure, place
@@ -169,13 +169,13 @@ def _tissues(seed: int, patient_id: str, person: _Person, look: Look) -> tuple[d
     return tissues, tumor.texture_share
 
 
-def _draw_series(rng: np.random.Generator, patient_id: str, center: Center) -> tuple[Series, ...]:
+def _draw_series(rng: np.random.Generator, patient_id: str, center: Center) -> tuple[PhantomSeries, ...]:
     present = rng.random(len(PHASES)) < np.array(center.phase_rates)
     # A renal-mass study without any early enhanced phase would not have been kept.
     if not present[1:3].any():
         present[int(rng.integers(1, 3))] = True
     return tuple(
-        Series(f"{patient_id}-S1-{phase}", phase, series_protocol(center, rng))
+        PhantomSeries(f"{patient_id}-S1-{phase}", phase, series_protocol(center, rng))
         for phase, kept in zip(PHASES, present, strict=True)
         if kept
     )

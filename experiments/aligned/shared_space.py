@@ -31,7 +31,7 @@ from lightning_modules.core.contracts import differing_fields
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.aligned import TEXT, load_aligned, load_pair, model_folder
 from lightning_modules.export.text import ADAPTER, load_text_encoder, read_text_encoder
-from lightning_modules.networks.joint.aligned import AlignedModel
+from lightning_modules.networks.joint.aligned_model import AlignedModel
 from lightning_modules.networks.joint.published_pair import PublishedPair
 from lightning_modules.networks.text.encoding import token_counts
 from lightning_modules.networks.text.published import TEXTS, require_text_side

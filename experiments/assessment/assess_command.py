@@ -14,9 +14,9 @@ from datamodules.errors import DataError
 from datamodules.files import read_json_mapping, write_json, write_parquet
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.pseudonyms import Pseudonyms, private_folder
+from experiments.assessment.assessment_page import write_page
 from experiments.assessment.assessor import SCHEMA, Assessor
 from experiments.assessment.dicom_regions import write_regions
-from experiments.assessment.page import write_page
 from experiments.assessment.patient_files import PatientFiles, patients_in
 from experiments.assessment.rows import ASSESSED, refused_row, row_of
 from experiments.runs.console import say

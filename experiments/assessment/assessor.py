@@ -16,7 +16,7 @@ from experiments.assessment.kidney_measures import drawn_lesions, index_side, le
 from experiments.assessment.like_cases import Cases, cases_of
 from experiments.assessment.own_outlines import painted_tissues, paints
 from experiments.assessment.task_models import Models, load_models
-from experiments.doubt.gate import ACQUIRED, Gate, check_kind, open_gate
+from experiments.doubt.scan_gate import ACQUIRED, Gate, check_kind, open_gate
 from experiments.doubt.verdict import headline, silenced, speaks
 from experiments.encoders.attribute_reader import AttributeReader, attribute_reader, attribute_scores
 from experiments.encoders.scan_encoder import network_input

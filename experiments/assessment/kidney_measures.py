@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.anatomy.nephrometry.geometry import Spacing
 from datamodules.anatomy.nephrometry.lesion_scores import LesionScores, score_lesions
+from datamodules.anatomy.nephrometry.mask_geometry import Spacing
 from datamodules.anatomy.nephrometry.scores import Nephrometry
 from datamodules.errors import DataError
 from datamodules.importers.one_scan import ScanKidney

@@ -17,7 +17,7 @@ from datamodules.cohort.table_checks import check_table, conform
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError, Finding, raise_failures
 from datamodules.files import read_json, write_json, write_parquet
-from datamodules.importers.builder import ImportReport, build_cohort, refresh_cohort
+from datamodules.importers.builder import ImportAccount, build_cohort, refresh_cohort
 from datamodules.importers.records import ReportsProgress, Source
 from datamodules.importers.redacted import cleaned, redacting
 from datamodules.quality.cohort_checks import LOCAL_PATHS, check_cohort, check_reports
@@ -177,7 +177,7 @@ def _print_predictors(predictors: pd.DataFrame | None) -> None:
     Console(width=120).print(table)
 
 
-def _print_report(console: Console, built: Cohort, report: ImportReport, source: Source) -> None:
+def _print_report(console: Console, built: Cohort, report: ImportAccount, source: Source) -> None:
     counts = report.counts
     console.print(
         f"Cohort {built.info.name}: {counts['imported']} patients imported, {counts['skipped']} skipped, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,19 +14,11 @@ from datamodules.cohort.columns import SIDES
 from datamodules.reports.attribute_table import KIDNEY, NOT_STATED
 from datamodules.reports.schema import AttributeSchema
 from experiments.statistics.proportions import BOOTSTRAP, CLOPPER_PEARSON, LEVEL, unvaried_ends
+from experiments.statistics.support import Interval
 
 RESAMPLES = 1000
 _ENOUGH = 0.9
 """Share of the resamples in which a figure must be defined for its interval to be given."""
-
-
-class Interval(NamedTuple):
-    """Ends of a 95 % interval and the name of its method; NaN, and none, where it is not defined."""
-
-    low: float
-    high: float
-    method: str
-
 
 UNDEFINED = Interval(float("nan"), float("nan"), "none")
 

@@ -140,7 +140,7 @@ def _several(path: Path | None, out: Path, options: dict[str, Any]) -> Source:
     """The sources that a YAML file names, paths relative to it; every hospital with a key of its own."""
     from datamodules.importers.plan import CohortPlan
     from datamodules.importers.pseudonyms import private_folder
-    from datamodules.importers.several import Part, SeveralSources
+    from datamodules.importers.several import CohortSource, SeveralSources
 
     if path is None or options:
         raise DataError("A cohort of several sources takes its options from its YAML file; name it with SOURCE=.")
@@ -168,7 +168,7 @@ def _several(path: Path | None, out: Path, options: dict[str, Any]) -> Source:
             own["out"] = str(out)
         if kind == "dicom" and given.get("center") is None:
             own.setdefault("center", str(name))
-        parts[str(name)] = Part(make_source(kind, place, out, own), given.get("center"), given.get("role"))
+        parts[str(name)] = CohortSource(make_source(kind, place, out, own), given.get("center"), given.get("role"))
     plan = CohortPlan(**(content.get("plan") or {}))
     wrong_roles = sorted({part.role for part in parts.values() if part.role is not None} - set(ROLES))
     if wrong_roles:

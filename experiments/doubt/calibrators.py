@@ -71,7 +71,7 @@ class Calibrator:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenCalibrator:
     """The calibrator that cross-validation chose.
 
     Args:
@@ -118,7 +118,7 @@ def fit_calibrator(score: np.ndarray, target: np.ndarray, method: str) -> Calibr
     return Calibrator(method, tuple(_FIT[method](score[:, number], target == number) for number in classes))
 
 
-def choose_calibrator(score: np.ndarray, target: np.ndarray, seed: int = 0) -> Chosen:
+def choose_calibrator(score: np.ndarray, target: np.ndarray, seed: int = 0) -> ChosenCalibrator:
     """The simplest method whose log loss in repeated cross-validation is within a standard error of the least.
 
     The rule of one standard error (Breiman et al., Classification and Regression Trees, 1984), of the paired losses of
@@ -138,7 +138,7 @@ def choose_calibrator(score: np.ndarray, target: np.ndarray, seed: int = 0) -> C
     score, target = _checked(score), np.asarray(target, dtype=np.int64)
     counts = np.bincount(target, minlength=score.shape[1])
     if counts.min() < FOLDS:
-        return Chosen(Calibrator(NONE), score, {}, len(score))
+        return ChosenCalibrator(Calibrator(NONE), score, {}, len(score))
     left_out: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
     for repeat in range(REPEATS):
         folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed + repeat).split(score, target))
@@ -151,7 +151,7 @@ def choose_calibrator(score: np.ndarray, target: np.ndarray, seed: int = 0) -> C
     least = min(METHODS, key=lambda method: losses[method].mean())
     best = next(method for method in METHODS if _as_good(losses[method], losses[least]))
     loss = {method: float(values.mean()) for method, values in losses.items()}
-    return Chosen(fit_calibrator(score, target, best), left_out[best][0], loss, len(score))
+    return ChosenCalibrator(fit_calibrator(score, target, best), left_out[best][0], loss, len(score))
 
 
 def _as_good(loss: np.ndarray, least: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 
 from experiments.doubt.calibrators import CLIP, SIGMOID, fit_calibrator, log_loss
 from experiments.doubt.prediction_sets import coverage, risk_coverage, selective_error, set_size
-from experiments.doubt.task_doubt import Answers, TaskDoubt, asked_and_said
+from experiments.doubt.task_doubt import TaskDoubt, TestedPredictions, asked_and_said
 from experiments.scores.results_table import Group, groups
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.calibration import (
@@ -30,7 +30,7 @@ _LEFT = 10
 _DRAWS = 100
 
 
-def grouped(doubt: TaskDoubt, predictions: pd.DataFrame) -> Iterator[tuple[Group, Answers]]:
+def grouped(doubt: TaskDoubt, predictions: pd.DataFrame) -> Iterator[tuple[Group, TestedPredictions]]:
     """The tested patients of every group."""
     for group in groups(predictions):
         yield group, doubt.tested.of(group.rows["patient_id"])

@@ -9,15 +9,15 @@ from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.doubt.gaussians import FEWEST, Gaussians
 from experiments.doubt.readings import CHECKS, Readings
-from experiments.doubt.reference import Facts, Reference
+from experiments.doubt.reference import Reference, ScanFacts
 from experiments.doubt.region_measures import INTENSITIES, NOISE, dense_ml, in_words, outside, reaches
-from experiments.doubt.verdict import Finding
+from experiments.doubt.verdict import GateFinding
 
 _MORE_SLICES = 1.1
 _MORE_DENSE_ML = 0.5
 
 
-def rules(kidney: ScanKidney, facts: Facts, contract: PreprocessingContract, intensity: str) -> list[Finding]:
+def rules(kidney: ScanKidney, facts: ScanFacts, contract: PreprocessingContract, intensity: str) -> list[GateFinding]:
     """What no measurement tells: kind of scan, its edge, its slices, very dense bodies.
 
     Args:
@@ -30,15 +30,15 @@ def rules(kidney: ScanKidney, facts: Facts, contract: PreprocessingContract, int
     if intensity != facts.intensity:
         learned = "phantoms" if facts.phantom else "patients"
         text = f"The model learned from {learned} with {facts.intensity} intensities, and this scan is {intensity}."
-        found.insert(0, Finding("kind of scan", True, text))
+        found.insert(0, GateFinding("kind of scan", True, text))
     thickest = max((view.slice_mm for view in kidney.views if view.slice_mm is not None), default=None)
     if facts.slice_mm is not None and thickest is not None:
         text = f"Slices are {thickest:.1f} mm thick; those of the training scans were up to {facts.slice_mm:.1f} mm."
-        found.append(Finding("slices", thickest > _MORE_SLICES * facts.slice_mm, text))
+        found.append(GateFinding("slices", thickest > _MORE_SLICES * facts.slice_mm, text))
     return found
 
 
-def measured(kidney: ScanKidney, seen: Readings, reference: Reference) -> list[Finding]:
+def measured(kidney: ScanKidney, seen: Readings, reference: Reference) -> list[GateFinding]:
     """The measured checks, in the order of `CHECKS`."""
     trained = reference.trained
     scores = dict(zip(CHECKS, reference.scaled(trained.scores(seen)).tolist(), strict=True))
@@ -50,29 +50,29 @@ def measured(kidney: ScanKidney, seen: Readings, reference: Reference) -> list[F
         unlike = scores[name] > 1
         text = f"{title} {'unlike' if unlike else 'like'} {which} of the training scans"
         more = f": {_strangest(gaussians, values, seen.phases, names)}" if unlike else ""
-        found.append(Finding(name, unlike, f"{text}{more}.", scores[name]))
+        found.append(GateFinding(name, unlike, f"{text}{more}.", scores[name]))
     unlike = scores["features"] > 1
     text = f"What the network sees is {'unlike' if unlike else 'like'} what it saw in training."
-    found.append(Finding("features", unlike, text, scores["features"]))
+    found.append(GateFinding("features", unlike, text, scores["features"]))
     return [*found, _phase(kidney, seen, reference, scores["phase"])]
 
 
-def _edge(kidney: ScanKidney, facts: Facts, contract: PreprocessingContract) -> Finding:
+def _edge(kidney: ScanKidney, facts: ScanFacts, contract: PreprocessingContract) -> GateFinding:
     beyond = np.any([outside(view.image, contract) for view in kidney.views], axis=0)
     share = float(beyond.mean())
     if not share:
-        return Finding("edge", False, "The region lies within the scan.")
+        return GateFinding("edge", False, "The region lies within the scan.")
     if reaches(beyond, kidney.labels, contract):
         text = f"The edge of the scan cuts the kidney off: {share:.0%} of the region lie outside the scan."
-        return Finding("edge", True, text)
+        return GateFinding("edge", True, text)
     text = f"{share:.0%} of the region lie outside the scan; in training it was up to {facts.outside_share:.0%}."
-    return Finding("edge", share > facts.outside_share, text)
+    return GateFinding("edge", share > facts.outside_share, text)
 
 
-def _dense(kidney: ScanKidney, facts: Facts, contract: PreprocessingContract) -> Finding:
+def _dense(kidney: ScanKidney, facts: ScanFacts, contract: PreprocessingContract) -> GateFinding:
     found = max(dense_ml(view.image, contract) for view in kidney.views)
     text = f"{found:.1f} ml are denser than bone, as metal is; in training it was up to {facts.dense_ml:.1f} ml."
-    return Finding("dense bodies", found > facts.dense_ml + _MORE_DENSE_ML, text)
+    return GateFinding("dense bodies", found > facts.dense_ml + _MORE_DENSE_ML, text)
 
 
 def _strangest(gaussians: Gaussians, values: np.ndarray, phases: np.ndarray, names: tuple[str, ...]) -> str:
@@ -90,7 +90,7 @@ def _strangest(gaussians: Gaussians, values: np.ndarray, phases: np.ndarray, nam
     return f"{name} is {in_words(name, values[view, number])}, in training mostly {usual}"
 
 
-def _phase(kidney: ScanKidney, seen: Readings, reference: Reference, score: float) -> Finding:
+def _phase(kidney: ScanKidney, seen: Readings, reference: Reference, score: float) -> GateFinding:
     likelihood = reference.trained.phase_likelihood(seen)
     # Of a scan that is far from every phase the nearest one says nothing.
     like = np.sqrt(reference.trained.intensities.squares(seen.measures[:, : len(INTENSITIES)]).min(axis=1))
@@ -102,18 +102,18 @@ def _phase(kidney: ScanKidney, seen: Readings, reference: Reference, score: floa
     unknown = [number for number, view in enumerate(kidney.views) if view.phase is None]
     if unknown:
         text = f"The contrast phase is not known; by its Hounsfield units it is {likely[unknown[0]]}."
-        return Finding("phase", True, text)
+        return GateFinding("phase", True, text)
     stated = [str(view.phase) for view in kidney.views]
     rare = sorted({name for name in stated if not reference.trained.intensities.known(PHASES.index(name))})
     if rare:
         names = " and ".join(rare).replace("_", "-")
-        return Finding("phase", True, f"The model learned from fewer than {FEWEST} series of the phase {names}.")
+        return GateFinding("phase", True, f"The model learned from fewer than {FEWEST} series of the phase {names}.")
     if score <= 1:
-        return Finding("phase", False, "The contrast phase fits the Hounsfield units.", score)
+        return GateFinding("phase", False, "The contrast phase fits the Hounsfield units.", score)
     loss = likelihood.max(axis=1) - likelihood[np.arange(len(stated)), seen.phases]
     worst = int(np.argmax(loss))
     text = (
         f"The contrast phase is said to be {stated[worst].replace('_', '-')}; by its Hounsfield units the series is "
         f"{likely[worst]}."
     )
-    return Finding("phase", True, text, score)
+    return GateFinding("phase", True, text, score)

@@ -17,7 +17,7 @@ from datamodules.errors import DataError
 from datamodules.importers.one_scan import ScanKidney, ScanView, slice_mm
 from datamodules.volumes.shards import VolumeSet
 from experiments.doubt.readings import Readings, Trained
-from experiments.doubt.reference import Facts, Reference
+from experiments.doubt.reference import Reference, ScanFacts
 from experiments.doubt.region_measures import dense_ml, outside
 from experiments.runs.console import counted, say
 
@@ -83,7 +83,7 @@ def fit_reference(
     scores = np.stack([model.scores(reading) for reading in readings[len(trained) :]])
     shares, dense = np.concatenate(facts).T
     thickness = [value for value in (slices.get(key) for key in _series_keys(index[seen])) if value is not None]
-    rules = Facts(
+    rules = ScanFacts(
         intensity=cohort.info.intensity,
         phantom=cohort.info.phantom,
         slice_mm=float(np.quantile(thickness, 0.99)) if thickness else None,

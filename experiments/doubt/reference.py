@@ -22,7 +22,7 @@ _PARTS = ("intensities", "noise", "features")
 
 
 @dataclass(frozen=True)
-class Facts:
+class ScanFacts:
     """What rules ask of the training scans.
 
     Args:
@@ -56,7 +56,7 @@ class Reference:
     trained: Trained
     middle: np.ndarray
     threshold: np.ndarray
-    facts: Facts
+    facts: ScanFacts
     kidneys: tuple[int, int]
     whose: str
 
@@ -106,7 +106,7 @@ def read_reference(folder: Path) -> Reference | None:
     arrays = {name: value.numpy() for name, value in state.items()}
     try:
         trained = Trained(*(Gaussians.of_tensors(arrays, name) for name in _PARTS))
-        facts, kidneys = Facts(**content["facts"]), (int(content["kidneys"][0]), int(content["kidneys"][1]))
+        facts, kidneys = ScanFacts(**content["facts"]), (int(content["kidneys"][0]), int(content["kidneys"][1]))
         return Reference(trained, arrays["middle"], arrays["threshold"], facts, kidneys, str(content["whose"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.doubt.calibrators import NONE, Chosen, choose_calibrator
+from experiments.doubt.calibrators import NONE, ChosenCalibrator, choose_calibrator
 from experiments.doubt.prediction_sets import CONFIDENCE, PredictionSets
 from experiments.scores.outcomes import FOLD, score_columns
 
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Answers:
+class TestedPredictions:
     """Predictions of some tested patients.
 
     Args:
@@ -36,11 +36,11 @@ class Answers:
     probability: np.ndarray
     sets: np.ndarray
 
-    def of(self, patients: pd.Series) -> Answers:
+    def of(self, patients: pd.Series) -> TestedPredictions:
         """Those of some patients, in that order."""
         place = {name: number for number, name in enumerate(self.rows["patient_id"])}
         kept = np.array([place[name] for name in patients], dtype=int)
-        return Answers(
+        return TestedPredictions(
             self.rows.iloc[kept], self.target[kept], self.score[kept], self.probability[kept], self.sets[kept]
         )
 
@@ -54,8 +54,8 @@ class TaskDoubt:
         tested: The tested patients.
     """
 
-    chosen: Mapping[int | None, Chosen]
-    tested: Answers
+    chosen: Mapping[int | None, ChosenCalibrator]
+    tested: TestedPredictions
 
     def to_dict(self) -> dict[str, Any]:
         """The calibrators as plain data; no patient."""
@@ -83,7 +83,7 @@ class Validated:
         sets: The prediction sets that they give.
     """
 
-    chosen: Chosen
+    chosen: ChosenCalibrator
     sets: PredictionSets
 
     @classmethod
@@ -143,7 +143,7 @@ def task_doubt(predictions: pd.DataFrame, seed: int = 0) -> TaskDoubt | None:
         return None
     tested = predictions[predictions["part"] == "test"]
     folds = sorted(tested[FOLD].unique()) if FOLD in predictions else [None]
-    chosen: dict[int | None, Chosen] = {}
+    chosen: dict[int | None, ChosenCalibrator] = {}
     parts = []
     for fold in folds:
         own = predictions if fold is None else predictions[predictions[FOLD] == fold]
@@ -154,8 +154,8 @@ def task_doubt(predictions: pd.DataFrame, seed: int = 0) -> TaskDoubt | None:
         rows = own[own["part"] == "test"]
         asked, target = rows[columns].to_numpy(dtype=np.float64), rows["target"].to_numpy(dtype=np.int64)
         probability = validated.chosen.calibrator(asked)
-        parts.append(Answers(rows, target, asked, probability, validated.sets(asked, CONFIDENCE)))
-    joined = Answers(
+        parts.append(TestedPredictions(rows, target, asked, probability, validated.sets(asked, CONFIDENCE)))
+    joined = TestedPredictions(
         pd.concat([part.rows for part in parts], ignore_index=True),
         *(
             np.concatenate([getattr(part, name) for part in parts])

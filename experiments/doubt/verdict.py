@@ -11,7 +11,7 @@ OUTSIDE_TRAINING = "--outside_training"
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateFinding:
     """One thing that the gate looked at.
 
     Args:
@@ -39,7 +39,7 @@ class Verdict:
     """
 
     side: str
-    findings: tuple[Finding, ...]
+    findings: tuple[GateFinding, ...]
 
     @property
     def outside(self) -> bool:

@@ -15,7 +15,7 @@ TREES = (10, 25, 50, 100, 200)
 _FIXED: dict[str, Any] = {"learning_rate": 0.1, "subsample": 0.8, "max_features": "sqrt", "min_samples_leaf": 3}
 
 
-class Chosen(NamedTuple):
+class ChosenTrees(NamedTuple):
     """A fitted model and how it was chosen."""
 
     model: Any
@@ -31,7 +31,7 @@ def boosted_classes(
     validated: Callable[[np.ndarray], float],
     val_feature: np.ndarray,
     seed: int,
-) -> Chosen:
+) -> ChosenTrees:
     """Boosting with the log loss (Friedman, Ann Stat 2001).
 
     Args:
@@ -56,7 +56,7 @@ def boosted_survival(
     validated: Callable[[np.ndarray], float],
     val_feature: np.ndarray,
     seed: int,
-) -> Chosen:
+) -> ChosenTrees:
     """Boosting with Cox's partial likelihood (Ridgeway, Computing Science and Statistics 1999).
 
     Args:
@@ -78,7 +78,7 @@ def _chosen(
     staged: Callable[[Any], Iterator[np.ndarray]],
     validated: Callable[[np.ndarray], float],
     patients: int,
-) -> Chosen:
+) -> ChosenTrees:
     """The smallest model of the best validation; a middle one where validation tells none apart."""
     values: dict[tuple[int, int], float] = {}
     for depth in DEPTHS if patients else ():
@@ -88,4 +88,4 @@ def _chosen(
     known = [key for key in sorted(values, key=lambda key: (key[0] * key[1], key)) if np.isfinite(values[key])]
     best = max(known, key=lambda key: values[key]) if known else (DEPTHS[1], TREES[2])
     # Fitted anew, since the curve of survival that comes with it must be that of these trees.
-    return Chosen(fitted(*best), *best, values[best] if known else float("nan"))
+    return ChosenTrees(fitted(*best), *best, values[best] if known else float("nan"))

@@ -56,7 +56,7 @@ class Fit(NamedTuple):
     linear: Linear | None = None
 
 
-class Part(NamedTuple):
+class ProbePart(NamedTuple):
     """Patients of one part: rows of the patient table [N], standardised features [N, F], and outcome [N]."""
 
     patient: np.ndarray
@@ -133,13 +133,13 @@ def _run_probe(launch: Launch) -> MLFlowLogger:
 
 def _parts(
     baseline: BaselineConfig, network: torch.nn.Module, module: RoiDataModule, cache: Path
-) -> tuple[list[Part], StandardScaler]:
+) -> tuple[list[ProbePart], StandardScaler]:
     """The three parts, standardised by the training patients in use, and what standardised them."""
     raw = model_features(baseline, network, module, ("train", "val", "test"), cache)
     scaler = StandardScaler().fit(raw[0][1])
     outcome = _outcome(module)
     parts = [
-        Part(patient, scaler.transform(feature) if len(patient) else feature, outcome[patient])
+        ProbePart(patient, scaler.transform(feature) if len(patient) else feature, outcome[patient])
         for patient, feature in raw
     ]
     return parts, scaler
@@ -162,7 +162,7 @@ class Ranking(Protocol):
         """Log-risk [N] of features [N, F]."""
 
 
-def _validated_classes(val: Part, classes: int) -> Callable[[np.ndarray], float]:
+def _validated_classes(val: ProbePart, classes: int) -> Callable[[np.ndarray], float]:
     """Macro AUC of probabilities of the validation patients; NaN where they lack a class."""
 
     def validated(score: np.ndarray) -> float:
@@ -173,7 +173,7 @@ def _validated_classes(val: Part, classes: int) -> Callable[[np.ndarray], float]
     return validated
 
 
-def _validated_survival(val: Part) -> Callable[[np.ndarray], float]:
+def _validated_survival(val: ProbePart) -> Callable[[np.ndarray], float]:
     """Harrell's C-index of risks of the validation patients."""
 
     def validated(risk: np.ndarray) -> float:
@@ -186,12 +186,14 @@ def _validated_survival(val: Part) -> Callable[[np.ndarray], float]:
     return validated
 
 
-def _scores(module: RoiDataModule, model: Any, predicted: Sequence[Part]) -> dict[str, np.ndarray]:
+def _scores(module: RoiDataModule, model: Any, predicted: Sequence[ProbePart]) -> dict[str, np.ndarray]:
     score = np.concatenate([model.predict_proba(part.feature) for part in predicted if len(part.patient)])
     return {f"score_{name}": score[:, number] for number, name in enumerate(module.label.class_names)}
 
 
-def _risks(module: RoiDataModule, model: Ranking, train: Part, predicted: Sequence[Part]) -> dict[str, np.ndarray]:
+def _risks(
+    module: RoiDataModule, model: Ranking, train: ProbePart, predicted: Sequence[ProbePart]
+) -> dict[str, np.ndarray]:
     """`risk`, the log-risk, and `survival_<months>`, Breslow's curve at the cut points of the task's time grid."""
     risk = model.predict(np.concatenate([part.feature for part in predicted if len(part.patient)]))
     cuts = [float(cut) for cut in module.outcome["cuts"]]
@@ -201,7 +203,7 @@ def _risks(module: RoiDataModule, model: Ranking, train: Part, predicted: Sequen
     return {"risk": risk, **{f"survival_{cut:.2f}": at[:, i] for i, cut in enumerate(cuts)}}
 
 
-def _logistic(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
+def _logistic(module: RoiDataModule, train: ProbePart, val: ProbePart, predicted: Sequence[ProbePart]) -> Fit:
     counts = module.class_counts
     weight = class_weights(counts, "root").numpy().astype(np.float64)
 
@@ -229,15 +231,15 @@ def _logistic(module: RoiDataModule, train: Part, val: Part, predicted: Sequence
     return Fit(_scores(module, model, predicted), {"penalty": strength}, value, Linear(weight, bias[0]))
 
 
-def _together(train: Part, val: Part) -> Part:
+def _together(train: ProbePart, val: ProbePart) -> ProbePart:
     if not len(val.patient):
         return train
-    return Part(*(np.concatenate(pair) for pair in zip(train, val, strict=True)))
+    return ProbePart(*(np.concatenate(pair) for pair in zip(train, val, strict=True)))
 
 
 def _penalty(
     module: RoiDataModule,
-    both: Part,
+    both: ProbePart,
     outcome: np.ndarray,
     strengths: Sequence[float],
     left_out: Callable[[float, np.ndarray, np.ndarray], float],
@@ -254,7 +256,7 @@ def _penalty(
     return strengths[int(np.argmin(cross_validated_loss(strengths, fold, left_out)))]
 
 
-def _within_span(train: Part, others: Sequence[Part]) -> tuple[Part, list[Part], np.ndarray | None]:
+def _within_span(train: ProbePart, others: Sequence[ProbePart]) -> tuple[ProbePart, list[ProbePart], np.ndarray | None]:
     """The same patients in coordinates of the directions in which the training patients differ, where those are fewer.
 
     The third is those directions [F, K]; None where the coordinates stay.
@@ -271,7 +273,7 @@ def _within_span(train: Part, others: Sequence[Part]) -> tuple[Part, list[Part],
     return turned[0], turned[1:], kept
 
 
-def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
+def _cox(module: RoiDataModule, train: ProbePart, val: ProbePart, predicted: Sequence[ProbePart]) -> Fit:
     train, (val, *predicted), axes = _within_span(train, [val, *predicted])
 
     def fitted(strength: float) -> CoxFit:
@@ -298,7 +300,7 @@ def _cox(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part
     return Fit(_risks(module, model, train, predicted), {"penalty": strength}, value, Linear(weight[None]))
 
 
-def _boosted_classes(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
+def _boosted_classes(module: RoiDataModule, train: ProbePart, val: ProbePart, predicted: Sequence[ProbePart]) -> Fit:
     counts = module.class_counts
     weight = class_weights(counts, "root").numpy()[train.outcome]
     metric = _validated_classes(val, len(counts))
@@ -306,7 +308,7 @@ def _boosted_classes(module: RoiDataModule, train: Part, val: Part, predicted: S
     return Fit(_scores(module, found.model, predicted), {"depth": found.depth, "trees": found.trees}, found.validation)
 
 
-def _boosted_survival(module: RoiDataModule, train: Part, val: Part, predicted: Sequence[Part]) -> Fit:
+def _boosted_survival(module: RoiDataModule, train: ProbePart, val: ProbePart, predicted: Sequence[ProbePart]) -> Fit:
     found = boosted_survival(train.feature, train.outcome, _validated_survival(val), val.feature, module.seed)
     columns = _risks(module, found.model, train, predicted)
     return Fit(columns, {"depth": found.depth, "trees": found.trees}, found.validation)

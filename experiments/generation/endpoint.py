@@ -24,10 +24,10 @@ import pandas as pd
 
 from datamodules.errors import DataError
 from experiments.generation.chat_server import Pace, Server
-from experiments.generation.questions import Terms, ask_all
-from experiments.generation.slices import Part, Viewing, png, question, read_prompt
+from experiments.generation.questions import ServerTerms, ask_all
+from experiments.generation.slices import PromptPart, Viewing, png, question, read_prompt
 from experiments.generation.spending import Prices
-from experiments.generation.systems import Options, Study, arguments_of
+from experiments.generation.systems import Options, WritingJob, arguments_of
 from lightning_modules.networks.joint.decoding import Decoding
 
 
@@ -74,7 +74,7 @@ class Endpoint:
 
     model: str
     viewing: Viewing
-    terms: Terms
+    terms: ServerTerms
 
 
 def endpoint_of(options: Options, name: str) -> Endpoint:
@@ -102,7 +102,7 @@ def endpoint_of(options: Options, name: str) -> Endpoint:
     return Endpoint(
         given["model"],
         Viewing(given["windows"], given["slices"], given["pixels"]),
-        Terms(
+        ServerTerms(
             Pace(**{field: given[field] for field in vars(pace)}),
             Prices(given["price_in"], given["price_out"]),
             given["give_up"],
@@ -142,24 +142,24 @@ def absent(name: str, options: Options) -> str:
     return ""
 
 
-def outgoing(study: Study, name: str) -> str:
+def outgoing(job: WritingJob, name: str) -> str:
     """What would leave this machine, and where to; empty where the server is on it."""
     server = server_of(name)
     if server.local:
         return ""
-    viewing, phases = endpoint_of(study.options, name).viewing, study.module.plan.volumes.index["phase"].to_numpy()
-    seen = sum(len(set(phases[study.positions(int(row))])) for row in study.kidneys["row"])
+    viewing, phases = endpoint_of(job.options, name).viewing, job.module.plan.volumes.index["phase"].to_numpy()
+    seen = sum(len(set(phases[job.positions(int(row))])) for row in job.kidneys["row"])
     safe = "" if server.url.startswith("https:") else ", unencrypted"
     return (
-        f"images of {len(study.kidneys)} kidneys of {study.kidneys['patient_id'].nunique()} patients to {server.host}"
+        f"images of {len(job.kidneys)} kidneys of {job.kidneys['patient_id'].nunique()} patients to {server.host}"
         f"{safe}: up to {viewing.slices} axial slices of the kidney's box in each of {seen} phases as pictures, side "
         "and phases in words, and no id of a patient, centre, date or path"
     )
 
 
-def identity(study: Study) -> dict[str, Any]:
+def identity(job: WritingJob) -> dict[str, Any]:
     """Everything but address and key that answers depend on."""
-    endpoint, prompt = endpoint_of(study.options, study.system), read_prompt()
+    endpoint, prompt = endpoint_of(job.options, job.system), read_prompt()
     return {
         "model": endpoint.model,
         "viewing": vars(endpoint.viewing),
@@ -168,14 +168,14 @@ def identity(study: Study) -> dict[str, Any]:
     }
 
 
-def write(study: Study) -> pd.DataFrame:
+def write(job: WritingJob) -> pd.DataFrame:
     """Ask for the report of every kidney; answers of earlier runs are kept and not asked for again.
 
     Raises:
         DataError: if some have none in the end, after all that could be had was kept.
     """
-    endpoint = endpoint_of(study.options, study.system)
-    found = ask_all(study, server_of(study.system), endpoint.terms, lambda place: asked_of(study, place, endpoint))
+    endpoint = endpoint_of(job.options, job.system)
+    found = ask_all(job, server_of(job.system), endpoint.terms, lambda place: asked_of(job, place, endpoint))
     return pd.DataFrame(
         {
             "text": [line["text"] for line in found],
@@ -185,18 +185,18 @@ def write(study: Study) -> pd.DataFrame:
     )
 
 
-def asked_of(study: Study, place: int, endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
+def asked_of(job: WritingJob, place: int, endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
     """The request for one kidney, and its hash.
 
     Args:
-        study: The kidneys.
+        job: The kidneys.
         place: Place of the kidney among them.
         endpoint: Model and viewing.
     """
-    row = study.kidneys.iloc[place]
-    words, seen = question(study, int(row["row"]), str(row["side"]), endpoint.viewing)
-    decoding, seed = study.options.decoding, study.options.seed
-    depends = [endpoint.model, identity(study), decoding_fields(decoding), seed, seen]
+    row = job.kidneys.iloc[place]
+    words, seen = question(job, int(row["row"]), str(row["side"]), endpoint.viewing)
+    decoding, seed = job.options.decoding, job.options.seed
+    depends = [endpoint.model, identity(job), decoding_fields(decoding), seed, seen]
     key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     return key, {
         "model": endpoint.model,
@@ -215,7 +215,7 @@ def decoding_fields(decoding: Decoding) -> dict[str, Any]:
     return fields | ({"top_p": decoding.top_p} if decoding.temperature else {})
 
 
-def content_of(parts: Sequence[Part]) -> list[dict[str, Any]]:
+def content_of(parts: Sequence[PromptPart]) -> list[dict[str, Any]]:
     """Words and slices as the parts of a message."""
     return [
         {"type": "text", "text": part.text}

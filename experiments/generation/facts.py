@@ -19,7 +19,7 @@ VERDICTS = (RIGHT, WRONG, INVENTED, MISSED)
 
 
 @dataclass(frozen=True)
-class Fact:
+class ComparedFact:
     """One attribute of one kidney as the generated report and the reference state it.
 
     Args:
@@ -82,7 +82,7 @@ def fact_lists(
     sides: Sequence[str],
     extractor: Extractor,
     schema: AttributeSchema,
-) -> list[list[Fact]]:
+) -> list[list[ComparedFact]]:
     """The facts of every kidney that either report states, in the schema's order.
 
     Args:
@@ -145,7 +145,7 @@ def _statements(texts: Sequence[str], sides: Sequence[str], extractor: Extractor
     return extractor.extract([named_side(text, side) for text, side in zip(texts, sides, strict=True)])
 
 
-def _facts(said: list[Statement], meant: list[Statement], side: str, schema: AttributeSchema) -> list[Fact]:
+def _facts(said: list[Statement], meant: list[Statement], side: str, schema: AttributeSchema) -> list[ComparedFact]:
     first = {entry.attribute: entry for entry in said if entry.side == side}
     second = {entry.attribute: entry for entry in meant if entry.side == side}
     facts = []
@@ -153,7 +153,7 @@ def _facts(said: list[Statement], meant: list[Statement], side: str, schema: Att
         if name in first or name in second:
             a, b = first.get(name), second.get(name)
             facts.append(
-                Fact(
+                ComparedFact(
                     name,
                     None if a is None else a.value,
                     None if b is None else b.value,

@@ -19,7 +19,7 @@ from datamodules.writing import ReportImageDataModule
 from experiments.cohorts.attributes import with_attributes
 from experiments.generation.journal import UNFINISHED
 from experiments.generation.records import GENERATED, generated_table, write_generated
-from experiments.generation.systems import SYSTEMS, Options, Study, module_of, tested_kidneys, writer_of
+from experiments.generation.systems import SYSTEMS, Options, WritingJob, module_of, tested_kidneys, writer_of
 from experiments.registry import choose
 from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
@@ -87,34 +87,34 @@ def generate(
     options = Options(runs, origin.seed, None, origin.tag, base, decoding, batch, given)
     names = _present(systems, options)
     cohort = with_attributes(Cohort.load(data), data)
-    studies = [
-        _study(cohort, data, profile, replace(options, fold=fold), patients, extra or []) for fold in folds_of(cohort)
+    jobs = [
+        _job(cohort, data, profile, replace(options, fold=fold), patients, extra or []) for fold in folds_of(cohort)
     ]
-    names = _allowed(names, studies, send_images, named=bool(systems))
+    names = _allowed(names, jobs, send_images, named=bool(systems))
     for name in names:
         folder = system_folder(runs, cohort, name, origin.seed, origin.tag)
         say(f"{SYSTEMS[name].title}:")
         # Two commands at once would ask, and pay, for the same kidneys twice; the second finds what the first wrote.
         with held(folder.with_name(f".{folder.name}.lock")):
-            _generate(name, studies, patients, folder)
+            _generate(name, jobs, patients, folder)
     return 0
 
 
-def _generate(name: str, studies: Sequence[Study], patients: int | None, folder: Path) -> None:
+def _generate(name: str, jobs: Sequence[WritingJob], patients: int | None, folder: Path) -> None:
     """Write the reports of one system, unless they lie in its folder already."""
-    bind_results(folder / GENERATED, [study.module.identity for study in studies])
-    settings = [_settings(name, study, patients) for study in studies]
-    for study, own in zip(studies, settings, strict=True):
-        study.folder, study.scope = folder, _hash(own)
+    bind_results(folder / GENERATED, [job.module.identity for job in jobs])
+    settings = [_settings(name, job, patients) for job in jobs]
+    for job, own in zip(jobs, settings, strict=True):
+        job.folder, job.scope = folder, _hash(own)
     if _finished(folder, settings):
         say(f"It is finished already. Folder: {folder.as_posix()}")
         return
-    frame = pd.concat([reports_of(name, study) for study in studies], ignore_index=True)
+    frame = pd.concat([reports_of(name, job) for job in jobs], ignore_index=True)
     _write(folder, frame, settings)
     empty = int((frame["text"].str.strip() == "").sum())
     say(
         f"{len(frame)} reports of {frame['patient_id'].nunique()} patients, {empty} empty. "
-        f"{caption(studies[0].cohort.info)} Folder: {folder.as_posix()}"
+        f"{caption(jobs[0].cohort.info)} Folder: {folder.as_posix()}"
     )
 
 
@@ -137,7 +137,7 @@ def _present(systems: Sequence[str] | None, options: Options) -> list[str]:
     return [name for name in names if name not in missing]
 
 
-def _allowed(names: Sequence[str], studies: Sequence[Study], send_images: bool, *, named: bool) -> list[str]:
+def _allowed(names: Sequence[str], jobs: Sequence[WritingJob], send_images: bool, *, named: bool) -> list[str]:
     """The systems that may write: without `send_images` those whose images stay on this machine.
 
     Raises:
@@ -147,7 +147,7 @@ def _allowed(names: Sequence[str], studies: Sequence[Study], send_images: bool, 
         return list(names)
     kept = []
     for name in names:
-        leaving = [text for study in studies for text in (_outgoing(name, study),) if text]
+        leaving = [text for job in jobs for text in (_outgoing(name, job),) if text]
         if not leaving:
             kept.append(name)
             continue
@@ -161,51 +161,49 @@ def _allowed(names: Sequence[str], studies: Sequence[Study], send_images: bool, 
     return kept
 
 
-def _outgoing(name: str, study: Study) -> str:
-    return str(module_of(name).outgoing(study, name)) if SYSTEMS[name].remote else ""
+def _outgoing(name: str, job: WritingJob) -> str:
+    return str(module_of(name).outgoing(job, name)) if SYSTEMS[name].remote else ""
 
 
-def _study(
+def _job(
     cohort: Cohort, data: Path, profile: str, options: Options, patients: int | None, extra: Sequence[str]
-) -> Study:
+) -> WritingJob:
     values = {"seed_everything": options.seed, "data.init_args.root": data, "data.init_args.fold": options.fold}
     module = datamodule_of(
         Configuration.of("report_projector", profile=profile, encoder="aligned", values=values, flags=extra)
     )
     assert isinstance(module, ReportImageDataModule)
-    return Study(cohort, module, tested_kidneys(module, patients, options.seed), options)
+    return WritingJob(cohort, module, tested_kidneys(module, patients, options.seed), options)
 
 
-def reports_of(name: str, study: Study) -> pd.DataFrame:
+def reports_of(name: str, job: WritingJob) -> pd.DataFrame:
     """The reports of one system with the key of every kidney.
 
     Raises:
         DataError: if the system did not write one report a kidney.
     """
-    study.system = name
-    written = writer_of(name)(study)
-    if len(written) != len(study.kidneys):
-        raise DataError(
-            f"System {name} wrote {len(written)} reports of {len(study.kidneys)} kidneys; expected one each."
-        )
-    keys = study.kidneys[[*KIDNEY, "center", "role"]].reset_index(drop=True)
+    job.system = name
+    written = writer_of(name)(job)
+    if len(written) != len(job.kidneys):
+        raise DataError(f"System {name} wrote {len(written)} reports of {len(job.kidneys)} kidneys; expected one each.")
+    keys = job.kidneys[[*KIDNEY, "center", "role"]].reset_index(drop=True)
     return pd.concat([keys, written.reset_index(drop=True)], axis=1).assign(system=name)
 
 
-def _settings(name: str, study: Study, patients: int | None) -> dict[str, Any]:
+def _settings(name: str, job: WritingJob, patients: int | None) -> dict[str, Any]:
     """Everything that a system's reports depend on, as plain data without paths."""
-    options, module = study.options, module_of(name)
-    study.system = name
-    own: Mapping[str, Any] = module.identity(study) if hasattr(module, "identity") else {}
+    options, module = job.options, module_of(name)
+    job.system = name
+    own: Mapping[str, Any] = module.identity(job) if hasattr(module, "identity") else {}
     return {
         "system": name,
-        "cohort": study.cohort.table_hash,
-        "split": study.cohort.split_hash,
-        "data": study.module.identity.sha256,
+        "cohort": job.cohort.table_hash,
+        "split": job.cohort.split_hash,
+        "data": job.module.identity.sha256,
         "seed": options.seed,
         "fold": options.fold,
         "patients": patients,
-        "template": study.module.template,
+        "template": job.module.template,
         "decoding": vars(options.decoding),
         **own,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from experiments.generation.nearest import nearest_reports
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 from experiments.generation.template import stated_attributes, template_reports
 from experiments.generation.templated import predicted_attributes
 from experiments.generation.untrained import answered, identity
@@ -19,16 +19,16 @@ _ASKED = (
 )
 
 
-def write(study: Study) -> pd.DataFrame:
+def write(job: WritingJob) -> pd.DataFrame:
     """Ask for a report in the words of the nearest reports, with the facts that stage 1 predicts."""
-    schema = study.module.schema
-    scores, classes = predicted_attributes(study)
-    codes = study.module.plan.fields["attributes"][study.training["row"].to_numpy(dtype=int)]
-    sides = study.kidneys["side"].tolist()
+    schema = job.module.schema
+    scores, classes = predicted_attributes(job)
+    codes = job.module.plan.fields["attributes"][job.training["row"].to_numpy(dtype=int)]
+    sides = job.kidneys["side"].tolist()
     findings = template_reports(scores, classes, sides, stated_attributes(codes, schema), schema)
-    near = nearest_reports(study, _EXAMPLES)
+    near = nearest_reports(job, _EXAMPLES)
     prompts = [
         _ASKED.format(side=side, findings=facts, examples="\n".join(f"Example: {text}" for text in examples))
         for side, facts, examples in zip(sides, findings, near, strict=True)
     ]
-    return answered(study, prompts)
+    return answered(job, prompts)

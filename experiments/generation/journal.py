@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from datamodules.errors import DataError
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 from experiments.runs.console import counted
 from lightning_modules.networks.joint.decoding import Written
 
@@ -93,26 +93,25 @@ class Journal:
 
 
 def in_batches(
-    study: Study,
+    job: WritingJob,
     write: Callable[[range], Sequence[Written]],
     at_once: int | None = None,
     prompts: Sequence[str] | None = None,
 ) -> list[Written]:
-    """Reports of all kidneys of a study, each batch kept as soon as it is written; an interrupted study goes on there.
+    """Reports of all kidneys of a job, each batch kept as soon as it is written; an interrupted job goes on there.
 
     Args:
-        study: The kidneys; `study.folder` holds what was written before, under the same settings.
+        job: The kidneys; `job.folder` holds what was written before, under the same settings.
         write: Writes the reports of the kidneys at some places.
-        at_once: Kidneys of a batch; as many as `study.options.batch` by default.
-        prompts: Prompt of each kidney, where it depends on more than `study.scope`.
+        at_once: Kidneys of a batch; as many as `job.options.batch` by default.
+        prompts: Prompt of each kidney, where it depends on more than `job.scope`.
     """
-    size = at_once or study.options.batch
-    journal = None if study.folder is None else Journal(study.folder / UNFINISHED)
+    size = at_once or job.options.batch
+    journal = None if job.folder is None else Journal(job.folder / UNFINISHED)
     found = {} if journal is None else journal.find()
-    asked = prompts or [""] * len(study.kidneys)
+    asked = prompts or [""] * len(job.kidneys)
     keys = [
-        f"{study.scope}-{place}-{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
-        for place, prompt in enumerate(asked)
+        f"{job.scope}-{place}-{hashlib.sha256(prompt.encode()).hexdigest()[:16]}" for place, prompt in enumerate(asked)
     ]
     reports: list[Written] = []
     with counted("reports") as show:
@@ -122,7 +121,7 @@ def in_batches(
             if all(key in found for key in own):
                 reports += [_restored(found[key]) for key in own]
             else:
-                torch.manual_seed(study.options.seed + start)  # a batch is drawn alike whatever was written before it
+                torch.manual_seed(job.options.seed + start)  # a batch is drawn alike whatever was written before it
                 written = list(write(places))
                 if journal is not None:
                     for key, report in zip(own, written, strict=True):

@@ -18,12 +18,12 @@ import torch
 from datamodules.errors import DataError
 from experiments.encoders.published.weights import WEIGHTS_VARIABLE
 from experiments.generation.journal import in_batches
-from experiments.generation.slices import Part, Viewing, question, read_prompt
-from experiments.generation.systems import Options, Study, arguments_of
+from experiments.generation.slices import PromptPart, Viewing, question, read_prompt
+from experiments.generation.systems import Options, WritingJob, arguments_of
 from experiments.generation.trained import as_frame
 from lightning_modules.core.errors import ModelError
 from lightning_modules.networks.joint.decoding import Decoding, Written
-from lightning_modules.networks.text.base import base_fingerprint, quiet, resolve_dtype
+from lightning_modules.networks.text.language_model import base_fingerprint, quiet, resolve_dtype
 
 _DEFAULTS = {"slices": 8, "pixels": 896, "batch": 1}
 _THOUGHT, _ANSWER = "<unused94>", "<unused95>"
@@ -50,24 +50,24 @@ def weights_folder(options: Options) -> Path:
     return Path(os.environ.get(WEIGHTS_VARIABLE) or "weights").expanduser() / "medgemma"
 
 
-def identity(study: Study) -> dict[str, Any]:
+def identity(job: WritingJob) -> dict[str, Any]:
     """Its weights, the words and the slices."""
-    prompt, viewing = read_prompt(), viewing_of(study)
+    prompt, viewing = read_prompt(), viewing_of(job)
     return {
-        "weights_sha256": base_fingerprint(weights_folder(study.options)),
+        "weights_sha256": base_fingerprint(weights_folder(job.options)),
         "viewing": vars(viewing),
         "prompt": prompt.version,
         "prompt_sha256": prompt.sha256,
     }
 
 
-def viewing_of(study: Study) -> Viewing:
+def viewing_of(job: WritingJob) -> Viewing:
     """How kidneys are shown to it."""
-    given = arguments_of(study.options, "medgemma", _DEFAULTS)
+    given = arguments_of(job.options, "medgemma", _DEFAULTS)
     return Viewing("medgemma", given["slices"], given["pixels"])
 
 
-def write(study: Study) -> pd.DataFrame:
+def write(job: WritingJob) -> pd.DataFrame:
     """Write the report of every kidney from its slices.
 
     A batch is of few kidneys, since each holds many slices: the argument `medgemma.batch`.
@@ -76,18 +76,18 @@ def write(study: Study) -> pd.DataFrame:
         DataError: if its weights are not here.
         ModelError: if they are damaged or of another kind.
     """
-    missing = absent("medgemma", study.options)
+    missing = absent("medgemma", job.options)
     if missing:
         raise DataError(missing)
-    model, viewing = load(weights_folder(study.options)), viewing_of(study)
-    at_once = arguments_of(study.options, "medgemma", _DEFAULTS)["batch"]
-    kidneys = study.kidneys[["row", "side"]].to_dict("records")
+    model, viewing = load(weights_folder(job.options)), viewing_of(job)
+    at_once = arguments_of(job.options, "medgemma", _DEFAULTS)["batch"]
+    kidneys = job.kidneys[["row", "side"]].to_dict("records")
 
     def written(places: range) -> list[Written]:
-        asked = [question(study, kidneys[place]["row"], kidneys[place]["side"], viewing).parts for place in places]
-        return model.write(asked, study.options.decoding)
+        asked = [question(job, kidneys[place]["row"], kidneys[place]["side"], viewing).parts for place in places]
+        return model.write(asked, job.options.decoding)
 
-    return as_frame(in_batches(study, written, at_once))
+    return as_frame(in_batches(job, written, at_once))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class MedGemma:
     processor: Any
 
     @torch.inference_mode()
-    def write(self, asked: Sequence[Sequence[Part]], decoding: Decoding) -> list[Written]:
+    def write(self, asked: Sequence[Sequence[PromptPart]], decoding: Decoding) -> list[Written]:
         """Answer questions of words and slices.
 
         Args:
@@ -145,7 +145,7 @@ class MedGemma:
             for ids, scores in zip(found.sequences[:, start:], logprobs.float(), strict=True)
         ]
 
-    def _turns(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+    def _turns(self, parts: Sequence[PromptPart]) -> list[dict[str, Any]]:
         content = [
             {"type": "text", "text": part.text} if part.image is None else {"type": "image", "image": part.image}
             for part in parts

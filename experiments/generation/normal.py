@@ -5,25 +5,25 @@ from __future__ import annotations
 import pandas as pd
 
 from datamodules.errors import DataError
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 from experiments.generation.template import PRESENCE
 
 
-def write(study: Study) -> pd.DataFrame:
+def write(job: WritingJob) -> pd.DataFrame:
     """The commonest training report, by side, of kidneys without a lesion; the first in the alphabet where equal.
 
     Raises:
         DataError: if no training report says that a kidney has no lesion.
     """
-    names = list(study.module.class_counts)
-    training = study.training
-    codes = study.module.plan.fields["attributes"][training["row"].to_numpy(dtype=int)]
-    absent = study.module.schema.classes[PRESENCE].index("no")
+    names = list(job.module.class_counts)
+    training = job.training
+    codes = job.module.plan.fields["attributes"][training["row"].to_numpy(dtype=int)]
+    absent = job.module.schema.classes[PRESENCE].index("no")
     normal = training[codes[:, names.index(PRESENCE)] == absent]
     common = {side: rows["text"].value_counts().sort_index().idxmax() for side, rows in normal.groupby("side")}
-    missing = sorted(set(study.kidneys["side"]) - set(common))
+    missing = sorted(set(job.kidneys["side"]) - set(common))
     if missing:
         raise DataError(
-            f"No training report of cohort {study.cohort.info.name} says that a {missing[0]} kidney has no lesion."
+            f"No training report of cohort {job.cohort.info.name} says that a {missing[0]} kidney has no lesion."
         )
-    return pd.DataFrame({"text": [common[side] for side in study.kidneys["side"]]})
+    return pd.DataFrame({"text": [common[side] for side in job.kidneys["side"]]})

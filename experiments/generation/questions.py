@@ -16,7 +16,7 @@ from experiments.generation.chat_client import ChatClient, NotAskedError, Stoppe
 from experiments.generation.chat_server import Pace, Server
 from experiments.generation.journal import Journal
 from experiments.generation.spending import Prices, Spending
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 from experiments.runs.console import progress_bar, say
 from experiments.runs.locks import held
 from lightning_modules.core.distributed import is_main_rank
@@ -31,7 +31,7 @@ Request = Callable[[int], tuple[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Terms:
+class ServerTerms:
     """How a server is asked about many kidneys.
 
     Args:
@@ -47,11 +47,11 @@ class Terms:
     allowed_failures: int = 0
 
 
-def ask_all(study: Study, server: Server, terms: Terms, request: Request) -> list[dict[str, Any]]:
+def ask_all(job: WritingJob, server: Server, terms: ServerTerms, request: Request) -> list[dict[str, Any]]:
     """The answer of a server about every kidney, as lines of its journal: text, tokens, truncated, model.
 
     Args:
-        study: The kidneys; the journal lies beside `study.folder`, so that no other TAG pays for the same again.
+        job: The kidneys; the journal lies beside `job.folder`, so that no other TAG pays for the same again.
         server: Where is asked.
         terms: How.
         request: What.
@@ -59,11 +59,11 @@ def ask_all(study: Study, server: Server, terms: Terms, request: Request) -> lis
     Raises:
         DataError: if more than the allowed have no answer, saying how many and why; the others are kept.
     """
-    if study.folder is None:
-        raise DataError(f"System {study.system} needs a folder that its answers are kept in.")
-    path = study.folder.parent / ANSWERS / f"{study.system}.jsonl"
+    if job.folder is None:
+        raise DataError(f"System {job.system} needs a folder that its answers are kept in.")
+    path = job.folder.parent / ANSWERS / f"{job.system}.jsonl"
     with held(path.with_suffix(".lock")):  # a second process would pay for the same
-        asking = _Asking(study, ChatClient(server, terms.pace), terms, Journal(path))
+        asking = _Asking(job, ChatClient(server, terms.pace), terms, Journal(path))
         try:
             asking.run(request)
         finally:
@@ -72,10 +72,10 @@ def ask_all(study: Study, server: Server, terms: Terms, request: Request) -> lis
 
 
 class _Asking:
-    """One run over the kidneys of a study."""
+    """One run over the kidneys of a job."""
 
-    def __init__(self, study: Study, client: ChatClient, terms: Terms, journal: Journal) -> None:
-        self.study, self.client, self.terms, self.journal = study, client, terms, journal
+    def __init__(self, job: WritingJob, client: ChatClient, terms: ServerTerms, journal: Journal) -> None:
+        self.job, self.client, self.terms, self.journal = job, client, terms, journal
         self.known = {key for key, line in journal.find().items() if "text" in line}
         self.keys: list[str] = []
         self.asked: set[str] = set()
@@ -87,11 +87,11 @@ class _Asking:
 
     def run(self, request: Request) -> None:
         """Ask about whatever has no answer yet; what is under way when this ends is waited for and kept."""
-        total, at_once = len(self.study.kidneys), self.terms.pace.concurrency
+        total, at_once = len(self.job.kidneys), self.terms.pace.concurrency
         waiting: set[Future[None]] = set()
         with progress_bar() as bar, ThreadPoolExecutor(at_once) as pool:
             bar.disable = not is_main_rank()
-            bar.add_task(self.study.system, total=total)
+            bar.add_task(self.job.system, total=total)
             try:
                 for place in range(total):
                     key, body = request(place)
@@ -150,11 +150,11 @@ class _Asking:
 
     def _show(self, bar: Progress, done: int) -> None:
         """Show how far it is and what was spent; as a line now and then where there is no terminal for a bar."""
-        now, total = time.monotonic(), len(self.study.kidneys)
+        now, total = time.monotonic(), len(self.job.kidneys)
         if now - self.shown < _SHOW_EVERY_S and done < total:
             return
         self.shown = now
-        described = f"{self.study.system}, {self._spent().sentence()}"
+        described = f"{self.job.system}, {self._spent().sentence()}"
         bar.update(bar.task_ids[0], completed=done, description=described)
         if not bar.console.is_terminal and now - self.told > _TELL_EVERY_S:
             self.told = now
@@ -162,12 +162,12 @@ class _Asking:
             say(f"{described}: {done} of {total}, about {left / 60:.0f} min left")
 
     def tell(self) -> None:
-        """Print and write what the reports of this study cost in all, earlier runs included."""
-        spent, folder = self._spent(), self.study.folder
+        """Print and write what the reports of this job cost in all, earlier runs included."""
+        spent, folder = self._spent(), self.job.folder
         assert folder is not None
-        fold = "" if self.study.options.fold is None else f"-fold{self.study.options.fold}"
+        fold = "" if self.job.options.fold is None else f"-fold{self.job.options.fold}"
         write_json(folder / f"usage{fold}.json", spent.to_dict())
-        say(f"{self.study.system}: {spent.sentence()}, for {len(self.asked)} kidneys asked about now and those before.")
+        say(f"{self.job.system}: {spent.sentence()}, for {len(self.asked)} kidneys asked about now and those before.")
 
     def answers(self) -> list[dict[str, Any]]:
         """The answers in the order of the kidneys.
@@ -176,17 +176,17 @@ class _Asking:
             DataError: if some are missing.
         """
         found = {key: line for key, line in self.journal.find().items() if "text" in line}
-        total = len(self.study.kidneys)
+        total = len(self.job.kidneys)
         missing = total - sum(key in found for key in self.keys)
         # Who stops early has not looked whether the rest was answered by an earlier run.
         count = f"{'' if len(self.keys) == total else 'Up to '}{missing} of {total} kidneys"
-        kept = f"{count} have no report by {self.study.system} yet; the others are kept, and the same command"
+        kept = f"{count} have no report by {self.job.system} yet; the others are kept, and the same command"
         if self.stopped:
             raise DataError(f"{self.stopped} {kept} goes on there.") from self.stopped
         if missing > self.terms.allowed_failures:
             raise DataError(
                 f"{kept} asks for those again (the last reason: {self.reasons[-1]}). To go on without them, allow them "
-                f"an empty report: ARGS=\"--arguments='{{{self.study.system}.allowed_failures: {missing}}}'\"."
+                f"an empty report: ARGS=\"--arguments='{{{self.job.system}.allowed_failures: {missing}}}'\"."
             )
         if missing:
             say(f"{missing} kidneys without an answer have an empty report (the last reason: {self.reasons[-1]}).")

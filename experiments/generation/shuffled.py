@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 from experiments.generation.trained import identity, written_from
 
 __all__ = ["identity", "other_patients", "write"]
@@ -45,7 +45,7 @@ def other_patients(kidneys: pd.DataFrame, seed: int) -> np.ndarray:
     return result
 
 
-def write(study: Study) -> pd.DataFrame:
+def write(job: WritingJob) -> pd.DataFrame:
     """Write the report of every kidney from the images of another patient's."""
-    places = other_patients(study.kidneys, study.options.seed)
-    return written_from(study, study.kidneys["row"].to_numpy()[places].tolist())
+    places = other_patients(job.kidneys, job.options.seed)
+    return written_from(job, job.kidneys["row"].to_numpy()[places].tolist())

@@ -18,13 +18,13 @@ from PIL import Image
 from datamodules.cohort.columns import PHASES
 from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 
 PROMPTS = Path(__file__).parent / "prompts.yaml"
 
 
 @dataclass(frozen=True)
-class Prompt:
+class SlicePrompt:
     """The words around the slices; the fields are those of `prompts.yaml`.
 
     Args:
@@ -49,11 +49,11 @@ class Prompt:
 
 
 @lru_cache(maxsize=1)
-def read_prompt() -> Prompt:
+def read_prompt() -> SlicePrompt:
     """The words of `prompts.yaml`."""
     content = yaml.safe_load(PROMPTS.read_text(encoding="utf-8"))
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return Prompt(**content, sha256=digest[:16])
+    return SlicePrompt(**content, sha256=digest[:16])
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ class Viewing:
             )
 
 
-class Part(NamedTuple):
+class PromptPart(NamedTuple):
     """A piece of what is asked, in its order: words, or a slice as uint8 [height, width, 3]."""
 
     text: str = ""
     image: np.ndarray | None = None
 
 
-class Question(NamedTuple):
+class KidneyQuestion(NamedTuple):
     """What a model is asked of one kidney.
 
     Args:
@@ -97,36 +97,36 @@ class Question(NamedTuple):
         sha256: Hash of the words and of the HU of the slices, which no version of a library changes.
     """
 
-    parts: list[Part]
+    parts: list[PromptPart]
     sha256: str
 
 
-def question(study: Study, row: int, side: str, viewing: Viewing) -> Question:
+def question(job: WritingJob, row: int, side: str, viewing: Viewing) -> KidneyQuestion:
     """What a model is asked of one kidney: no word of it tells patient, centre or date.
 
     Args:
-        study: The kidneys.
+        job: The kidneys.
         row: Row of the plan's kidneys.
         side: left or right.
         viewing: How the kidney is shown; of several series of a phase the first is.
     """
-    prompt, contract = read_prompt(), study.module.wanted
-    volumes, _, phases = study.images([row])
+    prompt, contract = read_prompt(), job.module.wanted
+    volumes, _, phases = job.images([row])
     digest = hashlib.sha256()
     first = {phase: place for place, phase in reversed(list(enumerate(phases)))}
     height, depth, width = contract.extent_mm
-    parts = [Part(prompt.intro.format(side=side, height=f"{height:g}", depth=f"{depth:g}", width=f"{width:g}"))]
+    parts = [PromptPart(prompt.intro.format(side=side, height=f"{height:g}", depth=f"{depth:g}", width=f"{width:g}"))]
     for phase in (name for name in PHASES if name in first):
         taken = axial_slices(volumes[first[phase], 0].numpy(), viewing.slices)
         digest.update(np.ascontiguousarray(taken).tobytes())
         name = phase.replace("_", "-").capitalize()
-        parts.append(Part(prompt.phase.format(phase=name, count=len(taken))))
+        parts.append(PromptPart(prompt.phase.format(phase=name, count=len(taken))))
         for number, image in enumerate(pictures(taken, contract, viewing), start=1):
-            parts += [Part(prompt.slice.format(number=number)), Part(image=image)]
-    parts.append(Part(prompt.ask.format(side=side)))
+            parts += [PromptPart(prompt.slice.format(number=number)), PromptPart(image=image)]
+    parts.append(PromptPart(prompt.ask.format(side=side)))
     for part in parts:
         digest.update(f"{part.text}\n".encode())
-    return Question(parts, digest.hexdigest())
+    return KidneyQuestion(parts, digest.hexdigest())
 
 
 def axial_slices(volume: np.ndarray, count: int) -> np.ndarray:

@@ -35,7 +35,7 @@ _REPEATED_WORDS, _REPEATED_TIMES = 4, 3
 
 
 @dataclass(frozen=True)
-class Measure:
+class SystemMetric:
     """A number that a system is scored by.
 
     Args:
@@ -49,33 +49,33 @@ class Measure:
     unit: str = ""
 
 
-MEASURES: dict[str, Measure] = {
-    "fact_micro_f1": Measure("facts, micro F1", "higher"),
-    "fact_macro_f1": Measure("facts, macro F1 over attributes", "higher"),
-    "exact": Measure("all facts agree", "higher"),
-    "hallucination": Measure("hallucinated, of facts stated", "lower"),
-    "omission": Measure("omitted, of facts to state", "lower"),
-    "other_side": Measure("speaks of the other kidney", "lower"),
-    "size_error_mm": Measure("error of the largest diameter", "lower", "mm"),
-    "size_wrong": Measure("diameter wrong by more than 10 mm", "lower"),
-    "bleu_1": Measure("BLEU-1", "higher"),
-    "bleu_2": Measure("BLEU-2", "higher"),
-    "bleu_3": Measure("BLEU-3", "higher"),
-    "bleu_4": Measure("BLEU-4", "higher"),
-    "meteor": Measure("METEOR", "higher"),
-    "rouge_l": Measure("ROUGE-L", "higher"),
-    "cider": Measure("CIDEr-D", "higher"),
-    "words": Measure("words", "neither", "words"),
-    "unique": Measure("reports that no other kidney has", "neither"),
-    "empty": Measure("empty", "lower"),
-    "repeated": Measure("repeats itself", "lower"),
-    "truncated": Measure("truncated", "lower"),
+MEASURES: dict[str, SystemMetric] = {
+    "fact_micro_f1": SystemMetric("facts, micro F1", "higher"),
+    "fact_macro_f1": SystemMetric("facts, macro F1 over attributes", "higher"),
+    "exact": SystemMetric("all facts agree", "higher"),
+    "hallucination": SystemMetric("hallucinated, of facts stated", "lower"),
+    "omission": SystemMetric("omitted, of facts to state", "lower"),
+    "other_side": SystemMetric("speaks of the other kidney", "lower"),
+    "size_error_mm": SystemMetric("error of the largest diameter", "lower", "mm"),
+    "size_wrong": SystemMetric("diameter wrong by more than 10 mm", "lower"),
+    "bleu_1": SystemMetric("BLEU-1", "higher"),
+    "bleu_2": SystemMetric("BLEU-2", "higher"),
+    "bleu_3": SystemMetric("BLEU-3", "higher"),
+    "bleu_4": SystemMetric("BLEU-4", "higher"),
+    "meteor": SystemMetric("METEOR", "higher"),
+    "rouge_l": SystemMetric("ROUGE-L", "higher"),
+    "cider": SystemMetric("CIDEr-D", "higher"),
+    "words": SystemMetric("words", "neither", "words"),
+    "unique": SystemMetric("reports that no other kidney has", "neither"),
+    "empty": SystemMetric("empty", "lower"),
+    "repeated": SystemMetric("repeats itself", "lower"),
+    "truncated": SystemMetric("truncated", "lower"),
 }
 """What every system is scored by; facts first, since word overlap rewards boilerplate."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredReports:
     """Reports of one system in one group, taken apart for scoring.
 
     Args:
@@ -176,7 +176,7 @@ def repeats_itself(text: str) -> bool:
 
 def scored_groups(
     generated: pd.DataFrame, references: pd.DataFrame, extractor: Extractor, schema: AttributeSchema
-) -> Iterator[tuple[str, dict[str, Scored]]]:
+) -> Iterator[tuple[str, dict[str, ScoredReports]]]:
     """Every group of centres with every system, on the kidneys that all systems wrote a report of.
 
     Args:
@@ -202,11 +202,11 @@ def scored_groups(
         )
 
 
-def _scored(rows: pd.DataFrame, extractor: Extractor, schema: AttributeSchema) -> Scored:
+def _scored(rows: pd.DataFrame, extractor: Extractor, schema: AttributeSchema) -> ScoredReports:
     owner, names = pd.factorize(rows["patient_id"])
     texts, references = rows["text"].tolist(), rows["text_reference"].tolist()
     told = rows["truncated"].notna().all()
-    return Scored(
+    return ScoredReports(
         owner,
         len(names),
         word_scores(texts, references),
@@ -216,7 +216,7 @@ def _scored(rows: pd.DataFrame, extractor: Extractor, schema: AttributeSchema) -
     )
 
 
-def scores_table(scored: Mapping[str, Scored], replicates: int = 2000) -> pd.DataFrame:
+def scores_table(scored: Mapping[str, ScoredReports], replicates: int = 2000) -> pd.DataFrame:
     """Every measure of every system of a group.
 
     Returns:
@@ -239,7 +239,7 @@ def scores_table(scored: Mapping[str, Scored], replicates: int = 2000) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def differences_table(scored: Mapping[str, Scored], reference: str, replicates: int = 2000) -> pd.DataFrame:
+def differences_table(scored: Mapping[str, ScoredReports], reference: str, replicates: int = 2000) -> pd.DataFrame:
     """Every system minus a reference system, patients paired; p values corrected over all systems and measures (Holm).
 
     Returns:
@@ -268,7 +268,7 @@ def differences_table(scored: Mapping[str, Scored], reference: str, replicates: 
     return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float))) if len(table) else table
 
 
-def attribute_table(scored: Mapping[str, Scored]) -> pd.DataFrame:
+def attribute_table(scored: Mapping[str, ScoredReports]) -> pd.DataFrame:
     """Facts by attribute: how often each system states it right, wrong, where nothing is to state, or not at all.
 
     Returns:

@@ -30,11 +30,11 @@ class ReportSystem:
 
     Args:
         title: What it is called in tables.
-        module: Module with `write(study) -> DataFrame`, one row per row of `study.kidneys` in that order: text and,
+        module: Module with `write(job) -> DataFrame`, one row per row of `job.kidneys` in that order: text and,
             where it tells, tokens, mean_logprob, truncated, token_list, logprobs.
         needs: What it needs besides the cohort, in words.
         remote: Whether images leave this process for a server, which needs a flag where that is another machine. Its
-            module says so by `outgoing(study)`: what would be sent, and where to; empty where it stays here.
+            module says so by `outgoing(job)`: what would be sent, and where to; empty where it stays here.
         comparator: Whether it needs something that only a user can give (weights, an address, a key), which its module
             tells by `absent(name, options)`. What is absent is left out where no system was named.
     """
@@ -72,7 +72,7 @@ class Options:
 
 
 @dataclass
-class Study:
+class WritingJob:
     """The kidneys whose reports are to be written, and everything that a system may look at.
 
     Args:
@@ -184,9 +184,9 @@ def module_of(name: str) -> Any:
     return importlib.import_module(SYSTEMS[name].module)
 
 
-def writer_of(name: str) -> Callable[[Study], pd.DataFrame]:
+def writer_of(name: str) -> Callable[[WritingJob], pd.DataFrame]:
     """The function that writes a system's reports."""
-    function: Callable[[Study], pd.DataFrame] = module_of(name).write
+    function: Callable[[WritingJob], pd.DataFrame] = module_of(name).write
     return function
 
 

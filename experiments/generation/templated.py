@@ -7,24 +7,24 @@ import pandas as pd
 
 from datamodules.errors import DataError
 from experiments.encoders.attribute_reader import attribute_reader, attribute_scores
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 from experiments.generation.template import check_sentences, stated_attributes, template_reports
 from experiments.runs.console import counted
 from experiments.runs.pretrained import Pretrained
 
 
-def write(study: Study) -> pd.DataFrame:
+def write(job: WritingJob) -> pd.DataFrame:
     """Word the likeliest value of every attribute that training reports usually state."""
-    schema = study.module.schema
+    schema = job.module.schema
     check_sentences(schema)
-    scores, classes = predicted_attributes(study)
-    codes = study.module.plan.fields["attributes"][study.training["row"].to_numpy(dtype=int)]
+    scores, classes = predicted_attributes(job)
+    codes = job.module.plan.fields["attributes"][job.training["row"].to_numpy(dtype=int)]
     stated = stated_attributes(codes, schema)
-    sides = study.kidneys["side"].tolist()
+    sides = job.kidneys["side"].tolist()
     return pd.DataFrame({"text": template_reports(scores, classes, sides, stated, schema)})
 
 
-def predicted_attributes(study: Study) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+def predicted_attributes(job: WritingJob) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """Attributes of the tested kidneys by the encoder and heads of stage 1, averaged over the volumes of each.
 
     Returns:
@@ -33,26 +33,26 @@ def predicted_attributes(study: Study) -> tuple[dict[str, np.ndarray], dict[str,
     Raises:
         DataError: if stage 1 was not run yet.
     """
-    options = study.options
+    options = job.options
     reader = attribute_reader(
-        study.cohort,
+        job.cohort,
         None,
         options.runs,
         Pretrained(options.seed, options.tag),
         options.fold,
-        study.module.plan.volumes.contract,
+        job.module.plan.volumes.contract,
     )
     if reader is None:
         raise DataError(
-            f"Cohort {study.cohort.info.name} has no attribute heads with pretraining seed {options.seed}; run `make "
+            f"Cohort {job.cohort.info.name} has no attribute heads with pretraining seed {options.seed}; run `make "
             "pretrain STAGES=image` first."
         )
-    reader.trained_on.refuse_seen(study.module.identity, "The attribute encoder", ("test",))
-    rows = study.kidneys["row"].tolist()
+    reader.trained_on.refuse_seen(job.module.identity, "The attribute encoder", ("test",))
+    rows = job.kidneys["row"].tolist()
     found: dict[str, list[list[float]]] = {name: [] for name in reader.heads.classes}
     with counted("kidneys") as show:
         for number, row in enumerate(rows, start=1):
-            images, _, phases = study.images([row], reader.encoder)
+            images, _, phases = job.images([row], reader.encoder)
             for name, entry in attribute_scores(reader, images, phases).items():
                 found[name].append(list(entry["scores"].values()))
             show(number, len(rows))

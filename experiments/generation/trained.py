@@ -12,7 +12,7 @@ from datamodules.errors import DataError
 from datamodules.reports.llm.models import model_source
 from datamodules.writing import prompt_of
 from experiments.generation.journal import in_batches
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 from experiments.runs.folders import report_writer_folder
 from experiments.runs.run_data import read_trained_on
 from lightning_modules.core.contracts import differing_fields
@@ -22,42 +22,40 @@ from lightning_modules.networks.joint.decoding import Written
 from lightning_modules.networks.joint.report_writer import ReportWriter
 
 
-def write(study: Study) -> pd.DataFrame:
+def write(job: WritingJob) -> pd.DataFrame:
     """Write the report of every kidney from its own images."""
-    return written_from(study, study.kidneys["row"].tolist())
+    return written_from(job, job.kidneys["row"].tolist())
 
 
-def identity(study: Study) -> dict[str, str]:
+def identity(job: WritingJob) -> dict[str, str]:
     """Hash of the trained writer."""
-    folder = report_writer_folder(
-        study.options.runs, study.cohort, study.options.seed, study.options.fold, study.options.tag
-    )
+    folder = report_writer_folder(job.options.runs, job.cohort, job.options.seed, job.options.fold, job.options.tag)
     return {"writer_sha256": "" if folder is None else read_report_writer(folder).sha256}
 
 
-def written_from(study: Study, rows: Sequence[int]) -> pd.DataFrame:
+def written_from(job: WritingJob, rows: Sequence[int]) -> pd.DataFrame:
     """Write the report of every kidney from the images of some kidney.
 
     Args:
-        study: The kidneys whose reports are to be written; side and prompt are theirs.
+        job: The kidneys whose reports are to be written; side and prompt are theirs.
         rows: Row of the plan's kidneys whose images are shown, one a kidney.
 
     Raises:
         DataError: if the report stage was not run yet.
         ModelError: if the writer was trained on other preprocessing.
     """
-    writer = load_writer(study)
+    writer = load_writer(job)
 
     def written(places: range) -> list[Written]:
-        images, owner, phases = study.images([rows[place] for place in places], writer.image_encoder)
+        images, owner, phases = job.images([rows[place] for place in places], writer.image_encoder)
         tokens = kidney_tokens(writer, images, owner, len(places))
-        sides = study.kidneys["side"].iloc[places.start : places.stop]
+        sides = job.kidneys["side"].iloc[places.start : places.stop]
         prompts = [
-            prompt_of(study.module.template, side, _phase(phases, owner, place)) for place, side in enumerate(sides)
+            prompt_of(job.module.template, side, _phase(phases, owner, place)) for place, side in enumerate(sides)
         ]
-        return writer.write(tokens, prompts, study.options.decoding)
+        return writer.write(tokens, prompts, job.options.decoding)
 
-    return as_frame(in_batches(study, written))
+    return as_frame(in_batches(job, written))
 
 
 def as_frame(reports: Sequence[Written]) -> pd.DataFrame:
@@ -74,24 +72,24 @@ def as_frame(reports: Sequence[Written]) -> pd.DataFrame:
     )
 
 
-def load_writer(study: Study) -> ReportWriter:
+def load_writer(job: WritingJob) -> ReportWriter:
     """The report writer of the cohort.
 
     Raises:
         DataError: if the report stage was not run yet, or on somebody who is tested.
         ModelError: if it was trained on other preprocessing.
     """
-    options = study.options
-    folder = report_writer_folder(options.runs, study.cohort, options.seed, options.fold, options.tag)
+    options = job.options
+    folder = report_writer_folder(options.runs, job.cohort, options.seed, options.fold, options.tag)
     if folder is None:
         raise DataError(
-            f"Cohort {study.cohort.info.name} has no report writer with pretraining seed {options.seed}; run "
+            f"Cohort {job.cohort.info.name} has no report writer with pretraining seed {options.seed}; run "
             f"`make pretrain STAGES=report{f' TAG={options.tag}' if options.tag else ''}` first."
         )
-    read_trained_on(folder).refuse_seen(study.module.identity, "The report writer", ("test",))
+    read_trained_on(folder).refuse_seen(job.module.identity, "The report writer", ("test",))
     name = options.base or read_report_writer(folder).text.base_name
     writer, found = load_report_writer(folder, model_source(name)[0])
-    differing = differing_fields(found.contract, study.module.contract)
+    differing = differing_fields(found.contract, job.module.contract)
     if differing:
         raise ModelError(
             f"The report writer expects another preprocessing ({', '.join(name for name, _, _ in differing)}); choose "

@@ -10,44 +10,44 @@ import torch
 from datamodules.reports.llm.models import model_source
 from datamodules.writing import prompt_of
 from experiments.generation.journal import in_batches
-from experiments.generation.systems import Study
+from experiments.generation.systems import WritingJob
 from experiments.generation.trained import as_frame
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.joint.decoding import Written
 from lightning_modules.networks.joint.report_writer import ReportWriter, WriterConfig
-from lightning_modules.networks.text.base import base_fingerprint, base_folder
 from lightning_modules.networks.text.encoder import TextEncoderConfig
+from lightning_modules.networks.text.language_model import base_fingerprint, base_folder
 
 BASE = "smollm2"
 _ASKED = "You are a radiologist. Write the findings of this examination in two or three short sentences.\n"
 
 
-def write(study: Study) -> pd.DataFrame:
+def write(job: WritingJob) -> pd.DataFrame:
     """Ask for a report with the writer's own prompt."""
-    prompts = [_ASKED + prompt_of(study.module.template, side, None) for side in study.kidneys["side"]]
-    return answered(study, prompts)
+    prompts = [_ASKED + prompt_of(job.module.template, side, None) for side in job.kidneys["side"]]
+    return answered(job, prompts)
 
 
-def identity(study: Study) -> dict[str, str]:
+def identity(job: WritingJob) -> dict[str, str]:
     """Fingerprint of the language model."""
-    return {"base_sha256": base_fingerprint(base_folder(model_source(study.options.base or BASE)[0]))}
+    return {"base_sha256": base_fingerprint(base_folder(model_source(job.options.base or BASE)[0]))}
 
 
-def answered(study: Study, prompts: Sequence[str]) -> pd.DataFrame:
+def answered(job: WritingJob, prompts: Sequence[str]) -> pd.DataFrame:
     """Answers of the whole language model, through its chat template where it has one.
 
     Args:
-        study: The kidneys; `options.base` names the language model.
+        job: The kidneys; `options.base` names the language model.
         prompts: One a kidney.
     """
-    writer = language_model(study.options.base or BASE)
+    writer = language_model(job.options.base or BASE)
     asked = [chat(writer, prompt) for prompt in prompts]
 
     def written(places: range) -> list[Written]:
         nothing = torch.zeros(len(places), 0, writer.hidden_dim, device=writer.device)
-        return writer.write(nothing, asked[places.start : places.stop], study.options.decoding)
+        return writer.write(nothing, asked[places.start : places.stop], job.options.decoding)
 
-    return as_frame(in_batches(study, written, prompts=asked))
+    return as_frame(in_batches(job, written, prompts=asked))
 
 
 def language_model(name: str) -> ReportWriter:

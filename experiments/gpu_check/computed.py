@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.gpu_check.outcomes import Outcome, exact_float32, judged, losses, seconds_of, skipped
+from experiments.gpu_check.check_results import CheckResult, exact_float32, judged, losses, seconds_of, skipped
 from experiments.gpu_check.subjects import (
     STAGES,
     Sizes,
@@ -36,7 +36,7 @@ def _differ(one: list[float], other: list[float]) -> float:
     return max(abs(a - b) / max(abs(a), 1e-3) for a, b in zip(one, other, strict=True))
 
 
-def stages_in_float32(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def stages_in_float32(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """Every stage for a few steps in single precision, against the same steps on a CPU."""
     for stage, make in STAGES.items():
         name = f"{stage}, float32"
@@ -54,7 +54,7 @@ def stages_in_float32(device: torch.device, sizes: Sizes, base: Path) -> Iterato
         yield judged(name, differ <= TOLERANCE, said, loss=found[-1], relative_difference=differ)
 
 
-def stages_in_half(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def stages_in_half(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """Every stage in bfloat16 and float16 by autocast: finite, and the loss of one batch falls."""
     for kind, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
         for stage, make in STAGES.items():
@@ -70,7 +70,7 @@ def stages_in_half(device: torch.device, sizes: Sizes, base: Path) -> Iterator[O
             yield judged(name, fine, f"loss {found[0]:.4f} to {found[-1]:.4f}", first=found[0], last=found[-1])
 
 
-def bf16_convolution(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def bf16_convolution(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """A 3D convolution in bfloat16 against single precision: cuDNN 9.8 to 9.10 got some wrong."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(2, 16, 16, 24, 24, generator=generator).to(device)
@@ -83,7 +83,7 @@ def bf16_convolution(device: torch.device, sizes: Sizes, base: Path) -> Iterator
         yield judged(f"bf16 conv3d{layout}", differ < 0.02, f"differs by {differ:.4f}", relative_difference=differ)
 
 
-def layouts(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def layouts(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """Channels last on and off: the same features, and how long a step takes.
 
     Features are compared in evaluation: in training some measurements are divided by their spread over a batch, which
@@ -105,7 +105,7 @@ def layouts(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]
     )  # fmt: skip
 
 
-def compiled(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def compiled(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """torch.compile on and off: the same loss, graph breaks, and on a GPU how long a step takes."""
     from torch._dynamo import utils
 
@@ -130,7 +130,7 @@ def compiled(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome
         yield judged(f"torch.compile, {kind}", differ <= 10 * TOLERANCE, said, **figures)
 
 
-def augmentation(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def augmentation(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """Augmentation in both modes against the CPU's, sample by sample."""
     grid = tuple(size + 4 for size in sizes.crop)
     contract = PreprocessingContract(grid=grid)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def augmentation(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Out
         yield judged(name, share < 1e-3, f"{share:.1e} of the voxels differ", share=share, largest=float(differ.max()))
 
 
-def gradient_cache(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def gradient_cache(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """The gradient of micro-batches against that of the full batch."""
     found = []
     for micro_batch in (None, 2):
@@ -163,7 +163,7 @@ def gradient_cache(device: torch.device, sizes: Sizes, base: Path) -> Iterator[O
     yield judged("gradient cache", differ <= TOLERANCE, f"differs by {differ:.1e}", relative_difference=differ)
 
 
-def resumption(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def resumption(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """Four steps in one go against two, a checkpoint in a file, and two more."""
     whole, parts = (classification(device, sizes, base) for _ in range(2))
     optimizers = [torch.optim.AdamW(one.module.parameters(), lr=1e-3) for one in (whole, parts)]
@@ -193,7 +193,7 @@ def resumption(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outco
     yield judged("resume", differ <= 1e-5, f"weights differ by {differ:.1e}", largest=differ)
 
 
-def host_syncs(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def host_syncs(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """How often a step of each stage waits for the device; the image stage does once, and says why."""
     for stage, make in STAGES.items():
         name = f"host syncs, {stage}"

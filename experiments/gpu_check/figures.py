@@ -19,7 +19,7 @@ from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.roi import Volume
 from datamodules.volumes.shards import VolumeSet, finish_volume_set, write_shard
-from experiments.gpu_check.outcomes import Outcome, judged, losses, seconds_of, skipped
+from experiments.gpu_check.check_results import CheckResult, judged, losses, seconds_of, skipped
 from experiments.gpu_check.subjects import Sizes, image_stage, random_base, region_config, text_config
 from experiments.runs.failures import describe
 from lightning_modules.core.precision import has_native_bf16
@@ -46,12 +46,12 @@ def limits(device: torch.device) -> dict[str, float]:
     return figures
 
 
-def stage_one(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def stage_one(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """Stage 1 at the paper's crop by precision: volumes a second, peak memory, share of the measured matrix rate."""
     large = device.type == "cuda"
     shape = PAPER if large else sizes
     most = limits(device)
-    yield Outcome("limits", "PASS", ", ".join(f"{name} {value:.3g}" for name, value in most.items()), figures=most)
+    yield CheckResult("limits", "PASS", ", ".join(f"{name} {value:.3g}" for name, value in most.items()), figures=most)
     kinds: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     for name, dtype in kinds.items():
         title = f"stage 1, {name}"
@@ -88,7 +88,7 @@ class _Stored(Dataset[torch.Tensor]):
         return torch.from_numpy(self.volumes.read(position))[None]
 
 
-def input_path(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def input_path(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """Volumes a second from shards to augmented images, and the share of a stage-1 step that waits for them."""
     large = device.type == "cuda"
     crop, rows = (PAPER.crop, PAPER.rows) if large else (sizes.crop, sizes.rows)
@@ -174,7 +174,7 @@ def planned_gib(sizes: dict[str, int], rank: int, half_bytes: int = 2) -> float:
     return (blocks * (4 + 0.127) / 8 + half_bytes * sizes["vocab_size"] * hidden + 4 * adapters) / 2**30
 
 
-def quantised(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def quantised(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """QLoRA of random language models: memory of the loaded base against the plan, and of one step."""
     models = LANGUAGE_MODELS if device.type == "cuda" else {"tiny": _TINY}
     for name, shape in models.items():
@@ -204,7 +204,7 @@ def quantised(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcom
             torch.cuda.empty_cache()
 
 
-def out_of_memory(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def out_of_memory(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """An allocation that cannot be had is turned into advice."""
     error: BaseException = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 TiB.")
     if device.type == "cuda":

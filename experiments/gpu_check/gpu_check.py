@@ -15,10 +15,10 @@ import torch
 
 from datamodules.files import replacing, write_json
 from experiments.gpu_check import computed, figures, ranks
-from experiments.gpu_check.outcomes import Outcome, judged, skipped
+from experiments.gpu_check.check_results import CheckResult, judged, skipped
 from experiments.gpu_check.subjects import Sizes, random_base
 
-Check = Callable[[torch.device, Sizes, Path], Iterator[Outcome]]
+Check = Callable[[torch.device, Sizes, Path], Iterator[CheckResult]]
 
 CHECKS: tuple[Check, ...] = (
     computed.stages_in_float32,
@@ -72,8 +72,8 @@ def run_checks(
     device: torch.device,
     seconds: float,
     sizes: Sizes | None = None,
-    told: Callable[[Outcome], None] = lambda _: None,
-) -> list[Outcome]:
+    told: Callable[[CheckResult], None] = lambda _: None,
+) -> list[CheckResult]:
     """Run checks one after the other; one that breaks has failed, and the others go on.
 
     Args:
@@ -94,7 +94,7 @@ def run_checks(
     return found
 
 
-def _of(check: Check, device: torch.device, sizes: Sizes, base: Path, left: float) -> Iterator[Outcome]:
+def _of(check: Check, device: torch.device, sizes: Sizes, base: Path, left: float) -> Iterator[CheckResult]:
     name = check.__name__.replace("_", " ")
     if left <= 0:
         yield skipped(name, "no time was left; give more with MINUTES=")
@@ -109,7 +109,7 @@ def _of(check: Check, device: torch.device, sizes: Sizes, base: Path, left: floa
         yield judged(name, False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: CheckResult) -> None:
     print(f"{outcome.status:8}{outcome.name:36}{outcome.said}", flush=True)
 
 

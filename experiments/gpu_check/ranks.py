@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from experiments.gpu_check.outcomes import Outcome, exact_float32, judged, skipped
+from experiments.gpu_check.check_results import CheckResult, exact_float32, judged, skipped
 from experiments.gpu_check.subjects import Sizes, Subject, alignment, classification
 from lightning_modules.losses.gradcache import cached_features, micro_batches
 
@@ -70,7 +70,7 @@ def _rank(rank: int, port: int, kind: str, sizes: Sizes, base: Path) -> None:
     dist.destroy_process_group()
 
 
-def two_ranks(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
+def two_ranks(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
     """The gradient of two ranks against one process's, and SyncBatchNorm over uneven micro-batches."""
     odd = Sizes(sizes.crop, sizes.rows // 2 * 2 + 1, sizes.width)
     with socket.socket() as probe:

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.suite_module import SuiteModule
 from lightning_modules.downstream.classification import Classification
 from lightning_modules.downstream.survival import Survival
 from lightning_modules.losses.cox import RiskMemory
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.joint.report_writer import WriterConfig
-from lightning_modules.networks.text.base import quiet
 from lightning_modules.networks.text.encoder import TextEncoderConfig
+from lightning_modules.networks.text.language_model import quiet
 from lightning_modules.networks.text.tokens import predicting
 from lightning_modules.pretrain.alignment import ClipAlignment
 from lightning_modules.pretrain.attributes import AttributePretraining

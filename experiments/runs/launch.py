@@ -27,9 +27,9 @@ from experiments.runs.run_data import RUN_COMMAND, RunData, check_same_data, rec
 from experiments.runs.suite_cli import SuiteCLI, read_checkpoint
 from experiments.runs.tracking import make_logger, send_kept
 from experiments.runs.trainer import PREVIOUS
-from lightning_modules.core.base import SuiteModule, check_checkpoint, class_name
 from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.suite_module import SuiteModule, check_checkpoint, class_name
 
 DONE = "DONE"
 CONFIG = "config.yaml"
@@ -96,7 +96,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """What a run leaves behind.
 
     Args:
@@ -110,7 +110,7 @@ class Finished:
     model: SuiteModule
 
 
-def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> Finished:
+def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> FinishedRun:
     """Fit a run, going on from its last checkpoint where there is one, and validate and test it.
 
     What is tested are the weights that the module names with `tested`: the best by validation, or the last.
@@ -130,7 +130,7 @@ def train(launch: Launch, *, test: bool, callbacks: Sequence[Callback] = ()) -> 
         return _train(launch, test, callbacks)
 
 
-def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finished:
+def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> FinishedRun:
     cli = launch.configuration.build()
     resolved = cli.resolved_config()
     data = run_data(cli, launch.sources, test, launch.command)
@@ -162,7 +162,7 @@ def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finishe
         (checkpoints / PREVIOUS[LAST]).unlink(missing_ok=True)
     cli.trainer.strategy.barrier()  # what rank 0 wrote of the test is read by every rank
     score = checkpoint.best_model_score  # type: ignore[union-attr]
-    return Finished(logger, float("nan") if score is None else float(score), cli.model)
+    return FinishedRun(logger, float("nan") if score is None else float(score), cli.model)
 
 
 def resumed_from(checkpoints: Path, module: SuiteModule) -> Path | None:

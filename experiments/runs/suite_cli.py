@@ -27,9 +27,9 @@ from datamodules.volumes.contract import PreprocessingContract
 from experiments.runs.baseline import BaselineConfig
 from experiments.runs.gate import check_arguments, check_seed, check_tree, denied_name
 from experiments.runs.trainer import SuiteTrainer, divide_steps
-from lightning_modules.core.base import SuiteModule, check_checkpoint
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.suite_module import SuiteModule, check_checkpoint
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.text.encoder import TextEncoderConfig
 

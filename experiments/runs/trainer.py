@@ -12,9 +12,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from datamodules.bound_data import BoundDataModule
 from datamodules.files import replacing
-from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.precision import has_native_bf16
+from lightning_modules.core.suite_module import SuiteModule
 
 PREVIOUS = {"last.ckpt": "last.previous.ckpt"}
 """Checkpoints of which the one before is kept, and its name."""

@@ -18,7 +18,7 @@ _FARTHEST = 500.0  # of two linear predictors, beyond which exponentials lose th
 _CHUNK = 1 << 22  # probabilities that are held at a time
 
 
-class Terms(NamedTuple):
+class LikelihoodTerms(NamedTuple):
     """A log-likelihood at a point, its gradient [P] and its information [P, P]."""
 
     value: float
@@ -26,13 +26,13 @@ class Terms(NamedTuple):
     information: np.ndarray
 
 
-class Objective(Protocol):
+class LogLikelihood(Protocol):
     """What can be maximised: a log-likelihood and its derivatives at coefficients [P]."""
 
     def value(self, point: np.ndarray) -> float:
         """The log-likelihood; -inf where it is not finite."""
 
-    def terms(self, point: np.ndarray) -> Terms:
+    def terms(self, point: np.ndarray) -> LikelihoodTerms:
         """Value, gradient and information."""
 
 
@@ -116,14 +116,14 @@ class PartialLikelihood:
         """The log-likelihood at coefficients [P]."""
         return self._weights(point)[2]
 
-    def terms(self, point: np.ndarray) -> Terms:
+    def terms(self, point: np.ndarray) -> LikelihoodTerms:
         """Value, gradient and observed information at coefficients [P] of a finite value."""
         weight, denominator, value = self._weights(point)
         means = self.sets.sums(self.design * weight[:, None]) / denominator[:, None]
         share = weight * self.sets.exposure(1 / denominator)
         information = self.design.T @ (self.design * share[:, None]) - means.T @ means
         information[np.diag_indices_from(information)] += self.penalty
-        return Terms(value, self.observed - means.sum(axis=0) - self.penalty * point, information)
+        return LikelihoodTerms(value, self.observed - means.sum(axis=0) - self.penalty * point, information)
 
     def variances(self, point: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
         """Sum over events of a multiplier [E] times the variance of the covariates in the risk set [P, P]."""
@@ -163,14 +163,14 @@ class FirthLikelihood:
         sign, determinant = np.linalg.slogdet(terms.information)
         return terms.value + determinant / 2 if sign > 0 else -np.inf
 
-    def terms(self, point: np.ndarray) -> Terms:
+    def terms(self, point: np.ndarray) -> LikelihoodTerms:
         """Value, gradient, and the information of the plain likelihood."""
         terms = self.plain.terms(point)
         sign, determinant = np.linalg.slogdet(terms.information)
         if sign <= 0:
             return terms._replace(value=-np.inf)
         slope = self._skewness(point, np.linalg.inv(terms.information))
-        return Terms(terms.value + determinant / 2, terms.gradient + slope / 2, terms.information)
+        return LikelihoodTerms(terms.value + determinant / 2, terms.gradient + slope / 2, terms.information)
 
     def _skewness(self, point: np.ndarray, inverse: np.ndarray) -> np.ndarray:
         sets, design = self.plain.sets, self.plain.design
@@ -198,13 +198,13 @@ class Maximum(NamedTuple):
     """Where the ascent ended: the point [P], terms there, the last step [P], and whether the likelihood had settled."""
 
     point: np.ndarray
-    terms: Terms
+    terms: LikelihoodTerms
     step: np.ndarray
     settled: bool
 
 
 def ascend(
-    objective: Objective, start: np.ndarray, free: np.ndarray | None = None, settled: float = SETTLED
+    objective: LogLikelihood, start: np.ndarray, free: np.ndarray | None = None, settled: float = SETTLED
 ) -> Maximum:
     """Maximise by Newton's steps, each halved until the likelihood rises (Armijo's rule).
 
@@ -236,7 +236,7 @@ def ascend(
     return Maximum(point, terms, step, False)
 
 
-def ascend_quasi(objective: Objective, start: np.ndarray, free: np.ndarray | None = None) -> Maximum:
+def ascend_quasi(objective: LogLikelihood, start: np.ndarray, free: np.ndarray | None = None) -> Maximum:
     """Maximise as `ascend` does where the information is only near minus the second derivative, as Firth's is.
 
     The inverse of the information at the start is corrected by every step (Broyden, Fletcher, Goldfarb and Shanno).
@@ -262,7 +262,7 @@ def ascend_quasi(objective: Objective, start: np.ndarray, free: np.ndarray | Non
     return Maximum(point, terms, step, decrement <= _ROUNDED)
 
 
-def newton_step(terms: Terms, free: np.ndarray) -> np.ndarray | None:
+def newton_step(terms: LikelihoodTerms, free: np.ndarray) -> np.ndarray | None:
     """Newton's step of the free coefficients [P], of the others 0; None where the information is not positive."""
     step = np.zeros(len(free))
     try:

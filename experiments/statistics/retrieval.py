@@ -45,7 +45,7 @@ class Ranks:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RetrievedFacts:
     """What the first candidate of every query says of the query, counted in stated attributes.
 
     Args:
@@ -60,9 +60,9 @@ class Facts:
     alike_by_chance: np.ndarray
     stated_by_chance: np.ndarray
 
-    def of(self, rows: np.ndarray) -> Facts:
+    def of(self, rows: np.ndarray) -> RetrievedFacts:
         """The queries of a mask or of positions."""
-        return Facts(*(part[rows] for part in vars(self).values()))
+        return RetrievedFacts(*(part[rows] for part in vars(self).values()))
 
     def chance(self) -> float:
         """F1 of a random candidate."""
@@ -137,7 +137,7 @@ def first_facts(
     candidate_attributes: np.ndarray,
     missing: int = MISSING,
     at_once: int = CHUNK,
-) -> Facts:
+) -> RetrievedFacts:
     """How far the first candidate of every query states what the query's own report states.
 
     Recall asks for the very report; a first candidate that says nearly the same is worth nearly as much to a reader.
@@ -166,7 +166,7 @@ def first_facts(
     same = [_times(*columns) for columns in zip(query_attributes.T, candidate_attributes.T, strict=True)]
     by_chance = np.where(known, np.stack(same, axis=1), 0).sum(axis=1) / len(candidates)
     parts = (alike, own + counts[first], by_chance, own + counts.mean())
-    return Facts(*(part.astype(np.float64) for part in parts))
+    return RetrievedFacts(*(part.astype(np.float64) for part in parts))
 
 
 def _times(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -176,7 +176,7 @@ def _times(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return np.where(values[place] == queries, counts[place], 0)
 
 
-def facts_statistic(facts: Facts, patient: np.ndarray) -> Statistic:
+def facts_statistic(facts: RetrievedFacts, patient: np.ndarray) -> Statistic:
     """Micro F1 of the first candidates' attributes, 2 `alike` / `stated`, as a statistic of weighted patients.
 
     Args:

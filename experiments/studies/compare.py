@@ -34,7 +34,7 @@ CORRECTIONS = {"holm": ("Holm", holm), "benjamini_hochberg": ("Benjamini and Hoc
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedPoint:
     """A finished point: its predictions of one encoder, fraction and seed."""
 
     encoder: str
@@ -43,7 +43,9 @@ class Finished:
     predictions: pd.DataFrame
 
 
-def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "", mode: str = "finetune") -> list[Finished]:
+def finished_points(
+    runs: Path, cohort: Cohort, task: str, tag: str = "", mode: str = "finetune"
+) -> list[FinishedPoint]:
     """All finished points of a task of a cohort.
 
     Args:
@@ -64,7 +66,7 @@ def finished_points(runs: Path, cohort: Cohort, task: str, tag: str = "", mode: 
             predictions = read_parquet(done.parent / PREDICTIONS)[0]
             _check_folds(predictions, cohort, done.parent.name)
             _check_labels(predictions, cohort, task, done.parent.name)
-            points.append(Finished(point["encoder"], point["fraction"], point["seed"], predictions))
+            points.append(FinishedPoint(point["encoder"], point["fraction"], point["seed"], predictions))
     return points
 
 
@@ -172,7 +174,7 @@ def compare(
 
 
 def comparison_table(
-    points: list[Finished], reference: str, replicates: int = 2000, correction: str = "holm"
+    points: list[FinishedPoint], reference: str, replicates: int = 2000, correction: str = "holm"
 ) -> pd.DataFrame:
     """The metric of every encoder and its paired difference to the reference.
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.core.precision import full_precision
+from lightning_modules.core.suite_module import SuiteModule
 from lightning_modules.export.image import load_pretrained
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.phases import Fusion, PhaseFusion, drop_phases

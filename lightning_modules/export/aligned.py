@@ -14,7 +14,7 @@ from lightning_modules.export.layout import CARD, Layout
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.published.checkpoint import load_published
 from lightning_modules.networks.image.published.releases import RELEASES
-from lightning_modules.networks.joint.aligned import AlignedConfig, AlignedModel
+from lightning_modules.networks.joint.aligned_model import AlignedConfig, AlignedModel
 from lightning_modules.networks.joint.published_pair import PublishedPair
 from lightning_modules.networks.text.published import TEXTS, build_text
 

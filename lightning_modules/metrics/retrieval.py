@@ -9,7 +9,7 @@ import torch
 CHUNK = 512
 
 
-class Ranks(NamedTuple):
+class FirstHits(NamedTuple):
     """Place of the first hit among all candidates, from 1, by query."""
 
     image_to_text: torch.Tensor  # int64 [N]
@@ -43,7 +43,7 @@ def first_hit_ranks(
     return ranks
 
 
-def retrieval_ranks(image: torch.Tensor, text: torch.Tensor, report_id: torch.Tensor) -> Ranks:
+def retrieval_ranks(image: torch.Tensor, text: torch.Tensor, report_id: torch.Tensor) -> FirstHits:
     """Ranks of both directions among distinct reports and among all images.
 
     Identical reports are one candidate: else one that many normal kidneys share would fill the first places.
@@ -61,7 +61,9 @@ def retrieval_ranks(image: torch.Tensor, text: torch.Tensor, report_id: torch.Te
     first = torch.full((len(distinct),), len(report_id), device=row.device)
     first = first.scatter_reduce(0, row, torch.arange(len(row), device=row.device), reduce="amin")
     texts = text[first]
-    return Ranks(first_hit_ranks(image, texts, distinct, report_id), first_hit_ranks(texts, image, report_id, distinct))
+    return FirstHits(
+        first_hit_ranks(image, texts, distinct, report_id), first_hit_ranks(texts, image, report_id, distinct)
+    )
 
 
 def recall_at(ranks: torch.Tensor, k: int) -> torch.Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.suite_module import SuiteModule
 from lightning_modules.export.image import load_pretrained
 from lightning_modules.losses.contrastive import info_nce, knowledge_info_nce
 from lightning_modules.losses.gradcache import cached_features, micro_batches
@@ -21,7 +21,7 @@ from lightning_modules.losses.sigmoid import sigmoid_loss
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
 from lightning_modules.metrics.retrieval import recall_at, retrieval_ranks
 from lightning_modules.networks.image.encoders import EncoderConfig
-from lightning_modules.networks.joint.aligned import AlignedConfig, AlignedModel
+from lightning_modules.networks.joint.aligned_model import AlignedConfig, AlignedModel
 
 Contrast = Literal["infonce", "siglip", "knowledge"]
 _SIGLIP_SCALE, _SIGLIP_BIAS = 10.0, -10.0

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
-from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.distributed import gather_rows
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.core.precision import full_precision
+from lightning_modules.core.suite_module import SuiteModule
 from lightning_modules.losses.anatomy import anatomy_loss, lesion_dice
-from lightning_modules.losses.attributes import (
+from lightning_modules.losses.attribute_loss import (
     AttributeTerms,
     PaddedHeads,
     TaskWeighting,

@@ -13,9 +13,9 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import wrap
 
-from lightning_modules.core.base import CHECKPOINT_KEY
 from lightning_modules.core.distributed import sum_over_ranks
 from lightning_modules.core.errors import ModelError
+from lightning_modules.core.suite_module import CHECKPOINT_KEY
 from lightning_modules.export.text import check_base, read_text_encoder, refuse_differences
 from lightning_modules.losses.gradcache import cached_features, micro_batches
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig

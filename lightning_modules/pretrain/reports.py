@@ -12,14 +12,14 @@ import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 
-from lightning_modules.core.base import CHECKPOINT_KEY, SuiteModule
 from lightning_modules.core.distributed import gather_rows, sum_over_ranks
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.suite_module import CHECKPOINT_KEY, SuiteModule
 from lightning_modules.export.image import load_pretrained
 from lightning_modules.export.text import refuse_differences
 from lightning_modules.export.writer import read_report_writer
-from lightning_modules.losses.text import Terms, masked_token_loss
+from lightning_modules.losses.text_loss import LossTerms, masked_token_loss
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.joint.report_writer import ReportWriter, WriterConfig
 from lightning_modules.networks.text.encoder import TextEncoderConfig
@@ -166,7 +166,7 @@ class ReportGeneration(SuiteModule):
         """Image tokens float [B, K, hidden] of images [B, 1, D, H, W]."""
         return self.writer.image_tokens(image)
 
-    def _terms(self, batch: Mapping[str, Any]) -> tuple[Terms, torch.Tensor]:
+    def _terms(self, batch: Mapping[str, Any]) -> tuple[LossTerms, torch.Tensor]:
         logits, target, report = self.writer.report_logits(self(batch["image"]), batch["prompt"], batch["report"])
         return masked_token_loss(logits, target), report
 

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from lightning_modules.core.base import CHECKPOINT_KEY, SuiteModule
 from lightning_modules.core.distributed import gather_rows, sum_over_ranks
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.missing import MISSING
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.suite_module import CHECKPOINT_KEY, SuiteModule
 from lightning_modules.export.text import check_base, load_translator, read_text_encoder, refuse_differences
-from lightning_modules.losses.text import Terms, masked_token_loss, simcse_loss
+from lightning_modules.losses.text_loss import LossTerms, masked_token_loss, simcse_loss
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 from lightning_modules.networks.text.tokens import shifted
 from lightning_modules.networks.text.translator import Translation
@@ -111,7 +111,7 @@ class TextAdaptation(SuiteModule):
         embedding: torch.Tensor = self.encoder(input_ids, attention_mask)
         return embedding
 
-    def _log_training(self, terms: Terms, batch: Mapping[str, Any]) -> None:
+    def _log_training(self, terms: LossTerms, batch: Mapping[str, Any]) -> None:
         total = sum_over_ranks(torch.stack([terms.rows.sum(), terms.rows.new_full((), float(len(terms.rows)))]))
         self.log("train/loss", total[0] / total[1].clamp_min(1), batch_size=len(batch["sample"]), prog_bar=True)
 
@@ -248,7 +248,7 @@ class MaskedNextToken(TextAdaptation):
         found.write(translator)
         self.train()
 
-    def _terms(self, batch: Mapping[str, Any]) -> tuple[Terms, torch.Tensor, torch.Tensor]:
+    def _terms(self, batch: Mapping[str, Any]) -> tuple[LossTerms, torch.Tensor, torch.Tensor]:
         """Loss by masked token, whether the most likely token is the right one, and the text of each."""
         states = self.encoder.hidden(batch["input_ids"], batch["attention_mask"])
         chosen, target, text = shifted(states, batch["labels"], batch.get("places"))

@@ -13,8 +13,8 @@ from torch import nn
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.core.precision import full_precision
-from lightning_modules.losses.attributes import PaddedHeads, masked_cross_entropy
-from lightning_modules.losses.text import Terms, attribute_contrast_loss, nearer_than_negatives
+from lightning_modules.losses.attribute_loss import PaddedHeads, masked_cross_entropy
+from lightning_modules.losses.text_loss import LossTerms, attribute_contrast_loss, nearer_than_negatives
 from lightning_modules.networks.text.adapters import merged
 from lightning_modules.networks.text.encoder import TextEncoderConfig
 from lightning_modules.networks.text.projection import Scatter
@@ -30,7 +30,7 @@ class AttributeContrast(TextContrast):
 
     Kidneys whose stated attributes agree attract each other, as far as they agree, and those that conflict in any
     attribute, the side included, repel. The two views of a kidney state the same in different words; texts that differ
-    in one fact are its hard negatives. See `lightning_modules.losses.text`. Linear heads on the embedding of both
+    in one fact are its hard negatives. See `lightning_modules.losses.text_loss`. Linear heads on the embedding of both
     views, which are not exported, read the stated attributes, so that contrast does not give up what it need not tell.
 
     Args:
@@ -178,6 +178,6 @@ class AttributeContrast(TextContrast):
         first, second, negatives, facts = (torch.cat([entry[place] for entry in self._seen]) for place in range(4))
         starts = torch.tensor([0, *(len(entry[0]) for entry in self._seen)]).cumsum(0).tolist()
         owners = torch.cat([entry[4] + start for entry, start in zip(self._seen, starts[:-1], strict=True)])
-        terms: Terms = attribute_contrast_loss(first, second, facts, self.temperature, negatives, owners)
+        terms: LossTerms = attribute_contrast_loss(first, second, facts, self.temperature, negatives, owners)
         hits = nearer_than_negatives(first, second, negatives, owners)
         return torch.stack([terms.rows, torch.ones_like(terms.rows), hits.to(terms.rows)], dim=1)

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from callbacks.checkpoint import LastCheckpoint
 from callbacks.divergence import DivergedError, FiniteGuard
-from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.suite_module import SuiteModule
 from tests.ranks import spawn
 
 STEPS = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.anatomy.nephrometry.geometry import Spacing
+from datamodules.anatomy.nephrometry.mask_geometry import Spacing
 from datamodules.anatomy.tissues import Tissue
 
 SEMI_AXES_MM = np.array([55.0, 25.0, 30.0])

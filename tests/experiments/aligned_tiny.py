@@ -24,7 +24,7 @@ from experiments.aligned.shared_space import SharedSpace
 from experiments.cohorts.attributes import attributes
 from lightning_modules.export.aligned import save_aligned
 from lightning_modules.networks.image.encoders import EncoderConfig
-from lightning_modules.networks.joint.aligned import AlignedConfig, AlignedModel
+from lightning_modules.networks.joint.aligned_model import AlignedConfig, AlignedModel
 from tests.tiny import CONTRACT
 
 TEXT_DIM = 12

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation, module
 from datamodules.volumes.contract import ABSENT_HU, PreprocessingContract, channels_there
-from lightning_modules.losses.attributes import TaskWeighting
+from lightning_modules.losses.attribute_loss import TaskWeighting
 from lightning_modules.losses.cox import RiskMemory
 from lightning_modules.networks.image import hounsfield
 from lightning_modules.networks.image.encoders import EncoderConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.anatomy.nephrometry.geometry import Bools, positions
+from datamodules.anatomy.nephrometry.mask_geometry import Bools, positions
 from datamodules.anatomy.nephrometry.organ import Organ
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from datamodules.anatomy.nephrometry.geometry import CONNECTED, Bools, Spacing, bounding_slices, voxel_volume_ml
+from datamodules.anatomy.nephrometry.mask_geometry import CONNECTED, Bools, Spacing, bounding_slices, voxel_volume_ml
 from datamodules.anatomy.nephrometry.sinus import hilar_hollow
 from datamodules.anatomy.tissues import LESION, TUMOR, Tissue
 

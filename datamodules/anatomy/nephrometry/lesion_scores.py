@@ -8,14 +8,14 @@ from typing import Literal
 import numpy as np
 
 from datamodules.anatomy.nephrometry.centrality import centrality_index
-from datamodules.anatomy.nephrometry.geometry import (
+from datamodules.anatomy.nephrometry.kidneys import find_lesions
+from datamodules.anatomy.nephrometry.mask_geometry import (
     Spacing,
     axial_diameter_mm,
     coarsened,
     feret_diameter_mm,
     surface_points,
 )
-from datamodules.anatomy.nephrometry.kidneys import find_lesions
 from datamodules.anatomy.nephrometry.organ import measure_organ
 from datamodules.anatomy.nephrometry.padua import Padua, padua
 from datamodules.anatomy.nephrometry.scores import Nephrometry, score_within

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.anatomy.nephrometry.geometry import Bools, Points, Spacing, feret_diameter_mm, surface_points
 from datamodules.anatomy.nephrometry.kidneys import ORGAN, Kidney
+from datamodules.anatomy.nephrometry.mask_geometry import Bools, Points, Spacing, feret_diameter_mm, surface_points
 from datamodules.anatomy.tissues import TUMOR, Tissue
 
 

@@ -11,7 +11,8 @@ from scipy.optimize import least_squares
 from scipy.spatial import QhullError, cKDTree
 from scipy.spatial.transform import Rotation
 
-from datamodules.anatomy.nephrometry.geometry import (
+from datamodules.anatomy.nephrometry.kidneys import KIDNEY_ML
+from datamodules.anatomy.nephrometry.mask_geometry import (
     CONNECTED,
     Axes,
     Bools,
@@ -24,7 +25,6 @@ from datamodules.anatomy.nephrometry.geometry import (
     surface_points,
     voxel_volume_ml,
 )
-from datamodules.anatomy.nephrometry.kidneys import KIDNEY_ML
 from datamodules.anatomy.nephrometry.sinus import calyces, opened_hollows
 from datamodules.anatomy.tissues import LESION, Tissue
 from datamodules.errors import DataError

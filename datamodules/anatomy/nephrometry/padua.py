@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.anatomy.nephrometry.geometry import Bools, positions
+from datamodules.anatomy.nephrometry.mask_geometry import Bools, positions
 from datamodules.anatomy.nephrometry.organ import Organ
 from datamodules.anatomy.nephrometry.points import e_points
 from datamodules.anatomy.nephrometry.scores import Nephrometry, border_distance_mm

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from scipy.spatial import cKDTree
 
-from datamodules.anatomy.nephrometry.geometry import (
+from datamodules.anatomy.nephrometry.kidneys import find_lesions
+from datamodules.anatomy.nephrometry.mask_geometry import (
     Bools,
     Points,
     Spacing,
@@ -21,7 +22,6 @@ from datamodules.anatomy.nephrometry.geometry import (
     positions,
     surface_points,
 )
-from datamodules.anatomy.nephrometry.kidneys import find_lesions
 from datamodules.anatomy.nephrometry.organ import Organ, measure_organ, original_surface
 from datamodules.anatomy.nephrometry.points import (
     Face,

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import QhullError
 
-from datamodules.anatomy.nephrometry.geometry import (
+from datamodules.anatomy.nephrometry.mask_geometry import (
     CONNECTED,
     Bools,
     Hull,

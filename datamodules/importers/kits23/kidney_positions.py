@@ -10,7 +10,7 @@ import torchio as tio
 from scipy import ndimage
 
 from datamodules.anatomy.nephrometry import Kidney, coarsened, separate_kidneys
-from datamodules.anatomy.nephrometry.geometry import bounding_slices
+from datamodules.anatomy.nephrometry.mask_geometry import bounding_slices
 from datamodules.anatomy.nephrometry.measures import box_centre, kidney_centre
 from datamodules.anatomy.tissues import Tissue
 from datamodules.errors import DataError

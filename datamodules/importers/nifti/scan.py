@@ -11,7 +11,7 @@ import torchio as tio
 from nibabel.nifti1 import Nifti1Image
 
 from datamodules.errors import DataError
-from datamodules.importers.nifti.geometry import stated_affine
+from datamodules.importers.nifti.stated_affine import stated_affine
 
 SPACING_MM = (0.05, 20.0)
 """Voxel spacing that a CT can have."""

@@ -16,7 +16,7 @@ from datamodules.reports.reader.statements import Statement, check_statement
 
 
 @dataclass(frozen=True)
-class Answers:
+class StatementCache:
     """Statements by report.
 
     The files hold offsets and no text of a report. A file that is damaged is redone.

@@ -11,10 +11,10 @@ from pathlib import Path
 from datamodules.cohort.columns import SIDES
 from datamodules.errors import DataError
 from datamodules.reports.attribute_table import NOT_STATED
-from datamodules.reports.llm.answers import Answers
+from datamodules.reports.llm.answers import StatementCache
 from datamodules.reports.llm.constrained import Choice, Node, PrefixCache, answer
 from datamodules.reports.llm.models import LanguageModel
-from datamodules.reports.llm.prompt import PROMPT_VERSION, Prompt
+from datamodules.reports.llm.prompt import PROMPT_VERSION, ExtractionPrompt
 from datamodules.reports.reader.clauses import read_report
 from datamodules.reports.reader.statements import Statement
 from datamodules.reports.schema import Attribute, AttributeSchema, load_schema
@@ -59,11 +59,11 @@ class LlmExtractor:
     ) -> None:
         self.model, self.schema = model, schema or load_schema()
         self.batch_size, self.share = batch_size, share
-        self.prompt = Prompt(model.tokenizer)
+        self.prompt = ExtractionPrompt(model.tokenizer)
         self.questions = {entry.name: self.prompt.question(entry) for entry in self.schema.attributes}
         self.values = {entry.name: self.prompt.values(entry) for entry in self.schema.attributes}
         self.tails = {side: self.prompt.kidney(side) for side in SIDES}
-        self.answers = None if cache is None else Answers(cache, self.fingerprint, self.schema.classes)
+        self.answers = None if cache is None else StatementCache(cache, self.fingerprint, self.schema.classes)
         self.reports_read = 0
 
     @property

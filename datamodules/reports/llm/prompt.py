@@ -26,7 +26,7 @@ _TASK = (
 _PLACE = "\u2402"  # a sign that no chat template holds
 
 
-class Prompt:
+class ExtractionPrompt:
     """The parts of a prompt as tokens, in the order in which they are read: report, question, kidney.
 
     What is shared comes first, so that a report is read once for all questions and a question once for both kidneys.

@@ -59,7 +59,7 @@ class Reading:
 
 
 @dataclass(eq=False)
-class Lesion:
+class ReportedLesion:
     """One lesion of a kidney with what is said of it."""
 
     further: bool = False
@@ -76,7 +76,7 @@ class Lesion:
 
 
 @dataclass(eq=False)
-class Kidney:
+class ReportedKidney:
     """One kidney while its report is read.
 
     Args:
@@ -86,10 +86,10 @@ class Kidney:
     """
 
     readings: list[Reading] = field(default_factory=list)
-    lesions: list[Lesion] = field(default_factory=list)
+    lesions: list[ReportedLesion] = field(default_factory=list)
     loose: list[Reading] = field(default_factory=list)
 
-    def lesion_of(self, clause: Clause, indefinite: bool, sizes: Sequence[Measurement]) -> Lesion:
+    def lesion_of(self, clause: Clause, indefinite: bool, sizes: Sequence[Measurement]) -> ReportedLesion:
         """The lesion that a clause speaks of, a new one where it brings one in.
 
         Args:
@@ -122,12 +122,12 @@ class Kidney:
             return self.lesions[-1] if REFERS.match(clause.text) else self._new(further=False)
         return self.lesions[-1]
 
-    def _new(self, further: bool, largest: bool = False) -> Lesion:
-        self.lesions.append(Lesion(further, largest))
+    def _new(self, further: bool, largest: bool = False) -> ReportedLesion:
+        self.lesions.append(ReportedLesion(further, largest))
         return self.lesions[-1]
 
     @property
-    def main(self) -> Lesion:
+    def main(self) -> ReportedLesion:
         """The largest lesion: called so, else by size; one without a size before those that are called further."""
         called = [lesion for lesion in self.lesions if lesion.largest]
         if called:

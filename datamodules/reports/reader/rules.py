@@ -10,7 +10,7 @@ from dataclasses import replace
 from datamodules.cohort.columns import SIDES
 from datamodules.reports.language import check_english
 from datamodules.reports.reader.clauses import Clause, Report, read_report
-from datamodules.reports.reader.lesions import REFERS, Kidney, Reading
+from datamodules.reports.reader.lesions import REFERS, Reading, ReportedKidney
 from datamodules.reports.reader.matching import PRESENCE, Matcher
 from datamodules.reports.reader.measurements import diameters
 from datamodules.reports.reader.organs import LESION, side_mentions
@@ -63,7 +63,7 @@ class RuleExtractor:
         return [list(self._statements(read_report(text))) for text in reports]
 
     def _statements(self, report: Report) -> Iterator[Statement]:
-        kidneys = {side: Kidney() for side in SIDES}
+        kidneys = {side: ReportedKidney() for side in SIDES}
         unsided: list[Reading] = []
         # Findings first, wherever they stand, because the impression refers to their lesions.
         for clause in sorted(report.clauses, key=lambda entry: entry.part != "findings"):
@@ -73,7 +73,7 @@ class RuleExtractor:
         for side, kidney in kidneys.items():
             yield from self._of_kidney(report, side, kidney)
 
-    def _read(self, report: Report, clause: Clause, kidneys: dict[str, Kidney]) -> list[Reading]:
+    def _read(self, report: Report, clause: Clause, kidneys: dict[str, ReportedKidney]) -> list[Reading]:
         """Give what a clause states to its kidneys and lesions; what has no side is returned."""
         first, last = report.sentences[clause.sentence]
         readings = self.matcher.readings(clause, report.plain[first:last].replace("\n", " "))
@@ -93,7 +93,7 @@ class RuleExtractor:
         measure = self.schema[entry.attribute].measure
         return entry.size_mm is not None and measure is not None and entry.value != measure.classes[0]
 
-    def _give(self, kidney: Kidney, clause: Clause, readings: list[Reading]) -> None:
+    def _give(self, kidney: ReportedKidney, clause: Clause, readings: list[Reading]) -> None:
         of_lesion = [entry for entry in readings if self.schema[entry.attribute].level == "lesion"]
         number = [entry for entry in of_lesion if entry.attribute == _NUMBER]
         present = [entry for entry in readings if entry.attribute == PRESENCE and entry.value == "yes"]
@@ -107,7 +107,7 @@ class RuleExtractor:
         else:
             kidney.loose += of_lesion
 
-    def _place(self, unsided: list[Reading], kidneys: dict[str, Kidney]) -> None:
+    def _place(self, unsided: list[Reading], kidneys: dict[str, ReportedKidney]) -> None:
         """What names no side: of a lesion if only one kidney has one, of both kidneys if it is denied."""
         diseased = [side for side in SIDES if kidneys[side].lesions]
         for entry in unsided:
@@ -118,7 +118,7 @@ class RuleExtractor:
                 for side in SIDES:
                     kidneys[side].readings.append(entry)
 
-    def _of_kidney(self, report: Report, side: str, kidney: Kidney) -> Iterator[Statement]:
+    def _of_kidney(self, report: Report, side: str, kidney: ReportedKidney) -> Iterator[Statement]:
         pool = list(kidney.readings)
         if kidney.lesions:
             pool += kidney.main.readings + kidney.loose
@@ -165,7 +165,7 @@ class RuleExtractor:
         )
 
 
-def _presence(kidney: Kidney) -> list[Reading]:
+def _presence(kidney: ReportedKidney) -> list[Reading]:
     """That there is a lesion, from its first mention, where no noun has said so."""
     first = next(
         (entry for lesion in kidney.lesions for entry in lesion.readings if LESION.search(entry.clause.text)), None
@@ -175,7 +175,7 @@ def _presence(kidney: Kidney) -> list[Reading]:
     return [] if first is None else [replace(first, attribute=PRESENCE, value="yes", negated=False, size_mm=None)]
 
 
-def _further(kidney: Kidney) -> list[Reading]:
+def _further(kidney: ReportedKidney) -> list[Reading]:
     """That there are several lesions, from the one that the report adds with a size of its own."""
     added = [lesion for lesion in kidney.lesions[1:] if lesion.readings and not lesion.largest]
     return [

@@ -16,7 +16,7 @@ SLOT = "\0"
 WRITTEN_SIDE = "left"
 
 
-class Fact(NamedTuple):
+class PhrasedFact(NamedTuple):
     """What a sentence states."""
 
     attribute: str
@@ -35,7 +35,7 @@ class Phrase:
     """
 
     text: str
-    facts: frozenset[Fact]
+    facts: frozenset[PhrasedFact]
     sized: bool
 
 

@@ -24,8 +24,8 @@ from datamodules.reports.rewriting.flips import SIDE, SIZE, other_side
 from datamodules.reports.rewriting.phrases import (
     SLOT,
     WRITTEN_SIDE,
-    Fact,
     Phrase,
+    PhrasedFact,
     joined,
     lesion_diameters,
     other_size,
@@ -71,7 +71,7 @@ class Rewritten(NamedTuple):
     own: str
     other: str
     changed: tuple[tuple[str, str], ...]
-    facts: frozenset[Fact]
+    facts: frozenset[PhrasedFact]
     sized: bool
 
 
@@ -97,8 +97,8 @@ class Rewriter:
         self.kidneys = [self._apart(side, text) for side, text in zip(self.sides, self.texts, strict=True)]
         phrases = {phrase.text: phrase for kidney in self.kidneys for phrase in kidney.phrases}
         phrases = {**{phrase.text: phrase for phrase in self._of_bank()}, **phrases}
-        self._stating: dict[Fact, list[Phrase]] = defaultdict(list)
-        self._values: dict[str, list[Fact]] = defaultdict(list)
+        self._stating: dict[PhrasedFact, list[Phrase]] = defaultdict(list)
+        self._values: dict[str, list[PhrasedFact]] = defaultdict(list)
         self._sized = [phrase for phrase in phrases.values() if phrase.sized]
         for phrase in phrases.values():
             for fact in sorted(phrase.facts):
@@ -145,7 +145,7 @@ class Rewriter:
         if key not in self._known:
             text = (_LESION if diseased else "") + written.replace(SLOT, "5.0 cm")
             facts = frozenset(
-                Fact(entry.attribute, entry.value, entry.uncertain)
+                PhrasedFact(entry.attribute, entry.value, entry.uncertain)
                 for entry in self.reader.extract([text])[0]
                 if entry.side == WRITTEN_SIDE
                 and entry.attribute != SIZE_CLASS
@@ -194,7 +194,7 @@ class Rewriter:
         if kidney.phrases and kidney.phrases[0].sized and rng.random() < _OPENING:
             order = [0, *(place for place in order if place != 0)]
         own: list[Phrase] = []
-        said: dict[str, Fact] = {}
+        said: dict[str, PhrasedFact] = {}
         for place in order[:longest]:
             phrase = kidney.phrases[place]
             if all(said.get(fact.attribute, fact) == fact for fact in phrase.facts):
@@ -203,7 +203,7 @@ class Rewriter:
         return own
 
     def _covering(
-        self, wanted: Iterable[Fact], sized: bool, allowed: frozenset[Fact], rng: np.random.Generator
+        self, wanted: Iterable[PhrasedFact], sized: bool, allowed: frozenset[PhrasedFact], rng: np.random.Generator
     ) -> list[Phrase] | None:
         """Sentences, drawn at random, that state all that is wanted and nothing but what is allowed."""
         chosen: list[Phrase] = []
@@ -228,7 +228,7 @@ class Rewriter:
         side: str,
         sided: bool,
         size: tuple[float, ...],
-        facts: frozenset[Fact],
+        facts: frozenset[PhrasedFact],
         phrases: list[Phrase],
         how: int,
         rng: np.random.Generator,
@@ -258,7 +258,7 @@ class Rewriter:
         attribute: str,
         side: str,
         size: tuple[float, ...],
-        facts: frozenset[Fact],
+        facts: frozenset[PhrasedFact],
         phrases: list[Phrase],
         how: int,
         rng: np.random.Generator,

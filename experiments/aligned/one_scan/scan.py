@@ -18,7 +18,7 @@ from experiments.aligned.one_scan.scan_figure import best, embed_figure
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, load_space
 from experiments.aligned.zero_shot.prompt_scores import mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
-from experiments.doubt.gate import Gate, check_kind, open_gate
+from experiments.doubt.scan_gate import Gate, check_kind, open_gate
 from experiments.doubt.statements import PRESENT, Said, check_statements, lesion_words
 from experiments.doubt.verdict import OUTSIDE_TRAINING, Verdict, headline, speaks
 from experiments.encoders.attribute_reader import AttributeReader, attribute_reader, attribute_scores

@@ -33,8 +33,8 @@ from experiments.runs.tracking import cohort_tags, log_results, make_logger
 from experiments.scores.results_table import caption, marked, with_interval
 from experiments.statistics.bootstrap import bootstrap
 from experiments.statistics.retrieval import (
-    Facts,
     Ranks,
+    RetrievedFacts,
     chance_median_rank,
     chance_recall,
     equivalence,
@@ -50,7 +50,7 @@ ALIGNED, TRUTH = "aligned model", "TF-IDF of the true attributes"
 READ, BOTH = "attributes read from both", "aligned model and attributes"
 RECALLS = (1, 5, 10)
 _LESION = "lesion_present"
-_Part = TypeVar("_Part", Ranks, Facts)
+_Part = TypeVar("_Part", Ranks, RetrievedFacts)
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
             yield title, own
 
 
-def ranks_of(kidneys: Kidneys, system: str, direction: str, mask: np.ndarray) -> tuple[Ranks, Facts]:
+def ranks_of(kidneys: Kidneys, system: str, direction: str, mask: np.ndarray) -> tuple[Ranks, RetrievedFacts]:
     """Ranks of the kidneys of a mask within it, and what the first candidates state.
 
     Args:
@@ -284,12 +284,12 @@ def _joined(parts: list[_Part]) -> _Part:
     return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
 
 
-def _pooled(part: Kidneys, system: str, direction: str, name: str) -> tuple[Ranks, Facts, pd.DataFrame]:
+def _pooled(part: Kidneys, system: str, direction: str, name: str) -> tuple[Ranks, RetrievedFacts, pd.DataFrame]:
     mask = dict(_groups(part.table))[name]
     return *ranks_of(part, system, direction, mask), part.table[mask]
 
 
-def _metrics(ranks: Ranks, facts: Facts, patient_id: pd.Series, replicates: int) -> dict[str, float | str]:
+def _metrics(ranks: Ranks, facts: RetrievedFacts, patient_id: pd.Series, replicates: int) -> dict[str, float | str]:
     patient, names = pd.factorize(patient_id)
     row: dict[str, float | str] = {"n": len(ranks.rank), "patients": len(names)}
     row["candidates"] = float(ranks.candidates.mean())

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 
-from datamodules.anatomy.nephrometry.geometry import bounding_slices
 from datamodules.anatomy.nephrometry.kidneys import find_lesions
+from datamodules.anatomy.nephrometry.mask_geometry import bounding_slices
 from datamodules.anatomy.tissues import KIDNEY_WITH_LESION, Tissue
 from datamodules.errors import DataError
 from experiments.runs.baseline import RadiomicsSettings

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from experiments.generation.facts import INVENTED, MISSED, RIGHT, WRONG, Fact, named_side
+from experiments.generation.facts import INVENTED, MISSED, RIGHT, WRONG, ComparedFact, named_side
 
 SYMBOLS = {RIGHT: "✓", WRONG: "✗", INVENTED: "+", MISSED: "○"}
 """A sign beside every colour, since colours alone do not reach everyone."""
@@ -62,14 +62,14 @@ def words_of(name: str) -> str:
     return name.replace("_", " ")
 
 
-def value_of(fact: Fact) -> str:
+def value_of(fact: ComparedFact) -> str:
     """A fact as it is stated, or as it should have been: `margin: ill defined (reference: smooth)`."""
     value = words_of(str(fact.true if fact.stated is None else fact.stated))
     truth = f" (reference: {words_of(str(fact.true))})" if fact.verdict == WRONG else ""
     return f"{words_of(fact.attribute)}: {value}{truth}"
 
 
-def label_of(fact: Fact) -> str:
+def label_of(fact: ComparedFact) -> str:
     """A fact with what is to be said of it."""
     return f"{value_of(fact)}, {MEANING[fact.verdict]}"
 
@@ -96,7 +96,7 @@ def located(text: str, side: str, span: tuple[int, int]) -> tuple[int, int] | No
     return (place[start], place[end - 1] + 1) if end > start else None
 
 
-def report_spans(text: str, side: str, facts: Sequence[Fact]) -> list[Span]:
+def report_spans(text: str, side: str, facts: Sequence[ComparedFact]) -> list[Span]:
     """The words of a generated report that state facts, right or wrong; words that state several are one span."""
     spans = []
     for evidence in dict.fromkeys(fact.evidence for fact in facts if fact.evidence is not None):
@@ -110,7 +110,7 @@ def report_spans(text: str, side: str, facts: Sequence[Fact]) -> list[Span]:
     return spans
 
 
-def reference_spans(text: str, side: str, facts: Mapping[str, Sequence[Fact]]) -> list[Span]:
+def reference_spans(text: str, side: str, facts: Mapping[str, Sequence[ComparedFact]]) -> list[Span]:
     """The words of the reference that state what some report leaves out.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from datamodules.errors import DataError
 from datamodules.files import read_json, replacing, write_json
 from datamodules.reports.reader.rules import RuleExtractor
-from experiments.generation.facts import VERDICTS, Fact, Remembering, fact_lists
+from experiments.generation.facts import VERDICTS, ComparedFact, Remembering, fact_lists
 from experiments.generation.review.cases import Case, case_order, cases_hash, lettered
 from experiments.generation.review.marks import Piece, pieces, reference_spans, report_spans, value_of
 from experiments.generation.review.ratings import Rating, Ratings
@@ -196,7 +196,7 @@ class Review:
             )
         return Shown(case, pieces(case.reference, reference_spans(case.reference, case.side, facts)), cards)
 
-    def _facts(self, case: Case, systems: Sequence[str]) -> list[list[Fact]]:
+    def _facts(self, case: Case, systems: Sequence[str]) -> list[list[ComparedFact]]:
         count = len(systems)
         texts = [case.reports[system] for system in systems]
         with self._lock:

@@ -15,8 +15,13 @@ from experiments.generation.review.cases import read_cases
 from experiments.generation.review.ratings import read_ratings
 from experiments.generation.review.review import RATINGS, SETTINGS, Review
 from experiments.generation.review.review_page import HOST, create_app, serve
+from experiments.generation.review.review_summary import (
+    agreement_table,
+    finished_ratings,
+    format_summary,
+    summary_table,
+)
 from experiments.generation.review.scans import Scans
-from experiments.generation.review.summary import agreement_table, finished_ratings, format_summary, summary_table
 from experiments.generation.systems import SYSTEMS
 from experiments.runs.console import say
 from experiments.runs.folders import system_folder

@@ -27,7 +27,7 @@ _KEPT = 8  # volumes in memory; a kidney has four phases at most in common use
 
 
 @dataclass(frozen=True)
-class Series:
+class ReviewScan:
     """One scan of a kidney.
 
     Args:
@@ -57,12 +57,12 @@ class Scans:
         self._image = lru_cache(maxsize=_KEPT)(self._read_image)
         self._lesion = lru_cache(maxsize=_KEPT)(self._read_lesion)
 
-    def series(self, case: Case) -> list[Series]:
+    def series(self, case: Case) -> list[ReviewScan]:
         """The scans of a kidney, from non-contrast to delayed."""
         found = sorted(self._of.get(case.key, []))
         names = [phase.replace("_", "-") for _, phase, _ in found]
         return [
-            Series(place, name if names.count(name) == 1 else f"{name} {names[: number + 1].count(name)}")
+            ReviewScan(place, name if names.count(name) == 1 else f"{name} {names[: number + 1].count(name)}")
             for number, (name, (_, _, place)) in enumerate(zip(names, found, strict=True))
         ]
 

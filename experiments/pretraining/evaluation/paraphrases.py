@@ -25,7 +25,7 @@ WORDINGS = ("other", "same", "shuffled")
 
 
 @dataclass(frozen=True)
-class Question:
+class ParaphraseQuestion:
     """A report's text on one kidney, a paraphrase, and texts with one fact turned round.
 
     Args:
@@ -50,7 +50,7 @@ class Question:
 
 def make_questions(
     cohort: Cohort, kidneys: pd.DataFrame, wording: str = "other", flips: int = 5, seed: int = 0
-) -> list[Question]:
+) -> list[ParaphraseQuestion]:
     """Questions about the kidneys with a lesion.
 
     Args:
@@ -80,7 +80,9 @@ def make_questions(
     return questions
 
 
-def _of_facts(cohort: Cohort, kidneys: pd.DataFrame, wording: str, flips: int, seed: int) -> Iterator[Question]:
+def _of_facts(
+    cohort: Cohort, kidneys: pd.DataFrame, wording: str, flips: int, seed: int
+) -> Iterator[ParaphraseQuestion]:
     path = cohort.root / "truth.parquet"
     if not path.is_file():
         raise DataError(
@@ -97,10 +99,10 @@ def _of_facts(cohort: Cohort, kidneys: pd.DataFrame, wording: str, flips: int, s
         facts = kidney_facts(facts_row)
         changed = [(kind, write_kidney(other, bank, number)) for kind, other in flipped(facts)]
         chosen = _chosen(changed, flips, number)
-        yield Question(row["patient_id"], row["role"], row["text"], write_kidney(facts, bank, number), chosen)
+        yield ParaphraseQuestion(row["patient_id"], row["role"], row["text"], write_kidney(facts, bank, number), chosen)
 
 
-def _shuffled(kidneys: pd.DataFrame, flips: int, seed: int) -> Iterator[Question]:
+def _shuffled(kidneys: pd.DataFrame, flips: int, seed: int) -> Iterator[ParaphraseQuestion]:
     reader = RuleExtractor()
     rows = kidneys.to_dict("records")
     for row, stated in zip(rows, reader.extract([row["text"] for row in rows]), strict=True):
@@ -111,7 +113,9 @@ def _shuffled(kidneys: pd.DataFrame, flips: int, seed: int) -> Iterator[Question
         paraphrase = shuffle_sentences(row["text"], number)
         if paraphrase == row["text"]:
             continue  # one sentence has no other order
-        yield Question(row["patient_id"], row["role"], row["text"], paraphrase, _chosen(changed, flips, number))
+        yield ParaphraseQuestion(
+            row["patient_id"], row["role"], row["text"], paraphrase, _chosen(changed, flips, number)
+        )
 
 
 def _number(row: dict[object, str], seed: int) -> int:
@@ -126,7 +130,7 @@ def _chosen(changed: Sequence[tuple[str, str]], count: int, number: int) -> tupl
 
 
 @dataclass(frozen=True)
-class Answers:
+class SystemAnswers:
     """One system's answers.
 
     Args:
@@ -144,17 +148,17 @@ class Answers:
     kind: np.ndarray
 
 
-def answer(questions: Sequence[Question], embed: Callable[[Sequence[str]], np.ndarray]) -> Answers:
+def answer(questions: Sequence[ParaphraseQuestion], embed: Callable[[Sequence[str]], np.ndarray]) -> SystemAnswers:
     """Embed every text of the questions."""
     vectors = embed([text for question in questions for text in question.texts])
     starts = np.cumsum([0, *(len(question.texts) for question in questions)])[:-1]
     numbers = [row for row, question in enumerate(questions) for _ in question.flips]
     places = [start + 2 + n for start, q in zip(starts, questions, strict=True) for n in range(len(q.flips))]
     kinds = [kind for question in questions for kind, _ in question.flips]
-    return Answers(vectors[starts], vectors[starts + 1], vectors[places], np.array(numbers), np.array(kinds))
+    return SystemAnswers(vectors[starts], vectors[starts + 1], vectors[places], np.array(numbers), np.array(kinds))
 
 
-def kinds_of(questions: Sequence[Question]) -> list[str]:
+def kinds_of(questions: Sequence[ParaphraseQuestion]) -> list[str]:
     """Kinds of facts that are turned round, those of the phantoms in their order, then others."""
     found = {kind for question in questions for kind, _ in question.flips}
     known = [kind for kind in (*ALWAYS, ENHANCEMENT, *FLIPS) if kind in found]

@@ -15,7 +15,7 @@ from experiments.pretraining.evaluation.attribute_results import (
     tested_groups,
 )
 from experiments.pretraining.evaluation.masked_tokens import HITS, LOSS, ratio
-from experiments.pretraining.evaluation.paraphrases import Answers, Question, kinds_of
+from experiments.pretraining.evaluation.paraphrases import ParaphraseQuestion, SystemAnswers, kinds_of
 from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, percentile_difference
 from experiments.statistics.embeddings import alignment, uniformity, wins, wins_over_all
 from experiments.statistics.support import mean_support
@@ -29,7 +29,7 @@ DIFFERENCES += ["interval", "p"]
 
 
 @dataclass(frozen=True)
-class Measure:
+class GroupMetric:
     """One metric of one group of patients, for every system.
 
     Args:
@@ -50,7 +50,9 @@ class Measure:
     statistics: Mapping[str, Statistic]
 
 
-def question_measures(questions: Sequence[Question], answers: Mapping[str, Answers]) -> Iterator[Measure]:
+def question_measures(
+    questions: Sequence[ParaphraseQuestion], answers: Mapping[str, SystemAnswers]
+) -> Iterator[GroupMetric]:
     """Retrieval by kind of fact and over every fact, alignment and uniformity.
 
     Args:
@@ -61,7 +63,7 @@ def question_measures(questions: Sequence[Question], answers: Mapping[str, Answe
     for group, part in tested_groups(rows.assign(number=range(len(rows)))):
         owner, names = pd.factorize(part["patient_id"])
         chosen, owners = part["number"].to_numpy(), dict(zip(part["number"], owner, strict=True))
-        yield Measure(
+        yield GroupMetric(
             RETRIEVAL, EVERY, group, len(chosen), len(names),
             {system: mean_of(_all_won(found)[chosen], owner=owner) for system, found in answers.items()},
         )  # fmt: skip
@@ -69,30 +71,30 @@ def question_measures(questions: Sequence[Question], answers: Mapping[str, Answe
             first = next(iter(answers.values()))
             used = np.flatnonzero((first.kind == kind) & np.isin(first.question, chosen))
             theirs, patients = pd.factorize(np.array([owners[number] for number in first.question[used]]))
-            yield Measure(
+            yield GroupMetric(
                 RETRIEVAL, kind, group, len(used), len(patients),
                 {system: mean_of(_won(found)[used], owner=theirs) for system, found in answers.items()},
             )  # fmt: skip
         pairs = {system: (found.query[chosen], found.paraphrase[chosen]) for system, found in answers.items()}
-        yield Measure(
+        yield GroupMetric(
             ALIGNMENT, "query and paraphrase", group, len(chosen), len(names),
             {system: alignment(*pair, owner) for system, pair in pairs.items()},
         )  # fmt: skip
-        yield Measure(
+        yield GroupMetric(
             UNIFORMITY, "queries", group, len(chosen), len(names),
             {system: uniformity(query, owner) for system, (query, _) in pairs.items()},
         )  # fmt: skip
 
 
-def _won(found: Answers) -> np.ndarray:
+def _won(found: SystemAnswers) -> np.ndarray:
     return wins(found.query[found.question], found.paraphrase[found.question], found.flips)
 
 
-def _all_won(found: Answers) -> np.ndarray:
+def _all_won(found: SystemAnswers) -> np.ndarray:
     return wins_over_all(_won(found), found.question, len(found.query))
 
 
-def attribute_measures(frames: Mapping[str, pd.DataFrame]) -> Iterator[Measure]:
+def attribute_measures(frames: Mapping[str, pd.DataFrame]) -> Iterator[GroupMetric]:
     """The AUC of every attribute and their mean.
 
     Args:
@@ -115,13 +117,13 @@ def attribute_measures(frames: Mapping[str, pd.DataFrame]) -> Iterator[Measure]:
             statistics = {system: _kept(entry[0]) for system, entry in scored.items()}
             for system, statistic in statistics.items():
                 each[system].append(statistic)
-            yield Measure(ATTRIBUTES, attribute, group, kidneys, len(names), statistics)
+            yield GroupMetric(ATTRIBUTES, attribute, group, kidneys, len(names), statistics)
         if any(each.values()):
             means = {system: _mean(statistics) for system, statistics in each.items()}
-            yield Measure(ATTRIBUTES, MEAN, group, len(first), len(names), means)
+            yield GroupMetric(ATTRIBUTES, MEAN, group, len(first), len(names), means)
 
 
-def masked_measures(kidneys: pd.DataFrame, rows: Mapping[str, np.ndarray]) -> Iterator[Measure]:
+def masked_measures(kidneys: pd.DataFrame, rows: Mapping[str, np.ndarray]) -> Iterator[GroupMetric]:
     """Accuracy and loss of masked next-token prediction on the reports of the tested kidneys.
 
     Args:
@@ -133,7 +135,7 @@ def masked_measures(kidneys: pd.DataFrame, rows: Mapping[str, np.ndarray]) -> It
         chosen = part["number"].to_numpy()
         for kind, column in (("accuracy", HITS), ("loss, nats a token", LOSS)):
             statistics = {system: ratio(found[chosen], column, owner) for system, found in rows.items()}
-            yield Measure(MASKED, kind, group, len(chosen), len(names), statistics)
+            yield GroupMetric(MASKED, kind, group, len(chosen), len(names), statistics)
 
 
 def _kept(statistic: Statistic) -> Statistic:
@@ -157,7 +159,7 @@ def _mean(statistics: Sequence[Statistic]) -> Statistic:
 
 
 def tabulate(
-    measures: Sequence[Measure], subject: str, replicates: int = 1000, seed: int = 0
+    measures: Sequence[GroupMetric], subject: str, replicates: int = 1000, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Values of every system, and the differences of one system to the others on the same patients.
 

@@ -32,7 +32,7 @@ from experiments.pretraining.stages.language import load_source, save_trained, t
 from experiments.registry import ENCODERS, STAGES
 from experiments.runs.console import counted, say
 from experiments.runs.folders import EMBEDDINGS, ENCODER_FOLDER, FEATURES, cache_folder, own_tag
-from experiments.runs.launch import Finished, Launch, train
+from experiments.runs.launch import FinishedRun, Launch, train
 from experiments.runs.run_data import hand_over
 from experiments.runs.started_ranks import wait_for_main
 from experiments.runs.suite_cli import read_checkpoint
@@ -197,7 +197,7 @@ def _embed(launch: Launch, cohort: Cohort, text: Path, settings: TextEncoderConf
             embed_texts(encoder, part, datamodule.cache.folder.parent, progress=show)
 
 
-def _summary(finished: Finished) -> str:
+def _summary(finished: FinishedRun) -> str:
     """What validation found, in a sentence."""
     model: ClipAlignment = finished.model  # type: ignore[assignment]
     plan = model.trainer.datamodule.plan  # type: ignore[attr-defined]
@@ -214,7 +214,7 @@ def _summary(finished: Finished) -> str:
     )
 
 
-def _export(finished: Finished, cohort: Cohort, text: Path, folder: Path, title: str, summary: str) -> str:
+def _export(finished: FinishedRun, cohort: Cohort, text: Path, folder: Path, title: str, summary: str) -> str:
     """The aligned model as a folder, which is also that of its image encoder and holds its text encoder.
 
     Returns:

@@ -13,13 +13,13 @@ import yaml
 from datamodules.base import VolumeDataModule
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.trained_on import TrainedOn
-from experiments.doubt.gate import open_gate
+from experiments.doubt.scan_gate import open_gate
 from experiments.pretraining.cards import encoder_card
 from experiments.registry import STAGES
 from experiments.runs.configuration import Configuration
 from experiments.runs.console import say
 from experiments.runs.folders import ENCODER_FOLDER, experiment_of, stage_folder
-from experiments.runs.launch import Finished, Launch, check_finished, mark_done, read_done
+from experiments.runs.launch import FinishedRun, Launch, check_finished, mark_done, read_done
 from experiments.runs.run_data import hand_over
 from experiments.runs.suite_cli import class_of
 from experiments.runs.tracking import cohort_tags
@@ -152,7 +152,7 @@ def already_finished(launch: Launch) -> bool:
     return True
 
 
-def close(launch: Launch, finished: Finished, summary: str, content: Mapping[str, Any], exported: str) -> None:
+def close(launch: Launch, finished: FinishedRun, summary: str, content: Mapping[str, Any], exported: str) -> None:
     """Log tables, pictures and the exported folder to MLflow, say the summary, and write DONE last.
 
     Args:
@@ -172,7 +172,7 @@ def close(launch: Launch, finished: Finished, summary: str, content: Mapping[str
     mark_done(launch.folder, {"summary": summary, "run_id": run_id, **content})
 
 
-def keep_likeness(finished: Finished, cohort: Cohort, fold: int | None, folder: Path) -> None:
+def keep_likeness(finished: FinishedRun, cohort: Cohort, fold: int | None, folder: Path) -> None:
     """Measure the training scans beside an exported encoder, so that a single scan can be held against them.
 
     Args:
@@ -186,7 +186,7 @@ def keep_likeness(finished: Finished, cohort: Cohort, fold: int | None, folder: 
     open_gate(folder, encoder, module.augmentation, cohort, trained_on, fold, module.plan.volumes)
 
 
-def export_encoder(finished: Finished, cohort: Cohort, stage: str, folder: Path, summary: str) -> str:
+def export_encoder(finished: FinishedRun, cohort: Cohort, stage: str, folder: Path, summary: str) -> str:
     """Write the encoder of a finished stage with its contract and card.
 
     Returns:

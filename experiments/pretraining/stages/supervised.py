@@ -5,7 +5,7 @@ from __future__ import annotations
 from datamodules.cohort.cohort import Cohort
 from experiments.pretraining.stages.common import Pretraining, already_finished, close, export_encoder, stage_launch
 from experiments.runs.folders import ENCODER_FOLDER
-from experiments.runs.launch import Finished, train
+from experiments.runs.launch import FinishedRun, train
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.discrimination import auroc_delong
 from lightning_modules.core.distributed import is_main_rank
@@ -30,7 +30,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
     close(launch, finished, summary, {"encoder_sha256": sha256}, ENCODER_FOLDER)
 
 
-def _summary(finished: Finished) -> str:
+def _summary(finished: FinishedRun) -> str:
     table = finished.model.val_table
     margin = (table.score[:, 1] - table.score[:, 0]).double().cpu().numpy()
     target = table.target.cpu().numpy()

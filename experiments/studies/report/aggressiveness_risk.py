@@ -12,10 +12,10 @@ from experiments.registry import ENCODERS, task_label
 from experiments.scores.outcomes import RISK, Outcome, outcomes_of, score_columns
 from experiments.scores.results_figures import risk_group_of
 from experiments.scores.results_table import Group, groups
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval
-from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import pooled_groups, seed_words
+from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
 from experiments.studies.report.survival_section import NAMES, RISK_HEADER, curves_picture, risk_cells, risk_record
 
 TASK = "aggressiveness"
@@ -25,7 +25,7 @@ _CUT = (
 )
 
 
-def aggressiveness_section(series: Series, note: str) -> Section:
+def aggressiveness_section(series: PointSeries, note: str) -> Section:
     """Kaplan-Meier curves, log-rank test and hazard ratio of every known endpoint by predicted aggressiveness.
 
     Args:
@@ -47,7 +47,7 @@ def _unknown(endpoint: str) -> Text:
     return Text(f"{endpoint.upper()}: not known of any eligible patient of this cohort.", kind="missing")
 
 
-def endpoint_frames(series: Series, endpoint: str) -> dict[str, pd.DataFrame]:
+def endpoint_frames(series: PointSeries, endpoint: str) -> dict[str, pd.DataFrame]:
     """Predicted aggressiveness as a risk, beside one endpoint of the same patients.
 
     Args:
@@ -75,7 +75,7 @@ def endpoint_frames(series: Series, endpoint: str) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _endpoint_blocks(series: Series, endpoint: str, known: dict[str, pd.DataFrame], note: str) -> list[Block]:
+def _endpoint_blocks(series: PointSeries, endpoint: str, known: dict[str, pd.DataFrame], note: str) -> list[Block]:
     rows, records, pictures, undivided = [], [], [], []
     for shown in pooled_groups(series):
         rows.append(Row((capital(shown.name),), heading=True))
@@ -94,7 +94,7 @@ def _endpoint_blocks(series: Series, endpoint: str, known: dict[str, pd.DataFram
     blocks: list[Block] = [Gallery(tuple(pictures))] if pictures else []
     if records:
         within = " within folds" if series.metric.within_folds else ""
-        table = Table(
+        table = PageTable(
             f"survival-by-{series.key}-{endpoint}",
             f"{endpoint.upper()} by predicted aggressiveness: high against low.",
             (*RISK_HEADER, f"Harrell C-index{within} (95 % CI)"),
@@ -118,7 +118,7 @@ def _divided(frame: pd.DataFrame, shown: Group) -> tuple[Outcome, np.ndarray] | 
 
 
 def _picture(
-    series: Series,
+    series: PointSeries,
     group: Group,
     name: str,
     outcome: Outcome,

@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from experiments.studies.report.page import Html, Section, Text
+from experiments.studies.report.report_page import Html, Section, Text
 
 ITEMS = Path(__file__).parent / "tripod_ai.yaml"
 _STATUS = {"here": "Answered here", "part": "Begun here, authors complete", "authors": "Authors"}

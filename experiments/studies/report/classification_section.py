@@ -16,10 +16,10 @@ from experiments.statistics.estimate import estimates_table, undefined
 from experiments.statistics.operating_point import OperatingPoint, operating_point, youden_threshold
 from experiments.studies.encoder_lines import encoder_line
 from experiments.studies.report.decisions import Decisions, decision_blocks
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval, number
-from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import of_group, pooled_groups, seed_words
+from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
 
 _SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1"}
 _CALIBRATION = {"calibration slope": "Slope", "calibration intercept": "Intercept", "brier": "Brier score"}
@@ -27,7 +27,7 @@ _CALIBRATION |= {"scaled brier": "Scaled Brier score"}
 _THRESHOLDS = (0.2, 0.5, 0.8)
 
 
-def class_sections(series: Series, note: str) -> list[Section]:
+def class_sections(series: PointSeries, note: str) -> list[Section]:
     """The sections of a classification task."""
     classes = len(series.label.classes)
     sections = [Section(f"{series.key}-roc", "Discrimination", _roc_blocks(series, note))]
@@ -47,7 +47,7 @@ def class_sections(series: Series, note: str) -> list[Section]:
     ]
 
 
-def _scores(series: Series, group: Group, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _scores(series: PointSeries, group: Group, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Whether each patient is of a class, and its score, by encoder."""
     found = {}
     for name, predictions in series.first_seed().items():
@@ -57,7 +57,7 @@ def _scores(series: Series, group: Group, number: int) -> dict[str, tuple[np.nda
     return found
 
 
-def _roc_blocks(series: Series, note: str) -> list[Block]:
+def _roc_blocks(series: PointSeries, note: str) -> list[Block]:
     names, pictures = series.label.class_names, []
     reached = {} if len(names) > 2 else _operating_points(series)
     for group in pooled_groups(series):
@@ -98,7 +98,7 @@ _NO_VALIDATION = (
 )
 
 
-def _operating_points(series: Series) -> dict[str, dict[str, OperatingPoint]]:
+def _operating_points(series: PointSeries) -> dict[str, dict[str, OperatingPoint]]:
     """What every encoder reaches in every pooled group at Youden's threshold of its validation patients."""
     found: dict[str, dict[str, OperatingPoint]] = {}
     for name, predictions in series.first_seed().items():
@@ -147,7 +147,7 @@ def at_validation_threshold(predictions: pd.DataFrame, rows: pd.DataFrame) -> Op
     )
 
 
-def _operating_table(series: Series, reached: dict[str, dict[str, OperatingPoint]]) -> Table:
+def _operating_table(series: PointSeries, reached: dict[str, dict[str, OperatingPoint]]) -> PageTable:
     rows, frames = [], []
     for group in pooled_groups(series):
         rows.append(Row((capital(group.name),), heading=True))
@@ -164,7 +164,7 @@ def _operating_table(series: Series, reached: dict[str, dict[str, OperatingPoint
             rows.append(Row((ENCODERS[name].title, cutoff, counts, *values)))
             frame = estimates_table(point.estimates).assign(group=group.name, encoder=name, threshold=point.threshold)
             frames.append(frame)
-    return Table(
+    return PageTable(
         f"operating-points-{series.key}",
         "Operating points: the threshold was chosen on validation patients alone (largest sensitivity + specificity).",
         ("Encoder", "Threshold", "TP / FP / FN / TN", *(f"{title} (95 % CI)" for title in _SHARES.values())),
@@ -175,7 +175,7 @@ def _operating_table(series: Series, reached: dict[str, dict[str, OperatingPoint
     )
 
 
-def _kappa_table(series: Series) -> Table:
+def _kappa_table(series: PointSeries) -> PageTable:
     rows, records = [], []
     for group in pooled_groups(series):
         rows.append(Row((capital(group.name),), heading=True))
@@ -185,7 +185,7 @@ def _kappa_table(series: Series) -> Table:
             rows.append(Row((ENCODERS[name].title, str(len(outcome.rows)), interval(kappa))))
             records.append({"group": group.name, "encoder": name, "n": len(outcome.rows), "kappa": kappa.value})
             records[-1] |= {"low": kappa.low, "high": kappa.high, "interval": kappa.interval}
-    return Table(
+    return PageTable(
         f"kappa-{series.key}",
         "Agreement of the most probable class with the truth: kappa with quadratic weights.",
         ("Encoder", "n", "Kappa (95 % CI)"),
@@ -195,7 +195,7 @@ def _kappa_table(series: Series) -> Table:
     )
 
 
-def _calibration_blocks(series: Series, note: str) -> list[Block]:
+def _calibration_blocks(series: PointSeries, note: str) -> list[Block]:
     shown = pooled_groups(series)
     rows, frames, pictures = [], [], []
     scores = {group.name: _scores(series, group, 1) for group in shown}
@@ -215,7 +215,7 @@ def _calibration_blocks(series: Series, note: str) -> list[Block]:
             for group, (t, p) in own.items()
         )
         pictures.append(Picture(f"calibration-{series.key}-{name}", figure, caption, f"Calibration curve. {alt}."))
-    table = Table(
+    table = PageTable(
         f"calibration-{series.key}",
         "Calibration: slope (1 when calibrated), intercept (0 when calibrated) and Brier scores, with 95 % CI.",
         ("Encoder", "n", "Positives", *_CALIBRATION.values()),
@@ -227,7 +227,7 @@ def _calibration_blocks(series: Series, note: str) -> list[Block]:
     return [table, Gallery(tuple(pictures))]
 
 
-def _decisions(series: Series) -> list[Decisions]:
+def _decisions(series: PointSeries) -> list[Decisions]:
     return [
         Decisions(group.name, {name: decision_curve(*scores) for name, scores in _scores(series, group, 1).items()})
         for group in pooled_groups(series)

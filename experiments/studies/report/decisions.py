@@ -10,10 +10,10 @@ import pandas as pd
 from experiments.registry import ENCODERS, TASKS
 from experiments.scores.plots.classification import decision_plot
 from experiments.studies.encoder_lines import encoder_line
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval
-from experiments.studies.report.page import Block, Gallery, Picture, Row, Table
 from experiments.studies.report.pictures import seed_words
+from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row
 from experiments.studies.report.result_tables import estimate_of
 
 
@@ -37,7 +37,9 @@ class Decisions:
         return f"{self.group}, {self.what}" if self.what else self.group
 
 
-def decision_blocks(series: Series, found: Sequence[Decisions], thresholds: Sequence[float], note: str) -> list[Block]:
+def decision_blocks(
+    series: PointSeries, found: Sequence[Decisions], thresholds: Sequence[float], note: str
+) -> list[Block]:
     """A picture of every group, and the net benefit at some thresholds.
 
     Args:
@@ -68,7 +70,9 @@ def _useful(curve: pd.DataFrame) -> str:
     return f"is better than treating all and treating nobody from {better.min():.2f} to {better.max():.2f}"
 
 
-def _table(series: Series, frame: pd.DataFrame, titles: Mapping[str, str], thresholds: Sequence[float]) -> Table:
+def _table(
+    series: PointSeries, frame: pd.DataFrame, titles: Mapping[str, str], thresholds: Sequence[float]
+) -> PageTable:
     rows = []
     for group, part in frame.groupby("group", sort=False):
         rows.append(Row((capital(titles[str(group)]),), heading=True))
@@ -76,7 +80,7 @@ def _table(series: Series, frame: pd.DataFrame, titles: Mapping[str, str], thres
             values = own.set_index("threshold").loc[list(thresholds)]
             estimates = [estimate_of(row, "advantage") for row in values.to_dict("records")]
             rows.append(Row((ENCODERS[str(name)].title, *(interval(found, 3) for found in estimates))))
-    return Table(
+    return PageTable(
         f"decision-{series.key}",
         "Net benefit over the better of treating all and treating nobody (95 % CI), at three threshold probabilities.",
         ("Encoder", *(f"Threshold {value:.0%}" for value in thresholds)),

@@ -23,10 +23,10 @@ from experiments.doubt.prediction_sets import CONFIDENCE
 from experiments.doubt.task_doubt import TaskDoubt, asked_and_said, task_doubt
 from experiments.registry import ENCODERS, TASKS
 from experiments.statistics.estimate import Estimate
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval, number
-from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import seed_words
+from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
 from experiments.studies.report.result_tables import estimate_of
 
 _CALIBRATION = {ECE: "Expected calibration error", SLOPE: "Slope", INTERCEPT: "Intercept", BRIER: "Brier score"}
@@ -44,7 +44,7 @@ _MISSING = (
 )
 
 
-def doubt_section(series: Series, note: str) -> Section:
+def doubt_section(series: PointSeries, note: str) -> Section:
     """How sure the predictions of the index encoder are."""
     predictions = series.first_seed()[series.index]
     doubt, title = task_doubt(predictions), ENCODERS[series.index].title
@@ -66,7 +66,7 @@ def doubt_section(series: Series, note: str) -> Section:
     return section
 
 
-def _calibration_blocks(series: Series, doubt: TaskDoubt, predictions: pd.DataFrame, note: str) -> list[Block]:
+def _calibration_blocks(series: PointSeries, doubt: TaskDoubt, predictions: pd.DataFrame, note: str) -> list[Block]:
     table = calibration_table(doubt, predictions)
     rows = []
     for (name, stage), part in table.groupby(["group", "stage"], sort=False):
@@ -96,7 +96,7 @@ def _calibration_blocks(series: Series, doubt: TaskDoubt, predictions: pd.DataFr
             )
         )
     return [
-        Table(
+        PageTable(
             f"doubt-calibration-{series.key}",
             "Calibration before and after.",
             ("Group", "n", "Positives" if two else "Right", *(f"{name} (95 % CI)" for name in _CALIBRATION.values())),
@@ -115,7 +115,7 @@ def _calibration_blocks(series: Series, doubt: TaskDoubt, predictions: pd.DataFr
     ]
 
 
-def _sets_blocks(series: Series, doubt: TaskDoubt, predictions: pd.DataFrame, note: str) -> list[Block]:
+def _sets_blocks(series: PointSeries, doubt: TaskDoubt, predictions: pd.DataFrame, note: str) -> list[Block]:
     table, curve = sets_table(doubt, predictions), abstention_table(doubt, predictions)
     rows = []
     for name, part in table.groupby("group", sort=False):
@@ -140,7 +140,7 @@ def _sets_blocks(series: Series, doubt: TaskDoubt, predictions: pd.DataFrame, no
         ),
     )
     return [
-        Table(
+        PageTable(
             f"doubt-sets-{series.key}",
             f"Prediction sets at {CONFIDENCE:.0%}, and the error when the least sure are left out.",
             ("Group", "n", *(f"{name} (95 % CI)" for name in _SETS.values())),
@@ -154,13 +154,13 @@ def _sets_blocks(series: Series, doubt: TaskDoubt, predictions: pd.DataFrame, no
     ]
 
 
-def _smooth_table(series: Series, frame: pd.DataFrame) -> Table:
+def _smooth_table(series: PointSeries, frame: pd.DataFrame) -> PageTable:
     """The smooth curves at five predictions; the CSV file holds all points."""
     rows = []
     for (name, stage), curve in frame.groupby(["group", "stage"], sort=False):
         found = [_nearest(curve, "predicted", at, "observed") for at in _PREDICTED]
         rows.append(Row((f"{capital(str(name))}, {stage}", *found)))
-    return Table(
+    return PageTable(
         f"doubt-calibration-curves-{series.key}",
         "Observed share by the prediction, from the smooth curves.",
         ("Group", *(f"{at:.0%} (95 % CI)" for at in _PREDICTED)),
@@ -170,13 +170,13 @@ def _smooth_table(series: Series, frame: pd.DataFrame) -> Table:
     )
 
 
-def _abstention_table(series: Series, frame: pd.DataFrame) -> Table:
+def _abstention_table(series: PointSeries, frame: pd.DataFrame) -> PageTable:
     """The error at five shares that are answered; the CSV file holds all."""
     rows = tuple(
         Row((capital(str(name)), *(_nearest(curve, "answered", at, "error") for at in _ANSWERED)))
         for name, curve in frame.groupby("group", sort=False)
     )
-    return Table(
+    return PageTable(
         f"doubt-risk-coverage-{series.key}",
         "Error by the share of patients that is answered, the surest first.",
         ("Group", *(f"{at:.0%} (95 % CI)" for at in _ANSWERED)),
@@ -195,7 +195,7 @@ def _nearest(curve: pd.DataFrame, along: str, at: float, name: str) -> str:
     return interval(Estimate(float(row[name]), float(row["low"]), float(row["high"])))
 
 
-def _local_block(series: Series, doubt: TaskDoubt, predictions: pd.DataFrame) -> Block:
+def _local_block(series: PointSeries, doubt: TaskDoubt, predictions: pd.DataFrame) -> Block:
     table = local_table(doubt, predictions)
     if table.empty:
         return Text("No recalibration with local patients: no external centre has enough patients.", kind="missing")
@@ -209,7 +209,7 @@ def _local_block(series: Series, doubt: TaskDoubt, predictions: pd.DataFrame) ->
         ))
         for row in table.to_dict("records")
     )  # fmt: skip
-    return Table(
+    return PageTable(
         f"doubt-local-{series.key}",
         "Recalibration with local patients of an external centre, tested on its others.",
         ("Centre", "Local", "Tested", "Log loss (difference, 95 % of draws)", "Distance of means (difference)"),

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from datamodules.cohort.cohort import Cohort
 from experiments.registry import ENCODERS, EncoderEntry
 from experiments.runs.folders import ENCODER_FOLDER, experiment_of
-from experiments.studies.report.finished_points import Series
-from experiments.studies.report.page import Html, Section, Text
+from experiments.studies.report.finished_points import PointSeries
+from experiments.studies.report.report_page import Html, Section, Text
 
 CARD = "README.md"
 _LEVEL = 4
@@ -36,7 +36,7 @@ def _smaller(token: Token) -> Token:
     return token
 
 
-def card_section(cohort: Cohort, found: list[Series]) -> Section:
+def card_section(cohort: Cohort, found: list[PointSeries]) -> Section:
     """The card that the export of each encoder wrote; of one without an export what the registry says."""
     section = Section("cards", "Model cards")
     names = [name for name in ENCODERS if any(name in series.encoders for series in found)]
@@ -64,7 +64,7 @@ def _facts(entry: EncoderEntry) -> Text:
     return Text(items=tuple(items))
 
 
-def _card(cohort: Cohort, found: list[Series], name: str) -> str | None:
+def _card(cohort: Cohort, found: list[PointSeries], name: str) -> str | None:
     """The card of the first seed, and fold, that the encoder's stage was run with."""
     runs = next(series for series in found if name in series.encoders).runs
     folder, stage = runs / experiment_of(cohort, "pretrain"), ENCODERS[name].stage

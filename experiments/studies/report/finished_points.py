@@ -23,7 +23,7 @@ from experiments.runs.folders import experiment_of, folds_of
 from experiments.runs.launch import DONE, RUN_COMMAND
 from experiments.scores.outcomes import Metric, metric_of, outcomes_of
 from experiments.scores.results_table import groups
-from experiments.studies.compare import REPORTED, Finished, finished_points, pooled_seeds
+from experiments.studies.compare import REPORTED, FinishedPoint, finished_points, pooled_seeds
 from experiments.studies.curve.curve_table import Cell, Curve
 
 _INDEX = ("aligned", "stage1", "scratch")
@@ -31,7 +31,7 @@ _INDEX = ("aligned", "stage1", "scratch")
 
 
 @dataclass(frozen=True)
-class Series:
+class PointSeries:
     """Finished points of one task that differ in encoder, fraction and seed alone, all of the same tested patients.
 
     Args:
@@ -49,7 +49,7 @@ class Series:
     runs: Path
     mode: str
     tag: str
-    points: tuple[Finished, ...]
+    points: tuple[FinishedPoint, ...]
     remarks: tuple[str, ...] = ()
 
     @property
@@ -133,7 +133,7 @@ class Series:
         return sum(counts) / len(counts)
 
 
-def series_of(runs: Path, cohort: Cohort, task: str) -> list[Series]:
+def series_of(runs: Path, cohort: Cohort, task: str) -> list[PointSeries]:
     """The series of a task with finished points, the one with the largest share and the most encoders first.
 
     A point whose patients are not those of the cohort, or not those of the other points, is left out and named.
@@ -148,7 +148,7 @@ def series_of(runs: Path, cohort: Cohort, task: str) -> list[Series]:
     for mode, tag in sorted(kinds, key=lambda kind: (kind[1], list(MODES).index(kind[0]) if kind[0] in MODES else 99)):
         points, remarks = _same_patients(cohort, finished_points(runs, cohort, task, tag, mode))
         if points:
-            series = Series(cohort, task_label(task), runs, mode, tag, tuple(points), tuple(remarks))
+            series = PointSeries(cohort, task_label(task), runs, mode, tag, tuple(points), tuple(remarks))
             if series.fractions:
                 found.append(series)
     return sorted(found, key=lambda one: (one.tag != "", -one.fraction, -len(one.at(one.fraction))))
@@ -160,9 +160,9 @@ def unfinished(runs: Path, cohort: Cohort, task: str) -> int:
     return sum(not (path.parent / DONE).is_file() for path in folder.glob(f"*/{RUN_COMMAND}"))
 
 
-def _same_patients(cohort: Cohort, points: list[Finished]) -> tuple[list[Finished], list[str]]:
+def _same_patients(cohort: Cohort, points: list[FinishedPoint]) -> tuple[list[FinishedPoint], list[str]]:
     known = set(cohort["patients"]["patient_id"])
-    kept: list[Finished] = []
+    kept: list[FinishedPoint] = []
     remarks = []
     for point in sorted(points, key=lambda one: (list(ENCODERS).index(one.encoder), -one.fraction, one.seed)):
         tested = _tested(point)
@@ -176,11 +176,11 @@ def _same_patients(cohort: Cohort, points: list[Finished]) -> tuple[list[Finishe
     return kept, remarks
 
 
-def _tested(point: Finished) -> set[str]:
+def _tested(point: FinishedPoint) -> set[str]:
     return set(point.predictions.loc[point.predictions["part"] == "test", "patient_id"])
 
 
-def cells_of(series: Series, replicates: int = 2000) -> list[Cell]:
+def cells_of(series: PointSeries, replicates: int = 2000) -> list[Cell]:
     """The metric of every encoder, averaged over the common seeds, with replicates paired over patients.
 
     At the largest share every group is scored, single centres on the endpoint that was trained on, pooled groups on all
@@ -198,7 +198,7 @@ def cells_of(series: Series, replicates: int = 2000) -> list[Cell]:
     return cells
 
 
-def _outcomes(series: Series) -> Iterator[tuple[tuple[str, str], str, bool, list[str]]]:
+def _outcomes(series: PointSeries) -> Iterator[tuple[tuple[str, str], str, bool, list[str]]]:
     first = next(iter(series.first_seed().values()))
     for group in groups(first):
         for number, outcome in enumerate(outcomes_of(group.rows)):
@@ -207,7 +207,7 @@ def _outcomes(series: Series) -> Iterator[tuple[tuple[str, str], str, bool, list
                 yield (group.name, group.kind), outcome.endpoint, own, outcome.rows["patient_id"].tolist()
 
 
-def check_tasks(found: dict[str, list[Series]], cohort: Cohort) -> None:
+def check_tasks(found: dict[str, list[PointSeries]], cohort: Cohort) -> None:
     """Refuse a report without any result.
 
     Raises:

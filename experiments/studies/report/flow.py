@@ -20,7 +20,7 @@ from datamodules.files import read_parquet
 from experiments.registry import TASKS, task_label
 from experiments.scores.plots.style import new_figure
 from experiments.studies.report.journal_words import capital, plural
-from experiments.studies.report.page import Picture, Row, Table
+from experiments.studies.report.report_page import PageTable, Picture, Row
 
 _ROLE_TITLES = {"pretrain": "Pretraining centres", "internal": "Internal centres", "external": "External centres"}
 _SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
@@ -155,13 +155,13 @@ def _alt(flow: Flow) -> str:
     return f"Flow diagram: {start}{sum(flow.excluded.values())} excluded, {flow.imported:,} in the cohort. {parts}."
 
 
-def flow_table(flow: Flow) -> Table:
+def flow_table(flow: Flow) -> PageTable:
     """The numbers of the flow diagram as a table."""
     rows = [
         Row((_step(row), f"{row['patients']:,}")) for row in flow.frame().to_dict("records") if row["step"] != "remark"
     ]
     note = "; ".join(f"{text}: {count}" for text, count in flow.remarks.items())
-    return Table(
+    return PageTable(
         "flow",
         "Patients from the source to the parts of the evaluation.",
         ("Step", "Patients"),
@@ -177,7 +177,7 @@ def _step(row: dict[Hashable, Any]) -> str:
     return f"{name}, {row['part']}" if row["part"] else str(name)
 
 
-def eligibility_table(cohort: Cohort, tasks: list[str]) -> Table:
+def eligibility_table(cohort: Cohort, tasks: list[str]) -> PageTable:
     """Who is eligible for each task, and in which part of the evaluation, with outcomes."""
     folds = cohort.info.evaluation == "folds"
     places = ["Tested out of fold"] if folds else ["Training", "Validation", "Internal test", "External test"]
@@ -207,7 +207,7 @@ def eligibility_table(cohort: Cohort, tasks: list[str]) -> Table:
     note = "n (events) of survival tasks; n (positives) of two classes; n (patients by class) of three."
     if not folds:
         note += " Known outcomes include the pretraining centres, which no task is trained or tested on."
-    return Table(
+    return PageTable(
         "eligibility",
         "Patients of each task: eligible, with a known outcome, and by part of the evaluation.",
         ("Task", "Eligible", "Outcome known", *places),

@@ -8,11 +8,11 @@ from datamodules.cohort.cohort import Cohort
 from experiments.registry import TASKS, task_label
 from experiments.runs.tracking import git_commit
 from experiments.statistics.support import MARKED
-from experiments.studies.report.finished_points import Series
-from experiments.studies.report.page import Section, Text
+from experiments.studies.report.finished_points import PointSeries
+from experiments.studies.report.report_page import Section, Text
 
 
-def methods_section(cohort: Cohort, found: Sequence[Series]) -> Section:
+def methods_section(cohort: Cohort, found: Sequence[PointSeries]) -> Section:
     """Partition, outcomes, models and statistics."""
     tasks = list(dict.fromkeys(series.task for series in found))
     if cohort.info.evaluation == "folds":
@@ -73,7 +73,7 @@ def _models() -> Section:
     return Section("models", "Models", [Text(items=items)])
 
 
-def _statistics(found: Sequence[Series]) -> Section:
+def _statistics(found: Sequence[PointSeries]) -> Section:
     survival = any(series.metric.survival for series in found)
     items = [
         "Unit: the patient. Every metric stands with its n, its positives or events, and a 95 % interval.",
@@ -100,7 +100,7 @@ def _statistics(found: Sequence[Series]) -> Section:
     return Section("statistics", "Statistics", [Text(items=tuple(items))])
 
 
-def limits_section(cohort: Cohort, found: Sequence[Series]) -> Section:
+def limits_section(cohort: Cohort, found: Sequence[PointSeries]) -> Section:
     """Limits that the data show; the authors add theirs."""
     items = []
     if cohort.info.phantom:

@@ -18,15 +18,15 @@ from experiments.studies.compare import REPORTED
 from experiments.studies.curve.curve_figure import curve_figure
 from experiments.studies.curve.curve_table import Cell, curve_table, reached_table, zero_shot_rows
 from experiments.studies.encoder_lines import encoder_color, encoder_marker
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import NOT_DEFINED, capital, interval, number, p_value
-from experiments.studies.report.page import Picture, Row, Table, Text
+from experiments.studies.report.report_page import PageTable, Picture, Row, Text
 from experiments.studies.report.result_tables import estimate_of
 
 _HEADING = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan, "events": np.nan, "interval": ""}
 
 
-def pooled_groups(series: Series) -> list[Group]:
+def pooled_groups(series: PointSeries) -> list[Group]:
     """The internal test, the pooled external patients, or the pooled folds."""
     return [group for group in groups(next(iter(series.first_seed().values()))) if group.kind in REPORTED]
 
@@ -37,13 +37,13 @@ def of_group(predictions: pd.DataFrame, group: Group) -> pd.DataFrame:
     return tested.loc[group.rows["patient_id"]].reset_index()
 
 
-def seed_words(series: Series) -> str:
+def seed_words(series: PointSeries) -> str:
     """Which points a figure of single patients is drawn from."""
     seed = series.seeds(series.fraction)[0]
     return f"Seed {seed} alone, {series.fraction:.0%} of the labels; the table of results averages over seeds."
 
 
-def curve_blocks(series: Series, cells: list[Cell], note: str) -> list[Picture | Table | Text]:
+def curve_blocks(series: PointSeries, cells: list[Cell], note: str) -> list[Picture | PageTable | Text]:
     """The data-efficiency curve with zero-shot at 0 %, and the smallest sufficient fractions."""
     plan, metric = series.curve(), series.metric
     own = [cell for cell in cells if cell.own]
@@ -64,7 +64,7 @@ def curve_blocks(series: Series, cells: list[Cell], note: str) -> list[Picture |
     )
     alt = f"{capital(metric.title)} against the share of the training labels ({steps}). {capital(group)}: {ends}."
     caption = "Data efficiency: mean over seeds, bands are 95 % CI over patients, broken lines are baselines."
-    blocks: list[Picture | Table | Text] = [
+    blocks: list[Picture | PageTable | Text] = [
         Picture(f"curve-{series.key}", figure, caption, alt),
         _frame_table(series, shown),
     ]
@@ -96,7 +96,7 @@ def _value(row: pd.Series) -> str:
     return number(float(row["value"]))
 
 
-def _frame_table(series: Series, shown: pd.DataFrame) -> Table:
+def _frame_table(series: PointSeries, shown: pd.DataFrame) -> PageTable:
     metric, rows = series.metric, []
     for group, own in shown.groupby("group", sort=False):
         first = own.iloc[0]
@@ -108,7 +108,7 @@ def _frame_table(series: Series, shown: pd.DataFrame) -> Table:
             cells = [interval(found[share]) if share in found else "not run" for share in _shares(shown)]
             rows.append(Row((ENCODERS[name].title, *cells)))
     header = ("Encoder", *("Zero-shot" if not share else f"{share:.0%} of labels" for share in _shares(shown)))
-    return Table(
+    return PageTable(
         f"curve-{series.key}",
         f"{capital(metric.title)} (95 % CI) by share of the training labels.",
         header,
@@ -127,7 +127,7 @@ def _shares(shown: pd.DataFrame) -> list[float]:
     return sorted(set(shown["fraction"]))
 
 
-def encoder_forest(series: Series, frame: pd.DataFrame, note: str) -> Picture:
+def encoder_forest(series: PointSeries, frame: pd.DataFrame, note: str) -> Picture:
     """Forest plot: all encoders in the pooled groups, and the index encoder in every centre."""
     metric, rows = series.metric, []
     own = frame[frame["endpoint"].isin(["", series.label.endpoint])]
@@ -168,7 +168,7 @@ def _forest_alt(rows: list[dict[str, object]]) -> str:
     return " ".join(parts)
 
 
-def subgroup_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Table | Picture]:
+def subgroup_blocks(series: PointSeries, frame: pd.DataFrame, note: str) -> list[PageTable | Picture]:
     """The subgroups of the index encoder as a table and as a forest plot of each pooled group."""
     metric, rows = series.metric, []
     for group, part in frame.groupby("group", sort=False):
@@ -180,7 +180,7 @@ def subgroup_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Tabl
                 value = f"{NOT_DEFINED}, too few" if few else interval(estimate_of(row, metric.name))
                 rows.append(Row((f"{variable}: {row['level']}", str(row["n"]), str(row[metric.count]), value, p)))
     name = ENCODERS[series.index].title
-    table = Table(
+    table = PageTable(
         f"subgroups-{series.key}",
         f"Subgroups: {metric.title} of {name}.",
         ("Subgroup", "n", capital(metric.count_title), f"{capital(metric.title)} (95 % CI)", "p of heterogeneity"),

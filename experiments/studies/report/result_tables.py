@@ -14,9 +14,9 @@ from experiments.statistics.estimate import Estimate
 from experiments.statistics.multiplicity import holm
 from experiments.studies.compare import REPORTED
 from experiments.studies.curve.curve_table import Cell
-from experiments.studies.report.finished_points import Series, finite
+from experiments.studies.report.finished_points import PointSeries, finite
 from experiments.studies.report.journal_words import capital, interval, p_value, percent_signed, plural, signed
-from experiments.studies.report.page import Row, Table
+from experiments.studies.report.report_page import PageTable, Row
 
 
 def results_frame(cells: Sequence[Cell], fraction: float) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def _row(cell: Cell, best: Cell | None) -> dict[str, object]:
     return row
 
 
-def results_table_of(series: Series, frame: pd.DataFrame) -> Table:
+def results_table_of(series: PointSeries, frame: pd.DataFrame) -> PageTable:
     """The results as a table of the report."""
     metric = series.metric
     title = f"{'Harrell ' if metric.survival else ''}{metric.title} (95 % CI)"
@@ -106,7 +106,7 @@ def results_table_of(series: Series, frame: pd.DataFrame) -> Table:
         note += f" {metric.remark} Differences and gains are within folds, and patients are resampled within them."
     if metric.count == "minority":
         note += " Minority: patients outside the largest class."
-    return Table(
+    return PageTable(
         f"results-{series.key}",
         f"{capital(metric.title)} of every encoder in every group.",
         (*header, "p", "p, Holm", "Relative gain (95 % CI)"),

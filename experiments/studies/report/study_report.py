@@ -22,11 +22,11 @@ from experiments.runs.tracking import git_commit
 from experiments.scores.results_table import caption, short_caption
 from experiments.studies.report.checklist import anchors_of, checklist_section
 from experiments.studies.report.encoder_cards import card_section
-from experiments.studies.report.finished_points import Series, check_tasks, series_of
+from experiments.studies.report.finished_points import PointSeries, check_tasks, series_of
 from experiments.studies.report.flow import eligibility_table, flow_of, flow_picture, flow_table
 from experiments.studies.report.methods import limits_section, methods_section
-from experiments.studies.report.page import Block, Page, Section, Text
-from experiments.studies.report.summary import summary_section
+from experiments.studies.report.report_page import Block, Page, Section, Text
+from experiments.studies.report.report_summary import summary_section
 from experiments.studies.report.table_one import MOST_COLUMNS, table_one
 from experiments.studies.report.task import Analysis, analyse, missing_words, task_section
 
@@ -74,7 +74,7 @@ def report(
 
 
 def build_page(
-    cohort: Cohort, runs: Path, found: dict[str, list[Series]], analyses: dict[str, list[Analysis]]
+    cohort: Cohort, runs: Path, found: dict[str, list[PointSeries]], analyses: dict[str, list[Analysis]]
 ) -> tuple[Page, dict[str, pd.DataFrame]]:
     """The page, and tables that stand in its CSV files beside those of the page."""
     note = short_caption(cohort.info)

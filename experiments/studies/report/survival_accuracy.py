@@ -30,10 +30,10 @@ from experiments.statistics.horizons import (
     usable_times,
 )
 from experiments.statistics.weighted_survival import FollowUp
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval, number
-from experiments.studies.report.page import Block, Gallery, Picture, Row, Table, Text
 from experiments.studies.report.pictures import of_group, pooled_groups, seed_words
+from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Text
 from experiments.studies.report.survival_curves import curve_columns, predicted_survival
 
 HORIZONS_MONTHS = (12.0, 36.0, 60.0)
@@ -44,7 +44,7 @@ _KEYS = {"brier": "Brier score", "kaplan_meier": "Kaplan-Meier alone", "slope": 
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredEncoder:
     """One encoder in a group: what happened to its patients, and what was predicted of them."""
 
     encoder: str
@@ -82,14 +82,14 @@ def own_outcome(predictions: pd.DataFrame, group: Group) -> Outcome | None:
     return next(outcomes_of(of_group(predictions, group)), None)
 
 
-def scored_groups(series: Series) -> Iterator[tuple[Group, list[Scored]]]:
+def scored_groups(series: PointSeries) -> Iterator[tuple[Group, list[ScoredEncoder]]]:
     """The groups of a report with what every encoder, by its first seed, predicted of them."""
     for group in pooled_groups(series):
         found = ((name, own_outcome(predictions, group)) for name, predictions in series.first_seed().items())
-        yield group, [Scored(name, group, outcome) for name, outcome in found if outcome is not None]
+        yield group, [ScoredEncoder(name, group, outcome) for name, outcome in found if outcome is not None]
 
 
-def horizon_table(series: Series) -> Table:
+def horizon_table(series: PointSeries) -> PageTable:
     """Uno's C-index, the dynamic AUC at fixed times, and its mean over time."""
     rows, records = [], []
     for group, found in scored_groups(series):
@@ -105,7 +105,7 @@ def horizon_table(series: Series) -> Table:
             shared = {"group": group.name, "encoder": one.encoder, "endpoint": one.outcome.endpoint}
             records += [shared | {"statistic": key, **estimate._asdict()} for key, estimate in values.items()]
     within = " within folds" if series.metric.within_folds else ""
-    return Table(
+    return PageTable(
         f"horizons-{series.key}",
         f"Uno's C-index and the cumulative/dynamic AUC{within} at fixed times, {series.label.endpoint.upper()} "
         "(95 % CI).",
@@ -118,7 +118,7 @@ def horizon_table(series: Series) -> Table:
     )
 
 
-def _mean_auc(one: Scored) -> Estimate:
+def _mean_auc(one: ScoredEncoder) -> Estimate:
     times, folds = one.usable(GRID_MONTHS), one.outcome.folds
     if not len(times):
         return undefined(*known_by(one.time, one.event, float(GRID_MONTHS[-1])))
@@ -129,7 +129,7 @@ def _mean_auc(one: Scored) -> Estimate:
     return at_horizon(mean, one.time, one.event, float(times[-1]), strata=folds)
 
 
-def probability_blocks(series: Series, note: str) -> list[Block]:
+def probability_blocks(series: PointSeries, note: str) -> list[Block]:
     """Brier scores and calibration of the encoders that predict curves of survival; the others are named.
 
     Nothing is computed at a time that the curve of some patient does not reach.
@@ -151,7 +151,7 @@ def probability_blocks(series: Series, note: str) -> list[Block]:
     return blocks
 
 
-def _brier_table(series: Series, found: list[tuple[Group, list[Scored]]]) -> Table:
+def _brier_table(series: PointSeries, found: list[tuple[Group, list[ScoredEncoder]]]) -> PageTable:
     rows, records = [], []
     for group, scored in found:
         rows.append(Row((capital(group.name),), heading=True))
@@ -172,7 +172,7 @@ def _brier_table(series: Series, found: list[tuple[Group, list[Scored]]]) -> Tab
     header = ["Encoder"]
     for months in HORIZONS_MONTHS:
         header += [f"Brier at {months:.0f} months", "Kaplan-Meier alone"]
-    return Table(
+    return PageTable(
         f"brier-{series.key}",
         f"Brier score of predicted {series.label.endpoint.upper()} at fixed times and integrated over time (95 % CI).",
         (*header, "Integrated Brier"),
@@ -184,7 +184,7 @@ def _brier_table(series: Series, found: list[tuple[Group, list[Scored]]]) -> Tab
     )
 
 
-def _brier(one: Scored, months: float) -> tuple[Estimate, Estimate]:
+def _brier(one: ScoredEncoder, months: float) -> tuple[Estimate, Estimate]:
     """Brier score of an encoder, and of the Kaplan-Meier estimate."""
     curves, folds = one.survival(np.array([months])), one.outcome.folds
     if curves is None:
@@ -195,7 +195,7 @@ def _brier(one: Scored, months: float) -> tuple[Estimate, Estimate]:
     return score, known
 
 
-def _integrated(one: Scored) -> tuple[Estimate, str]:
+def _integrated(one: ScoredEncoder) -> tuple[Estimate, str]:
     """Integrated Brier score over the usable times that every patient's curve reaches, and which these are."""
     times = one.usable(GRID_MONTHS)
     times = times[np.isfinite(predicted_survival(one.outcome.rows, times)).all(axis=0)]
@@ -207,7 +207,7 @@ def _integrated(one: Scored) -> tuple[Estimate, str]:
     return estimate, f"{times[0]:.0f} to {times[-1]:.0f} months"
 
 
-def _calibration_table(series: Series, found: list[tuple[Group, list[Scored]]]) -> Table:
+def _calibration_table(series: PointSeries, found: list[tuple[Group, list[ScoredEncoder]]]) -> PageTable:
     rows, records = [], []
     for group, scored in found:
         rows.append(Row((capital(group.name),), heading=True))
@@ -224,7 +224,7 @@ def _calibration_table(series: Series, found: list[tuple[Group, list[Scored]]]) 
     header = ["Encoder"]
     for months in HORIZONS_MONTHS:
         header += [f"Slope at {months:.0f} months", _KEYS["ratio"]]
-    return Table(
+    return PageTable(
         f"survival-calibration-{series.key}",
         f"Calibration of predicted {series.label.endpoint.upper()} at fixed times (95 % CI).",
         tuple(header),
@@ -236,7 +236,7 @@ def _calibration_table(series: Series, found: list[tuple[Group, list[Scored]]]) 
     )
 
 
-def _calibration(one: Scored, months: float) -> dict[str, Estimate]:
+def _calibration(one: ScoredEncoder, months: float) -> dict[str, Estimate]:
     survival = one.usable_survival(months)
     if survival is None:
         return dict.fromkeys(("slope", "ratio"), undefined(*known_by(one.time, one.event, months)))
@@ -245,7 +245,7 @@ def _calibration(one: Scored, months: float) -> dict[str, Estimate]:
 
 
 def _calibration_pictures(
-    series: Series, found: list[tuple[Group, list[Scored]]], name: str, note: str
+    series: PointSeries, found: list[tuple[Group, list[ScoredEncoder]]], name: str, note: str
 ) -> Iterator[Picture]:
     """Predicted against observed event rate of one encoder, by groups of predicted risk, at the last usable horizon."""
     for months in reversed(HORIZONS_MONTHS):

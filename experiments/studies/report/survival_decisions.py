@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from experiments.statistics.decision import survival_decision_curve
 from experiments.studies.report.decisions import Decisions, decision_blocks
-from experiments.studies.report.finished_points import Series
-from experiments.studies.report.page import Block, Text
+from experiments.studies.report.finished_points import PointSeries
+from experiments.studies.report.report_page import Block, Text
 from experiments.studies.report.survival_accuracy import HORIZONS_MONTHS, scored_groups
 from experiments.studies.report.survival_curves import curve_columns
 
@@ -13,7 +13,7 @@ _THRESHOLDS = (0.1, 0.2, 0.4)
 """Of the table; recurrence and death are rarer than malignancy."""
 
 
-def survival_decisions(series: Series, note: str) -> list[Block]:
+def survival_decisions(series: PointSeries, note: str) -> list[Block]:
     """Decision curves of the encoders that predict curves of survival, at the latest time that all of them allow.
 
     Args:

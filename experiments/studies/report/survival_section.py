@@ -18,10 +18,10 @@ from experiments.statistics.cox import FIRTH, CoxRegression, cox_regression, pro
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.kaplan_meier import log_rank, survival_at
 from experiments.statistics.risk_groups import hazard_ratios
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval, p_value, plural
-from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import pooled_groups, seed_words
+from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
 from experiments.studies.report.survival_accuracy import horizon_table, own_outcome, probability_blocks
 from experiments.studies.report.survival_decisions import survival_decisions
 
@@ -34,7 +34,7 @@ FIRTH_NOTE = (
 _CUT = "Groups are cut at the median risk of validation patients, never of tested ones."
 
 
-def survival_sections(series: Series, frame: pd.DataFrame, note: str) -> list[Section]:
+def survival_sections(series: PointSeries, frame: pd.DataFrame, note: str) -> list[Section]:
     """The sections of a survival task.
 
     Args:
@@ -52,7 +52,7 @@ def survival_sections(series: Series, frame: pd.DataFrame, note: str) -> list[Se
     ]
 
 
-def _risk_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Block]:
+def _risk_blocks(series: PointSeries, frame: pd.DataFrame, note: str) -> list[Block]:
     rows, records, pictures, undivided = [], [], [], []
     for group in pooled_groups(series):
         rows.append(Row((capital(group.name),), heading=True))
@@ -73,7 +73,7 @@ def _risk_blocks(series: Series, frame: pd.DataFrame, note: str) -> list[Block]:
     if records:
         title = f"Risk groups, {series.label.endpoint.upper()}: high against low risk."
         caution = f"{_CUT} {FIRTH_NOTE} {seed_words(series)}"
-        table = Table(f"risk-groups-{series.key}", title, RISK_HEADER, tuple(rows), pd.DataFrame(records), caution)
+        table = PageTable(f"risk-groups-{series.key}", title, RISK_HEADER, tuple(rows), pd.DataFrame(records), caution)
         blocks.append(table)
     if undivided:
         blocks.append(
@@ -111,7 +111,13 @@ def risk_cells(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _curves(
-    series: Series, group: Group, name: str, outcome: Outcome, groups: np.ndarray, record: dict[str, Any], note: str
+    series: PointSeries,
+    group: Group,
+    name: str,
+    outcome: Outcome,
+    groups: np.ndarray,
+    record: dict[str, Any],
+    note: str,
 ) -> Picture:
     heading = f"{TASKS[series.task].title}: {ENCODERS[name].title}, {group.name}"
     endpoint = outcome.endpoint.upper()
@@ -155,7 +161,7 @@ def curves_picture(
     return Picture(key, figure, caption, alt)
 
 
-def covariates_of(series: Series, rows: pd.DataFrame) -> pd.DataFrame:
+def covariates_of(series: PointSeries, rows: pd.DataFrame) -> pd.DataFrame:
     """What a risk group is adjusted for: T stage, N or M, grade, size and age, of the patients of a table.
 
     Returns:
@@ -176,7 +182,7 @@ def covariates_of(series: Series, rows: pd.DataFrame) -> pd.DataFrame:
     return found.astype("Float64").astype(float).reset_index(drop=True)
 
 
-def _adjusted_blocks(series: Series) -> list[Block]:
+def _adjusted_blocks(series: PointSeries) -> list[Block]:
     """Multivariable Cox regression of the index encoder's risk group; a covariate that cannot be fitted is left out."""
     blocks: list[Block] = []
     predictions = series.first_seed()[series.index]
@@ -195,7 +201,9 @@ def _adjusted_blocks(series: Series) -> list[Block]:
     return blocks
 
 
-def _adjusted(series: Series, group: Group, outcome: Outcome, groups: np.ndarray) -> tuple[Table | None, list[str]]:
+def _adjusted(
+    series: PointSeries, group: Group, outcome: Outcome, groups: np.ndarray
+) -> tuple[PageTable | None, list[str]]:
     design = covariates_of(series, outcome.rows).assign(**{"high risk": groups})
     names = ["high risk", *(str(name) for name in design if name != "high risk")]
     known = [name for name in names if design[name].notna().any()]
@@ -230,7 +238,7 @@ def _adjusted(series: Series, group: Group, outcome: Outcome, groups: np.ndarray
     what = f"risk group of {ENCODERS[series.index].title}, {outcome.endpoint.upper()}"
     title = f"Multivariable Cox regression, {group.name}: {what}."
     header = ("Covariate", "Hazard ratio (95 % CI)", "p", "p, proportional hazards")
-    return Table(f"cox-{series.key}-{group.name.replace(' ', '-')}", title, header, rows, records, note), refused
+    return PageTable(f"cox-{series.key}-{group.name.replace(' ', '-')}", title, header, rows, records, note), refused
 
 
 def _balance(values: pd.Series) -> float:

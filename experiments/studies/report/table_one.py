@@ -15,7 +15,7 @@ from experiments.statistics.balance import categorical_p, largest_smd, numeric_p
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.kaplan_meier import kaplan_meier, log_rank
 from experiments.studies.report.journal_words import interval, median_range, number, p_value, share
-from experiments.studies.report.page import Row, Table
+from experiments.studies.report.report_page import PageTable, Row
 
 MOST_COLUMNS = 14
 _MOST_LEVELS = 8
@@ -36,7 +36,7 @@ class _Line:
     heading: bool = False
 
 
-def table_one(cohort: Cohort) -> list[Table]:
+def table_one(cohort: Cohort) -> list[PageTable]:
     """Characteristics by role or fold, and by centre where these are few enough for a page.
 
     Numbers are given as median (quartiles), categories as n (%) of the patients in whom they are known; the missing
@@ -76,7 +76,7 @@ def _described(cohort: Cohort) -> pd.DataFrame:
     return patients
 
 
-def _table(name: str, caption: str, patients: pd.DataFrame, groups: Groups, compared: bool = False) -> Table:
+def _table(name: str, caption: str, patients: pd.DataFrame, groups: Groups, compared: bool = False) -> PageTable:
     shown = {"All": patients, **groups}
     lines = [
         _Line("Patients", tuple(str(len(rows)) for rows in shown.values())),
@@ -110,7 +110,7 @@ def _table(name: str, caption: str, patients: pd.DataFrame, groups: Groups, comp
             " SMD: the largest standardised difference of any two groups; above 0.1 is commonly called imbalance. p: "
             "Kruskal-Wallis, chi-squared or log-rank test over groups, not corrected for the number of rows."
         )
-    return Table(name, caption, (*header, *(("SMD", "p") if compared else ())), rows, frame, note)
+    return PageTable(name, caption, (*header, *(("SMD", "p") if compared else ())), rows, frame, note)
 
 
 def _smd(value: float) -> str:

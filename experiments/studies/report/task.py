@@ -16,10 +16,10 @@ from experiments.studies.report.aggressiveness_risk import TASK as AGGRESSIVENES
 from experiments.studies.report.aggressiveness_risk import aggressiveness_section
 from experiments.studies.report.classification_section import class_sections
 from experiments.studies.report.doubt_section import doubt_section
-from experiments.studies.report.finished_points import Series, cells_of, unfinished
+from experiments.studies.report.finished_points import PointSeries, cells_of, unfinished
 from experiments.studies.report.journal_words import interval, plural
-from experiments.studies.report.page import Block, Section, Text
 from experiments.studies.report.pictures import curve_blocks, encoder_forest, subgroup_blocks
+from experiments.studies.report.report_page import Block, Section, Text
 from experiments.studies.report.result_tables import estimate_of, results_frame, results_table_of
 from experiments.studies.report.subgroups import subgroup_table, subgroups_of
 from experiments.studies.report.survival_section import survival_sections
@@ -36,7 +36,7 @@ class Analysis:
         subgroups: From `subgroup_table`, of the index encoder.
     """
 
-    series: Series
+    series: PointSeries
     cells: Sequence[Cell]
     results: pd.DataFrame
     subgroups: pd.DataFrame
@@ -47,7 +47,7 @@ class Analysis:
         return Section(f"subgroups-{self.series.key}", TASKS[self.series.task].title, list(blocks))
 
 
-def analyse(series: Series, replicates: int = 2000) -> Analysis:
+def analyse(series: PointSeries, replicates: int = 2000) -> Analysis:
     """Compute what a report says of a series."""
     cells = cells_of(series, replicates)
     own = series.at(series.fraction)[series.index]

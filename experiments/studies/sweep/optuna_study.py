@@ -19,7 +19,7 @@ from experiments.runs.tracking import cohort_tags
 from experiments.studies.sweep.sampler import NumberedSampler, make_pruner
 from experiments.studies.sweep.search_space import Value, contains
 from experiments.studies.sweep.storage import fail_stale, open_storage, original_number, retry
-from experiments.studies.sweep.trials import TRIAL_FAILS, Objective, Sweep, TooManyFailuresError
+from experiments.studies.sweep.trials import TRIAL_FAILS, Sweep, TooManyFailuresError, TrialObjective
 
 WAIT_S = 5.0
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -63,7 +63,7 @@ def open_study(
     return study
 
 
-def search(plan: Sweep, study: optuna.Study, objective: Objective, trials: int) -> None:
+def search(plan: Sweep, study: optuna.Study, objective: TrialObjective, trials: int) -> None:
     """Run trials until the study has as many as wanted, over all workers."""
     waiting, claims = False, dict[Path, SoftFileLease]()
     found = _release(plan, study, claims)

@@ -30,7 +30,7 @@ from experiments.studies.sweep.publish import publish
 from experiments.studies.sweep.sampler import PRUNERS
 from experiments.studies.sweep.search_space import Space, check_space, flags, read_space
 from experiments.studies.sweep.storage import chosen_url, redacted
-from experiments.studies.sweep.trials import Objective, Sweep
+from experiments.studies.sweep.trials import Sweep, TrialObjective
 
 TAG = "sweep"
 
@@ -109,7 +109,7 @@ def sweep(
     bind_results(folder / "trials.csv", [cli.datamodule.identity.of(FITTED)])
     study = open_study(plan, cohort, url, pruner, own, parse([]))
     parent = shared_run(runs, cohort, point.experiment(cohort), "sweep", sweep=folder.name)
-    search(plan, study, Objective(plan, cohort, parent), trials)
+    search(plan, study, TrialObjective(plan, cohort, parent), trials)
     with held(folder / ".results.lock"):
         publish(plan, study, cohort, parent, metric, own)
         if finish:

@@ -19,7 +19,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.files import write_parquet
 from experiments.finetuning.point import Point
 from experiments.runs.console import say
-from experiments.runs.launch import Finished, train
+from experiments.runs.launch import FinishedRun, train
 from experiments.runs.locks import LOCK, held
 from experiments.runs.tracking import log_metrics, outbox_of
 from experiments.scores.outcomes import Metric, Outcome, metric_of, outcomes_of
@@ -63,7 +63,7 @@ class TooManyFailuresError(Exception):
     """Several trials in a row failed; carries the reason of the last."""
 
 
-class Objective:
+class TrialObjective:
     """Trains a trial and gives the validation metric of its best epoch.
 
     The DataModule is asked for training and validation only: internal validation patients decide, and no test patient
@@ -160,7 +160,7 @@ def words(values: Mapping[str, Value]) -> str:
     return ", ".join(f"{path} {value}" for path, value in shown.items())
 
 
-def validated(finished: Finished, folder: Path) -> tuple[Metric, Outcome]:
+def validated(finished: FinishedRun, folder: Path) -> tuple[Metric, Outcome]:
     """The validation patients of the best checkpoint, written beside the trial, and what is scored on them."""
     model = finished.model
     module = model.trainer.datamodule  # type: ignore[attr-defined]

@@ -16,8 +16,8 @@ from lightning_modules.networks.image.encoders import EncoderConfig, build_encod
 from lightning_modules.networks.joint.decoding import Decoding, Written
 from lightning_modules.networks.joint.image_tokens import ImageFeatures, build_image_tokens
 from lightning_modules.networks.text.adapters import low_rank_adapted, misfits
-from lightning_modules.networks.text.base import base_fingerprint, base_folder, load_base, resolve_dtype
 from lightning_modules.networks.text.encoder import TextEncoderConfig
+from lightning_modules.networks.text.language_model import base_fingerprint, base_folder, load_base, resolve_dtype
 from lightning_modules.networks.text.tokens import (
     begin_ids,
     load_tokenizer,

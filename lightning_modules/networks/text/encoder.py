@@ -17,7 +17,7 @@ from lightning_modules.core.errors import ModelError
 from lightning_modules.core.plain import read_config
 from lightning_modules.core.precision import full_precision
 from lightning_modules.networks.text.adapters import low_rank_adapted, misfits
-from lightning_modules.networks.text.base import (
+from lightning_modules.networks.text.language_model import (
     ComputeDtype,
     Quantization,
     base_fingerprint,

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.missing import MISSING
-from lightning_modules.networks.text.base import quiet
+from lightning_modules.networks.text.language_model import quiet
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -12,7 +12,7 @@ import yaml
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.importers.builder import ImportReport, build_cohort, refresh_cohort
+from datamodules.importers.builder import ImportAccount, build_cohort, refresh_cohort
 from datamodules.importers.records import Source
 from datamodules.quality.cohort_checks import check_cohort
 from datamodules.volumes.contract import PreprocessingContract
@@ -72,7 +72,7 @@ def source(root: Path) -> Source:
     return make_source("several", root / "cohort.yaml", root / "out", {})
 
 
-def built(root: Path, contract: PreprocessingContract = CONTRACT) -> tuple[Cohort, ImportReport]:
+def built(root: Path, contract: PreprocessingContract = CONTRACT) -> tuple[Cohort, ImportAccount]:
     return build_cohort(source(root), root / "out", contract, workers=1)
 
 

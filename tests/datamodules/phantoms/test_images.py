@@ -10,7 +10,7 @@ from datamodules.anatomy.rendering import CenterProtocol
 from datamodules.anatomy.tissues import LESION, Tissue
 from datamodules.cohort.columns import PHASES
 from datamodules.phantoms.drawing import draw_labels
-from datamodules.phantoms.facts import Patient, Series
+from datamodules.phantoms.facts import Patient, PhantomSeries
 from datamodules.phantoms.imaging import image_kidney, resample_image, resample_labels
 from datamodules.phantoms.patient_figure import draw_patient
 from datamodules.phantoms.phantom_source import DemoSource
@@ -18,7 +18,7 @@ from datamodules.phantoms.surroundings import Grid
 from datamodules.volumes.contract import PreprocessingContract
 
 FINE = PreprocessingContract(extent_mm=(128.0, 120.0, 120.0), grid=(64, 60, 60))
-PHASE_SERIES = [Series(f"x-{phase}", phase, CenterProtocol(6.0, 1.6, 2.0)) for phase in PHASES]
+PHASE_SERIES = [PhantomSeries(f"x-{phase}", phase, CenterProtocol(6.0, 1.6, 2.0)) for phase in PHASES]
 
 
 def rendered(patient: Patient, side: str | None = None) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -13,7 +13,7 @@ from sksurv.ensemble import GradientBoostingSurvivalAnalysis
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 
 from experiments.finetuning.cox_boosting import CoxBoosting
-from experiments.finetuning.linear_probe import LOGISTIC_STRENGTHS, Part, _logistic, _risks, _within_span
+from experiments.finetuning.linear_probe import LOGISTIC_STRENGTHS, ProbePart, _logistic, _risks, _within_span
 from experiments.statistics.concordance import harrell
 from experiments.statistics.cox_fit import fit_cox
 from experiments.statistics.penalty import balanced_folds
@@ -52,7 +52,7 @@ def test_the_penalty_is_that_of_scikit_learns_cross_validated_loss() -> None:
     feature = rng.normal(size=(160, 30))
     outcome = (feature[:, 0] + rng.normal(size=160) > 0).astype(np.int64)
     rows = np.arange(160)
-    train, val = (Part(part, feature[part], outcome[part]) for part in (rows[:100], rows[100:]))
+    train, val = (ProbePart(part, feature[part], outcome[part]) for part in (rows[:100], rows[100:]))
     module = _module(160, 2)
     fit = _logistic(module, train, val, [val])
     fold = balanced_folds(module.plan.patients["patient_id"].tolist(), outcome, 1)
@@ -71,7 +71,7 @@ def test_noise_gets_a_strong_penalty_and_one_lucky_validation_set_does_not_chang
         rng = np.random.default_rng(seed)
         feature, outcome = rng.normal(size=(160, 60)), rng.integers(0, 2, 160)
         rows = np.arange(160)
-        train, val = (Part(part, feature[part], outcome[part]) for part in (rows[:100], rows[100:]))
+        train, val = (ProbePart(part, feature[part], outcome[part]) for part in (rows[:100], rows[100:]))
         strong.append(_logistic(_module(160, 2), train, val, [val]).chosen["penalty"])
     assert min(strong) >= 100
     assert np.median(strong) >= 1000
@@ -83,7 +83,7 @@ def test_a_cox_model_within_the_span_of_its_patients_is_the_same_model() -> None
     outcome = np.empty(40, dtype=[("event", bool), ("months", np.float64)])
     outcome["event"], outcome["months"] = rng.random(40) < 0.6, rng.integers(1, 20, 40)
     feature[:30] -= feature[:30].mean(axis=0)
-    parts = [Part(rows, feature[rows], outcome[rows]) for rows in np.split(np.arange(40), [30])]
+    parts = [ProbePart(rows, feature[rows], outcome[rows]) for rows in np.split(np.arange(40), [30])]
     train, (held,), axes = _within_span(parts[0], parts[1:])
     assert train.feature.shape == (30, 29)
     fitted = [fit_cox(p.feature, p.outcome["months"], p.outcome["event"], 2.0) for p in (parts[0], train)]
@@ -111,7 +111,7 @@ def test_a_ridge_cox_model_and_its_curve_are_scikit_survivals(penalty: float) ->
     reference = CoxPHSurvivalAnalysis(alpha=penalty, ties="efron", tol=1e-13, n_iter=500).fit(feature, outcome)
     fitted = fit_cox(feature, outcome["months"], outcome["event"], penalty)
     np.testing.assert_allclose(fitted.coefficient, reference.coef_, atol=1e-8)
-    part = Part(np.arange(150), feature, outcome)
+    part = ProbePart(np.arange(150), feature, outcome)
     cuts = np.array([0.0, 3.0, 11.5, 30.0])
     module = SimpleNamespace(outcome={"cuts": cuts})
     columns = _risks(module, fitted, part, [part])  # type: ignore[arg-type]

@@ -25,9 +25,9 @@ from experiments.cli import main
 from experiments.generation import questions
 from experiments.generation.chat_client import _read_answer, _retry_after
 from experiments.generation.endpoint import server_of
-from experiments.generation.generate import _allowed, _study, generate, reports_of
+from experiments.generation.generate import _allowed, _job, generate, reports_of
 from experiments.generation.records import read_generated
-from experiments.generation.systems import Options, Study
+from experiments.generation.systems import Options, WritingJob
 from experiments.runs.console import configure_output
 from experiments.runs.folders import system_folder
 from experiments.runs.pretrained import Pretrained
@@ -36,7 +36,7 @@ from tests.experiments.aligned_tiny import extra_argument, extra_flags, with_rep
 from tests.experiments.generation.stand_in import KEY, Reply, Seen, StandIn, report, stand_in
 
 QUICK = {"model": "m", "slices": 2, "pixels": 16, "wait_s": 0.02, "per_minute": 100_000, "timeout_s": 30}
-Cohort6 = tuple[Path, list[str], Study]
+Cohort6 = tuple[Path, list[str], WritingJob]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def cohort(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort6
     folder = tmp_path_factory.mktemp("endpoint")
     configure_output()
     root, flags = with_reports(Path(shutil.copytree(tiny_root, folder / "tiny"))), extra_flags(folder)
-    study = _study(Cohort.load(root), root, "demo", Options(folder, decoding=Decoding(20)), 6, flags)
-    return root, flags, study
+    job = _job(Cohort.load(root), root, "demo", Options(folder, decoding=Decoding(20)), 6, flags)
+    return root, flags, job
 
 
 @pytest.fixture

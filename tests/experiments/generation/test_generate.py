@@ -95,7 +95,7 @@ def test_a_seeded_part_of_the_validation_kidneys_selects(tiny_copy: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def job(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A tiny cohort, its runs with every stage that the systems need, and the base."""
     import shutil
 
@@ -120,9 +120,9 @@ def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def test_from_images_to_scored_reports(
-    study: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root, runs, base = study
+    root, runs, base = job
     configure_output()
     cohort = Cohort.load(root)
     stage = stage_folder(runs, cohort, "report", 42, None)
@@ -168,21 +168,21 @@ def test_from_images_to_scored_reports(
     assert not any(patient in (folder / "results.csv").read_text() for patient in cohort["patients"]["patient_id"])
 
 
-def test_bad_requests_are_refused(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    root, _, _ = study
+def test_bad_requests_are_refused(job: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    root, _, _ = job
     with pytest.raises(DataError, match="SYSTEM=writr is not known"):
         generate(["writr"], root, runs=tmp_path)
     with pytest.raises(DataError, match="no reports by any system"):
         score_reports(data=root, runs=tmp_path)
-    flags = [f"--config={study[1].parent / 'tiny.yaml'}"]
+    flags = [f"--config={job[1].parent / 'tiny.yaml'}"]
     with pytest.raises(DataError, match="make pretrain STAGES=report"):
         generate(["writer"], root, runs=tmp_path, extra=flags)
 
 
 def test_two_commands_at_once_write_a_report_once(
-    study: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root, runs, _ = study
+    root, runs, _ = job
     configure_output()
     flags = [f"--config={runs.parent / 'tiny.yaml'}"]
     shutil.copytree(runs, tmp_path / "runs", ignore=shutil.ignore_patterns("reports"))

@@ -16,10 +16,10 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.generation import journal, medgemma
-from experiments.generation.generate import _present, _study, reports_of
+from experiments.generation.generate import _job, _present, reports_of
 from experiments.generation.medgemma import load, report_in
-from experiments.generation.slices import Part, Viewing, axial_slices, pictures, question
-from experiments.generation.systems import Options, Study
+from experiments.generation.slices import PromptPart, Viewing, axial_slices, pictures, question
+from experiments.generation.systems import Options, WritingJob
 from experiments.runs.console import configure_output
 from lightning_modules.core.errors import ModelError
 from lightning_modules.networks.joint.decoding import Decoding
@@ -28,7 +28,7 @@ from tests.experiments.generation.gemma_tiny import SIDE, make_medgemma
 
 
 @pytest.fixture(scope="module")
-def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def job(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> WritingJob:
     """The tested kidneys of four patients, and a tiny MedGemma for them."""
     folder = tmp_path_factory.mktemp("medgemma")
     configure_output()
@@ -36,59 +36,59 @@ def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     weights = make_medgemma(folder / "weights")
     given = {"medgemma": str(weights), "medgemma.slices": "2", "medgemma.pixels": str(SIDE)}
     options = Options(folder / "runs", decoding=Decoding(6), arguments=given)
-    return _study(Cohort.load(root), root, "demo", options, 4, extra_flags(folder))
+    return _job(Cohort.load(root), root, "demo", options, 4, extra_flags(folder))
 
 
 @pytest.fixture(scope="module")
-def first(study: Study) -> pd.DataFrame:
+def first(job: WritingJob) -> pd.DataFrame:
     """The reports of all of them, one kidney at a time."""
-    return reports_of("medgemma", study)
+    return reports_of("medgemma", job)
 
 
-def test_from_slices_to_reports_whatever_the_batch(study: Study, first: pd.DataFrame) -> None:
-    options = replace(study.options, arguments=study.options.arguments | {"medgemma.batch": "3"})
-    second = reports_of("medgemma", replace(study, options=options))
-    assert len(first) == len(study.kidneys) >= 4
+def test_from_slices_to_reports_whatever_the_batch(job: WritingJob, first: pd.DataFrame) -> None:
+    options = replace(job.options, arguments=job.options.arguments | {"medgemma.batch": "3"})
+    second = reports_of("medgemma", replace(job, options=options))
+    assert len(first) == len(job.kidneys) >= 4
     assert first["text"].tolist() == second["text"].tolist()
     assert len(set(first["text"])) > 1
     assert (first["tokens"] <= 6).all()
     np.testing.assert_allclose(first["mean_logprob"], second["mean_logprob"], rtol=1e-3)
 
 
-def test_questions_of_unequal_length_do_not_meet(study: Study) -> None:
-    model = load(Path(study.options.arguments["medgemma"]))
+def test_questions_of_unequal_length_do_not_meet(job: WritingJob) -> None:
+    model = load(Path(job.options.arguments["medgemma"]))
     viewing = Viewing("medgemma", 2, SIDE)
-    rows, sides = study.kidneys["row"].tolist(), study.kidneys["side"].tolist()
-    whole, other = (question(study, rows[place], sides[place], viewing).parts for place in (0, 1))
+    rows, sides = job.kidneys["row"].tolist(), job.kidneys["side"].tolist()
+    whole, other = (question(job, rows[place], sides[place], viewing).parts for place in (0, 1))
     short = other[:1] + other[-4:]  # one slice only
     together = model.write([whole, short], Decoding(5))
     for alone, beside in zip((whole, short), together, strict=True):
         single = model.write([alone], Decoding(5))[0]
         assert single.tokens == beside.tokens
         np.testing.assert_allclose(single.logprobs, beside.logprobs, rtol=1e-3, atol=1e-4)
-    blind = [part if part.image is None else Part(image=np.zeros_like(part.image)) for part in whole]
+    blind = [part if part.image is None else PromptPart(image=np.zeros_like(part.image)) for part in whole]
     seen = model.write([blind], Decoding(5))[0]
     assert not np.allclose(seen.logprobs[:1], together[0].logprobs[:1], atol=1e-3)
     assert len(model.write([short, whole], Decoding(6, beams=2))) == 2
 
 
 def test_it_goes_on_in_the_middle(
-    study: Study, first: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: WritingJob, first: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = replace(study, folder=tmp_path, scope="settings")
+    own = replace(job, folder=tmp_path, scope="settings")
     shown: list[int] = []
 
-    def interrupted(study: Study, row: int, *rest: object) -> object:
+    def interrupted(job: WritingJob, row: int, *rest: object) -> object:
         shown.append(row)
         if len(shown) == 3:
             raise KeyboardInterrupt
-        return question(study, row, *rest)  # type: ignore[arg-type]
+        return question(job, row, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(medgemma, "question", interrupted)
     with pytest.raises(KeyboardInterrupt):
         reports_of("medgemma", own)
     pd.testing.assert_frame_equal(reports_of("medgemma", own), first)
-    assert len(shown) == len(study.kidneys) + 1  # two of them before the interruption
+    assert len(shown) == len(job.kidneys) + 1  # two of them before the interruption
     with (tmp_path / journal.UNFINISHED).open("r+") as file:
         file.write("?")
     with pytest.raises(DataError, match=r"unfinished\.jsonl in .* is damaged at line 1"):
@@ -96,7 +96,7 @@ def test_it_goes_on_in_the_middle(
 
 
 def test_what_is_not_here_says_so(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    job: WritingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RENAL_WEIGHTS", str(tmp_path))
     for name in ("OPENAI_API_KEY", "RENAL_ENDPOINT_URL", "RENAL_CT_CHAT_URL", "RENAL_RADFM_URL"):
@@ -128,8 +128,8 @@ def test_what_is_not_here_says_so(
     assert "secret" not in str(error.value)
 
 
-def test_damaged_weights_are_refused(study: Study, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(study.options.arguments["medgemma"], tmp_path / "weights"))
+def test_damaged_weights_are_refused(job: WritingJob, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(job.options.arguments["medgemma"], tmp_path / "weights"))
     weights = load_file(folder / "model.safetensors")
     weights.pop(next(name for name in weights if "projector" in name))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -14,7 +14,7 @@ from datamodules.reports.reader.rules import RuleExtractor
 from experiments.generation.facts import fact_lists, fact_scores, named_side
 from experiments.generation.records import read_generated, write_generated
 from experiments.generation.system_scores import (
-    Scored,
+    ScoredReports,
     attribute_table,
     differences_table,
     repeats_itself,
@@ -110,7 +110,7 @@ PAIRS = [
 ]
 
 
-def _scored(rules: RuleExtractor, meant: list[str] = PAIRS, **systems: list[str]) -> dict[str, Scored]:
+def _scored(rules: RuleExtractor, meant: list[str] = PAIRS, **systems: list[str]) -> dict[str, ScoredReports]:
     references = _frame(meant, "reference")[["patient_id", "study_id", "side", "text"]]
     generated = pd.concat([_frame(texts, name) for name, texts in systems.items()])
     found = dict(scored_groups(generated, references, rules, rules.schema))

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from experiments import doctor
-from experiments.gpu_check import computed, figures, gpu_check, outcomes, ranks
+from experiments.gpu_check import check_results, computed, figures, gpu_check, ranks
+from experiments.gpu_check.check_results import CheckResult
 from experiments.gpu_check.gpu_check import CHECKS, run_checks, table
-from experiments.gpu_check.outcomes import Outcome
 from experiments.gpu_check.subjects import STAGES, Sizes
 from lightning_modules.core.precision import full_precision
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Outcome]:
+def found() -> dict[str, CheckResult]:
     """Every check but the slow ones, at the smallest sizes."""
     checks = [check for check in CHECKS if check not in (ranks.two_ranks, computed.compiled)]
     outcomes_ = run_checks(checks, CPU, 600, Sizes((16, 20, 20), 4, 8))
@@ -30,7 +30,7 @@ def found() -> dict[str, Outcome]:
 
 
 @pytest.mark.slow
-def test_nothing_fails_on_a_cpu_and_what_needs_a_gpu_is_named(found: dict[str, Outcome]) -> None:
+def test_nothing_fails_on_a_cpu_and_what_needs_a_gpu_is_named(found: dict[str, CheckResult]) -> None:
     assert [outcome for outcome in found.values() if outcome.status == "FAIL"] == []
     for stage in STAGES:
         assert found[f"{stage}, float32"].status == "PASS"
@@ -81,8 +81,8 @@ def test_a_convolution_that_is_wrong_in_bf16_fails(monkeypatch: pytest.MonkeyPat
     assert [outcome.status for outcome in found] == ["FAIL", "FAIL"]
 
 
-def _breaks(device: torch.device, sizes: Sizes, base: Path) -> Iterator[Outcome]:
-    yield outcomes.judged("begun", True, "fine")
+def _breaks(device: torch.device, sizes: Sizes, base: Path) -> Iterator[CheckResult]:
+    yield check_results.judged("begun", True, "fine")
     raise RuntimeError("CUDA error: no kernel image is available")
 
 

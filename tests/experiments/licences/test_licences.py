@@ -39,9 +39,9 @@ def test_every_import_of_the_suite_belongs_to_a_package_that_it_asks_for(package
 
 def test_a_gpl_package_that_is_imported_or_installed_by_default_is_refused(packages: list[Package]) -> None:
     (gpl,) = [one for one in packages if one.name == "scikit-survival"]
-    imported = replace(gpl, imported_by=("lightning_modules/core/base.py",))
+    imported = replace(gpl, imported_by=("lightning_modules/core/suite_module.py",))
     (sentence,) = violations([imported])
-    assert "scikit-survival (GPL-3.0-or-later) is imported by lightning_modules/core/base.py" in sentence
+    assert "scikit-survival (GPL-3.0-or-later) is imported by lightning_modules/core/suite_module.py" in sentence
     (sentence,) = violations([replace(gpl, installed_for=("default",))])
     assert "part of the default installation" in sentence
     (sentence,) = violations([replace(gpl, licence="UNKNOWN", refused=False, installed_for=("default",))])

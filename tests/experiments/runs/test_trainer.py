@@ -13,7 +13,7 @@ from datamodules.errors import DataError
 from datamodules.loading.global_batch import share_of_step
 from experiments.runs.trainer import auto_precision, divide_steps
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.text.base import resolve_dtype
+from lightning_modules.networks.text.language_model import resolve_dtype
 
 
 @pytest.mark.parametrize(

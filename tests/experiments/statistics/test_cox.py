@@ -13,7 +13,7 @@ from datamodules.errors import DataError
 from experiments.statistics import cox_fit
 from experiments.statistics.cox import cox_regression, proportional_hazards
 from experiments.statistics.cox_fit import NoMaximumError, NotConvergedError
-from experiments.statistics.partial_likelihood import Maximum, Objective
+from experiments.statistics.partial_likelihood import LogLikelihood, Maximum
 from tests.experiments.statistics.cohort import censored
 
 ROSSI = ["fin", "age", "race", "wexp", "mar", "paro", "prio"]
@@ -184,7 +184,7 @@ def test_units_and_origin_of_a_covariate_do_not_matter() -> None:
 def test_a_fit_that_is_no_maximum_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     frame, time, event = _clinical(7)
 
-    def stopped(objective: Objective, start: np.ndarray, *_: object, **__: object) -> Maximum:
+    def stopped(objective: LogLikelihood, start: np.ndarray, *_: object, **__: object) -> Maximum:
         point = start + 0.3
         return Maximum(point, objective.terms(point), np.zeros(len(start)), True)
 

@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 from datamodules.cohort.cohort import CohortInfo
 from experiments.scores.outcomes import AUROC, metric_of
 from experiments.scores.results_table import format_table, results_table, scored_caption
-from experiments.studies.compare import Finished, comparison_table, format_comparison
+from experiments.studies.compare import FinishedPoint, comparison_table, format_comparison
 
 
-def _points() -> list[Finished]:
+def _points() -> list[FinishedPoint]:
     rng = np.random.default_rng(0)
     target = np.arange(120) % 2
     rows = {"patient_id": [f"P{number:03d}" for number in range(120)], "center": "E1", "part": "test", "target": target}
@@ -27,7 +27,7 @@ def _points() -> list[Finished]:
         for name, signal in (("scratch", 0.0), ("stage1", 0.6), ("aligned", 1.2)):
             score = 1 / (1 + np.exp(-signal * target - rng.normal(0, 1, 120)))
             frame = pd.DataFrame({**rows, "score_benign": 1 - score, "score_malignant": score})
-            points.append(Finished(name, fraction, 42, frame))
+            points.append(FinishedPoint(name, fraction, 42, frame))
     return points
 
 
@@ -71,7 +71,7 @@ def test_folds_are_compared_within_and_stand_beside_their_pool() -> None:
     for point in _points():
         score = point.predictions["score_malignant"] + (level if point.encoder == "stage1" else 0)
         frame = point.predictions.assign(score_malignant=score, role="internal", fold=folds)
-        points.append(Finished(point.encoder, point.fraction, point.seed, frame))
+        points.append(FinishedPoint(point.encoder, point.fraction, point.seed, frame))
     table = comparison_table(points, "scratch", 200)
     assert set(table["group"]) == {"out-of-fold"}
     rows = table[table["fraction"] == 1.0].set_index("encoder")

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.regions import RegionEncoder
-from lightning_modules.networks.joint.aligned import AlignedConfig, AlignedModel
+from lightning_modules.networks.joint.aligned_model import AlignedConfig, AlignedModel
 from tests.lightning_modules.downstream import test_survival as survival
 from tests.lightning_modules.pretrain import test_attributes as attributes
 

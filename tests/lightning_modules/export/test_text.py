@@ -84,7 +84,7 @@ def test_a_base_whose_linear_layers_alone_were_changed_is_another_one(base: Path
 
     from safetensors.torch import load_file, save_file
 
-    from lightning_modules.networks.text.base import base_fingerprint
+    from lightning_modules.networks.text.language_model import base_fingerprint
 
     merged = Path(shutil.copytree(base, tmp_path / "merged"))
     weights = load_file(merged / "model.safetensors")

@@ -107,7 +107,7 @@ def test_the_auc_of_an_attribute_is_scikit_learns() -> None:
 @pytest.mark.parametrize("weighting", ["sum", "uncertainty", "gradient"])
 def test_uneven_shares_of_ranks_add_up_to_one_gradient(weighting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What two ranks compute, simulated in one process: each sees the other's totals through `sum_over_ranks`."""
-    from lightning_modules.losses import attributes as losses
+    from lightning_modules.losses import attribute_loss as losses
 
     whole, batch = make_module(weighting=weighting), make_batch(7)
     expected = gradients(whole, batch)
@@ -142,7 +142,7 @@ def test_uneven_shares_of_ranks_add_up_to_one_gradient(weighting: str, monkeypat
 
 
 def _rank_gradient(module: AttributePretraining, part: dict[str, torch.Tensor], reduce: Any) -> dict[str, torch.Tensor]:
-    from lightning_modules.losses.attributes import masked_cross_entropy
+    from lightning_modules.losses.attribute_loss import masked_cross_entropy
 
     module = copy.deepcopy(module)
     logits = module(part["image"], part["phase"])

@@ -10,9 +10,9 @@ import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
 
-from lightning_modules.core.base import CHECKPOINT_KEY
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
+from lightning_modules.core.suite_module import CHECKPOINT_KEY
 from lightning_modules.networks.text.encoder import TextEncoderConfig
 from lightning_modules.pretrain.joint_alignment import TextTowerAlignment
 from tests.lightning_modules.pretrain.test_alignment import CONTRACT, SMALL

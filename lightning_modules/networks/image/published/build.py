@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.image.published.base import PublishedEncoder
 from lightning_modules.networks.image.published.ctvit import CTViT
+from lightning_modules.networks.image.published.published_encoder import PublishedEncoder
 from lightning_modules.networks.image.published.releases import RELEASES
 from lightning_modules.networks.image.published.resnets import PublishedResNet
 from lightning_modules.networks.image.published.segres import PublishedSegRes

@@ -23,7 +23,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class KeyReport:
+class KeyDifferences:
     """What became of every key of a checkpoint and of a network.
 
     Args:
@@ -51,7 +51,7 @@ class KeyReport:
 
 def load_published(
     network: nn.Module, path: Path, layout: KeyLayout, *, sha256: str = "", source: str = ""
-) -> KeyReport:
+) -> KeyDifferences:
     """Put the weights of a release into a network; nothing in the file is executed.
 
     Args:
@@ -150,7 +150,7 @@ def _damaged(path: Path, error: Exception) -> ModelError:
 
 def match_keys(
     network: nn.Module, state: Mapping[str, torch.Tensor], layout: KeyLayout
-) -> tuple[dict[str, torch.Tensor], KeyReport]:
+) -> tuple[dict[str, torch.Tensor], KeyDifferences]:
     """Find the place of every published key, and a value for every key of the network.
 
     Args:
@@ -181,7 +181,7 @@ def match_keys(
                 renamed.append((key, name))
     bad = {entry.split(" ")[0] for entry in reshaped}
     missing = tuple(name for name in own if name not in values and name not in bad)
-    report = KeyReport(tuple(values), tuple(renamed), tuple(ignored), missing, tuple(unexpected), tuple(reshaped))
+    report = KeyDifferences(tuple(values), tuple(renamed), tuple(ignored), missing, tuple(unexpected), tuple(reshaped))
     return values, report
 
 
@@ -196,7 +196,7 @@ def _squeezed(value: torch.Tensor) -> list[int]:
     return [length for length in value.shape if length != 1]
 
 
-def _refuse_mismatch(path: Path, report: KeyReport, total: int) -> None:
+def _refuse_mismatch(path: Path, report: KeyDifferences, total: int) -> None:
     """Refuse what would leave a network with random weights, or weights without a place."""
     problems = []
     for what, keys in (("missing", report.missing), ("shape", report.reshaped), ("unexpected", report.unexpected)):

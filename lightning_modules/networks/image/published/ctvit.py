@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.image.published.base import PublishedEncoder
+from lightning_modules.networks.image.published.published_encoder import PublishedEncoder
 
 Grid = tuple[int, int, int, int]
 _ATTENTION_SCALE = 8.0  # queries and keys have unit length, so the scale does not depend on their dimensions

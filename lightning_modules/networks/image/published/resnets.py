@@ -10,7 +10,7 @@ from monai.networks.nets.resnet import ResNetBlock, ResNetBottleneck
 from torch import nn
 from torch.nn import functional
 
-from lightning_modules.networks.image.published.base import PublishedEncoder
+from lightning_modules.networks.image.published.published_encoder import PublishedEncoder
 
 
 class PublishedResNet(PublishedEncoder):

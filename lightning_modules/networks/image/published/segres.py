@@ -8,7 +8,7 @@ import torch
 from monai.networks.nets.segresnet_ds import SegResEncoder
 from torch import nn
 
-from lightning_modules.networks.image.published.base import PublishedEncoder
+from lightning_modules.networks.image.published.published_encoder import PublishedEncoder
 
 
 class PublishedSegRes(PublishedEncoder):

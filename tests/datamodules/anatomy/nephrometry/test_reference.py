@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 
 from datamodules.anatomy.nephrometry import score
-from datamodules.anatomy.nephrometry.geometry import Bools, Spacing
+from datamodules.anatomy.nephrometry.mask_geometry import Bools, Spacing
 from datamodules.anatomy.tissues import Tissue
 from tests.datamodules.kidney_phantom import ellipsoid, grid, kidney
 

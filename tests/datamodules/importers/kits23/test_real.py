@@ -11,7 +11,7 @@ from lifelines.utils import concordance_index
 from sklearn.metrics import roc_auc_score
 
 from datamodules.anatomy.nephrometry import Kidney, Nephrometry, score
-from datamodules.anatomy.nephrometry.geometry import axial_diameter_mm
+from datamodules.anatomy.nephrometry.mask_geometry import axial_diameter_mm
 from datamodules.anatomy.nephrometry.measures import measures
 from datamodules.anatomy.nephrometry.organ import measure_organ
 from datamodules.anatomy.tissues import TUMOR

@@ -28,9 +28,9 @@ from experiments.encoders.features import frozen_features
 from experiments.encoders.published import inputs
 from experiments.registry import ENCODERS, PUBLISHED
 from lightning_modules.networks.image import encoders as encoders_module
-from lightning_modules.networks.image.published import base as base_module
-from lightning_modules.networks.image.published.base import recomputed as original_recomputed
+from lightning_modules.networks.image.published import published_encoder as base_module
 from lightning_modules.networks.image.published.build import build_published
+from lightning_modules.networks.image.published.published_encoder import recomputed as original_recomputed
 from lightning_modules.networks.image.published.releases import RELEASES
 from tests.tiny import TinySource
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datamodules.reports.reader.rules import RuleExtractor
-from experiments.generation.facts import Fact, fact_lists, named_side
+from experiments.generation.facts import ComparedFact, fact_lists, named_side
 from experiments.generation.review.marks import located, pieces, reference_spans, report_spans
 
 REFERENCE = "Left kidney: There is a solid mass of 3.5 cm in the upper pole. The margin is sharp. No hydronephrosis."
@@ -13,7 +13,7 @@ GENERATED = "There is a solid mass of 3.5 cm\n in the lower pole.\tNo  hydroneph
 
 
 @pytest.fixture(scope="module")
-def facts() -> list[Fact]:
+def facts() -> list[ComparedFact]:
     extractor = RuleExtractor()
     return fact_lists([GENERATED], [REFERENCE], ["left"], extractor, extractor.schema)[0]
 
@@ -36,7 +36,7 @@ def test_words_are_found_where_they_were_written(text: str, side: str) -> None:
             assert " ".join(text[slice(*place)].split()) == " ".join(wanted.split())
 
 
-def test_every_sentence_is_marked_as_what_it_is(facts: list[Fact]) -> None:
+def test_every_sentence_is_marked_as_what_it_is(facts: list[ComparedFact]) -> None:
     found = pieces(GENERATED, report_spans(GENERATED, "left", facts))
     assert "".join(piece.text for piece in found) == GENERATED
     marked = {" ".join(piece.text.split()): piece for piece in found if piece.verdict}
@@ -48,8 +48,8 @@ def test_every_sentence_is_marked_as_what_it_is(facts: list[Fact]) -> None:
     assert marked["Normal adrenal gland."].verdict == "invented"
 
 
-def test_the_reference_names_the_reports_that_leave_something_out(facts: list[Fact]) -> None:
-    silent = [Fact(fact.attribute, None, fact.true, None, fact.true_evidence) for fact in facts if fact.true]
+def test_the_reference_names_the_reports_that_leave_something_out(facts: list[ComparedFact]) -> None:
+    silent = [ComparedFact(fact.attribute, None, fact.true, None, fact.true_evidence) for fact in facts if fact.true]
     spans = reference_spans(REFERENCE, "left", {"A": facts, "B": silent})
     found = pieces(REFERENCE, spans)
     assert "".join(piece.text for piece in found) == REFERENCE

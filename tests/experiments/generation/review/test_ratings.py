@@ -14,7 +14,12 @@ from sklearn.metrics import cohen_kappa_score
 from datamodules.errors import DataError
 from experiments.generation.review.cases import Case, case_order, lettered
 from experiments.generation.review.ratings import COLUMNS, Rating, Ratings, read_ratings, write_ratings
-from experiments.generation.review.summary import agreement_table, finished_ratings, format_summary, summary_table
+from experiments.generation.review.review_summary import (
+    agreement_table,
+    finished_ratings,
+    format_summary,
+    summary_table,
+)
 
 SYSTEMS = ("base", "template", "writer")
 CASES = [Case(f"P{number}", "S1", "left", "reference", dict.fromkeys(SYSTEMS, "text")) for number in range(120)]

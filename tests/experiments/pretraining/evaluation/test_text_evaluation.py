@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from datamodules.reports.reader.rules import RuleExtractor
 from datamodules.reports.schema import load_schema
 from experiments.pretraining.evaluation.masked_tokens import HITS, LOSS, TOKENS, masked_loss, masked_rows, ratio
-from experiments.pretraining.evaluation.paraphrases import Question, answer, make_questions
+from experiments.pretraining.evaluation.paraphrases import ParaphraseQuestion, answer, make_questions
 from experiments.pretraining.evaluation.text_evaluation import evaluate_text, kidney_parts
 from experiments.pretraining.evaluation.text_probe import stated_codes, text_probe
 from experiments.pretraining.evaluation.text_results import (
@@ -134,7 +134,9 @@ def test_a_reader_of_facts_answers_all_and_a_constant_guesses(
 def test_a_system_does_not_differ_from_itself() -> None:
     rng = np.random.default_rng(0)
     vectors = {text: rng.normal(size=4) for text in "abcdefghij"}
-    questions = [Question(f"p{n}", "internal", "ab"[n % 2], "cd"[n % 2], (("side", "ef"[n % 2]),)) for n in range(12)]
+    questions = [
+        ParaphraseQuestion(f"p{n}", "internal", "ab"[n % 2], "cd"[n % 2], (("side", "ef"[n % 2]),)) for n in range(12)
+    ]
 
     def embed(texts: list[str]) -> np.ndarray:
         return np.stack([vectors[text] for text in texts])

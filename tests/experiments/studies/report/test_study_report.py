@@ -35,7 +35,7 @@ from experiments.studies.report.aggressiveness_risk import endpoint_frames
 from experiments.studies.report.classification_section import at_validation_threshold
 from experiments.studies.report.finished_points import series_of
 from experiments.studies.report.journal_words import capital, interval, p_value, signed
-from experiments.studies.report.page import Page
+from experiments.studies.report.report_page import Page
 from experiments.studies.report.study_report import REPORT, replacing_folder, report
 from tests.experiments.studies.report.made import finished, make_study, vary
 

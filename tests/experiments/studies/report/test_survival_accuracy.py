@@ -13,7 +13,7 @@ from experiments.scores.results_table import Group
 from experiments.statistics.kaplan_meier import survival_at
 from experiments.studies.report.survival_accuracy import (
     GRID_MONTHS,
-    Scored,
+    ScoredEncoder,
     _brier,
     _calibration,
     _integrated,
@@ -41,8 +41,8 @@ def made() -> pd.DataFrame:
     return frame
 
 
-def _of(frame: pd.DataFrame) -> Scored:
-    return Scored("stage1", Group("internal test", "internal", frame), next(outcomes_of(frame)))
+def _of(frame: pd.DataFrame) -> ScoredEncoder:
+    return ScoredEncoder("stage1", Group("internal test", "internal", frame), next(outcomes_of(frame)))
 
 
 def test_brier_scores_are_scikit_survivals(made: pd.DataFrame) -> None:

@@ -13,9 +13,9 @@ from scipy import ndimage, stats
 from datamodules.anatomy.targets import ANATOMY as TARGET_ANATOMY
 from datamodules.cohort.columns import PHASES as PHASE_NAMES
 from datamodules.volumes.contract import ABSENT
-from lightning_modules.core.base import SuiteModule
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
+from lightning_modules.core.suite_module import SuiteModule
 from lightning_modules.losses.anatomy import anatomy_loss, lesion_dice
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.hounsfield import (

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_modules.losses.text import Terms, attribute_contrast_loss, masked_token_loss, simcse_loss
+from lightning_modules.losses.text_loss import LossTerms, attribute_contrast_loss, masked_token_loss, simcse_loss
 from lightning_modules.networks.text.encoder import TextEncoder, TextEncoderConfig
 from lightning_modules.networks.text.projection import Scatter
 from lightning_modules.networks.text.tokens import shifted
@@ -44,7 +44,7 @@ class Objective(torch.nn.Module):
         first = self.encoder(**tokens)
         second = self.encoder(**self.encoder.tokenize([f"{text} No cyst ." for text in texts[share]]))
         if self.name == "simcse":
-            terms: Terms = simcse_loss(first, second)
+            terms: LossTerms = simcse_loss(first, second)
         elif self.name == "attributes":
             terms = attribute_contrast_loss(first, second, FACTS[share])
         else:

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.networks.image.published.base import PublishedEncoder
 from lightning_modules.networks.image.published.build import build_published
 from lightning_modules.networks.image.published.ctvit import CTViT, Layer, PositionBias
+from lightning_modules.networks.image.published.published_encoder import PublishedEncoder
 from lightning_modules.networks.image.published.releases import RELEASES
 
 SHAPES = {

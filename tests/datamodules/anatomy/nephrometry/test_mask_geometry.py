@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from datamodules.anatomy.nephrometry.geometry import (
+from datamodules.anatomy.nephrometry.mask_geometry import (
     Hull,
     axial_diameter_mm,
     ball,

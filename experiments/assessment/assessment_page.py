@@ -17,7 +17,7 @@ from datamodules.volumes.contract import PreprocessingContract
 from experiments.aligned.one_scan.scan_figure import PLANES, draw_plane
 from experiments.assessment.assessor import Assessed
 from experiments.registry import TASKS, class_words
-from experiments.studies.report.page import Picture
+from experiments.studies.report.report_page import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
 _COLORS = {"rfs": "#0072b2", "dss": "#d55e00", "os": "#009e73"}

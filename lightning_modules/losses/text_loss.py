@@ -15,7 +15,7 @@ from lightning_modules.core.distributed import gather_rows, number_of_ranks, row
 from lightning_modules.core.missing import MISSING
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """A loss over the global batch.
 
     Args:
@@ -27,7 +27,7 @@ class Terms(NamedTuple):
     rows: torch.Tensor
 
 
-def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> Terms:
+def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> LossTerms:
     """Cross-entropy over the masked tokens of the global batch (MNTP; BehnamGhader et al., COLM 2024).
 
     Args:
@@ -39,10 +39,10 @@ def masked_token_loss(logits: torch.Tensor, target: torch.Tensor) -> Terms:
     """
     rows = functional.cross_entropy(logits.float(), target, reduction="none")
     count = sum_over_ranks(rows.new_full((), float(len(target)))).clamp_min(1.0)
-    return Terms(rows.sum() * (number_of_ranks() / count), rows.detach())
+    return LossTerms(rows.sum() * (number_of_ranks() / count), rows.detach())
 
 
-def simcse_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.05) -> Terms:
+def simcse_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.05) -> LossTerms:
     """Unsupervised SimCSE (Gao, Yao and Chen, EMNLP 2021): find each text's second view among all of the global batch.
 
     Args:
@@ -58,7 +58,7 @@ def simcse_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 
     similarity = functional.normalize(first.float(), dim=1) @ others.T / temperature
     own = torch.arange(len(first), device=first.device) + row_offset(counts)
     rows = functional.cross_entropy(similarity, own, reduction="none")
-    return Terms(rows.sum() * (number_of_ranks() / sum(counts)), rows.detach())
+    return LossTerms(rows.sum() * (number_of_ranks() / sum(counts)), rows.detach())
 
 
 def agreement(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +89,7 @@ def attribute_contrast_loss(
     temperature: float = 0.1,
     negatives: torch.Tensor | None = None,
     negative_of: torch.Tensor | None = None,
-) -> Terms:
+) -> LossTerms:
     """Supervised contrast (SupCon, Khosla et al., NeurIPS 2020, L_out) of reports by what they state.
 
     For an anchor i with positives P and negatives N, and a weight w of every positive,
@@ -139,7 +139,7 @@ def attribute_contrast_loss(
         .unflatten(0, (-1, 2))
         .mean(dim=1)
     )
-    return Terms(rows.sum() * (number_of_ranks() / sum(counts)), rows.detach())
+    return LossTerms(rows.sum() * (number_of_ranks() / sum(counts)), rows.detach())
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.missing import MISSING
-from lightning_modules.losses.attributes import PaddedHeads, TaskWeighting, masked_cross_entropy
+from lightning_modules.losses.attribute_loss import PaddedHeads, TaskWeighting, masked_cross_entropy
 from lightning_modules.losses.balance import class_weights
 
 SIZES = [2, 4, 3]

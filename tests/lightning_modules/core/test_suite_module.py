@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lightning_modules.core.base import CHECKPOINT_KEY, check_checkpoint
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig, decay_groups, warmup_cosine
+from lightning_modules.core.suite_module import CHECKPOINT_KEY, check_checkpoint
 from lightning_modules.downstream.classification import Classification
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 

@@ -11,8 +11,8 @@ from experiments.registry import ENCODERS, TASKS
 from experiments.studies.compare import REPORTED
 from experiments.studies.curve.curve_table import reached_table
 from experiments.studies.report.journal_words import capital, interval, p_value, signed
-from experiments.studies.report.page import Section, Text
 from experiments.studies.report.pictures import reached_words
+from experiments.studies.report.report_page import Section, Text
 from experiments.studies.report.result_tables import estimate_of
 from experiments.studies.report.task import Analysis
 

@@ -22,7 +22,7 @@ from experiments.doubt.findings import measured, rules
 from experiments.doubt.fitted_reference import fit_reference
 from experiments.doubt.readings import Readings
 from experiments.doubt.reference import Reference, read_reference
-from experiments.doubt.verdict import Finding, Verdict
+from experiments.doubt.verdict import GateFinding, Verdict
 from experiments.runs.console import say
 
 ACQUIRED = "acquired"
@@ -63,7 +63,7 @@ class Gate:
         """
         if self.reference is None:
             text = "It is not known what the model learned from, so that nothing can be held against it."
-            return Verdict(kidney.side, (Finding("reference", True, text),))
+            return Verdict(kidney.side, (GateFinding("reference", True, text),))
         found = rules(kidney, self.reference.facts, self.augmentation.contract, intensity)
         seen = Readings.of(kidney, self.encoder.eval(), self.augmentation)
         return Verdict(kidney.side, (*found, *measured(kidney, seen, self.reference)))

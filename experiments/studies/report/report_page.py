@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table as it is read, and its numbers as they were computed.
 
     Args:
@@ -98,7 +98,7 @@ class Gallery:
     pictures: tuple[Picture, ...]
 
 
-Block = Text | Html | Table | Picture | Gallery
+Block = Text | Html | PageTable | Picture | Gallery
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ class Page:
                     else:
                         yield block
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[PageTable]:
         """All tables."""
-        return [block for block in self.blocks() if isinstance(block, Table)]
+        return [block for block in self.blocks() if isinstance(block, PageTable)]
 
     def render(self) -> str:
         """The page as HTML: style and pictures inside, no script, nothing fetched."""
@@ -175,7 +175,7 @@ class Page:
 
     def _numbers(self) -> dict[int, int]:
         """Number of every table and every figure, by the identity of the block."""
-        counts: dict[type, int] = {Table: 0, Picture: 0}
+        counts: dict[type, int] = {PageTable: 0, Picture: 0}
         numbers: dict[int, Any] = {}
         for block in self.blocks():
             if type(block) in counts:

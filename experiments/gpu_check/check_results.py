@@ -18,7 +18,7 @@ _COMPARED_LR = 1e-2
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """What one check found.
 
     Args:
@@ -40,14 +40,14 @@ class Outcome:
         return asdict(self)
 
 
-def judged(name: str, passed: bool, said: str, **figures: float) -> Outcome:
+def judged(name: str, passed: bool, said: str, **figures: float) -> CheckResult:
     """A check that passed or failed."""
-    return Outcome(name, "PASS" if passed else "FAIL", said, figures)
+    return CheckResult(name, "PASS" if passed else "FAIL", said, figures)
 
 
-def skipped(name: str, reason: str) -> Outcome:
+def skipped(name: str, reason: str) -> CheckResult:
     """A check that cannot be done here."""
-    return Outcome(name, "skipped", reason)
+    return CheckResult(name, "skipped", reason)
 
 
 def losses(subject: Subject, steps: int, dtype: torch.dtype | None = None) -> list[float]:

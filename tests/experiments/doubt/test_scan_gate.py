@@ -20,9 +20,9 @@ from datamodules.importers.builder import build_cohort
 from datamodules.importers.one_scan import ScanKidney, ScanView
 from datamodules.volumes.shards import VolumeSet
 from experiments.doubt.fitted_reference import thresholds
-from experiments.doubt.gate import Gate, open_gate
 from experiments.doubt.gaussians import FEWEST, Gaussians
 from experiments.doubt.reference import LIKENESS, LIKENESS_CONFIG, read_reference
+from experiments.doubt.scan_gate import Gate, open_gate
 from experiments.doubt.verdict import headline, speaks
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import save_encoder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lightning_modules.losses.text import (
+from lightning_modules.losses.text_loss import (
     agreement,
     attribute_contrast_loss,
     masked_token_loss,
