@@ -17,13 +17,9 @@ CHAOS_FLAGS := $(call given,ARGS)#     flags of `make chaos`: --hostile=240 --fa
 TESTERS := $(call given,TESTERS,2)#    processes that run tests side by side, each with one thread
 
 # conda's environment when environment.yml was activated, else a virtual environment of our own
-ifeq ($(CONDA_DEFAULT_ENV),renal-suite)
-  BIN := $(CONDA_PREFIX)/bin
-  READY := $(CONDA_PREFIX)/.renal-suite-ready
-else
-  BIN := .venv/bin
-  READY := .venv/.ready
-endif
+CONDA := $(filter renal-suite,$(CONDA_DEFAULT_ENV))
+BIN := $(if $(CONDA),$(CONDA_PREFIX)/bin,.venv/bin)
+READY := $(if $(CONDA),$(CONDA_PREFIX)/.renal-suite-ready,.venv/.ready)
 PYTHON := $(call given,BASE_PYTHON,$(shell command -v python3.11 || command -v python3))
 PY := $(BIN)/python
 # torchrun starts Python itself; anything else is put before it.
@@ -50,11 +46,8 @@ $(READY): pyproject.toml constraints.txt
 $(COMMANDS): $(READY)
 	@$(START) -m experiments $@ --from_make
 
-test: $(READY) # the fast ones
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTERS) --dist loadfile -m "not slow" $(TEST_FLAGS)
-
-test-all: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTERS) --dist loadfile $(TEST_FLAGS)
+test test-all: $(READY) # the fast ones; all
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTERS) --dist loadfile $(if $(filter test,$@),-m "not slow") $(TEST_FLAGS)
 
 chaos: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m tests.chaos $(CHAOS_FLAGS)

@@ -58,17 +58,6 @@ class Calibrator:
         """As plain data."""
         return {"method": self.method, "parameters": [dict(given) for given in self.parameters]}
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Calibrator:
-        """From what `to_dict` gave.
-
-        Raises:
-            DataError: if the method is not known.
-        """
-        if content.get("method") not in METHODS:
-            raise DataError(f"Calibration by {content.get('method')!r} is not known; expected {', '.join(METHODS)}.")
-        return cls(str(content["method"]), tuple(content["parameters"]))
-
 
 @dataclass(frozen=True)
 class ChosenCalibrator:
@@ -76,13 +65,11 @@ class ChosenCalibrator:
 
     Args:
         calibrator: Fitted on all patients that were given.
-        out_of_fold: float64 [N, C], their own probabilities by calibrators that were fitted without them.
         loss: Mean log loss of left-out patients by method.
         n: Patients.
     """
 
     calibrator: Calibrator
-    out_of_fold: np.ndarray
     loss: Mapping[str, float]
     n: int
 
@@ -138,7 +125,7 @@ def choose_calibrator(score: np.ndarray, target: np.ndarray, seed: int = 0) -> C
     score, target = _checked(score), np.asarray(target, dtype=np.int64)
     counts = np.bincount(target, minlength=score.shape[1])
     if counts.min() < FOLDS:
-        return ChosenCalibrator(Calibrator(NONE), score, {}, len(score))
+        return ChosenCalibrator(Calibrator(NONE), {}, len(score))
     left_out: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
     for repeat in range(REPEATS):
         folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed + repeat).split(score, target))
@@ -151,7 +138,7 @@ def choose_calibrator(score: np.ndarray, target: np.ndarray, seed: int = 0) -> C
     least = min(METHODS, key=lambda method: losses[method].mean())
     best = next(method for method in METHODS if _as_good(losses[method], losses[least]))
     loss = {method: float(values.mean()) for method, values in losses.items()}
-    return ChosenCalibrator(fit_calibrator(score, target, best), left_out[best][0], loss, len(score))
+    return ChosenCalibrator(fit_calibrator(score, target, best), loss, len(score))
 
 
 def _as_good(loss: np.ndarray, least: np.ndarray) -> bool:

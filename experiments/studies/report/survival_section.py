@@ -232,6 +232,7 @@ def _adjusted(
     note = (
         f"n {fitted.n}, {fitted.events} events, {left}; {fitted.events_per_covariate:.1f} events a covariate"
         f"{', which is few: coefficients may be too large' if fitted.events_per_covariate < 10 else ''}. Efron's ties; "
+        f"all covariates together: likelihood-ratio p {p_value(fitted.likelihood_ratio_p)}; "
         f"{_proportional_words(fitted, checked)} Stage and grade are known after surgery. "
         f"{seed_words(series)}"
     )

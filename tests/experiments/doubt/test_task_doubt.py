@@ -88,7 +88,7 @@ def test_every_fold_is_calibrated_by_its_own_validation_patients_and_json_gives_
     assert "I1-" not in json.dumps(content)
     for entry in content["calibrators"]:
         rows = doubt.tested.rows["fold"] == entry["fold"]
-        calibrator = Calibrator.from_dict(entry)
+        calibrator = Calibrator(entry["method"], entry["parameters"])
         score = doubt.tested.rows.loc[rows, ["score_0", "score_1"]].to_numpy()
         np.testing.assert_allclose(calibrator(score), doubt.tested.probability[rows.to_numpy()])
         own = predictions[(predictions["part"] == "val") & (predictions["fold"] == entry["fold"])]

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from experiments.statistics.discrimination import auroc_delong, delong_components, delong_test
+from experiments.statistics.discrimination import auroc_delong, delong_components
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,54 +73,3 @@ def test_scale_of_the_score_does_not_matter() -> None:
     assert auroc_delong(target, score)[:5] == pytest.approx(auroc_delong(target, np.exp(3 * score))[:5])
     flipped = auroc_delong(1 - target, -score)
     assert flipped[:3] == pytest.approx(auroc_delong(target, score)[:3])
-
-
-def _pairs(score: np.ndarray, target: np.ndarray) -> np.ndarray:
-    positive, negative = score[target == 1], score[target == 0]
-    return (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_paired_test_equals_the_definition(seed: int) -> None:
-    """DeLong et al. 1988: the covariance matrices of the structural components, with the contrast (1, -1)."""
-    rng = np.random.default_rng(seed)
-    target = np.r_[np.ones(13, int), np.zeros(19, int)]
-    first, second = rng.integers(0, 9, (2, 32)) + 2.0 * target
-    kernels = [_pairs(score, target) for score in (first, second)]
-    by_positive = np.cov([kernel.mean(axis=1) for kernel in kernels])
-    by_negative = np.cov([kernel.mean(axis=0) for kernel in kernels])
-    contrast = np.array([1, -1])
-    error = np.sqrt(contrast @ (by_positive / 13 + by_negative / 19) @ contrast)
-    value = kernels[0].mean() - kernels[1].mean()
-    result = delong_test(target, first, second)
-    assert result.estimate.value == pytest.approx(value, abs=1e-12)
-    assert result.estimate.high - result.estimate.value == pytest.approx(1.959964 * error, abs=1e-6)
-    assert result.p == pytest.approx(2 * norm.sf(abs(value) / error))
-    assert (result.estimate.n, result.estimate.events) == (32, 13)
-    swapped = delong_test(target, second, first)
-    assert (swapped.p, swapped.estimate.low) == pytest.approx((result.p, -result.estimate.high))
-
-
-def test_paired_test_keeps_its_level_and_finds_a_difference() -> None:
-    rng = np.random.default_rng(0)
-    target = np.r_[np.ones(40, int), np.zeros(60, int)]
-    found, real = 0, 0
-    for _ in range(300):
-        shared = rng.normal(size=100) + target
-        first, second, worse = (shared + rng.normal(0, 0.7, 100) for _ in range(3))
-        found += delong_test(target, first, second).p < 0.05
-        real += delong_test(target, first, worse + 2.5 * rng.normal(size=100)).p < 0.05
-    assert 0.02 <= found / 300 <= 0.09
-    assert real / 300 > 0.4
-
-
-def test_paired_test_of_the_same_order_and_of_too_few() -> None:
-    rng = np.random.default_rng(2)
-    target, score = np.arange(50) % 2, rng.normal(size=50)
-    same = delong_test(target, score, np.exp(score))
-    assert same.estimate.value == 0
-    assert same.p == 1
-    few = delong_test(np.array([1, 0, 0]), np.arange(3.0), np.arange(3.0))
-    assert np.isnan(few.p)
-    assert (few.estimate.n, few.estimate.events) == (3, 1)

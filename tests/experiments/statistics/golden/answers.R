@@ -73,7 +73,6 @@ one <- function(d) {
     timed_auc = if (last) timed$AUC$score$AUC else NULL,
     timed_brier = if (last) timed$Brier$score$Brier else NULL,
     auc = as.numeric(ci.auc(r1, method = "delong"))[c(2, 1, 3)],
-    delong_p = unname(roc.test(r1, r2, method = "delong", paired = TRUE)$p.value),
     brier = unname(calibrated["Brier"]),
     val_prob_slope = unname(calibrated["Slope"]),
     slope = c(unname(coef(sloped)[2]), sqrt(vcov(sloped)[2, 2])),

@@ -57,7 +57,6 @@ DEFINITIONS = {
     "time-dependent AUC": ("cumulative/dynamic, Uno et al. 2007, 36 months", "riskRegression::Score"),
     "time-dependent Brier score": ("Graf et al. 1999, 36 months", "riskRegression::Score"),
     "AUC with DeLong's interval": ("DeLong et al. 1988", "pROC::ci.auc"),
-    "DeLong's paired test, p": ("DeLong et al. 1988, equation 6", "pROC::roc.test"),
     "Brier score": ("Brier 1950", "rms::val.prob"),
     "calibration slope and standard error": ("Cox 1958", "stats::glm (rms::val.prob's slope)"),
     "calibration in the large and standard error": ("Van Calster et al. 2019", "stats::glm with offset"),

@@ -19,7 +19,7 @@ from experiments.statistics.calibration import (
 from experiments.statistics.concordance import harrell, uno
 from experiments.statistics.cox import cox_regression, proportional_hazards
 from experiments.statistics.cox_fit import NoMaximumError, fit_firth
-from experiments.statistics.discrimination import auroc_delong, delong_test
+from experiments.statistics.discrimination import auroc_delong
 from experiments.statistics.estimate import Estimate
 from experiments.statistics.horizons import brier_at, dynamic_auc
 from experiments.statistics.kaplan_meier import kaplan_meier, log_rank, survival_at
@@ -58,7 +58,6 @@ def expected(answers: dict[str, Any]) -> Answers:
         "time-dependent AUC": [answers["timed_auc"]],
         "time-dependent Brier score": [answers["timed_brier"]],
         "AUC with DeLong's interval": answers["auc"],
-        "DeLong's paired test, p": [answers["delong_p"]],
         "Brier score": [answers["brier"]],
         "calibration slope and standard error": answers["slope"],
         "calibration in the large and standard error": answers["intercept"],
@@ -96,7 +95,6 @@ def found(rows: pd.DataFrame, answers: dict[str, Any]) -> Answers:
         "time-dependent AUC": dynamic_auc(time, event, risk, horizon)(one),
         "time-dependent Brier score": brier_at(time, event, 1 - probability, horizon)(one),
         "AUC with DeLong's interval": list(auroc_delong(target, risk)[:3]),
-        "DeLong's paired test, p": [delong_test(target, risk, rows["second"].to_numpy()).p],
         "Brier score": brier(target, probability)(one),
         "calibration slope and standard error": _with_error(calibration_slope(target, probability)),
         "calibration in the large and standard error": _with_error(calibration_intercept(target, probability)),
