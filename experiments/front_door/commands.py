@@ -42,6 +42,7 @@ COMMANDS: dict[str, str] = {
     "masked-loss": "experiments.pretraining.evaluation.masked_tokens:masked_loss",
     "zeroshot": "experiments.aligned.zero_shot.classify:zeroshot",
     "retrieval": "experiments.aligned.retrieval.search:retrieval",
+    "maps": "experiments.maps.maps_command:maps",
     "embed": "experiments.aligned.one_scan.scan:embed",
     "assess": "experiments.assessment.assess_command:assess",
     "generate": "experiments.generation.generate:generate",

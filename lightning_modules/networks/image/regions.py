@@ -182,6 +182,11 @@ class RegionEncoder(nn.Module):
         """The feature [B, F] of readings [B, K], whose first entries are the lesion's size and place."""
         return torch.cat([self.trunk(readings), readings[:, : len(SHAPE)]], dim=1)
 
+    def mean_readings(self) -> torch.Tensor:
+        """The readings [K] of the mean training kidney: 0 of what is standardised, the bias of what is learned."""
+        measured = len(self.measured.mean) + len(self.by_phase.mean)
+        return torch.cat([self.learned.bias.new_zeros(measured), self.learned.bias.detach()])
+
     def feature_map(self, image: torch.Tensor) -> torch.Tensor:
         """Deepest features [B, 4 width, d, h, w] of images as of `see`."""
         return self._maps(*self._phases(image))[2]

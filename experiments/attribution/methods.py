@@ -1,0 +1,155 @@
+"""Maps of what an answer rests on: by gradients, by occlusion, and by the tokens of regions.
+
+Gradients are MONAI's (SmoothGrad, Smilkov et al., 2017). Occlusion (Zeiler and Fergus, ECCV 2014) is written here: one
+round of blocks answers all questions at once, which takes as long as one question does, and MONAI 1.6 puts but one
+number in a block's place (with a function it raises). Of an encoder of regions the contributions of its readings are
+integrated gradients (Sundararajan et al., ICML 2017) from the mean kidney of its training, summed by region and given
+to the region's voxels by their shares; with those that belong to no region they add up to what the answer differs from
+that of the mean kidney.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from monai.visualize import SmoothGrad
+from torch import nn
+
+from experiments.attribution.kidney_views import KidneyViews
+from experiments.attribution.questions import Question
+from lightning_modules.networks.image.region_readings import owners, region_shares
+from lightning_modules.networks.image.regions import RegionEncoder
+
+GRADIENT, OCCLUSION, REGIONS = "gradient", "occlusion", "regions"
+METHODS = (GRADIENT, OCCLUSION, REGIONS)
+WINDOW_MM = 24.0
+"""Edge of the block that is occluded, about the size of a lesion of 2 to 3 cm."""
+STRIDE_MM = 20.0
+"""From one block to the next."""
+NOISE, NOISY = 0.05, 12
+"""Standard deviation of SmoothGrad's noise as a share of the image's range, and how many noisy images it takes."""
+STEPS = 32
+"""Steps of integrated gradients."""
+_AT_ONCE = 16
+
+Asked = Sequence[tuple[Question, int]]
+"""Questions, each with the answer whose evidence is mapped."""
+
+
+def available(encoder: nn.Module) -> tuple[str, ...]:
+    """The methods that an encoder allows."""
+    return METHODS if isinstance(encoder, RegionEncoder) else METHODS[:2]
+
+
+def maps_of(
+    encoder: nn.Module, views: KidneyViews, asked: Asked, spacing_mm: tuple[float, float, float], method: str
+) -> list[torch.Tensor]:
+    """Maps of the evidence of answers.
+
+    Args:
+        encoder: In evaluation mode.
+        views: The kidney.
+        asked: What is mapped.
+        spacing_mm: Distance of voxels D x H x W.
+        method: One of `available`.
+
+    Returns:
+        One float32 [D, H, W] for each of `asked`: above 0 where a voxel speaks for the answer. Gradients have no sign.
+    """
+    return _MAPS[method](encoder, views, asked, spacing_mm)
+
+
+class _Evidence(nn.Module):
+    """Evidence [N, Q] of images whose views and channels lie side by side, [N, V C, D, H, W]."""
+
+    def __init__(self, encoder: nn.Module, views: KidneyViews, asked: Asked) -> None:
+        super().__init__()
+        self.encoder, self.asked, self.views, self.there = encoder, asked, views, views.there()
+        present = views.image[self.there.expand_as(views.image)]
+        self.lowest, self.highest = float(present.min()), float(present.max())
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        split = image[:, : self.views.image.shape[:2].numel()].unflatten(1, self.views.image.shape[:2])
+        # Which phases there are is told by values: noise may make none of an absent one, nor take one away.
+        split = torch.where(self.there, split.clamp(self.lowest, self.highest), self.views.image)
+        feature = self.encoder(split.flatten(0, 1)).unflatten(0, split.shape[:2])
+        return torch.stack([question.evidence(feature, answer).float() for question, answer in self.asked], dim=1)
+
+
+def _gradient(
+    encoder: nn.Module, views: KidneyViews, asked: Asked, spacing_mm: tuple[float, float, float]
+) -> list[torch.Tensor]:
+    model, flat = _Evidence(encoder, views, asked).eval(), views.image.flatten(0, 1)[None]
+    found = []
+    for number in range(len(asked)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            slope = SmoothGrad(model, NOISE, NOISY, magnitude=True, verbose=False)(flat.clone(), number)
+        found.append(slope[0].sum(dim=0).detach())
+    encoder.zero_grad(set_to_none=True)
+    return found
+
+
+@torch.no_grad()
+def _occlusion(
+    encoder: nn.Module, views: KidneyViews, asked: Asked, spacing_mm: tuple[float, float, float]
+) -> list[torch.Tensor]:
+    size = views.image.shape[2:]
+    axes = [_blocks(length, WINDOW_MM / step, STRIDE_MM / step) for length, step in zip(size, spacing_mm, strict=True)]
+    model, blocks = _Evidence(encoder, views, asked).eval(), list(itertools.product(*axes))
+    whole = model(views.image.flatten(0, 1)[None])[0]
+    total, count = torch.zeros(len(asked), *size), torch.zeros(size)
+    for chosen in _batched(blocks):
+        kept = torch.ones(len(chosen), *size)
+        for number, block in enumerate(chosen):
+            kept[(number, *block)] = 0
+        drops = whole - model(views.shown(kept).flatten(1, 2))
+        for drop, block in zip(drops, chosen, strict=True):
+            total[(slice(None), *block)] += drop[:, None, None, None]
+            count[block] += 1
+    return list(total / count)
+
+
+def _batched(blocks: list[tuple[slice, ...]]) -> Iterator[list[tuple[slice, ...]]]:
+    yield from (blocks[start : start + _AT_ONCE] for start in range(0, len(blocks), _AT_ONCE))
+
+
+def _blocks(length: int, window: float, stride: float) -> list[slice]:
+    """Blocks along an axis that cover it evenly."""
+    wide = max(1, min(length, round(window)))
+    number = max(1, math.ceil((length - wide) / max(1.0, stride)) + 1)
+    starts = {round(start) for start in torch.linspace(0, length - wide, number).tolist()}
+    return [slice(start, start + wide) for start in sorted(starts)]
+
+
+def _regions(
+    encoder: nn.Module, views: KidneyViews, asked: Asked, spacing_mm: tuple[float, float, float]
+) -> list[torch.Tensor]:
+    if not isinstance(encoder, RegionEncoder):
+        raise TypeError(f"{type(encoder).__name__} has no tokens of regions.")
+    with torch.no_grad():
+        seen = encoder.see(views.image)
+        share = region_shares(seen.anatomy)
+    owner, mean = owners(encoder), encoder.mean_readings()
+    away = seen.readings.detach() - mean
+    found = []
+    for question, answer in asked:
+        total = torch.zeros_like(away)
+        for step in range(STEPS):
+            at = (mean + away * ((step + 0.5) / STEPS)).requires_grad_()
+            evidence = question.evidence(encoder.described(at)[None], answer)
+            total += torch.autograd.grad(evidence.sum(), at)[0] / STEPS
+        given = torch.zeros(len(away), share.shape[1] + 1).index_add_(1, owner, (total * away).float())[:, :-1]
+        volume = share.flatten(2).sum(dim=2).clamp_min(1.0)
+        found.append(((given / volume)[:, :, None, None, None] * share).sum(dim=(0, 1)))
+    return found
+
+
+_MAPS: Mapping[str, Callable[..., list[torch.Tensor]]] = {
+    GRADIENT: _gradient,
+    OCCLUSION: _occlusion,
+    REGIONS: _regions,
+}

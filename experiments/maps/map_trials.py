@@ -1,0 +1,227 @@
+"""The trials of maps over the tested kidneys of a cohort."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from datamodules.anatomy.targets import ANATOMY
+from datamodules.cohort.keyed_order import keyed_choice
+from datamodules.errors import DataError
+from datamodules.loading.joined_phases import VolumeReader
+from experiments.attribution.kidney_views import KidneyViews, features
+from experiments.attribution.methods import available, maps_of
+from experiments.attribution.questions import Question
+from experiments.attribution.shown_maps import anatomy_of, presented_spacing
+from experiments.attribution.trials import (
+    alike,
+    centred_blob,
+    curves,
+    erased,
+    parts_to_erase,
+    pointing,
+    randomised,
+)
+from experiments.maps.asked_models import AskedModel
+from lightning_modules.networks.image.encoders import joins_phases
+
+LEAST_MM = 20.0
+"""Least diameter of a lesion that maps must point at."""
+_KEYS = ["patient_id", "study_id", "side"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A kidney with its maps, for a picture.
+
+    Args:
+        image: float [D, H, W], one phase of what the network saw.
+        lesion: bool [D, H, W].
+        maps: Question, answer, method and map.
+    """
+
+    image: np.ndarray
+    lesion: np.ndarray
+    maps: list[tuple[str, str, str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the trials gave.
+
+    Args:
+        maps: As `map_table` takes them.
+        erased: As `erased_table` takes them.
+        eligible: Kidneys with a mask and a lesion of at least `LEAST_MM`.
+        chosen: Those that were asked.
+        right: By question, how many answers were right.
+        examples: The first kidneys.
+        memory_mb: Most memory of the process.
+    """
+
+    maps: pd.DataFrame
+    erased: pd.DataFrame
+    eligible: int
+    chosen: int
+    right: dict[str, int]
+    examples: list[Example]
+    memory_mb: float
+
+
+def run_trials(
+    asked: Sequence[AskedModel],
+    kidneys: int,
+    random_kidneys: int,
+    seed: int,
+    show: Callable[[int, int], None],
+    shown: int = 4,
+) -> Trials:
+    """Test the maps of networks that share an encoder, on kidneys whose answers are right.
+
+    Of test kidneys those of external centres are taken, where the cohort has some, with a mask that draws a lesion of
+    at least `LEAST_MM`.
+
+    Args:
+        asked: The models; encoder and kidneys are those of the first.
+        kidneys: Most kidneys, chosen by a keyed hash.
+        random_kidneys: How many of them are mapped with random weights as well.
+        seed: Seed of choice and random weights.
+        show: Told how many kidneys of how many are done.
+        shown: Kidneys that are kept for a picture.
+
+    Raises:
+        DataError: if there is no such kidney.
+    """
+    first = asked[0]
+    encoder, module = first.encoder, first.module
+    numbers, eligible = _chosen(module, kidneys, seed)
+    questions = [question for model in asked for question in model.questions]
+    truth = {question.name: model.truth(question, numbers) for model in asked for question in model.questions}
+    strange = randomised(encoder, seed)
+    methods = available(encoder)
+    spacing = presented_spacing(module.augmentation.contract)
+    rows: list[dict[str, Any]] = []
+    lost: list[dict[str, Any]] = []
+    right = {question.name: 0 for question in questions}
+    examples: list[Example] = []
+    for place, number in enumerate(numbers):
+        image, labels = _kidney(module, encoder, number)
+        anatomy = anatomy_of(labels, image, module.augmentation, encoder)
+        assert anatomy is not None
+        views = KidneyViews.of(image, spacing, anatomy)
+        lesion = anatomy[[ANATOMY.index("tumour"), ANATOMY.index("cyst")]].sum(dim=0) > 0.5
+        organ = lesion | (anatomy[ANATOMY.index("parenchyma")] > 0.5)
+        feature = features(encoder, views.image[None])
+        own = [(question, question.answer(feature)) for question in questions]
+        own = [(question, answer) for question, answer in own if truth[question.name][place] in (None, answer)]
+        patient = int(module.plan.kidneys["row"].iloc[number])
+        if lesion.any() and own:
+            kept = _one(
+                encoder,
+                strange if place < random_kidneys else None,
+                views,
+                own,
+                methods,
+                spacing,
+                lesion,
+                rows,
+                patient,
+            )
+            parts = parts_to_erase(lesion, organ)
+            for question, answer in own:
+                right[question.name] += 1
+                if parts is not None:
+                    lost.append(
+                        {
+                            "patient": patient,
+                            "question": question.name,
+                            **erased(encoder, views, question, answer, parts),
+                        }
+                    )
+            if len(examples) < shown:
+                phase = int((~(image[0] < 0).flatten(1).all(dim=1)).nonzero()[-1])
+                examples.append(Example(image[0, phase].numpy(), lesion.numpy(), kept))
+        show(place + 1, len(numbers))
+    if not rows:
+        raise DataError("No answer about the chosen kidneys was right, so that no map can be tested.")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Trials(pd.DataFrame(rows), pd.DataFrame(lost), eligible, len(numbers), right, examples, peak)
+
+
+def _one(
+    encoder: torch.nn.Module,
+    strange: torch.nn.Module | None,
+    views: KidneyViews,
+    own: list[tuple[Question, int]],
+    methods: Sequence[str],
+    spacing: tuple[float, float, float],
+    lesion: torch.Tensor,
+    rows: list[dict[str, Any]],
+    patient: int,
+) -> list[tuple[str, str, str, np.ndarray]]:
+    """Add the rows of one kidney; its maps."""
+    blob, kept = centred_blob(tuple(lesion.shape)), []  # type: ignore[arg-type]
+    floors = {question.name: curves(encoder, views, question, answer, blob) for question, answer in own}
+    for method in methods:
+        started = time.monotonic()
+        found = maps_of(encoder, views, own, spacing, method)
+        seconds = time.monotonic() - started
+        other = [None] * len(own) if strange is None else maps_of(strange, views, own, spacing, method)
+        for (question, answer), values, chance in zip(own, found, other, strict=True):
+            curve, floor = curves(encoder, views, question, answer, values), floors[question.name]
+            rows.append({
+                "patient": patient, "question": question.name, "method": method, "seconds": seconds / len(own),
+                "pointing": pointing(values, lesion), "floor_pointing": pointing(blob, lesion),
+                "deletion": curve.lost, "floor_deletion": floor.lost,
+                "insertion": curve.won, "floor_insertion": floor.won,
+                "random_pointing": np.nan if chance is None else pointing(chance, lesion),
+                "alike": np.nan if chance is None else alike(values, chance),
+            })  # fmt: skip
+            kept.append((question.title, question.answers[answer], method, values.numpy()))
+    return kept
+
+
+def _chosen(module: Any, kidneys: int, seed: int) -> tuple[list[int], int]:
+    """Rows of the plan, and how many there would have been."""
+    plan = module.plan
+    rows = plan.kidneys[plan.kidneys["part"] == "test"]
+    roles = plan.patients["role"].to_numpy()[rows["row"].to_numpy()]
+    if (roles == "external").any():
+        rows = rows[roles == "external"]
+    measured = plan.cohort["kidneys"].set_index(_KEYS)["lesion_diameter_mm"]
+    keys = list(rows[_KEYS].astype(str).itertuples(index=False, name=None))
+    large = {str_key: float(value) >= LEAST_MM for str_key, value in _by_text(measured).items()}
+    masks = {patient: set(plan.volumes.masks(patient)) for patient in dict.fromkeys(key[0] for key in keys)}
+    good = {
+        key: number for key, number in zip(keys, rows.index, strict=True) if large.get(key) and key[1:] in masks[key[0]]
+    }
+    if not good:
+        raise DataError(
+            f"Cohort {plan.cohort.info.name} has no tested kidney with a mask and a lesion of {LEAST_MM:g} mm, by "
+            "which maps could be tested."
+        )
+    kept = keyed_choice(list(good), kidneys, seed, "maps")
+    return [int(number) for key, number in good.items() if key in kept], len(good)
+
+
+def _by_text(measured: pd.Series) -> dict[tuple[str, ...], float]:
+    known = measured.dropna()
+    return {tuple(map(str, key)): float(value) for key, value in known.items()}  # type: ignore[arg-type]
+
+
+def _kidney(module: Any, encoder: torch.nn.Module, number: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Views of a kidney as the network reads them, and its label map."""
+    visits = module.visits("test")
+    positions = visits.volumes[visits.kidney.index(number)]
+    read = VolumeReader(module.plan.volumes, joins_phases(encoder))
+    chosen = positions[:1] if joins_phases(encoder) else positions
+    image = torch.cat([module.augmentation.evaluate(read(position)[None]) for position in chosen])
+    key = module.plan.kidneys.loc[number, _KEYS].astype(str).tolist()
+    return image, module.plan.volumes.masks(key[0])[(key[1], key[2])]
