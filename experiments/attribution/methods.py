@@ -21,15 +21,16 @@ from torch import nn
 from experiments.attribution.kidney_views import KidneyViews
 from experiments.attribution.questions import Question
 from lightning_modules.networks.image.region_readings import owners, region_shares
+from lightning_modules.networks.image.regions import REGIONS as NAMES
 from lightning_modules.networks.image.regions import RegionEncoder
 
 GRADIENT, OCCLUSION, REGIONS = "gradient", "occlusion", "regions"
 METHODS = (GRADIENT, OCCLUSION, REGIONS)
-WINDOW_MM = 24.0
+WINDOW_MM = 28.0
 """Edge of the block that is occluded, about the size of a lesion of 2 to 3 cm."""
-STRIDE_MM = 20.0
+STRIDE_MM = 24.0
 """From one block to the next."""
-NOISE, NOISY = 0.05, 12
+NOISE, NOISY = 0.05, 8
 """Standard deviation of SmoothGrad's noise as a share of the image's range, and how many noisy images it takes."""
 STEPS = 32
 """Steps of integrated gradients."""
@@ -133,19 +134,34 @@ def _regions(
     with torch.no_grad():
         seen = encoder.see(views.image)
         share = region_shares(seen.anatomy)
-    owner, mean = owners(encoder), encoder.mean_readings()
-    away = seen.readings.detach() - mean
+    volume = share.flatten(2).sum(dim=2).clamp_min(1.0)
     found = []
     for question, answer in asked:
-        total = torch.zeros_like(away)
-        for step in range(STEPS):
-            at = (mean + away * ((step + 0.5) / STEPS)).requires_grad_()
-            evidence = question.evidence(encoder.described(at)[None], answer)
-            total += torch.autograd.grad(evidence.sum(), at)[0] / STEPS
-        given = torch.zeros(len(away), share.shape[1] + 1).index_add_(1, owner, (total * away).float())[:, :-1]
-        volume = share.flatten(2).sum(dim=2).clamp_min(1.0)
+        given = contributions(encoder, seen.readings, question, answer)[:, :-1]
         found.append(((given / volume)[:, :, None, None, None] * share).sum(dim=(0, 1)))
     return found
+
+
+def contributions(encoder: RegionEncoder, readings: torch.Tensor, question: Question, answer: int) -> torch.Tensor:
+    """What every region contributes to the evidence of an answer, beyond that of the mean training kidney.
+
+    Args:
+        encoder: The encoder.
+        readings: float [V, K] of the views of one kidney, as of `Seen`.
+        question: The question.
+        answer: The answer.
+
+    Returns:
+        float32 [V, R + 1]; the last column is of what belongs to no region. All add up to the difference of evidence.
+    """
+    owner, mean = owners(encoder), encoder.mean_readings()
+    away = readings.detach() - mean
+    total = torch.zeros_like(away)
+    for step in range(STEPS):
+        at = (mean + away * ((step + 0.5) / STEPS)).requires_grad_()
+        evidence = question.evidence(encoder.described(at)[None], answer)
+        total += torch.autograd.grad(evidence.sum(), at)[0] / STEPS
+    return torch.zeros(len(away), len(NAMES) + 1).index_add_(1, owner, (total * away).float())
 
 
 _MAPS: Mapping[str, Callable[..., list[torch.Tensor]]] = {

@@ -18,7 +18,7 @@ from torch import nn
 from experiments.attribution.kidney_views import KidneyViews, features
 from experiments.attribution.questions import Question
 
-SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3)
 """Shares of the voxels that are taken away or given, the first of the map first; a lesion of 3 cm has 0.005."""
 _BLOB = 0.25  # standard deviation, in halves of the region
 

@@ -71,18 +71,24 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame], title: str, note: str
     return figure
 
 
-def coverage_figure(table: pd.DataFrame, title: str, note: str) -> Figure:
-    """Coverage and mean size of the sets by group.
+SETS = (f"Share of sets that hold the true class; {CONFIDENCE:.0%} was asked for", "set size", "Classes in a set, mean")
+BOUNDS = (f"Share that outlives its bound; {CONFIDENCE:.0%} was asked for", "bound in months", "Bound, mean in months")
+"""What coverage is of, which statistic stands beside it, and what that is called."""
+
+
+def coverage_figure(table: pd.DataFrame, title: str, note: str, said: tuple[str, str, str] = SETS) -> Figure:
+    """Coverage by group, and mean size of the sets or height of the bounds.
 
     Args:
-        table: From `sets_table`.
+        table: From `sets_table` or `bounds_table`.
         title: Title.
         note: What must be said beside it.
+        said: `SETS` or `BOUNDS`.
     """
     names = list(dict.fromkeys(table["group"]))
     figure = new_figure(7.4, 1.9 + 0.34 * len(names), title, note)
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, statistic in ((left, "coverage"), (right, "set size")):
+    for axes, statistic in ((left, "coverage"), (right, said[1])):
         rows = table[table["statistic"] == statistic].set_index("group").loc[names]
         place = np.arange(len(names))
         axes.hlines(place, rows["low"], rows["high"], color=color(0), linewidth=1.6)
@@ -91,8 +97,8 @@ def coverage_figure(table: pd.DataFrame, title: str, note: str) -> Figure:
     counts = table[table["statistic"] == "coverage"].set_index("group")["n"]
     left.set_yticks(range(len(names)), [f"{name} (n {counts[name]})" for name in names], fontsize=8)
     left.invert_yaxis()
-    left.set(xlabel=f"Share of sets that hold the true class; {CONFIDENCE:.0%} was asked for")
-    right.set(xlabel="Classes in a set, mean")
+    left.set(xlabel=said[0])
+    right.set(xlabel=said[2])
     for axes in (left, right):
         axes.xaxis.label.set_fontsize(8)
     return figure

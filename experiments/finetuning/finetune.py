@@ -16,6 +16,8 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
 from experiments.doubt.doubt_tables import doubt_metrics
+from experiments.doubt.survival_doubt import survival_doubt
+from experiments.doubt.survival_tables import survival_doubt_metrics
 from experiments.doubt.task_doubt import CALIBRATION, task_doubt
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
@@ -216,10 +218,14 @@ def _finish(
         for name in (metric.name, "low", "high", "n", metric.count, *more):
             if np.isfinite(row[name]):
                 metrics[f"{name}{other}/{group}"] = float(row[name])
-    doubt = task_doubt(predictions)
-    if doubt is not None:
-        write_json(folder / CALIBRATION, doubt.to_dict())
-        metrics |= doubt_metrics(doubt, predictions)
+    classes, curves = task_doubt(predictions), survival_doubt(predictions)
+    if classes is not None:
+        write_json(folder / CALIBRATION, classes.to_dict())
+        metrics |= doubt_metrics(classes, predictions)
+    if curves is not None:
+        write_json(folder / CALIBRATION, curves.to_dict())
+        metrics |= survival_doubt_metrics(curves, predictions)
+    if classes is not None or curves is not None:
         figures = [*figures, folder / CALIBRATION]
     files = (folder / "results.csv", *figures, folder / PREDICTIONS)
     log_results(logger, metrics, scored_caption(cohort.info, metric), files, round(100 * point.fraction))

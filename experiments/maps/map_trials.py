@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from datamodules.anatomy.targets import ANATOMY
-from datamodules.cohort.keyed_order import keyed_choice
+from datamodules.cohort.keyed_order import keyed_order
 from datamodules.errors import DataError
 from datamodules.loading.joined_phases import VolumeReader
 from experiments.attribution.kidney_views import KidneyViews, features
@@ -59,7 +59,7 @@ class Trials:
     Args:
         maps: As `map_table` takes them.
         erased: As `erased_table` takes them.
-        eligible: Kidneys with a mask and a lesion of at least `LEAST_MM`.
+        eligible: Kidneys with a lesion of at least `LEAST_MM`.
         chosen: Those that were asked.
         right: By question, how many answers were right.
         examples: The first kidneys.
@@ -195,25 +195,27 @@ def _chosen(module: Any, kidneys: int, seed: int) -> tuple[list[int], int]:
     roles = plan.patients["role"].to_numpy()[rows["row"].to_numpy()]
     if (roles == "external").any():
         rows = rows[roles == "external"]
-    measured = plan.cohort["kidneys"].set_index(_KEYS)["lesion_diameter_mm"]
+    large = {key for key, size in _by_text(plan.cohort["kidneys"]).items() if size >= LEAST_MM}
     keys = list(rows[_KEYS].astype(str).itertuples(index=False, name=None))
-    large = {str_key: float(value) >= LEAST_MM for str_key, value in _by_text(measured).items()}
-    masks = {patient: set(plan.volumes.masks(patient)) for patient in dict.fromkeys(key[0] for key in keys)}
-    good = {
-        key: number for key, number in zip(keys, rows.index, strict=True) if large.get(key) and key[1:] in masks[key[0]]
-    }
-    if not good:
+    wanted = [(key, int(number)) for key, number in zip(keys, rows.index, strict=True) if key in large]
+    chosen: list[int] = []
+    for place in keyed_order([key for key, _ in wanted], seed, "maps"):
+        (patient, *own), number = wanted[place]
+        if len(chosen) < kidneys and tuple(own) in plan.volumes.masks(patient):
+            chosen.append(number)
+    if not chosen:
         raise DataError(
             f"Cohort {plan.cohort.info.name} has no tested kidney with a mask and a lesion of {LEAST_MM:g} mm, by "
             "which maps could be tested."
         )
-    kept = keyed_choice(list(good), kidneys, seed, "maps")
-    return [int(number) for key, number in good.items() if key in kept], len(good)
+    return chosen, len(wanted)
 
 
-def _by_text(measured: pd.Series) -> dict[tuple[str, ...], float]:
-    known = measured.dropna()
-    return {tuple(map(str, key)): float(value) for key, value in known.items()}  # type: ignore[arg-type]
+def _by_text(kidneys: pd.DataFrame) -> dict[tuple[str, ...], float]:
+    """Largest diameter of the lesions of each kidney in mm, where it is known."""
+    known = kidneys[kidneys["lesion_diameter_mm"].notna()]
+    keys = known[_KEYS].astype(str).itertuples(index=False, name=None)
+    return dict(zip(keys, known["lesion_diameter_mm"].astype(float), strict=True))
 
 
 def _kidney(module: Any, encoder: torch.nn.Module, number: int) -> tuple[torch.Tensor, np.ndarray]:

@@ -12,6 +12,7 @@ from experiments.registry import ENCODERS, TASKS
 from experiments.scores.outcomes import Outcome, outcomes_of
 from experiments.scores.plots.survival import survival_calibration_plot
 from experiments.scores.results_table import Group
+from experiments.scores.survival_curves import curve_columns, predicted_survival
 from experiments.statistics.calibration import (
     observed_over_expected,
     survival_calibration_curve,
@@ -34,7 +35,6 @@ from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval, number
 from experiments.studies.report.pictures import of_group, pooled_groups, seed_words
 from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Text
-from experiments.studies.report.survival_curves import curve_columns, predicted_survival
 
 HORIZONS_MONTHS = (12.0, 36.0, 60.0)
 GRID_MONTHS = np.arange(3.0, 60.1, 3.0)

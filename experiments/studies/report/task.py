@@ -22,6 +22,7 @@ from experiments.studies.report.pictures import curve_blocks, encoder_forest, su
 from experiments.studies.report.report_page import Block, Section, Text
 from experiments.studies.report.result_tables import estimate_of, results_frame, results_table_of
 from experiments.studies.report.subgroups import subgroup_table, subgroups_of
+from experiments.studies.report.survival_doubt_section import survival_doubt_section
 from experiments.studies.report.survival_section import survival_sections
 
 
@@ -84,8 +85,7 @@ def task_section(analyses: list[Analysis], note: str, missing: Text) -> Section:
             part.sections.extend(
                 survival_sections(series, analysis.results, note) if survival else class_sections(series, note)
             )
-            if not survival:
-                part.sections.append(doubt_section(series, note))
+            part.sections.append((survival_doubt_section if survival else doubt_section)(series, note))
         section.sections.append(part)
     return section
 

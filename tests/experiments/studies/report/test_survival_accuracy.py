@@ -10,6 +10,7 @@ from sksurv.util import Surv
 
 from experiments.scores.outcomes import outcomes_of
 from experiments.scores.results_table import Group
+from experiments.scores.survival_curves import predicted_survival
 from experiments.statistics.kaplan_meier import survival_at
 from experiments.studies.report.survival_accuracy import (
     GRID_MONTHS,
@@ -19,7 +20,6 @@ from experiments.studies.report.survival_accuracy import (
     _integrated,
     _mean_auc,
 )
-from experiments.studies.report.survival_curves import predicted_survival
 
 CUTS = {0: (0.0, 15.0, 50.0), 1: (0.0, 20.0, 80.0)}
 

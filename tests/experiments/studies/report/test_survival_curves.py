@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.studies.report.survival_curves import curve_columns, predicted_survival
+from experiments.scores.survival_curves import curve_columns, predicted_survival
 
 
 def test_lines_between_cut_points_and_nothing_beyond() -> None:

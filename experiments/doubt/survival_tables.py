@@ -1,0 +1,212 @@
+"""The tables of doubt of a survival task: curves before and after, lower bounds, abstention, local patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from experiments.doubt.doubt_tables import AFTER, ANSWERED, BEFORE, LOCAL
+from experiments.doubt.survival_bounds import bound_coverage
+from experiments.doubt.survival_calibrators import (
+    HORIZONS_MONTHS,
+    LEVEL,
+    LINE,
+    fit_survival_calibrator,
+    horizon_losses,
+)
+from experiments.doubt.survival_doubt import SurvivalDoubt
+from experiments.scores.results_table import Group, groups
+from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, ratio
+from experiments.statistics.calibration import observed_over_expected, survival_calibration_slope
+from experiments.statistics.estimate import Estimate, undefined
+from experiments.statistics.horizons import at_horizon, brier_at, known_by
+from experiments.statistics.support import Support
+from experiments.statistics.weighted_survival import FollowUp, censoring_survival, just_before
+
+ECE, SLOPE, RATIO, BRIER = "expected calibration error", "slope", "observed over expected", "brier"
+_GROUPS = 5
+_LEFT, _DRAWS = 10, 100
+
+
+def survival_groups(doubt: SurvivalDoubt, predictions: pd.DataFrame) -> Iterator[tuple[Group, np.ndarray]]:
+    """The tested patients of every group, as rows of `doubt.tested`."""
+    place = {name: number for number, name in enumerate(doubt.tested.rows["patient_id"])}
+    for group in groups(predictions):
+        rows = np.array([place[name] for name in group.rows["patient_id"] if name in place], dtype=int)
+        if len(rows):
+            yield group, rows
+
+
+def survival_calibration_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFrame:
+    """Calibration of every group at 12, 36 and 60 months with the curves as they are, and calibrated.
+
+    Returns:
+        Columns group, kind, months, stage (before, after), statistic, value, low, high, n, events, interval.
+    """
+    rows = []
+    for group, members in survival_groups(doubt, predictions):
+        time, event = doubt.tested.time_months[members], doubt.tested.event[members]
+        for months in HORIZONS_MONTHS:
+            before = doubt.tested.at(months)
+            for stage, values in ((BEFORE, before), (AFTER, doubt.calibrated(before))):
+                found = _calibration(time, event, values[members], months, replicates)
+                rows += [
+                    {"group": group.name, "kind": group.kind, "months": months, "stage": stage, "statistic": name}
+                    | value._asdict()
+                    for name, value in found.items()
+                ]
+    return pd.DataFrame(rows)
+
+
+def _calibration(
+    time: np.ndarray, event: np.ndarray, survival: np.ndarray, months: float, replicates: int
+) -> dict[str, Estimate]:
+    if not np.isfinite(survival).all() or not (time > months).any():
+        none = undefined(*known_by(time, event, months), "follow-up or curves end before")
+        return dict.fromkeys((ECE, SLOPE, RATIO, BRIER), none)
+    error = survival_calibration_error(time, event, survival, months)
+    return {
+        ECE: at_horizon(error, time, event, months, replicates=replicates),
+        SLOPE: survival_calibration_slope(time, event, survival, months),
+        RATIO: observed_over_expected(time, event, survival, months),
+        BRIER: at_horizon(brier_at(time, event, survival, months), time, event, months, replicates=replicates),
+    }
+
+
+def survival_calibration_error(
+    time: np.ndarray, event: np.ndarray, survival: np.ndarray, months: float, parts: int = _GROUPS
+) -> Statistic:
+    """Mean distance of the predicted event rate from the observed one in groups of about equal size by prediction.
+
+    Censoring is weighted away within all patients, as in the Brier score.
+
+    Args:
+        time: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        survival: Predicted probability of surviving the time [N].
+        months: The time.
+        parts: Groups.
+    """
+    edges = np.unique(np.quantile(survival, np.linspace(0, 1, parts + 1)[1:-1], method="higher"))
+    number = np.searchsorted(edges, survival, side="right")
+    lost = event & (time <= months)
+    group = FollowUp(time, event)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        free = censoring_survival(group, np.append(just_before(time), months), weights)
+        inverse = np.divide(1.0, free, out=np.zeros_like(free), where=free > 0)
+        part = np.where(lost, weights * inverse[:, :-1], 0.0)
+        kept = np.where(time > months, weights * inverse[:, -1:], 0.0)
+        total = np.zeros(len(weights))
+        for one in np.unique(number):
+            members = number == one
+            died, all_known = part[:, members].sum(axis=1), (part + kept)[:, members].sum(axis=1)
+            share = weights[:, members].sum(axis=1, dtype=np.float64)
+            expected = ratio((weights[:, members] * (1 - survival[members])).sum(axis=1), share)
+            distance = np.abs(ratio(died, all_known) - expected)
+            total += np.where(share > 0, np.nan_to_num(distance) * share, 0.0)
+        return np.asarray(ratio(total, weights.sum(axis=1)))
+
+    return Statistic(statistic, Support(0.0, 1.0, len(time)))
+
+
+def bounds_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFrame:
+    """Coverage and height of the lower bounds of every group, and the error when the least sure are left out.
+
+    Returns:
+        Columns group, kind, statistic, value, low, high, n, events, interval. `error of ...` is the weighted share of
+        wrong answers to whether a patient outlives 36 months, all answered and the surest.
+    """
+    rows = []
+    for group, members in survival_groups(doubt, predictions):
+        time, event = doubt.tested.time_months[members], doubt.tested.event[members]
+        bound = doubt.bound_months[members]
+        found = {
+            "coverage": bound_coverage(time, event, bound, replicates),
+            "bound in months": bootstrap(mean_of(bound, 0.0, np.inf), len(bound), replicates)[0],
+        }
+        at = doubt.calibrated(doubt.tested.at(36.0))[members]
+        for answered in (1.0, ANSWERED):
+            found[f"error of {answered:.0%}"] = _selective(time, event, at, answered, replicates)
+        rows += [
+            {"group": group.name, "kind": group.kind, "statistic": name, **value._asdict()}
+            for name, value in found.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def _selective(
+    time: np.ndarray, event: np.ndarray, survival: np.ndarray, answered: float, replicates: int, months: float = 36.0
+) -> Estimate:
+    if not np.isfinite(survival).all() or not (time > months).any():
+        return undefined(*known_by(time, event, months), "follow-up or curves end before")
+    order = np.argsort(-np.abs(survival - 0.5), kind="stable")[: max(1, round(answered * len(survival)))]
+    own_time, own_event, said = time[order], event[order], survival[order] > 0.5
+    lost, kept = own_event & (own_time <= months), own_time > months
+    group = FollowUp(time, event)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        free = censoring_survival(group, np.append(just_before(own_time), months), weights)
+        inverse = np.divide(1.0, free, out=np.zeros_like(free), where=free > 0)
+        drawn = weights[:, order]
+        known = np.where(lost, drawn * inverse[:, :-1], 0.0) + np.where(kept, drawn * inverse[:, -1:], 0.0)
+        return np.asarray(ratio(np.where(lost == said, known, 0.0).sum(axis=1), known.sum(axis=1)))
+
+    whole = Statistic(statistic, Support(0.0, 1.0, len(order)))
+    found = bootstrap(whole, len(time), replicates)[0]
+    return found._replace(n=len(order), events=int(lost.sum()))
+
+
+def survival_local_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """What recalibration with a few patients of a centre gives the others of it.
+
+    Of 20 local patients the level alone is fitted, of 50 level and spread; the others are tested, over 100 draws.
+
+    Returns:
+        One row per external centre and number of local patients: `group`, `local`, `n`, `draws`, the weighted log loss
+        at 12, 36 and 60 months before and after, with the 2.5th and 97.5th percentile over draws of the difference.
+    """
+    rows = []
+    tested = doubt.tested
+    hazard, seen = tested.within()
+    after = -np.log(np.clip(doubt.calibrated(np.exp(-hazard)), 1e-6, 1.0))
+    at = doubt.calibrated(np.column_stack([tested.at(months) for months in HORIZONS_MONTHS]))
+    for group, members in survival_groups(doubt, predictions):
+        for local in LOCAL:
+            if group.kind != "external" or len(members) < local + _LEFT:
+                continue
+            rng, found = np.random.default_rng(seed), []
+            for _ in range(_DRAWS):
+                order = members[rng.permutation(len(members))]
+                fitted, others = order[:local], order[local:]
+                if not seen[fitted].any():
+                    continue
+                method = LINE if local >= max(LOCAL) else LEVEL
+                changed = fit_survival_calibrator(after[fitted], seen[fitted], method)(at[others])
+                given = tested.time_months[others], tested.event[others]
+                found.append([horizon_losses(*given, values).mean() for values in (at[others], changed)])
+            if found:
+                losses = np.array(found)
+                low, high = np.percentile(losses[:, 1] - losses[:, 0], [2.5, 97.5])
+                rows.append({
+                    "group": group.name, "local": local, "n": len(members) - local, "draws": len(found),
+                    "log_loss_before": losses[:, 0].mean(), "log_loss_after": losses[:, 1].mean(),
+                    "log_loss_low": low, "log_loss_high": high,
+                })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def survival_doubt_metrics(doubt: SurvivalDoubt, predictions: pd.DataFrame) -> dict[str, float]:
+    """Coverage of the bounds, and calibration error at 36 months before and after, of every group, for MLflow."""
+    found = {}
+    for group, members in survival_groups(doubt, predictions):
+        time, event, name = doubt.tested.time_months[members], doubt.tested.event[members], group.name.replace(" ", "_")
+        found[f"bound_coverage/{name}"] = bound_coverage(time, event, doubt.bound_months[members], 1).value
+        before = doubt.tested.at(36.0)
+        for stage, values in ((BEFORE, before), (AFTER, doubt.calibrated(before))):
+            if np.isfinite(values[members]).all() and (time > 36.0).any():
+                error = survival_calibration_error(time, event, values[members], 36.0)
+                found[f"ece_36_months_{stage}/{name}"] = float(error(np.ones((1, len(time))))[0])
+    return {name: value for name, value in found.items() if np.isfinite(value)}
