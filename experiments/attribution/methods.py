@@ -11,7 +11,6 @@ that of the mean kidney.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -119,10 +118,9 @@ def _batched(blocks: list[tuple[slice, ...]]) -> Iterator[list[tuple[slice, ...]
 
 
 def _blocks(length: int, window: float, stride: float) -> list[slice]:
-    """Blocks along an axis that cover it evenly."""
+    """Blocks along an axis that leave no voxel out."""
     wide = max(1, min(length, round(window)))
-    number = max(1, math.ceil((length - wide) / max(1.0, stride)) + 1)
-    starts = {round(start) for start in torch.linspace(0, length - wide, number).tolist()}
+    starts = {*range(0, length - wide, min(wide, max(1, int(stride)))), length - wide}
     return [slice(start, start + wide) for start in sorted(starts)]
 
 

@@ -14,6 +14,11 @@ from datamodules.errors import DataError
 from datamodules.files import read_json_mapping, write_json
 from experiments.statistics.bootstrap import bootstrap, mean_of
 from experiments.statistics.estimate import Estimate
+from lightning_modules.export.aligned import ALIGNED
+from lightning_modules.export.attribute_heads import HEADS
+from lightning_modules.export.image import WEIGHTS
+from lightning_modules.export.task_head import HEAD, HEAD_FOLDER
+from lightning_modules.networks.image.published.checkpoint import file_sha256
 
 MAPS = "maps.json"
 """File beside the model: in the folder of a run, or of an exported encoder."""
@@ -27,6 +32,21 @@ HITS, LIKENESS = 0.8, 0.5
 def weights_of(*hashes: str) -> str:
     """One hash of all the files that answer a question."""
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
+
+
+def head_weights(run: Path, encoder_sha256: str) -> str:
+    """The hash of a linear probe: of the head that its run left, and of the encoder that it reads."""
+    return weights_of(encoder_sha256, file_sha256(run / HEAD_FOLDER / HEAD))
+
+
+def attribute_weights(export: Path) -> str:
+    """The hash of an exported encoder and the attribute heads beside it."""
+    return weights_of(file_sha256(export / WEIGHTS), file_sha256(export / HEADS))
+
+
+def aligned_weights(export: Path) -> str:
+    """The hash of an exported aligned model."""
+    return weights_of(file_sha256(export / WEIGHTS), file_sha256(export / ALIGNED.weights))
 
 
 def map_table(trials: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame:

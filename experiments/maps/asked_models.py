@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from datamodules.attributes import attribute_codes
+from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from datamodules.reports.schema import load_schema
@@ -18,7 +19,8 @@ from datamodules.tasks import RoiDataModule
 from experiments.aligned.shared_space import SpaceOptions, load_space
 from experiments.aligned.zero_shot.prompt_sets import load_prompts
 from experiments.attribution.questions import Question, of_attributes, of_head, of_network, of_prompts
-from experiments.attribution.tested_maps import weights_of
+from experiments.attribution.tested_maps import aligned_weights, attribute_weights, head_weights, weights_of
+from experiments.doubt.statements import PRESENT
 from experiments.encoders.exported import exported_encoder
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, TASKS
@@ -29,7 +31,7 @@ from lightning_modules.downstream.task import Downstream
 from lightning_modules.export.aligned import load_aligned
 from lightning_modules.export.attribute_heads import HEADS, load_heads
 from lightning_modules.export.image import load_exported
-from lightning_modules.export.task_head import HEAD, HEAD_FOLDER, load_task_head
+from lightning_modules.export.task_head import HEAD_FOLDER, load_task_head
 from lightning_modules.networks.image.published.checkpoint import file_sha256
 from lightning_modules.networks.joint.aligned import AlignedModel
 
@@ -58,11 +60,14 @@ class AskedModel:
         A risk has none; an attribute that the report does not state has -100.
         """
         plan = self.module.plan
+        if question.name == f"attribute {PRESENT}":
+            return [question.answers.index("yes")] * len(kidneys)  # the mask draws one in each of them
         if question.name.startswith("attribute "):
-            name = question.name.removeprefix("attribute ")
-            rows = plan.kidneys.iloc[list(kidneys)].reset_index(drop=True)
-            codes = attribute_codes(plan.cohort["attributes"], rows, load_schema(), [name])[:, 0]
-            return [int(code) for code in codes]
+            name, schema = question.name.removeprefix("attribute "), load_schema()
+            rows = plan.kidneys.loc[list(kidneys)].reset_index(drop=True)
+            codes = attribute_codes(plan.cohort["attributes"], rows, schema, [name])[:, 0]
+            values = [schema.classes[name][code] if code != MISSING else None for code in codes]
+            return [MISSING if value is None else question.answers.index(value) for value in values]
         if self.module.label.kind == "survival":
             return [None] * len(kidneys)
         return [int(plan.fields["target"][kidney]) for kidney in kidneys]
@@ -79,7 +84,7 @@ def probed(point: Point, cohort: Cohort, fold: int | None) -> AskedModel:
     encoder, exported = load_exported(_export(point, cohort, fold))
     head = load_task_head(folder / HEAD_FOLDER, exported.sha256)
     module = point.launch(cohort, fold).configuration.build().datamodule
-    weights = weights_of(exported.sha256, file_sha256(folder / HEAD_FOLDER / HEAD))
+    weights = head_weights(folder, exported.sha256)
     return AskedModel(encoder, module, [of_head(head, TASKS[point.task].title)], folder, weights)
 
 
@@ -111,15 +116,15 @@ def attributes_of(point: Point, cohort: Cohort, fold: int | None, names: Sequenc
     folder = _export(point, cohort, fold)
     if not (folder / HEADS).is_file():
         raise DataError(f"ENCODER={point.encoder} has no attribute heads beside it; choose ENCODER=stage1.")
-    if "attributes" not in cohort.tables:
+    if "attributes" not in cohort.tables and list(names) != [PRESENT]:
         raise DataError(f"Cohort {cohort.info.name} has no attributes; run `make attributes DATA=` first.")
-    encoder, exported = load_exported(folder)
+    encoder, _ = load_exported(folder)
     known = {question.name.removeprefix("attribute "): question for question in of_attributes(load_heads(folder))}
     absent = [name for name in names if name not in known]
     if absent:
         raise DataError(f"ATTRIBUTES={','.join(absent)} is not read by these heads; they know {', '.join(known)}.")
     module = point.launch(cohort, fold).configuration.build().datamodule
-    weights = weights_of(exported.sha256, file_sha256(folder / HEADS))
+    weights = attribute_weights(folder)
     return AskedModel(encoder, module, [known[name] for name in names], folder, weights)
 
 
@@ -142,9 +147,7 @@ def prompted(point: Point, cohort: Cohort, fold: int | None) -> AskedModel:
     text = torch.from_numpy(means / np.linalg.norm(means, axis=1, keepdims=True))
     model = load_aligned(space.folder)
     question = of_prompts(model, point.task, TASKS[point.task].title, tuple(module.label.class_names), text)
-    weights = weights_of(
-        *(file_sha256(path) for path in sorted(space.folder.glob("*.safetensors")) if "likeness" not in path.name)
-    )
+    weights = aligned_weights(space.folder)
     return AskedModel(model.image_encoder.eval(), module, [question], space.folder, weights)
 
 

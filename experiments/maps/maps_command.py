@@ -40,6 +40,7 @@ def maps(
     random_kidneys: int = 20,
     fold: int | None = None,
     runs: Path = Path("runs"),
+    extra: list[str] | None = None,
 ) -> int:
     """Map what a model's answers rest on, and test whether the maps are true: `maps.csv`, a picture, `maps.json`.
 
@@ -65,6 +66,7 @@ def maps(
         random_kidneys: Of how many the map of random weights is made as well.
         fold: Fold of a cohort with folds; the first by default.
         runs: Folder of all runs.
+        extra: Further flags, those of the run where it had some.
     """
     choose("TASK", task, dict(TASKS))
     choose("MODE", mode, dict(MODES))
@@ -74,7 +76,10 @@ def maps(
     cohort = Cohort.load(data)
     name = best_encoder(runs, cohort, pretrained) if encoder == "best" else choose("ENCODER", encoder, dict(ENCODERS))
     own_fold = folds_of(cohort)[0] if fold is None else fold
-    point = Point(task, fraction, name, profile, data, seed, runs=runs, tag=tag, pretrained=pretrained, mode=mode)
+    flags = tuple(extra or ())
+    point = Point(
+        task, fraction, name, profile, data, seed, runs=runs, tag=tag, pretrained=pretrained, mode=mode, extra=flags
+    )
     asked = _asked(point, cohort, own_fold, attributes or [], prompts)
     with counted("kidneys") as show:
         trials = run_trials(asked, kidneys, random_kidneys, seed, show)

@@ -69,6 +69,12 @@ def test_occlusion_is_the_mean_fall_of_the_blocks_that_cover_a_voxel() -> None:
         assert float(found[voxel]) == pytest.approx(float(whole - alone), abs=1e-4)
 
 
+@pytest.mark.parametrize("spacing", [(20.0, 17.5, 17.5), (4.0, 2.9, 2.9), (100.0, 1.0, 9.0)])
+def test_blocks_leave_no_voxel_out(spacing: tuple[float, float, float]) -> None:
+    (found,) = maps_of(BoxMean(), views(), [(SIGN, 1)], spacing, OCCLUSION)
+    assert torch.isfinite(found).all()
+
+
 def test_an_absent_phase_stays_absent_whatever_is_taken_away() -> None:
     kidney = views(channels=4, absent=2)
     shown = kidney.shown(torch.rand(3, 16, 20, 20))

@@ -1,0 +1,105 @@
+"""`maps` from the command line, and what of it one patient is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
+from datamodules.importers.one_scan import Place as Shown
+from datamodules.importers.one_scan import read_scan
+from experiments.attribution.questions import of_attributes, of_head
+from experiments.attribution.shown_maps import shown_maps, write_map
+from experiments.attribution.tested_maps import MAPS, POINTING, read_tested
+from experiments.cli import main
+from experiments.maps.asked_models import head_weights
+from lightning_modules.export.attribute_heads import load_heads
+from lightning_modules.export.image import load_exported
+from lightning_modules.export.task_head import HEAD_FOLDER, load_task_head
+from tests.experiments.assessment.conftest import CROP, Place
+from tests.tiny import CONTRACT
+
+pytestmark = pytest.mark.slow
+RUN, EXPORT = "renal/few/os/stage1-probe-f1-s42", "renal/few/pretrain/image-s42/encoder"
+
+
+def run(place: Place, *more: str) -> int:
+    where = [f"--data={place.data}", f"--runs={place.runs}", f"--config={place.data.parent / 'tiny.yaml'}"]
+    return main(["maps", "--encoder=stage1", *where, *more])
+
+
+def test_maps_are_tested_and_the_result_lies_beside_the_model(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--task=os", "--kidneys=3", "--random_kidneys=2", "--attributes=lesion_present") == 0
+    said = capsys.readouterr().out
+    assert "not shown" in said  # by random weights and three kidneys nothing is proved
+    assert "MB" in said
+    folder = place.runs / "renal/few/os/stage1-maps-probe-f1-s42"
+    table = pd.read_csv(folder / "maps.csv")
+    own = table[(table["question"] == "os") & (table["method"] == "regions")].set_index("statistic")
+    assert own.loc[POINTING, "n"] == 3
+    assert {"value", "low", "high", "n", "interval"} <= set(table)
+    assert set(table["method"]) == {"gradient", "occlusion", "regions"}
+    assert (folder / "maps.png").stat().st_size > 10_000
+    lost = pd.read_csv(folder / "erased.csv")
+    assert "lesion beyond as much parenchyma" in set(lost["statistic"])
+    text = (place.runs / RUN / MAPS).read_text()
+    assert "E1-" not in text
+    content = json.loads(text)
+    assert set(content["questions"]) == {"os"}
+    assert content["questions"]["os"]["regions"]["failed"]
+    encoder = place.runs / EXPORT
+    assert (
+        not (encoder / MAPS).exists()
+        or "attribute lesion_present" in json.loads((encoder / MAPS).read_text())["questions"]
+    )
+    tested = read_tested(place.runs / RUN, head_weights(place.runs / RUN, load_exported(encoder)[1].sha256))
+    assert tested == content
+
+
+def test_one_patient_is_shown_what_passed_in_the_frame_of_the_scan(place: Place, tmp_path: Path) -> None:
+    encoder, exported = load_exported(place.runs / EXPORT)
+    head = load_task_head(place.runs / RUN / HEAD_FOLDER, exported.sha256)
+    questions = [of_head(head, "Overall survival"), *of_attributes(load_heads(place.runs / EXPORT))]
+    augmentation = VolumeAugmentation(CONTRACT, AugmentationConfig(crop=CROP))
+    patient = place.files / "E1-0001"
+    images = {path.name.split(".")[0]: path for path in patient.glob("*.nii.gz") if "mask" not in path.name}
+    kidneys, _ = read_scan(images, CONTRACT, Shown((patient / "mask.nii.gz",)))
+    assert shown_maps(kidneys[0], encoder, augmentation, questions, None) == []
+
+    def passed(method: str, value: float, shown: bool = True) -> dict[str, object]:
+        return {method: {"shown": shown, "failed": [], "figures": {POINTING: {"value": value}}}}
+
+    tested = {
+        "questions": {
+            "os": passed("regions", 0.9) | passed("occlusion", 0.95, shown=False),
+            "attribute margin": passed("occlusion", 0.9),
+        }
+    }
+    found = shown_maps(kidneys[0], encoder, augmentation, questions, tested)
+    assert [(one.question, one.method) for one in found] == [("os", "regions"), ("attribute margin", "occlusion")]
+    assert found[0].answer in ("higher risk", "lower risk")
+    for number, one in enumerate(found):
+        assert one.values.shape == CONTRACT.grid
+        assert np.abs(one.values).max() > 0
+        path = tmp_path / f"{number}.nii.gz"
+        write_map(path, one, kidneys[0], CONTRACT)
+        image = nibabel.load(path)
+        assert np.array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), one.values)
+        located = kidneys[0].located
+        assert located is not None
+        middle = image.affine @ [*(np.array(image.shape) / 2 - 0.5), 1]
+        assert middle[:3] == pytest.approx(located.center(CONTRACT.region))
+
+
+def test_what_cannot_be_asked_is_said(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--task=rfs") == 2
+    assert "is not finished; run `make finetune TASK=rfs" in capsys.readouterr().err
+    assert run(place, "--task=os", "--attributes=colour") == 2
+    assert "Cohort few has no attributes" in capsys.readouterr().err
+    assert run(place, "--task=os", "--kidneys=0") == 2
+    assert "expected at least 1" in capsys.readouterr().err
