@@ -193,13 +193,23 @@ def read_tested(folder: Path, weights: str) -> dict[str, Any] | None:
     Raises:
         DataError: if the file is of another format.
     """
+    content = read_of_run(folder)
+    return content if content is not None and content["weights"] == weights else None
+
+
+def read_of_run(folder: Path) -> dict[str, Any] | None:
+    """The result of the test of a finished run's maps, whose weights change no more; None where there is none.
+
+    Raises:
+        DataError: if the file is of another format.
+    """
     path = folder / MAPS
     if not path.is_file():
         return None
-    content = read_json_mapping(path)
+    content = dict(read_json_mapping(path))
     if content.get("format") != FORMAT:
         raise DataError(f"{MAPS} in {folder.name} has format {content.get('format')}; run `make maps` again.")
-    return dict(content) if content["weights"] == weights else None
+    return content
 
 
 def method_shown(tested: Mapping[str, Any] | None, question: str) -> str | None:

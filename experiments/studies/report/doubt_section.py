@@ -25,6 +25,7 @@ from experiments.registry import ENCODERS, TASKS
 from experiments.statistics.estimate import Estimate
 from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval, number
+from experiments.studies.report.maps_block import maps_blocks
 from experiments.studies.report.pictures import seed_words
 from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
 from experiments.studies.report.result_tables import estimate_of
@@ -50,7 +51,7 @@ def doubt_section(series: PointSeries, note: str) -> Section:
     doubt, title = task_doubt(predictions), ENCODERS[series.index].title
     section = Section(f"{series.key}-doubt", "Doubt")
     if doubt is None:
-        section.blocks.append(Text(_MISSING, kind="missing"))
+        section.blocks.extend([Text(_MISSING, kind="missing"), *maps_blocks(series)])
         return section
     used = sum(one.n for one in doubt.chosen.values())
     section.blocks.append(
@@ -63,6 +64,7 @@ def doubt_section(series: PointSeries, note: str) -> Section:
     section.blocks.extend(_calibration_blocks(series, doubt, predictions, note))
     section.blocks.extend(_sets_blocks(series, doubt, predictions, note))
     section.blocks.append(_local_block(series, doubt, predictions))
+    section.blocks.extend(maps_blocks(series))
     return section
 
 

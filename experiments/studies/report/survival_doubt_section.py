@@ -20,6 +20,7 @@ from experiments.doubt.survival_tables import (
 from experiments.registry import ENCODERS, TASKS
 from experiments.studies.report.finished_points import Series
 from experiments.studies.report.journal_words import capital, interval, number
+from experiments.studies.report.maps_block import maps_blocks
 from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import seed_words
 from experiments.studies.report.result_tables import estimate_of
@@ -40,7 +41,7 @@ def survival_doubt_section(series: Series, note: str) -> Section:
     section = Section(f"{series.key}-doubt", "Doubt")
     if doubt is None:
         text = "No calibration of curves and no bounds: there are no curves, or no validation patients with an event."
-        section.blocks.append(Text(text, kind="missing"))
+        section.blocks.extend([Text(text, kind="missing"), *maps_blocks(series)])
         return section
     used = sum(one.n for one in doubt.chosen.values())
     events = sum(one.events for one in doubt.chosen.values())
@@ -54,6 +55,7 @@ def survival_doubt_section(series: Series, note: str) -> Section:
     section.blocks.append(_calibration_block(series, doubt, predictions))
     section.blocks.extend(_bounds_blocks(series, doubt, predictions, note))
     section.blocks.append(_local_block(series, doubt, predictions))
+    section.blocks.extend(maps_blocks(series))
     return section
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -20,6 +21,8 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from experiments.cli import main
 from experiments.doubt.prediction_sets import coverage
+from experiments.doubt.survival_bounds import bound_coverage
+from experiments.doubt.survival_doubt import survival_doubt
 from experiments.doubt.task_doubt import task_doubt
 from experiments.finetuning.point import Point
 from experiments.scores.outcomes import metric_of, outcomes_of
@@ -35,7 +38,8 @@ from experiments.studies.report.aggressiveness_risk import endpoint_frames
 from experiments.studies.report.classification_section import at_validation_threshold
 from experiments.studies.report.finished_points import series_of
 from experiments.studies.report.journal_words import capital, interval, p_value, signed
-from experiments.studies.report.report_page import Page
+from experiments.studies.report.maps_block import maps_blocks
+from experiments.studies.report.report_page import Page, PageTable
 from experiments.studies.report.study_report import REPORT, replacing_folder, report
 from tests.experiments.studies.report.made import finished, make_study, vary
 
@@ -200,6 +204,48 @@ def test_doubt_is_that_of_validation_patients_applied_to_the_source(
     curve = pd.read_csv(folder / "tables/doubt-risk-coverage-malignancy-probe.csv")
     assert curve["error"].between(0, 1).all()
     assert "No recalibration with local patients" in html  # twelve patients a centre are too few
+
+
+def test_doubt_of_curves_is_that_of_validation_patients_too(study: tuple[Cohort, Path, Path], html: str) -> None:
+    _, runs, folder = study
+    predictions = pd.read_parquet(runs / "renal/tiny/rfs/stage1-probe-f1-s42/predictions.parquet")
+    doubt = survival_doubt(predictions)
+    assert doubt is not None
+    table = pd.read_csv(folder / "tables/doubt-bounds-rfs-probe.csv").set_index(["group", "statistic"])
+    (external,) = [group.rows for group in groups(predictions) if group.name == "pooled external"]
+    own = doubt.tested.rows["patient_id"].isin(external["patient_id"]).to_numpy()
+    found = bound_coverage(doubt.tested.time_months[own], doubt.tested.event[own], doubt.bound_months[own], 50)
+    row = table.loc[("pooled external", "coverage")]
+    assert (row["value"], row["n"]) == (pytest.approx(found.value), int(own.sum()))
+    times = pd.read_csv(folder / "tables/doubt-survival-rfs-probe.csv")
+    assert set(times["months"]) == {12.0, 36.0, 60.0}
+    late = times[(times["months"] == 60) & (times["statistic"] == "brier")]
+    assert late["value"].isna().all()  # the predicted curves end at 48 months
+    assert "outlive their lower bound" in html
+
+
+def test_maps_that_were_not_tested_are_not_shown(html: str) -> None:
+    assert "were not tested (make maps TASK=malignancy ENCODER=stage1), so that none is shown" in html
+
+
+def test_maps_stand_with_what_became_of_their_test(study: tuple[Cohort, Path, Path]) -> None:
+    cohort, runs, _ = study
+    figure = {"n": 40, "interval": "bootstrap", "value": 0.9, "low": 0.8, "high": 0.97}
+    names = ("pointing", "pointing above centred blob", "deletion above centred blob", "insertion above centred blob")
+    method = {"shown": False, "failed": ["points no better than with random weights"], "seconds": 1.0}
+    content = {"format": 1, "weights": "a", "least_mm": 20.0, "erased": {"malignancy": {"lesion": figure}}}
+    content["questions"] = {"malignancy": {"occlusion": method | {"figures": dict.fromkeys(names, figure)}}}
+    path = runs / "renal/tiny/malignancy/stage1-probe-f1-s42/maps.json"
+    path.write_text(json.dumps(content))
+    (series,) = [one for one in series_of(runs, cohort, "malignancy") if one.mode == "probe"]
+    table, erased = maps_blocks(series)
+    path.unlink()
+    assert isinstance(table, PageTable)
+    assert isinstance(erased, PageTable)
+    (row,) = table.rows
+    assert row.cells[:3] == ("occlusion", "40", interval(Estimate(0.9, 0.8, 0.97)))
+    assert row.cells[-1] == "no: points no better than with random weights"
+    assert erased.rows[0].cells[0] == "lesion"
 
 
 def test_risk_groups_are_cut_on_validation(study: tuple[Cohort, Path, Path], html: str) -> None:
