@@ -22,8 +22,8 @@ from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.crop import roi_affine
 from experiments.attribution.kidney_views import KidneyViews, features
-from experiments.attribution.methods import maps_of
-from experiments.attribution.questions import Question
+from experiments.attribution.map_methods import maps_of
+from experiments.attribution.network_questions import NetworkQuestion
 from experiments.attribution.tested_maps import method_shown
 from experiments.encoders.scan_encoder import network_input
 from lightning_modules.networks.image.regions import RegionEncoder
@@ -57,7 +57,7 @@ def shown_maps(
     kidney: ScanKidney,
     encoder: nn.Module,
     augmentation: VolumeAugmentation,
-    questions: Sequence[Question],
+    questions: Sequence[NetworkQuestion],
     tested: Mapping[str, Any] | None,
 ) -> list[ShownMap]:
     """The maps of one kidney that may be shown.

@@ -23,7 +23,7 @@ GRID_STEP_MONTHS = 1.0
 
 
 @dataclass(frozen=True)
-class Curves:
+class PredictedCurves:
     """Some patients with their outcome and curves.
 
     Args:
@@ -43,7 +43,7 @@ class Curves:
     own: np.ndarray
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, endpoint: str) -> Curves:
+    def of(cls, rows: pd.DataFrame, endpoint: str) -> PredictedCurves:
         """Those of predictions of whom the endpoint is known."""
         known = rows[rows[f"{endpoint}_event"].notna() & rows[f"{endpoint}_months"].notna()].reset_index(drop=True)
         time = known[f"{endpoint}_months"].to_numpy(dtype=np.float64)
@@ -78,14 +78,14 @@ class SurvivalDoubt:
         chosen: The calibrator by fold, under None where there are no folds.
         bounds: The lower bounds of calibrated curves, by fold.
         tested: The tested patients.
-        after: Calibrated survival of the tested patients at `Curves.months` [N, T].
+        after: Calibrated survival of the tested patients at `PredictedCurves.months` [N, T].
         bound_months: Their lower bounds in months [N].
     """
 
     endpoint: str
     chosen: Mapping[int | None, ChosenSurvival]
     bounds: Mapping[int | None, LowerBounds]
-    tested: Curves
+    tested: PredictedCurves
     after: np.ndarray
     bound_months: np.ndarray
 
@@ -147,10 +147,10 @@ def survival_doubt(predictions: pd.DataFrame, seed: int = 0) -> SurvivalDoubt | 
     folds = sorted(tested[FOLD].unique()) if FOLD in predictions else [None]
     chosen: dict[int | None, ChosenSurvival] = {}
     bounds: dict[int | None, LowerBounds] = {}
-    parts: list[Curves] = []
+    parts: list[PredictedCurves] = []
     for fold in folds:
         own = predictions if fold is None else predictions[predictions[FOLD] == fold]
-        held = Curves.of(own[own["part"] == "val"], endpoint)
+        held = PredictedCurves.of(own[own["part"] == "val"], endpoint)
         if not held.event.any():
             return None
         key = None if fold is None else int(fold)
@@ -158,8 +158,8 @@ def survival_doubt(predictions: pd.DataFrame, seed: int = 0) -> SurvivalDoubt | 
         at = np.column_stack([held.at(horizon) for horizon in HORIZONS_MONTHS])
         chosen[key] = choose_survival_calibrator(held.time_months, event, hazard, at, seed)
         bounds[key] = fit_lower_bounds(held.time_months, held.event, held.own)
-        parts.append(Curves.of(own[own["part"] == "test"], endpoint))
-    joined = parts[0] if len(parts) == 1 else Curves.of(pd.concat([part.rows for part in parts]), endpoint)
+        parts.append(PredictedCurves.of(own[own["part"] == "test"], endpoint))
+    joined = parts[0] if len(parts) == 1 else PredictedCurves.of(pd.concat([part.rows for part in parts]), endpoint)
     bound = np.full(len(joined.rows), np.nan)
     for key, one in bounds.items():
         members = np.ones(len(bound), dtype=bool) if key is None else joined.rows[FOLD].to_numpy() == key

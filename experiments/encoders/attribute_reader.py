@@ -34,12 +34,14 @@ class AttributeReader:
         heads: Map features to attributes.
         contract: Preprocessing contract that it was trained with.
         trained_on: Whom the encoder has seen.
+        folder: Folder of its export; None where the heads are those of a run.
     """
 
     encoder: nn.Module
     heads: AttributeHeads
     contract: Mapping[str, Any]
     trained_on: TrainedOn
+    folder: Path | None = None
 
 
 def attribute_reader(
@@ -88,7 +90,8 @@ def attribute_reader(
             f"The attribute encoder in {export.name} expects another preprocessing than the aligned model "
             f"({', '.join(name for name, _, _ in differing)}); name one of the same contract with --attributes."
         )
-    return AttributeReader(encoder, heads, exported.contract, read_trained_on(export))
+    beside = export if (export / HEADS).is_file() else None
+    return AttributeReader(encoder, heads, exported.contract, read_trained_on(export), beside)
 
 
 def _heads_of_run(run: Path) -> AttributeHeads | None:

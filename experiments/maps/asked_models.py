@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,8 +16,9 @@ from datamodules.errors import DataError
 from datamodules.reports.schema import load_schema
 from datamodules.tasks import RoiDataModule
 from experiments.aligned.shared_space import SpaceOptions, load_space
+from experiments.aligned.zero_shot.prompt_scores import class_means
 from experiments.aligned.zero_shot.prompt_sets import load_prompts
-from experiments.attribution.questions import Question, of_attributes, of_head, of_network, of_prompts
+from experiments.attribution.network_questions import NetworkQuestion, of_attributes, of_head, of_network, of_prompts
 from experiments.attribution.tested_maps import aligned_weights, attribute_weights, head_weights, weights_of
 from experiments.doubt.statements import PRESENT
 from experiments.encoders.exported import exported_encoder
@@ -33,7 +33,7 @@ from lightning_modules.export.attribute_heads import HEADS, load_heads
 from lightning_modules.export.image import load_exported
 from lightning_modules.export.task_head import HEAD_FOLDER, load_task_head
 from lightning_modules.networks.image.published.checkpoint import file_sha256
-from lightning_modules.networks.joint.aligned import AlignedModel
+from lightning_modules.networks.joint.aligned_model import AlignedModel
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class AskedModel:
 
     encoder: nn.Module
     module: RoiDataModule
-    questions: Sequence[Question]
+    questions: Sequence[NetworkQuestion]
     folder: Path
     weights: str
 
-    def truth(self, question: Question, kidneys: Sequence[int]) -> list[int | None]:
+    def truth(self, question: NetworkQuestion, kidneys: Sequence[int]) -> list[int | None]:
         """The true answer for kidneys, rows of the plan; None where there is none to be right about.
 
         A risk has none; an attribute that the report does not state has -100.
@@ -143,8 +143,7 @@ def prompted(point: Point, cohort: Cohort, fold: int | None) -> AskedModel:
         raise DataError(f"ENCODER={point.encoder} is published; maps are made of models that the suite aligned.")
     texts, code = load_prompts(point.task).ordered(module.label.classes).prompts()
     embedded = space.texts(texts, whole=True)
-    means = np.stack([embedded[code == number].mean(axis=0) for number in range(len(module.label.class_names))])
-    text = torch.from_numpy(means / np.linalg.norm(means, axis=1, keepdims=True))
+    text = torch.from_numpy(class_means(embedded, code))
     model = load_aligned(space.folder)
     question = of_prompts(model, point.task, TASKS[point.task].title, tuple(module.label.class_names), text)
     weights = aligned_weights(space.folder)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from experiments.maps.map_trials import Example
+from experiments.maps.map_trials import MapExample
 from experiments.scores.plots.style import COLORS, new_figure, save
 
 
-def maps_figure(path: Path, examples: Sequence[Example], title: str, note: str) -> None:
+def maps_figure(path: Path, examples: Sequence[MapExample], title: str, note: str) -> None:
     """Draw every map in the axial slice with most of the lesion, whose outline is drawn.
 
     Args:

@@ -17,10 +17,10 @@ from datamodules.cohort.keyed_order import keyed_order
 from datamodules.errors import DataError
 from datamodules.loading.joined_phases import VolumeReader
 from experiments.attribution.kidney_views import KidneyViews, features
-from experiments.attribution.methods import available, maps_of
-from experiments.attribution.questions import Question
+from experiments.attribution.map_methods import available, maps_of
+from experiments.attribution.network_questions import NetworkQuestion
 from experiments.attribution.shown_maps import anatomy_of, presented_spacing
-from experiments.attribution.trials import (
+from experiments.attribution.truth_trials import (
     alike,
     centred_blob,
     curves,
@@ -38,13 +38,13 @@ _KEYS = ["patient_id", "study_id", "side"]
 
 
 @dataclass(frozen=True)
-class Example:
+class MapExample:
     """A kidney with its maps, for a picture.
 
     Args:
         image: float [D, H, W], one phase of what the network saw.
         lesion: bool [D, H, W].
-        maps: Question, answer, method and map.
+        maps: NetworkQuestion, answer, method and map.
     """
 
     image: np.ndarray
@@ -53,7 +53,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Trials:
+class MapTrials:
     """What the trials gave.
 
     Args:
@@ -71,7 +71,7 @@ class Trials:
     eligible: int
     chosen: int
     right: dict[str, int]
-    examples: list[Example]
+    examples: list[MapExample]
     memory_mb: float
 
 
@@ -82,7 +82,7 @@ def run_trials(
     seed: int,
     show: Callable[[int, int], None],
     shown: int = 4,
-) -> Trials:
+) -> MapTrials:
     """Test the maps of networks that share an encoder, on kidneys whose answers are right.
 
     Of test kidneys those of external centres are taken, where the cohort has some, with a mask that draws a lesion of
@@ -110,7 +110,7 @@ def run_trials(
     rows: list[dict[str, Any]] = []
     lost: list[dict[str, Any]] = []
     right = {question.name: 0 for question in questions}
-    examples: list[Example] = []
+    examples: list[MapExample] = []
     for place, number in enumerate(numbers):
         image, labels = _kidney(module, encoder, number)
         anatomy = anatomy_of(labels, image, module.augmentation, encoder)
@@ -147,19 +147,19 @@ def run_trials(
                     )
             if len(examples) < shown:
                 phase = int((~(image[0] < 0).flatten(1).all(dim=1)).nonzero()[-1])
-                examples.append(Example(image[0, phase].numpy(), lesion.numpy(), kept))
+                examples.append(MapExample(image[0, phase].numpy(), lesion.numpy(), kept))
         show(place + 1, len(numbers))
     if not rows:
         raise DataError("No answer about the chosen kidneys was right, so that no map can be tested.")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Trials(pd.DataFrame(rows), pd.DataFrame(lost), eligible, len(numbers), right, examples, peak)
+    return MapTrials(pd.DataFrame(rows), pd.DataFrame(lost), eligible, len(numbers), right, examples, peak)
 
 
 def _one(
     encoder: torch.nn.Module,
     strange: torch.nn.Module | None,
     views: KidneyViews,
-    own: list[tuple[Question, int]],
+    own: list[tuple[NetworkQuestion, int]],
     methods: Sequence[str],
     spacing: tuple[float, float, float],
     lesion: torch.Tensor,

@@ -16,7 +16,7 @@ from experiments.encoders.exported import best_encoder
 from experiments.finetuning.point import Point
 from experiments.maps.asked_models import AskedModel, attributes_of, fine_tuned, probed, prompted
 from experiments.maps.map_figure import maps_figure
-from experiments.maps.map_trials import LEAST_MM, Trials, run_trials
+from experiments.maps.map_trials import LEAST_MM, MapTrials, run_trials
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.console import counted, say
 from experiments.runs.folders import experiment_of, folds_of
@@ -115,7 +115,7 @@ def _asked(point: Point, cohort: Cohort, fold: int | None, attributes: list[str]
     return [*found, attributes_of(point, cohort, fold, attributes)] if attributes else found
 
 
-def _keep(model: AskedModel, table: pd.DataFrame, lost: pd.DataFrame, trials: Trials, cohort: Cohort) -> None:
+def _keep(model: AskedModel, table: pd.DataFrame, lost: pd.DataFrame, trials: MapTrials, cohort: Cohort) -> None:
     names = {question.name for question in model.questions}
     own = table[table["question"].isin(names)]
     if own.empty:
@@ -155,7 +155,7 @@ def words(table: pd.DataFrame, lost: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _cost(trials: Trials) -> str:
+def _cost(trials: MapTrials) -> str:
     mean = trials.maps.groupby("method", sort=False)["seconds"].mean()
     each = ", ".join(f"{method} {seconds:.1f} s" for method, seconds in mean.items())
     return f"A map of one answer: {each}; most memory {trials.memory_mb:.0f} MB."

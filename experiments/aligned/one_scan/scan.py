@@ -15,6 +15,7 @@ from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from datamodules.reports.sides import side_reports
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.aligned.one_scan.scan_figure import best, embed_figure
+from experiments.aligned.one_scan.scan_maps import scan_maps
 from experiments.aligned.shared_space import SharedSpace, SpaceOptions, load_space
 from experiments.aligned.zero_shot.prompt_scores import mean_prompt, softmax
 from experiments.aligned.zero_shot.prompt_sets import available, load_prompts
@@ -59,8 +60,9 @@ def embed(
     The scan is read, cut and windowed by the functions that prepare a cohort, after the model's own preprocessing
     contract. Every kidney is held against what the model learned from; the JSON holds that verdict, its embedding, and
     where it is within the training data the scores of every attribute, the zero-shot classes and the nearest reports of
-    the cohort's pretraining centres. Statements that contradict measurements or each other are withheld and named. No
-    file name and no identifier is written.
+    the cohort's pretraining centres. Statements that contradict measurements or each other are withheld and named. Maps
+    of what attributes and classes rest on are written as NIfTI in the scan's frame, those alone that passed the test of
+    `make maps`. No file name and no identifier is written.
 
     Args:
         source: NIfTI file in HU, or the folder with one patient's DICOM files.
@@ -111,6 +113,8 @@ def embed(
         read = _attributes(kidneys[number], reader, augmentation)
         results[number] |= stated(kidneys[number].measures, read, found[row])
         results[number]["nearest_reports"] = near[row] if near else []
+        said = {*results[number]["attributes"], *results[number]["zero_shot"]}
+        results[number]["maps"] = scan_maps(kidneys[number], space, reader, augmentation, said, out)
     if reader is None:
         notes.append("No attribute heads were found; run `make pretrain-image`, or name their folder (--attributes).")
     note, head = _note(space, cohort, notes), headline(verdicts)

@@ -59,9 +59,15 @@ def mean_prompt(images: np.ndarray, prompts: np.ndarray, code: np.ndarray) -> np
     Returns:
         float64 [N, C].
     """
+    return images.astype(np.float64) @ class_means(prompts, code).T
+
+
+def class_means(prompts: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """Unit vectors float64 [C, d] of the classes: the normalised mean of each class's prompts, as of `mean_prompt`."""
     classes = check_prompts(prompts, code)
     means = np.stack([prompts[code == number].mean(axis=0, dtype=np.float64) for number in range(classes)])
-    return images.astype(np.float64) @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+    unit: np.ndarray = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return unit
 
 
 def max_similarity(images: np.ndarray, prompts: np.ndarray, code: np.ndarray) -> np.ndarray:

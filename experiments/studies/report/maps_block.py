@@ -10,9 +10,9 @@ from experiments.attribution.tested_maps import ALIKE, DELETION, FLOOR, INSERTIO
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS
 from experiments.statistics.estimate import Estimate
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import interval
-from experiments.studies.report.page import Block, Row, Table, Text
+from experiments.studies.report.report_page import Block, PageTable, Row, Text
 
 _SHOWN = {
     POINTING: "Points at the lesion",
@@ -24,7 +24,7 @@ _SHOWN = {
 }
 
 
-def maps_blocks(series: Series) -> list[Block]:
+def maps_blocks(series: PointSeries) -> list[Block]:
     """The maps of the index encoder's first run; how to test them where they were not."""
     found = {}
     for seed in series.seeds(series.fraction)[:1]:
@@ -49,7 +49,7 @@ def maps_blocks(series: Series) -> list[Block]:
                 for name, one in figures.items()
             ]
     blocks: list[Block] = [
-        Table(
+        PageTable(
             f"doubt-maps-{series.key}",
             f"Maps of what the answers of {ENCODERS[series.index].title} rest on, and their test.",
             ("Map", "n", *(f"{name} (95 % CI)" for name in _SHOWN.values()), "Shown"),
@@ -68,7 +68,7 @@ def maps_blocks(series: Series) -> list[Block]:
     if lost:
         cells = tuple(Row((f"{one['statistic']}", str(one["n"]), _cell(one))) for one in lost)
         blocks.append(
-            Table(
+            PageTable(
                 f"doubt-erased-{series.key}",
                 "How much surer the answer is with a part of the image than without.",
                 ("Part", "n", "Fall of sureness (95 % CI)"),
@@ -80,7 +80,7 @@ def maps_blocks(series: Series) -> list[Block]:
     return blocks
 
 
-def _folder(series: Series, seed: int) -> Path:
+def _folder(series: PointSeries, seed: int) -> Path:
     point = Point(
         series.task, series.fraction, series.index, data=series.cohort.root, seed=seed, runs=series.runs,
         tag=series.tag, mode=series.mode,

@@ -18,11 +18,11 @@ from experiments.doubt.survival_tables import (
     survival_local_table,
 )
 from experiments.registry import ENCODERS, TASKS
-from experiments.studies.report.finished_points import Series
+from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval, number
 from experiments.studies.report.maps_block import maps_blocks
-from experiments.studies.report.page import Block, Gallery, Picture, Row, Section, Table, Text
 from experiments.studies.report.pictures import seed_words
+from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
 from experiments.studies.report.result_tables import estimate_of
 
 _CALIBRATION = {ECE: "Calibration error", SLOPE: "Slope", RATIO: "Observed over expected", BRIER: "Brier score"}
@@ -34,7 +34,7 @@ _SHOWN = {
 }
 
 
-def survival_doubt_section(series: Series, note: str) -> Section:
+def survival_doubt_section(series: PointSeries, note: str) -> Section:
     """How sure the curves of the index encoder are."""
     predictions = series.first_seed()[series.index]
     doubt, title = survival_doubt(predictions), ENCODERS[series.index].title
@@ -59,7 +59,7 @@ def survival_doubt_section(series: Series, note: str) -> Section:
     return section
 
 
-def _calibration_block(series: Series, doubt: SurvivalDoubt, predictions: pd.DataFrame) -> Block:
+def _calibration_block(series: PointSeries, doubt: SurvivalDoubt, predictions: pd.DataFrame) -> Block:
     table = survival_calibration_table(doubt, predictions)
     rows = []
     for (name, months, stage), part in table.groupby(["group", "months", "stage"], sort=False):
@@ -67,7 +67,7 @@ def _calibration_block(series: Series, doubt: SurvivalDoubt, predictions: pd.Dat
         values = [interval(estimate_of(own.loc[key].to_dict(), "value"), 3) for key in _CALIBRATION]
         counts = (str(own["n"].iloc[0]), str(own["events"].iloc[0]))
         rows.append(Row((f"{capital(str(name))}, {months:.0f} months, {stage}", *counts, *values)))
-    return Table(
+    return PageTable(
         f"doubt-survival-{series.key}",
         "Calibration of the curves before and after, at fixed times.",
         ("Group", "Known", "Events", *(f"{name} (95 % CI)" for name in _CALIBRATION.values())),
@@ -78,7 +78,7 @@ def _calibration_block(series: Series, doubt: SurvivalDoubt, predictions: pd.Dat
     )
 
 
-def _bounds_blocks(series: Series, doubt: SurvivalDoubt, predictions: pd.DataFrame, note: str) -> list[Block]:
+def _bounds_blocks(series: PointSeries, doubt: SurvivalDoubt, predictions: pd.DataFrame, note: str) -> list[Block]:
     table = bounds_table(doubt, predictions)
     rows = []
     for name, part in table.groupby("group", sort=False):
@@ -95,7 +95,7 @@ def _bounds_blocks(series: Series, doubt: SurvivalDoubt, predictions: pd.DataFra
         f"Coverage by centre with intervals. {alt}.",
     )
     return [
-        Table(
+        PageTable(
             f"doubt-bounds-{series.key}",
             f"Lower bounds of survival at {CONFIDENCE:.0%}, and the error when the least sure are left out.",
             ("Group", "n", *(f"{name} (95 % CI)" for name in _SHOWN.values())),
@@ -109,7 +109,7 @@ def _bounds_blocks(series: Series, doubt: SurvivalDoubt, predictions: pd.DataFra
     ]
 
 
-def _local_block(series: Series, doubt: SurvivalDoubt, predictions: pd.DataFrame) -> Block:
+def _local_block(series: PointSeries, doubt: SurvivalDoubt, predictions: pd.DataFrame) -> Block:
     table = survival_local_table(doubt, predictions)
     if table.empty:
         return Text("No recalibration with local patients: no external centre has enough patients.", kind="missing")
@@ -121,7 +121,7 @@ def _local_block(series: Series, doubt: SurvivalDoubt, predictions: pd.DataFrame
         ))
         for row in table.to_dict("records")
     )  # fmt: skip
-    return Table(
+    return PageTable(
         f"doubt-survival-local-{series.key}",
         "Recalibration of curves with local patients of an external centre, tested on its others.",
         ("Centre", "Local", "Tested", "Weighted log loss (difference, 95 % of draws)"),

@@ -13,7 +13,7 @@ import pytest
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.importers.one_scan import Place as Shown
 from datamodules.importers.one_scan import read_scan
-from experiments.attribution.questions import of_attributes, of_head
+from experiments.attribution.network_questions import of_attributes, of_head
 from experiments.attribution.shown_maps import shown_maps, write_map
 from experiments.attribution.tested_maps import MAPS, POINTING, read_tested
 from experiments.cli import main

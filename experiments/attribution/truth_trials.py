@@ -16,14 +16,14 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from experiments.attribution.kidney_views import KidneyViews, features
-from experiments.attribution.questions import Question
+from experiments.attribution.network_questions import NetworkQuestion
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3)
 """Shares of the voxels that are taken away or given, the first of the map first; a lesion of 3 cm has 0.005."""
 _BLOB = 0.25  # standard deviation, in halves of the region
 
 
-class Curves(NamedTuple):
+class SurenessCurves(NamedTuple):
     """How sure the answer stays; float64 [F] of `SHARES`, each the logistic of its evidence.
 
     deletion: Where the map's first voxels gave way to the fill.
@@ -59,7 +59,9 @@ def pointing(values: torch.Tensor, lesion: torch.Tensor) -> float:
     return float(lesion[values == values.max()].double().mean())
 
 
-def curves(encoder: nn.Module, views: KidneyViews, question: Question, answer: int, values: torch.Tensor) -> Curves:
+def curves(
+    encoder: nn.Module, views: KidneyViews, question: NetworkQuestion, answer: int, values: torch.Tensor
+) -> SurenessCurves:
     """Deletion and insertion by the order of a map (Petsiuk et al., RISE, BMVC 2018).
 
     Args:
@@ -77,11 +79,11 @@ def curves(encoder: nn.Module, views: KidneyViews, question: Question, answer: i
         kept[number, first], kept[len(SHARES) + number, first] = 0, 1
     sure = _sureness(encoder, views, question, answer, kept.view(-1, *values.shape))
     deletion, insertion = sure[: len(SHARES)], sure[len(SHARES) : -2]
-    return Curves(deletion, insertion, float(sure[-2]), float(sure[-1]))
+    return SurenessCurves(deletion, insertion, float(sure[-2]), float(sure[-1]))
 
 
 def erased(
-    encoder: nn.Module, views: KidneyViews, question: Question, answer: int, parts: dict[str, torch.Tensor]
+    encoder: nn.Module, views: KidneyViews, question: NetworkQuestion, answer: int, parts: dict[str, torch.Tensor]
 ) -> dict[str, float]:
     """How much sureness falls when parts, bool [D, H, W] by name, give way to the fill."""
     kept = torch.stack([torch.zeros_like(next(iter(parts.values()))), *parts.values()]).logical_not().float()
@@ -139,7 +141,7 @@ def randomised(encoder: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def _sureness(
-    encoder: nn.Module, views: KidneyViews, question: Question, answer: int, kept: torch.Tensor
+    encoder: nn.Module, views: KidneyViews, question: NetworkQuestion, answer: int, kept: torch.Tensor
 ) -> np.ndarray:
     with torch.no_grad():
         return question.evidence(features(encoder, views.shown(kept)), answer).double().sigmoid().numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiments.attribution.trials import (
+from experiments.attribution.truth_trials import (
     LESION,
     OPPOSITE,
     PARENCHYMA,
@@ -18,7 +18,7 @@ from experiments.attribution.trials import (
     pointing,
     randomised,
 )
-from tests.experiments.attribution.test_methods import PLACE, SIGN, BoxMean, region_encoder, views
+from tests.experiments.attribution.test_map_methods import PLACE, SIGN, BoxMean, region_encoder, views
 
 SIZE = (16, 20, 20)
 

@@ -18,7 +18,7 @@ from monai.visualize import SmoothGrad
 from torch import nn
 
 from experiments.attribution.kidney_views import KidneyViews
-from experiments.attribution.questions import Question
+from experiments.attribution.network_questions import NetworkQuestion
 from lightning_modules.networks.image.region_readings import owners, region_shares
 from lightning_modules.networks.image.regions import REGIONS as NAMES
 from lightning_modules.networks.image.regions import RegionEncoder
@@ -35,7 +35,7 @@ STEPS = 32
 """Steps of integrated gradients."""
 _AT_ONCE = 16
 
-Asked = Sequence[tuple[Question, int]]
+Asked = Sequence[tuple[NetworkQuestion, int]]
 """Questions, each with the answer whose evidence is mapped."""
 
 
@@ -140,7 +140,9 @@ def _regions(
     return found
 
 
-def contributions(encoder: RegionEncoder, readings: torch.Tensor, question: Question, answer: int) -> torch.Tensor:
+def contributions(
+    encoder: RegionEncoder, readings: torch.Tensor, question: NetworkQuestion, answer: int
+) -> torch.Tensor:
     """What every region contributes to the evidence of an answer, beyond that of the mean training kidney.
 
     Args:

@@ -8,7 +8,7 @@ from torch import nn
 
 from datamodules.volumes.contract import ABSENT
 from experiments.attribution.kidney_views import KidneyViews, features
-from experiments.attribution.methods import (
+from experiments.attribution.map_methods import (
     GRADIENT,
     METHODS,
     OCCLUSION,
@@ -17,7 +17,7 @@ from experiments.attribution.methods import (
     contributions,
     maps_of,
 )
-from experiments.attribution.questions import Question
+from experiments.attribution.network_questions import NetworkQuestion
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from lightning_modules.networks.image.regions import REGIONS as NAMES
 from lightning_modules.networks.image.regions import RegionEncoder
@@ -35,7 +35,7 @@ class BoxMean(nn.Module):
         return image[(slice(None), slice(None), *PLACE)].mean(dim=(2, 3, 4)).sum(dim=1, keepdim=True)
 
 
-SIGN = Question("box", "Box", ("dark", "bright"), lambda feature: (feature - 0.6) * torch.tensor([-5.0, 5.0]))
+SIGN = NetworkQuestion("box", "Box", ("dark", "bright"), lambda feature: (feature - 0.6) * torch.tensor([-5.0, 5.0]))
 
 
 def views(channels: int = 1, absent: int | None = None) -> KidneyViews:
@@ -104,7 +104,7 @@ def region_encoder() -> RegionEncoder:
 def test_contributions_of_regions_add_up_to_the_difference_from_the_mean_kidney() -> None:
     encoder = region_encoder()
     weight = torch.randn(2, encoder.feature_dim, generator=torch.Generator().manual_seed(1))
-    question = Question("any", "Any", ("no", "yes"), lambda feature: feature @ weight.T)
+    question = NetworkQuestion("any", "Any", ("no", "yes"), lambda feature: feature @ weight.T)
     image = views(channels=4, absent=0).image
     readings = encoder.see(image).readings
     given = contributions(encoder, readings, question, 1)
@@ -121,7 +121,7 @@ def test_a_map_changes_neither_the_network_nor_its_mode() -> None:
     assert REGIONS not in available(BoxMean())
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     weight = torch.randn(2, encoder.feature_dim, generator=torch.Generator().manual_seed(1))
-    question = Question("any", "Any", ("no", "yes"), lambda feature: feature @ weight.T)
+    question = NetworkQuestion("any", "Any", ("no", "yes"), lambda feature: feature @ weight.T)
     kidney = views(channels=4, absent=0)
     first = [maps_of(encoder, kidney, [(question, 1)], (12.0, 12.0, 12.0), method)[0] for method in METHODS]
     assert not any(module.training for module in encoder.modules())

@@ -11,13 +11,13 @@ from lightning_modules.core.errors import ModelError
 from lightning_modules.downstream.task import Downstream
 from lightning_modules.export.attribute_heads import AttributeHeads
 from lightning_modules.export.task_head import TaskHead
-from lightning_modules.networks.joint.aligned import AlignedModel
+from lightning_modules.networks.joint.aligned_model import AlignedModel
 
 HIGH, LOW = "higher risk", "lower risk"
 
 
 @dataclass(frozen=True)
-class Question:
+class NetworkQuestion:
     """One question, answered from features alone.
 
     Args:
@@ -49,14 +49,16 @@ class Question:
         return max(range(len(self.answers)), key=lambda number: float(self.evidence(feature, number)[0]))
 
 
-def of_head(head: TaskHead, title: str) -> Question:
+def of_head(head: TaskHead, title: str) -> NetworkQuestion:
     """The question of a linear probe's head."""
     if head.outcome == "survival":
-        return Question(head.task, title, (HIGH, LOW), lambda feature: _sides(_linear(head, feature) + head.bias))
-    return Question(head.task, title, head.classes, lambda feature: _linear(head, feature) + head.bias)
+        return NetworkQuestion(
+            head.task, title, (HIGH, LOW), lambda feature: _sides(_linear(head, feature) + head.bias)
+        )
+    return NetworkQuestion(head.task, title, head.classes, lambda feature: _linear(head, feature) + head.bias)
 
 
-def of_network(module: Downstream, name: str, title: str, answers: tuple[str, ...]) -> Question:
+def of_network(module: Downstream, name: str, title: str, answers: tuple[str, ...]) -> NetworkQuestion:
     """The question of a fine-tuned network, about the features of its encoder.
 
     Args:
@@ -75,11 +77,11 @@ def of_network(module: Downstream, name: str, title: str, answers: tuple[str, ..
             "of classes or one log-risk, averaged over phases."
         )
     if answers:
-        return Question(name, title, answers, module.head)
-    return Question(name, title, (HIGH, LOW), lambda feature: _sides(module.head(feature)))
+        return NetworkQuestion(name, title, answers, module.head)
+    return NetworkQuestion(name, title, (HIGH, LOW), lambda feature: _sides(module.head(feature)))
 
 
-def of_attributes(heads: AttributeHeads) -> list[Question]:
+def of_attributes(heads: AttributeHeads) -> list[NetworkQuestion]:
     """The questions of the attribute heads of stage 1, averaged over the contrast phases where these are told."""
     sizes = [len(values) for values in heads.classes.values()]
 
@@ -94,12 +96,14 @@ def of_attributes(heads: AttributeHeads) -> list[Question]:
         return of
 
     return [
-        Question(f"attribute {name}", name.replace("_", " "), tuple(values), logits(place))
+        NetworkQuestion(f"attribute {name}", name.replace("_", " "), tuple(values), logits(place))
         for place, (name, values) in enumerate(heads.classes.items())
     ]
 
 
-def of_prompts(model: AlignedModel, task: str, title: str, answers: tuple[str, ...], text: torch.Tensor) -> Question:
+def of_prompts(
+    model: AlignedModel, task: str, title: str, answers: tuple[str, ...], text: torch.Tensor
+) -> NetworkQuestion:
     """The zero-shot question of a task.
 
     Args:
@@ -110,7 +114,7 @@ def of_prompts(model: AlignedModel, task: str, title: str, answers: tuple[str, .
         text: float [C, d], mean unit vector of the prompts of each class.
     """
     scale = model.scale().detach()
-    return Question(
+    return NetworkQuestion(
         f"prompt {task}",
         f"{title}, by prompts",
         answers,
