@@ -105,10 +105,11 @@ def _occlusion(
     for chosen in _batched(blocks):
         kept = torch.ones(len(chosen), *size)
         for number, block in enumerate(chosen):
-            kept[(number, *block)] = 0
+            kept[number][block] = 0
         drops = whole - model(views.shown(kept).flatten(1, 2))
         for drop, block in zip(drops, chosen, strict=True):
-            total[(slice(None), *block)] += drop[:, None, None, None]
+            for own, fallen in zip(total, drop, strict=True):
+                own[block] += fallen
             count[block] += 1
     return list(total / count)
 

@@ -70,7 +70,7 @@ def of_network(module: Downstream, name: str, title: str, answers: tuple[str, ..
     Raises:
         ModelError: if it weights phases by attention, or its outputs are no log-risk and no class.
     """
-    outputs = int(module.head[-1].out_features)  # type: ignore[arg-type, index, union-attr]
+    outputs = int(module.head[-1].out_features)  # type: ignore[index]
     if module.fusion.kind != "mean" or outputs != (len(answers) or 1):
         raise ModelError(
             f"The network of task {name} has {outputs} outputs and fuses phases by {module.fusion.kind}; maps are made "

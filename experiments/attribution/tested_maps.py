@@ -112,20 +112,22 @@ def failures(table: pd.DataFrame) -> list[str]:
     Args:
         table: Rows of `map_table` of one question and method.
     """
-    own = table.set_index("statistic")
+    own = table.set_index("statistic")[["value", "low"]].astype(float)
+    value, low = own["value"].to_dict(), own["low"].to_dict()
     found = []
-    if not own.loc[POINTING, "value"] >= HITS:
-        found.append(f"points at {own.loc[POINTING, 'value']:.0%} of the lesions, less than {HITS:.0%}")
-    for name in (POINTING, DELETION, INSERTION):
-        if not own.loc[f"{name} above {FLOOR}", "low"] > 0:
-            found.append(f"{name} not above that of a {FLOOR}")
-    if ALIKE not in own.index:
-        found.append("not held against random weights")
-        return found
-    if not own.loc[f"{POINTING} above {RANDOM}", "low"] > 0:
+    if not value[POINTING] >= HITS:
+        found.append(f"points at {value[POINTING]:.0%} of the lesions, less than {HITS:.0%}")
+    found += [
+        f"{name} not above that of a {FLOOR}"
+        for name in (POINTING, DELETION, INSERTION)
+        if not low[f"{name} above {FLOOR}"] > 0
+    ]
+    if ALIKE not in value:
+        return [*found, "not held against random weights"]
+    if not low[f"{POINTING} above {RANDOM}"] > 0:
         found.append(f"points no better than with {RANDOM}")
-    if not own.loc[ALIKE, "value"] < LIKENESS:
-        found.append(f"alike with {RANDOM} (correlation {own.loc[ALIKE, 'value']:.2f})")
+    if not value[ALIKE] < LIKENESS:
+        found.append(f"alike with {RANDOM} (correlation {value[ALIKE]:.2f})")
     return found
 
 

@@ -51,7 +51,8 @@ class SurenessCurves(NamedTuple):
 def centred_blob(size: tuple[int, int, int]) -> torch.Tensor:
     """The floor: a Gaussian in the centre of a region, float32 [D, H, W]."""
     axes = [torch.linspace(-1, 1, length) for length in size]
-    return torch.exp(-sum(axis**2 for axis in torch.meshgrid(*axes, indexing="ij")) / (2 * _BLOB**2))
+    square = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(dim=0)
+    return torch.exp(-square / (2 * _BLOB**2))
 
 
 def pointing(values: torch.Tensor, lesion: torch.Tensor) -> float:

@@ -143,12 +143,12 @@ def words(table: pd.DataFrame, lost: pd.DataFrame) -> str:
     lines = []
     for (question, method), own in table.groupby(["question", "method"], sort=False):
         failed = failures(own)
-        lines.append(f"{question}, {method}: {'shown' if not failed else 'not shown: ' + '; '.join(failed)}")
+        lines.append(f"{question!s}, {method!s}: {'shown' if not failed else 'not shown: ' + '; '.join(failed)}")
         for row in own.to_dict("records"):
             value = with_interval(row["value"], row["low"], row["high"], row["interval"])
             lines.append(f"  {row['statistic']:44s} {value}, {row['n']} patients")
     for question, own in lost.groupby("question", sort=False):
-        lines.append(f"{question}: how much surer the answer is with than without")
+        lines.append(f"{question!s}: how much surer the answer is with than without")
         for row in own.to_dict("records"):
             value = with_interval(row["value"], row["low"], row["high"], row["interval"])
             lines.append(f"  {row['statistic']:44s} {value}, {row['n']} patients")

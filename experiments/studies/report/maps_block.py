@@ -66,13 +66,13 @@ def maps_blocks(series: PointSeries) -> list[Block]:
         for name, one in own.items()
     ]
     if lost:
-        cells = tuple(Row((f"{one['statistic']}", str(one["n"]), _cell(one))) for one in lost)
+        parts = tuple(Row((f"{one['statistic']}", str(one["n"]), _cell(one))) for one in lost)
         blocks.append(
             PageTable(
                 f"doubt-erased-{series.key}",
                 "How much surer the answer is with a part of the image than without.",
                 ("Part", "n", "Fall of sureness (95 % CI)"),
-                cells,
+                parts,
                 pd.DataFrame(lost),
                 "Parts give way to parenchyma of the same kidney.",
             )
@@ -91,5 +91,7 @@ def _folder(series: PointSeries, seed: int) -> Path:
 def _cell(figure: dict[str, object] | None) -> str:
     if figure is None or figure["value"] is None:
         return "\N{EN DASH}"
-    ends = [float("nan") if figure[name] is None else float(str(figure[name])) for name in ("value", "low", "high")]
-    return interval(Estimate(*ends))
+    value, low, high = (
+        float("nan") if figure[name] is None else float(str(figure[name])) for name in ("value", "low", "high")
+    )
+    return interval(Estimate(value, low, high))
