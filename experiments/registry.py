@@ -162,6 +162,25 @@ TASKS: dict[str, TaskEntry] = {
         "indolent or benign; what was not assessed counts as not present.",
         _RENALCLIP,
     ),
+    "subtype": TaskEntry(
+        "Subtype",
+        "Histology of the index lesion: clear cell, papillary or chromophobe carcinoma, oncocytoma, or another benign "
+        "lesion (angiomyolipoma, cyst, mixed epithelial and stromal tumour). Rarer kinds, and what pathology does not "
+        "classify, are of no class.",
+        "WHO Classification of Tumours, 5th ed. 2022; Moch et al., Eur Urol 2022;82:458",
+        words={
+            "clear_cell": "clear cell carcinoma",
+            "papillary": "papillary carcinoma",
+            "chromophobe": "chromophobe carcinoma",
+            "other_benign": "other benign lesion",
+        },
+    ),
+    "isup": TaskEntry(
+        "ISUP group",
+        "WHO/ISUP grade 3-4 against 1-2, of malignant tumours that were graded; chromophobe carcinoma is not.",
+        "Delahunt et al., Am J Surg Pathol 2013;37:1490",
+        words={"low_grade": "ISUP 1-2", "high_grade": "ISUP 3-4"},
+    ),
     "rfs": TaskEntry(
         "Recurrence-free survival",
         "Months to recurrence or death of cancer, of malignant tumours without metastases before treatment.",

@@ -17,6 +17,7 @@ import datamodules
 import lightning_modules
 
 if TYPE_CHECKING:
+    from experiments.assessment.portable import PortableAssessor as PortableAssessor
     from experiments.encoders.scan_encoder import ScanEncoder as ScanEncoder
     from experiments.encoders.scan_encoder import load_encoder as load_encoder
     from lightning_modules.export.aligned import load_aligned as load_aligned
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LOADERS = {
     "Decoding": "lightning_modules.networks.joint.decoding",
+    "PortableAssessor": "experiments.assessment.portable",
     "ScanEncoder": "experiments.encoders.scan_encoder",
     "load_aligned": "lightning_modules.export.aligned",
     "load_encoder": "experiments.encoders.scan_encoder",

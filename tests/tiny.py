@@ -26,6 +26,7 @@ TINY = {
 """Settings of a downstream run of seconds on the tiny cohort."""
 CENTERS = {"P1": "pretrain", "I1": "internal", "I2": "internal", "E1": "external", "E2": "external"}
 PHASES = ("arterial", "venous")
+MALIGNANT, BENIGN = ("clear_cell_rcc", "Papillary RCC", "chromophobe"), ("oncocytoma", "angiomyolipoma")
 
 
 def _nephrometry(number: int | None) -> dict[str, object]:
@@ -105,6 +106,8 @@ class TinySource:
             "sex": "female",
             "malignancy": int(malignant),
             "aggressiveness": int(number) % 2,
+            "histology": (MALIGNANT if malignant else BENIGN)[int(number) // 3 % (3 if malignant else 2)],
+            "isup_grade": 1 + int(number) // 2 % 4 if malignant else None,
             "os_months": months,
             "os_event": bool(rng.random() < 0.8) or of_cancer,
             # Of eight malignant patients one had metastases before, one recurs on day 0, two have no cause of death.

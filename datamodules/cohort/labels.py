@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,6 +34,9 @@ class Label:
         endpoint: The endpoint that a survival task is trained and selected on: rfs, dss or os; all that are known of
             a patient are tested.
         intervals: Intervals of the time grid that discrete-time survival models predict on.
+        groups: By class the values of the column that it holds, where a class is several of them, or a text in the
+            words of its source; case and punctuation are no matter. Who has a value of no class is left out.
+        ordered: Whether the classes stand in an order; agreement then counts how far apart two of them are.
     """
 
     name: str
@@ -44,6 +48,8 @@ class Label:
     kind: Literal["classification", "survival"] = "classification"
     endpoint: str = ""
     intervals: int = 10
+    groups: dict[str, list[int | str]] = field(default_factory=dict)
+    ordered: bool = True
 
     def __post_init__(self) -> None:
         columns = [column.name for column in TABLES["patients"].columns]
@@ -75,11 +81,31 @@ class Label:
             )
         if self.endpoint:
             raise DataError(f"Task {self.name}: endpoint {self.endpoint!r} was found; only survival tasks have one.")
+        if self.groups:
+            self._check_groups()
+
+    def _check_groups(self) -> None:
+        if sorted(self.groups) != sorted(map(str, self.classes)):
+            raise DataError(f"Task {self.name}: groups name {list(self.groups)}; the classes are {self.classes}.")
+        every = [plain_words(value) for values in self.groups.values() for value in values]
+        twice = sorted({value for value in every if every.count(value) > 1})
+        if twice:
+            raise DataError(f"Task {self.name}: {', '.join(twice)} stands in two groups; a value has one class.")
+
+    def codes(self) -> dict[str, int]:
+        """Class index by the value of the column, as `plain_words` writes it."""
+        groups = self.groups or {str(value): [value] for value in self.classes}
+        return {plain_words(value): k for k, name in enumerate(self.classes) for value in groups[str(name)]}
 
     @property
     def outcome(self) -> str:
         """Column of `targets` that folds are balanced by."""
         return "target" if self.kind == "survival" else self.column
+
+
+def plain_words(value: int | str) -> str:
+    """A value without case and punctuation: `Clear-cell_RCC` becomes `clear cell rcc`."""
+    return " ".join(re.findall(r"[a-z0-9]+", str(value).lower()))
 
 
 def _of_index_kidney(cohort: Cohort, patients: pd.DataFrame, column: str) -> pd.Series:
@@ -97,12 +123,9 @@ def targets(cohort: Cohort, label: Label) -> pd.DataFrame:
         `<endpoint>_months` and `<endpoint>_event` count.
 
     Raises:
-        DataError: if a value is not one of the label's classes, or nobody is left.
+        DataError: if a value is not one of the label's classes and these are no groups, or nobody is left.
     """
-    patients = cohort.patients()
-    patients = patients[patients["patient_id"].isin(index_kidneys(cohort)["patient_id"])]
-    for column, values in label.eligible.items():
-        patients = patients[patients[column].isin(values).fillna(False)]
+    patients = _eligible(cohort, label)
     known = _survival(patients, label) if label.kind == "survival" else _classes(cohort, patients, label)
     if known.empty or (label.kind == "survival" and not known[f"{label.endpoint}_known"].any()):
         wanted = f"the endpoint {label.endpoint}" if label.kind == "survival" else f"a value of {label.column}"
@@ -114,14 +137,44 @@ def targets(cohort: Cohort, label: Label) -> pd.DataFrame:
 
 
 def _classes(cohort: Cohort, patients: pd.DataFrame, label: Label) -> pd.DataFrame:
-    found = patients[label.column] if label.table == "patients" else _of_index_kidney(cohort, patients, label.column)
+    found, codes = _values(cohort, patients, label), label.codes()
+    strange = [str(value) for value in found.dropna() if plain_words(value) not in codes]
+    if strange and not label.groups:
+        raise DataError(
+            f"Task {label.name}: {label.column} holds {sorted(set(strange))}; expected one of {label.classes}."
+        )
+    found = found.map(lambda value: codes.get(plain_words(value)), na_action="ignore")
     known = patients[found.notna().to_numpy()].copy()
-    codes = {value: number for number, value in enumerate(label.classes)}
-    strange = sorted({str(value) for value in found.dropna() if value not in codes})
-    if strange:
-        raise DataError(f"Task {label.name}: {label.column} holds {strange}; expected one of {label.classes}.")
-    known["target"] = [codes[value] for value in found.dropna()]
+    known["target"] = found.dropna().astype(int).to_numpy()
     return known
+
+
+def _values(cohort: Cohort, patients: pd.DataFrame, label: Label) -> pd.Series:
+    if label.table == "patients":
+        return patients[label.column].astype(object)
+    return _of_index_kidney(cohort, patients, label.column).astype(object)
+
+
+def of_no_class(cohort: Cohort, label: Label) -> dict[str, int]:
+    """Patients whose value is in no group of a label, by that value, the most frequent first; none without groups.
+
+    Args:
+        cohort: The cohort.
+        label: What is predicted.
+    """
+    if not label.groups:
+        return {}
+    codes, values = label.codes(), _values(cohort, _eligible(cohort, label), label).dropna()
+    counts = pd.Series([str(value) for value in values if plain_words(value) not in codes]).value_counts()
+    return {str(name): int(count) for name, count in counts.items()}
+
+
+def _eligible(cohort: Cohort, label: Label) -> pd.DataFrame:
+    patients = cohort.patients()
+    patients = patients[patients["patient_id"].isin(index_kidneys(cohort)["patient_id"])]
+    for column, values in label.eligible.items():
+        patients = patients[patients[column].isin(values).fillna(False)]
+    return patients
 
 
 def _survival(patients: pd.DataFrame, label: Label) -> pd.DataFrame:

@@ -15,10 +15,14 @@ from datamodules.files import read_json_mapping, write_json, write_parquet
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.pseudonyms import Pseudonyms, private_folder
 from experiments.assessment.assessment_page import write_page
-from experiments.assessment.assessor import SCHEMA, Assessor
+from experiments.assessment.assessor import SCHEMA, Assessed, Assessor
+from experiments.assessment.dicom_objects import scan_headers
 from experiments.assessment.dicom_regions import write_regions
+from experiments.assessment.dicom_report import write_report
+from experiments.assessment.own_outlines import paints
 from experiments.assessment.patient_files import PatientFiles, patients_in
 from experiments.assessment.rows import ASSESSED, refused_row, row_of
+from experiments.assessment.task_models import Models
 from experiments.runs.console import say
 from experiments.runs.locks import held
 
@@ -69,8 +73,9 @@ def assess(
         batch: Whether the source is a folder of patients; found out when left out.
         identified: Whether JSON, page and table name the patient's folder; otherwise a folder of patients gives keyed
             pseudonyms, whose key lies beside `out`.
-        dicom: Whether the regions that the encoder paints are written as DICOM SEG beside the page, which hold the
-            patient's name as the source does; needs highdicom.
+        dicom: Whether DICOM objects are written beside the page: SEG of the lesions and of the regions that the encoder
+            paints, and SR (TID 1500) of the measurements; with `identified` they hold the patient's name, number and
+            dates as the source does. Needs highdicom.
         data: Cohort whose finished runs are applied.
         encoder: Encoder whose runs are applied; best for the aligned one or that of stage 1.
         pretrained: Pretraining of the encoder: `s42`, or with its TAG `s42-mytag`.
@@ -160,8 +165,8 @@ class _Job:
             found.content["identified"] = {"folder": patient.folder.name}
         if self.dicom:
             if not isinstance(patient.image, Path) or not patient.image.is_dir():
-                raise DataError("DICOM SEG was asked for and the scan is NIfTI; leave DICOM= out.")
-            write_regions(folder, patient.image, found.kidneys, self.assessor.models)
+                raise DataError("DICOM objects were asked for and the scan is NIfTI; leave DICOM= out.")
+            write_objects(folder, patient.image, found, self.assessor.models, identified=self.identified)
         write_page(folder / PAGE, found, self.assessor.models.contract)
         write_json(folder / _INPUT, state)
         write_json(folder / RESULT, found.content)
@@ -178,6 +183,28 @@ class _Job:
     def refuse(self, patient: PatientFiles, folder: Path, reason: str) -> None:
         """Keep why a patient was refused."""
         write_json(folder / _REFUSED, {"reason": reason, "fingerprint": fingerprint(self.settings, patient.files)})
+
+
+def write_objects(folder: Path, source: Path, found: Assessed, models: Models, *, identified: bool) -> list[Path]:
+    """Write the DICOM objects of an assessment: what the encoder paints, the lesions, and their measurements.
+
+    Args:
+        folder: Folder to write.
+        source: Folder of the scan's DICOM files.
+        found: The assessment.
+        models: Its models.
+        identified: Whether the objects name the patient.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: if the source holds no CT with a frame of reference.
+        ModelError: if highdicom is not installed.
+    """
+    headers = scan_headers(source, identified=identified)
+    regions = write_regions(folder, headers, found.kidneys, models) if paints(models) else []
+    return [*regions, *write_report(folder, headers, found.content, found.outlines, models.sha256)]
 
 
 def _names(patients: list[PatientFiles], out: Path, identified: bool) -> list[str]:

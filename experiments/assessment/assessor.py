@@ -11,9 +11,9 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.importers.locate import draws_lesions
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from experiments.aligned.one_scan.scan import USE, stated
-from experiments.aligned.zero_shot.prompt_sets import available
-from experiments.assessment.kidney_measures import drawn_lesions, index_side, lesions_of
+from experiments.assessment.kidney_measures import Lesions, drawn_lesions, index_side, lesions_of
 from experiments.assessment.like_cases import Cases, cases_of
+from experiments.assessment.outlines import LesionOutline, grid_affine
 from experiments.assessment.own_outlines import painted_tissues, paints
 from experiments.assessment.task_models import Models, load_models
 from experiments.doubt.scan_gate import ACQUIRED, Gate, check_kind, open_gate
@@ -43,10 +43,12 @@ class Assessed:
     Args:
         content: As it is written to `assessment.json`.
         kidneys: The kidneys with their images, for pictures and objects.
+        outlines: By side, the outline of every lesion in the order of the content.
     """
 
     content: dict[str, Any]
     kidneys: Sequence[ScanKidney]
+    outlines: Mapping[str, Sequence[LesionOutline]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,10 +156,12 @@ class Assessor:
         located = [kidney.located for kidney in kidneys if kidney.located is not None]
         drawn = draws_lesions(located)
         verdicts = [self.gate.judge(kidney, self.intensity) for kidney in kidneys]
-        described = []
+        described, outlines = [], {}
         for kidney, verdict in zip(kidneys, verdicts, strict=True):
-            lesions, by, more = self._lesions(kidney, drawn, speaks(verdict, self.outside_training))
-            notes += more
+            own, by = self._lesions(kidney, drawn, speaks(verdict, self.outside_training))
+            lesions = None if own is None else own.found
+            outlines[kidney.side] = [] if own is None else own.outlines
+            notes += [] if own is None else own.notes
             volume = kidney.measures.get("kidney_volume_ml")
             entry = {"side": kidney.side, "kidney_volume_ml": volume, "outlined_by": by, "lesions": lesions}
             described.append(entry)
@@ -188,19 +192,17 @@ class Assessor:
             "kidneys": described,
             "notes": notes,
         }
-        return Assessed(rounded(content), kidneys)
+        return Assessed(rounded(content), kidneys, outlines)
 
-    def _lesions(
-        self, kidney: ScanKidney, drawn: bool, spoken: bool
-    ) -> tuple[list[dict[str, Any]] | None, str | None, list[str]]:
-        """Lesions, who outlined them, and notes; None where no mask draws them and no model may."""
+    def _lesions(self, kidney: ScanKidney, drawn: bool, spoken: bool) -> tuple[Lesions | None, str | None]:
+        """Lesions, and who outlined them; None where no mask draws them and no model may."""
+        contract = self.models.contract
         if drawn and kidney.labels is not None:
-            lesions, notes = drawn_lesions(kidney)
-            return lesions, "mask", notes
+            return drawn_lesions(kidney, contract), "mask"
         if not spoken or not paints(self.models):
-            return None, None, []
-        lesions, notes = lesions_of(painted_tissues(kidney, self.models), self.models.contract.spacing_mm, kidney.side)
-        return lesions, "encoder", notes
+            return None, None
+        affine = grid_affine(kidney, contract)
+        return lesions_of(kidney, painted_tissues(kidney, self.models), affine, contract), "encoder"
 
     def _read(self, kidney: ScanKidney) -> dict[str, Any]:
         """What the models say of a kidney."""
@@ -228,7 +230,7 @@ def consistent(
     Returns:
         `tasks`, `attributes`, and `withheld`: which statements are not made, and why.
     """
-    classes = {name: found for name, found in tasks.items() if "scores" in found and name in available()}
+    classes = {name: found for name, found in tasks.items() if "scores" in found}
     said = stated(kidney.measures, attributes, classes)
     for entry in said["withheld"]:
         if entry["question"] in tasks:

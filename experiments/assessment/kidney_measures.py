@@ -2,55 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.anatomy.nephrometry.lesion_scores import LesionScores, score_lesions
-from datamodules.anatomy.nephrometry.mask_geometry import Spacing
+from datamodules.anatomy.nephrometry.lesion_scores import SCORED_MM, LesionScores, score_lesions
+from datamodules.anatomy.nephrometry.mask_geometry import Spacing, coarsened
 from datamodules.anatomy.nephrometry.scores import Nephrometry
 from datamodules.errors import DataError
 from datamodules.importers.one_scan import ScanKidney
+from datamodules.volumes.contract import PreprocessingContract
+from experiments.assessment.outlines import LesionOutline, array_affine, lesion_hu, regridded
 
 
-def drawn_lesions(kidney: ScanKidney) -> tuple[list[dict[str, Any]], list[str]]:
+@dataclass(frozen=True)
+class Lesions:
+    """The lesions of one kidney.
+
+    Args:
+        found: One entry a lesion as plain data, tumours first and each kind from large to small.
+        outlines: Their outlines, in the same order.
+        notes: What must be said of them.
+    """
+
+    found: list[dict[str, Any]]
+    outlines: list[LesionOutline]
+    notes: list[str]
+
+
+def drawn_lesions(kidney: ScanKidney, contract: PreprocessingContract) -> Lesions:
     """The lesions that a mask draws of a kidney, from the map at the scan's own resolution.
 
     Args:
         kidney: A kidney with a map.
-
-    Returns:
-        One entry a lesion, tumours first and each kind from large to small; and notes.
+        contract: Preprocessing contract of its images.
     """
     assert kidney.located is not None
     assert kidney.located.labels is not None
     stored = kidney.located.labels
-    width, height, depth = (float(value) for value in stored.spacing)
     labels = np.ascontiguousarray(stored.data[0].numpy().transpose(2, 1, 0))
     # The import measures a kidney that the scan cuts off, and does not score it.
-    return lesions_of(labels, (depth, height, width), kidney.side, complete="renal_r_mm" in kidney.measures)
+    complete = "renal_r_mm" in kidney.measures
+    return lesions_of(kidney, labels, array_affine(stored.affine), contract, complete=complete)
 
 
 def lesions_of(
-    labels: np.ndarray, spacing_mm: Spacing, side: str, *, complete: bool = True
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lesions of a map of one kidney, measured and scored; and notes.
+    kidney: ScanKidney,
+    labels: np.ndarray,
+    affine: np.ndarray,
+    contract: PreprocessingContract,
+    *,
+    complete: bool = True,
+) -> Lesions:
+    """The lesions of a map of one kidney, measured and scored.
 
     Args:
-        labels: uint8 [D, H, W] of `Tissue` codes.
-        spacing_mm: Voxel spacing, D, H, W.
-        side: left or right.
+        kidney: The kidney.
+        labels: uint8 [D, H, W] of `Tissue` codes, along the axes of the patient.
+        affine: From indices D, H, W to RAS millimetres, float64 [4, 4].
+        contract: Preprocessing contract of its images.
         complete: Whether the whole kidney is in the map.
     """
-    found_side: Literal["left", "right"] = "left" if side == "left" else "right"
+    depth, height, width = (float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
+    spacing_mm: Spacing = (depth, height, width)
+    side: Literal["left", "right"] = "left" if kidney.side == "left" else "right"
     notes = []
     try:
-        found = score_lesions(labels, spacing_mm, found_side, complete=complete)
+        scored = score_lesions(labels, spacing_mm, side, complete=complete)
     except DataError as error:
         notes.append(f"The lesions of the {side} kidney were measured and not scored: {error}")
-        found = score_lesions(labels, spacing_mm, found_side, complete=False)
-    return [{"number": number, **_lesion(lesion)} for number, lesion in enumerate(found, start=1)], notes
+        scored = score_lesions(labels, spacing_mm, side, complete=False)
+    _, measured_mm = coarsened(labels, spacing_mm, SCORED_MM)
+    outlines = [LesionOutline(one.mask, regridded(affine, spacing_mm, measured_mm)) for one in scored]
+    inside = lesion_hu(kidney, outlines, contract)
+    found = [
+        {"number": number, **_lesion(lesion), "hu": dict(hu)}
+        for number, (lesion, hu) in enumerate(zip(scored, inside, strict=True), start=1)
+    ]
+    return Lesions(found, outlines, notes)
 
 
 def _lesion(lesion: LesionScores) -> dict[str, Any]:

@@ -19,11 +19,18 @@ _NOT_TOGETHER: tuple[tuple[tuple[str, str], tuple[tuple[str, str], ...]], ...] =
                     ("sinus_invasion", "yes"), ("collecting_invasion", "yes")))
         for harmless in (("malignancy", "benign"), ("aggressiveness", "indolent"))
     ),
+    (("malignancy", "benign"), tuple(("subtype", name) for name in ("clear_cell", "papillary", "chromophobe"))),
+    (("malignancy", "malignant"), tuple(("subtype", name) for name in ("oncocytoma", "other_benign"))),
+    (("aggressiveness", "indolent"), (("isup", "high_grade"),)),
     (("enhancement_degree", "none"), (("washout", "yes"),)),
 )  # fmt: skip
 """Answers that exclude each other, beside those of which the schema says that one implies another: invasion and
-thrombus are pT3, which is aggressive and malignant by definition; what takes up no contrast loses none."""
-_ONLY_WHERE = {"bosniak": ("composition", "cystic", "Bosniak's classes are of cystic lesions")}
+thrombus are pT3, which is aggressive and malignant by definition, and so is ISUP 3-4; what takes up no contrast loses
+none."""
+_ONLY_WHERE = {
+    "bosniak": ("composition", "cystic", "Bosniak's classes are of cystic lesions"),
+    "isup": ("malignancy", "malignant", "malignant tumours alone are graded"),
+}
 """Questions that are asked only where another has a certain answer (Silverman et al., Radiology 2019)."""
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.labels import of_no_class
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_json, write_parquet
 from experiments.doubt.doubt_tables import doubt_metrics
@@ -20,7 +21,7 @@ from experiments.doubt.survival_doubt import survival_doubt
 from experiments.doubt.survival_tables import survival_doubt_metrics
 from experiments.doubt.task_doubt import CALIBRATION, task_doubt
 from experiments.finetuning.point import Point
-from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
+from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, task_label
 from experiments.runs.console import say
 from experiments.runs.folders import folds_of
 from experiments.runs.launch import DONE, RUN_COMMAND, Launch, check_finished, mark_done, train
@@ -28,7 +29,14 @@ from experiments.runs.locks import training
 from experiments.runs.tracking import log_results, make_logger, send_kept, shared_run
 from experiments.scores.outcomes import ACROSS_FOLDS, RISK, metric_of
 from experiments.scores.results_figures import write_results
-from experiments.scores.results_table import format_table, results_table, scored_caption, with_interval
+from experiments.scores.results_table import (
+    class_table,
+    format_classes,
+    format_table,
+    results_table,
+    scored_caption,
+    with_interval,
+)
 from lightning_modules.core.distributed import is_main_rank
 
 ALL_TASKS = "all"
@@ -63,11 +71,15 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
     launches = [point.launch(cohort, fold) for fold in folds_of(cohort)]
     if (folder / DONE).is_file() and all(check_finished(launch) for launch in launches):
         send_kept(point.runs, folder, point.experiment(cohort), point.name, point.tags(cohort))
-        table = results_table(_predictions(folder))
+        table = results_table(_predictions(folder), task_label(point.task).ordered)
         if report:
             say(f"{point.name} is finished already; its results:")
             _report(table, cohort, folder)
         return table
+    left_out = of_no_class(cohort, task_label(point.task))
+    if left_out:
+        named = ", ".join(f"{name} {count}" for name, count in left_out.items())
+        say(f"{sum(left_out.values())} patients are in no class of task {point.task} and are left out: {named}.")
     with training(folder):
         table = _run(point, cohort, launches)
     if report and is_main_rank():
@@ -207,7 +219,7 @@ def _finish(
 ) -> pd.DataFrame:
     """Write and log the results; DONE is written last."""
     metric = metric_of(predictions)
-    table, figures = write_results(folder, predictions, point.title, cohort.info)
+    table, figures = write_results(folder, predictions, point.title, cohort.info, task_label(point.task).ordered)
     metrics: dict[str, float] = {}
     trained = table["endpoint"].iloc[0] if "endpoint" in table else ""
     for row in table.dropna(subset=["low"]).to_dict("records"):
@@ -235,5 +247,7 @@ def _finish(
 
 @rank_zero_only
 def _report(table: pd.DataFrame, cohort: Cohort, folder: Path) -> None:
-    metric = metric_of(_predictions(folder))
-    say(f"{format_table(table, metric)}\n{scored_caption(cohort.info, metric)}\nFolder: {folder.as_posix()}")
+    predictions = _predictions(folder)
+    metric, classes = metric_of(predictions), class_table(predictions)
+    each = f"{format_classes(classes)}\n" if len(classes) else ""
+    say(f"{format_table(table, metric)}\n{each}{scored_caption(cohort.info, metric)}\nFolder: {folder.as_posix()}")

@@ -45,6 +45,8 @@ COMMANDS: dict[str, str] = {
     "maps": "experiments.maps.maps_command:maps",
     "embed": "experiments.aligned.one_scan.scan:embed",
     "assess": "experiments.assessment.assess_command:assess",
+    "serve": "experiments.assessment.serve_command:serve_assessments",
+    "export": "experiments.assessment.export_command:export",
     "generate": "experiments.generation.generate:generate",
     "score-reports": "experiments.generation.evaluate:score_reports",
     "review": "experiments.generation.review.review_command:review",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from experiments.statistics.agreement import quadratic_kappa
+from experiments.statistics.agreement import cohen_kappa
 from experiments.statistics.auroc import auroc_of, macro_auroc_bootstrap, macro_auroc_statistic
 from experiments.statistics.bootstrap import Statistic, bootstrap
 from experiments.statistics.concordance import c_index, harrell
@@ -156,6 +156,10 @@ class Outcome:
             return macro_auroc_bootstrap(self.target, self.scores, strata=self.folds)
         return auroc_of(self.target, self.scores[:, 1], self.folds)
 
+    def of_class(self, number: int) -> Estimate:
+        """The AUC of a class against all others, with its 95 % interval; undefined where nobody is of it."""
+        return auroc_of(self.target == number, self.scores[:, number], self.folds)
+
     def across_estimate(self) -> Estimate | None:
         """The metric of the pooled folds with its 95 % interval; None where there are no folds."""
         statistic = self.across_folds()
@@ -163,11 +167,11 @@ class Outcome:
             return None
         return bootstrap(statistic, len(self.target), events=self.count, strata=self.folds)[0]
 
-    def kappa(self) -> Estimate | None:
-        """Quadratic kappa of three or more classes with its interval; None for other tasks."""
+    def kappa(self, ordered: bool = True) -> Estimate | None:
+        """Kappa of three or more classes with its interval, quadratic where they have an order; else None."""
         if self.endpoint or self.scores.shape[1] < 3:
             return None
-        statistic = quadratic_kappa(self.target, self.scores.argmax(axis=1), self.scores.shape[1])
+        statistic = cohen_kappa(self.target, self.scores.argmax(axis=1), self.scores.shape[1], ordered=ordered)
         return bootstrap(statistic, len(self.target), strata=self.folds)[0]
 
 

@@ -14,28 +14,32 @@ from experiments.scores.outcomes import RISK, fold_of, metric_of, outcomes_of, s
 from experiments.scores.plots.classification import roc_plot
 from experiments.scores.plots.style import save, words
 from experiments.scores.plots.survival import kaplan_meier_plot
-from experiments.scores.results_table import Group, groups, results_table, scored_caption
+from experiments.scores.results_table import Group, class_table, groups, results_table, scored_caption
 from experiments.statistics.risk_groups import assign_groups, risk_cuts
 
+CLASSES = "classes.csv"
 _RISK_GROUPS = {0: "low risk", 1: "high risk"}
 
 
 def write_results(
-    folder: Path, predictions: pd.DataFrame, title: str, info: CohortInfo
+    folder: Path, predictions: pd.DataFrame, title: str, info: CohortInfo, ordered: bool = True
 ) -> tuple[pd.DataFrame, list[Path]]:
-    """Write `results.csv` and the figures of the task beside the predictions.
+    """Write `results.csv` and the figures of the task beside the predictions; of three or more classes `classes.csv`.
 
     Args:
         folder: Folder of the run.
         predictions: As `PredictionWriter` writes them.
         title: What was predicted by what.
         info: The cohort.
+        ordered: Whether the classes of the task have an order.
 
     Returns:
         The table, and the figures: `roc.png`, or `km_<group>.png` of every pooled group of a survival task.
     """
-    table = results_table(predictions)
+    table, classes = results_table(predictions, ordered), class_table(predictions)
     write_csv(folder / "results.csv", table)
+    if len(classes):
+        write_csv(folder / CLASSES, classes)
     metric = metric_of(predictions)
     draw = _draw_survival if metric.survival else _draw_classes
     return table, draw(folder, predictions, title, scored_caption(info, metric))

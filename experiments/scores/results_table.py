@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 
 from datamodules.cohort.cohort import CohortInfo
-from experiments.scores.outcomes import ACROSS_FOLDS, FOLD, Metric, across_columns, metric_of, outcomes_of
+from experiments.scores.outcomes import (
+    ACROSS_FOLDS,
+    FOLD,
+    Metric,
+    across_columns,
+    metric_of,
+    outcomes_of,
+    score_columns,
+)
 from experiments.statistics.support import MARKED, mark
 
 
@@ -43,16 +51,20 @@ def groups(predictions: pd.DataFrame) -> Iterator[Group]:
         yield Group("pooled external", "pooled external", external)
 
 
-def results_table(predictions: pd.DataFrame) -> pd.DataFrame:
+def results_table(predictions: pd.DataFrame, ordered: bool = True) -> pd.DataFrame:
     """The metric of every group of a task.
+
+    Args:
+        predictions: As `PredictionWriter` writes them.
+        ordered: Whether the classes have an order.
 
     Returns:
         Columns group, kind, n, then of two classes positives, auroc; of more minority (patients outside the largest
-        class), auroc (macro one-vs-rest), kappa (quadratic), kappa_low, kappa_high, kappa_interval; of a survival task
-        endpoint, events, c_index (Harrell), one row per group and endpoint, that which was trained on first. low and
-        high are the 95 % interval of the metric, interval the name of its method, or why there is none. NaN where a
-        metric is not defined. Where there are folds the metric is within them, and across_folds, across_folds_low,
-        across_folds_high, across_folds_interval are that of the pooled folds.
+        class), auroc (macro one-vs-rest), kappa (quadratic where classes have an order), kappa_low, kappa_high,
+        kappa_interval; of a survival task endpoint, events, c_index (Harrell), one row per group and endpoint, that
+        which was trained on first. low and high are the 95 % interval of the metric, interval the name of its method,
+        or why there is none. NaN where a metric is not defined. Where there are folds the metric is within them, and
+        across_folds, across_folds_low, across_folds_high, across_folds_interval are that of the pooled folds.
     """
     metric = metric_of(predictions)
     rows = []
@@ -65,12 +77,46 @@ def results_table(predictions: pd.DataFrame) -> pd.DataFrame:
             row |= {metric.name: estimate.value, "low": estimate.low, "high": estimate.high}
             row["interval"] = estimate.interval
             row |= across_columns(outcome.across_estimate())
-            kappa = outcome.kappa()
+            kappa = outcome.kappa(ordered)
             if kappa is not None:
                 row |= {"kappa": kappa.value, "kappa_low": kappa.low, "kappa_high": kappa.high}
                 row["kappa_interval"] = kappa.interval
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Every class against all others in every group, for a task of three or more classes.
+
+    A macro AUC is a mean over classes, in which a class of five patients weighs as much as one of a hundred; this table
+    says how many each has, and how well it alone is told.
+
+    Args:
+        predictions: As `PredictionWriter` writes them.
+
+    Returns:
+        Columns group, kind, class, n (patients of the class), of (patients of the group), auroc, low, high, interval;
+        within folds where there are some. Empty for other tasks.
+    """
+    names = [name.removeprefix("score_") for name in score_columns(predictions)]
+    rows = []
+    for group in groups(predictions) if len(names) > 2 else ():
+        (outcome,) = outcomes_of(group.rows)
+        for number, name in enumerate(names):
+            row: dict[str, object] = {"group": group.name, "kind": group.kind, "class": name}
+            row |= {"n": int((outcome.target == number).sum()), "of": len(outcome.target)}
+            found = outcome.of_class(number)
+            rows.append(row | {"auroc": found.value, "low": found.low, "high": found.high, "interval": found.interval})
+    return pd.DataFrame(rows)
+
+
+def format_classes(table: pd.DataFrame) -> str:
+    """The classes of the pooled groups as fixed-width text."""
+    lines = [f"{'each class against the rest':52s}{'n':>6s}   AUC (95 % interval)"]
+    for row in table[table["kind"] != "external"].to_dict("records"):
+        value = with_interval(row["auroc"], row["low"], row["high"], row["interval"])
+        lines.append(f"{row['group'] + ', ' + row['class']:52s}{row['n']:6d}   {value}")
+    return "\n".join(lines)
 
 
 def caption(info: CohortInfo) -> str:

@@ -8,25 +8,28 @@ from experiments.statistics.bootstrap import Statistic, ratio
 from experiments.statistics.support import KappaSupport
 
 
-def quadratic_kappa(
-    target: np.ndarray, predicted: np.ndarray, classes: int, owner: np.ndarray | None = None
+def cohen_kappa(
+    target: np.ndarray, predicted: np.ndarray, classes: int, owner: np.ndarray | None = None, *, ordered: bool = True
 ) -> Statistic:
     """Cohen's kappa with quadratic weights (Cohen, Psychological Bulletin 1968) as a statistic of weighted patients.
 
-    The value is that of scikit-learn's `cohen_kappa_score(weights="quadratic")`.
+    The value is that of scikit-learn's `cohen_kappa_score(weights="quadratic")`, or without weights where classes have
+    no order (Cohen, Educational and Psychological Measurement 1960).
 
     Args:
         target: Class indices in their order [N].
         predicted: Class indices [N].
         classes: Number of classes.
         owner: int [N], number of each row's patient, where patients have several rows.
+        ordered: Whether the classes have an order.
 
     Returns:
         The statistic; NaN where everybody is in one class and predicted to be.
     """
     cell = np.asarray(target) * classes + np.asarray(predicted)
     grade = np.arange(classes)
-    penalty = np.square(grade[:, None] - grade[None]).astype(np.float64)
+    apart = np.square(grade[:, None] - grade[None])
+    penalty = (apart if ordered else apart > 0).astype(np.float64)
     in_cell = np.eye(classes * classes)[cell]
 
     def statistic(weights: np.ndarray) -> np.ndarray:

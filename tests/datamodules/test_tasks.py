@@ -191,6 +191,6 @@ def test_values_outside_the_classes_are_refused(tiny_root: Path) -> None:
     label = Label("sex", "sex", ["male", "x"], ["m", "x"])
     with pytest.raises(DataError, match="sex holds"):
         _module(tiny_root, label=label).setup("fit")
-    nobody = Label("grade", "isup_grade", [1, 2], ["low", "high"])
+    nobody = Label("pn", "stage_pn", ["0", "1"], ["free", "metastatic"])
     with pytest.raises(DataError, match="no patient of cohort tiny"):
         _module(tiny_root, label=nobody).setup("fit")

@@ -33,6 +33,7 @@ class LesionScores:
         volume_ml: Volume.
         diameter_mm: Largest extent in space.
         axial_diameter_mm: Largest extent on an axial slice.
+        mask: Its outline, bool [D, H, W] on the map of `coarsened` with `SCORED_MM`.
         renal: R.E.N.A.L.; None of a cyst, which the scores are not made for.
         padua: PADUA; None of a cyst.
         c_index: Centrality index; None of a cyst.
@@ -42,6 +43,7 @@ class LesionScores:
     volume_ml: float
     diameter_mm: float
     axial_diameter_mm: float
+    mask: np.ndarray
     renal: Nephrometry | None = None
     padua: Padua | None = None
     c_index: float | None = None
@@ -75,6 +77,7 @@ def score_lesions(
             lesion.volume_ml,
             feret_diameter_mm(surface_points(lesion.mask, spacing_mm)),
             axial_diameter_mm(lesion.mask, spacing_mm),
+            lesion.mask,
         )
         if organ is None or lesion.kind == "cyst":
             found.append(LesionScores(lesion.kind, *sizes))

@@ -159,8 +159,8 @@ def stated(
         if name != PRESENT
     ]
     for task, entry in zero_shot.items():
-        answer, label = best(entry), task_label(task)
-        states = load_prompts(task).ordered(label.classes).classes[label.class_names.index(answer)].states
+        answer = best(entry)
+        states = _states(task, answer)
         words = f"{entry['title']}: {class_words(task, answer)}"
         said.append(Said(task, answer, entry["scores"][answer], states, words))
     score = attributes[PRESENT]["scores"]["yes"] if PRESENT in attributes else None
@@ -172,6 +172,14 @@ def stated(
         "zero_shot": {name: dict(entry) for name, entry in zero_shot.items() if name in kept},
         "withheld": [vars(one) for one in checked.withheld],
     }
+
+
+def _states(task: str, answer: str) -> Mapping[str, str]:
+    """What a class says in the terms of the attribute schema, by the prompts of its task; nothing where it has none."""
+    if task not in available():
+        return {}
+    label = task_label(task)
+    return load_prompts(task).ordered(label.classes).classes[label.class_names.index(answer)].states
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from experiments.cohorts.cohort_commands import profile_contract
 from experiments.generation.review.cases import read_cases
 from experiments.generation.review.ratings import read_ratings
 from experiments.generation.review.review import RATINGS, SETTINGS, Review
-from experiments.generation.review.review_page import HOST, create_app, serve
+from experiments.generation.review.review_page import create_app
 from experiments.generation.review.review_summary import (
     agreement_table,
     finished_ratings,
@@ -25,6 +25,7 @@ from experiments.generation.review.scans import Scans
 from experiments.generation.systems import SYSTEMS
 from experiments.runs.console import say
 from experiments.runs.folders import system_folder
+from experiments.runs.local_pages import HOST, serve
 from experiments.runs.locks import lease, taken
 from experiments.runs.pretrained import pretrained_from
 from experiments.scores.results_table import caption

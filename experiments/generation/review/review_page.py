@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import math
 import re
 import secrets
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, redirect, render_template, request, session, url_for
 from jinja2 import StrictUndefined
-from werkzeug.exceptions import HTTPException
-from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response as AnyResponse
 
 from datamodules.errors import DataError
@@ -24,18 +20,14 @@ from experiments.generation.review.marks import MEANING, SYMBOLS
 from experiments.generation.review.ratings import ERRORS, QUALITIES
 from experiments.generation.review.review import Review
 from experiments.generation.review.scans import PLANES, WINDOW_HU, Scans
+from experiments.runs.local_pages import LOCAL, prepared
 
-HOST = "127.0.0.1"
 TOKEN_HEADER = "X-Review-Token"
 LONGEST_COMMENT = 4000
 _NAME = re.compile(r"[\w][\w .-]{0,31}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _FIELDS = {"case", "letter", "quality", "errors", "comment", "seconds", "marks_visible"}
 _LONGEST_S = 1e6
-_POLICY = (
-    "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 _HERE = Path(__file__).parent
 
 
@@ -47,23 +39,12 @@ def create_app(review: Review, scans: Scans) -> Flask:
         scans: Pictures of the kidneys.
     """
     app = Flask("review", template_folder=str(_HERE / "templates"), static_folder=str(_HERE / "static"))
-    app.config.update(
-        SECRET_KEY=secrets.token_bytes(32),  # sessions end with the process; nothing secret lies on the disk
-        SESSION_COOKIE_NAME="review",
-        SESSION_COOKIE_SAMESITE="Strict",
-        SESSION_COOKIE_HTTPONLY=True,
-        MAX_CONTENT_LENGTH=1 << 16,
-        # A page elsewhere whose name resolves to this machine (DNS rebinding) comes with its own name.
-        TRUSTED_HOSTS=[HOST, "localhost"],
-    )
+    prepared(app, "review", 1 << 16, list(LOCAL))
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.globals |= {
         "token": _token, "symbols": SYMBOLS, "meaning": MEANING, "verdicts": VERDICTS, "qualities": QUALITIES,
         "errors": ERRORS, "note": review.note, "longest": LONGEST_COMMENT, "window": WINDOW_HU,
     }  # fmt: skip
-    app.after_request(_guarded)
-    app.register_error_handler(HTTPException, _refused)
-    app.register_error_handler(DataError, lambda error: _told(str(error), 500))
     _add_pages(app, review, scans)
     _add_data(app, review, scans)
     return app
@@ -193,46 +174,3 @@ def _token() -> str:
 def _check_token(given: str) -> None:
     if not hmac.compare_digest(given.encode(), _token().encode()):
         abort(403, "The page is older than the server, or the request came from another page; open the page anew.")
-
-
-def _guarded(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = _POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-    response.headers["Cache-Control"] = "no-store"  # scans and reports are not left in a browser's cache
-    return response
-
-
-def _refused(error: HTTPException) -> AnyResponse:
-    if error.code is not None and error.code >= 400:
-        return _told(str(error.description), error.code)
-    return error.get_response()
-
-
-def _told(text: str, code: int) -> Response:
-    """An error, as plain text for a browser and its script alike."""
-    return Response(text, status=code, mimetype="text/plain")
-
-
-def serve(app: Flask, port: int) -> BaseWSGIServer:
-    """A server of this machine alone, bound and not started yet; a thread a request.
-
-    Args:
-        app: The page.
-        port: Port; 0 for any that is free.
-
-    Raises:
-        DataError: if the port is taken or not allowed.
-    """
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a slice would hide everything else
-    if not 0 <= port <= 65535:
-        raise DataError(f"PORT={port} was found; expected 1 to 65535.")
-    with socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((HOST, port))
-        except OSError as error:
-            raise DataError(f"Port {port} is not free ({error.strerror}); choose another with PORT=.") from error
-        bound.listen()
-        return make_server(HOST, port, app, threaded=True, fd=bound.fileno())

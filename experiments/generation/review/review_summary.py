@@ -11,7 +11,7 @@ from datamodules.errors import DataError
 from datamodules.reports.sides import KIDNEY
 from experiments.generation.review.ratings import ERRORS, QUALITIES, Rating
 from experiments.scores.results_table import marked, with_interval
-from experiments.statistics.agreement import quadratic_kappa
+from experiments.statistics.agreement import cohen_kappa
 from experiments.statistics.bootstrap import bootstrap, mean_of
 from experiments.statistics.estimate import Estimate, undefined
 
@@ -101,7 +101,7 @@ def _kappa(both: pd.DataFrame, scale: str, lowest: int, classes: int, replicates
         return undefined(0, None, "no report was rated by both")
     owner, people = pd.factorize(both["patient_id"])
     first, second = (both[name].to_numpy(dtype=int) - lowest for name in (scale, f"{scale}_other"))
-    return bootstrap(quadratic_kappa(first, second, classes, owner), len(people), replicates)[0]
+    return bootstrap(cohen_kappa(first, second, classes, owner), len(people), replicates)[0]
 
 
 def format_summary(table: pd.DataFrame, agreement: pd.DataFrame, titles: dict[str, str]) -> str:

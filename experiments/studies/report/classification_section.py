@@ -177,17 +177,20 @@ def _operating_table(series: PointSeries, reached: dict[str, dict[str, Operating
 
 def _kappa_table(series: PointSeries) -> PageTable:
     rows, records = [], []
+    weights = "with quadratic weights" if series.label.ordered else "without weights, as the classes have no order"
     for group in pooled_groups(series):
         rows.append(Row((capital(group.name),), heading=True))
         for name, predictions in series.first_seed().items():
             outcome = next(outcomes_of(of_group(predictions, group)))
-            kappa = outcome.kappa() or undefined(len(outcome.rows), None, "no kappa of these classes")
+            kappa = outcome.kappa(series.label.ordered) or undefined(
+                len(outcome.rows), None, "no kappa of these classes"
+            )
             rows.append(Row((ENCODERS[name].title, str(len(outcome.rows)), interval(kappa))))
             records.append({"group": group.name, "encoder": name, "n": len(outcome.rows), "kappa": kappa.value})
             records[-1] |= {"low": kappa.low, "high": kappa.high, "interval": kappa.interval}
     return PageTable(
         f"kappa-{series.key}",
-        "Agreement of the most probable class with the truth: kappa with quadratic weights.",
+        f"Agreement of the most probable class with the truth: kappa {weights}.",
         ("Encoder", "n", "Kappa (95 % CI)"),
         tuple(rows),
         pd.DataFrame(records),

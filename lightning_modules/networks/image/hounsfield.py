@@ -81,6 +81,9 @@ def _inside(share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Args:
         share: float [B, R, voxels].
     """
+    if torch.compiler.is_exporting():  # a graph knows no size that depends on the data; all voxels weigh the same
+        every = torch.arange(share.shape[2], device=share.device).expand(share.shape[0], -1)
+        return every, torch.ones_like(share[:, 0])
     there = (share > 0).any(dim=1)
     count = there.sum(dim=1)
     sample, voxel = there.nonzero().unbind(dim=1)

@@ -99,8 +99,10 @@ def _levels(slices: torch.Tensor, sinus: torch.Tensor) -> list[torch.Tensor]:
 
     Slices run from feet to head.
     """
-    ends = torch.cummax(sinus, dim=1).values
-    starts = torch.cummax(sinus.flip(1), dim=1).values.flip(1)
+    # The running maximum of shares, none of which is negative; ONNX has no operator for it.
+    upto = sinus.new_ones(sinus.shape[1], sinus.shape[1]).tril()
+    ends = (sinus[:, None] * upto).amax(dim=2)
+    starts = (sinus[:, None] * upto.T).amax(dim=2)
     share = slices / slices.sum(dim=1, keepdim=True).clamp_min(1e-3)
     # Before its first slice nothing of the sinus has begun; beyond its last nothing is to come.
     beside = torch.minimum(ends, starts)

@@ -201,7 +201,9 @@ class RegionEncoder(nn.Module):
         # What is there lies in [0, 1], so that one voxel tells.
         available = image[:, :, 0, 0, 0] >= 0
         # Not asked in training, whose samples hold the phase that was drawn: the device would have to be waited for.
-        if not self.training and not bool(available.any(dim=1).all()):
+        # An exported graph asks nothing of its data.
+        asked = not self.training and not torch.compiler.is_exporting()
+        if asked and not bool(available.any(dim=1).all()):
             raise ModelError("A sample without any contrast phase was given to the region encoder; leave it out.")
         if self.training:
             available = drop_phases(available, self.phase_dropout)
@@ -215,7 +217,7 @@ class RegionEncoder(nn.Module):
         wide = (hu - (low + high) / 2) * (2 / (high - low))
         narrow = (hu.clamp(*_NARROW_HU) - sum(_NARROW_HU) / 2) * (2 / (_NARROW_HU[1] - _NARROW_HU[0]))
         views = torch.cat([wide, narrow], dim=1).to(there.dtype) * torch.cat([there, there], dim=1).view(
-            len(hu), -1, 1, 1, 1
+            hu.shape[0], -1, 1, 1, 1
         )
         if self.channels_last:
             views = views.contiguous(memory_format=torch.channels_last_3d)
@@ -241,7 +243,7 @@ class RegionEncoder(nn.Module):
         parts = []
         for features in (fine, coarse):
             depth, height, width = features.shape[2:]
-            share = functional.adaptive_avg_pool3d(regions, (depth, height, width)).flatten(2)
+            share = averaged(regions, (depth, height, width)).flatten(2)
             flat = features.float().flatten(2).transpose(1, 2)
             share = share / (share.sum(dim=2, keepdim=True) + 0.1)
             mean = share @ flat
@@ -266,6 +268,27 @@ def pooled_regions(anatomy: torch.Tensor) -> torch.Tensor:
     once = widened(lesion)
     outer = (widened(once) - once).clamp_min(0) * (1 - lesion)
     return torch.cat([lesion, core, (lesion - core).clamp_min(0), outer, parenchyma, sinus, tumour, cyst], dim=1)
+
+
+def averaged(features: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
+    """Features [B, C, D, H, W] averaged to a size by adaptive windows; in a graph for ONNX as products of matrices.
+
+    ONNX has no operator for adaptive windows.
+    """
+    if not torch.compiler.is_exporting():
+        return functional.adaptive_avg_pool3d(features, size)
+    for axis, count in enumerate(size, start=2):
+        features = (features.movedim(axis, -1) @ _windows(features.shape[axis], count).to(features).T).movedim(-1, axis)
+    return features
+
+
+def _windows(size: int, count: int) -> torch.Tensor:
+    """Share of every voxel in every adaptive window, float [count, size]."""
+    windows = torch.zeros(count, size)
+    for number in range(count):
+        first, last = number * size // count, -(-(number + 1) * size // count)
+        windows[number, first:last] = 1 / (last - first)
+    return windows
 
 
 def _onto(features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
-"""Targets of the ten tasks: who is eligible, what is known, and the smallest fraction that works."""
+"""Targets of the tasks: who is eligible, what is known, and the smallest fraction that works."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import yaml
 from datamodules.augmentation import AugmentationConfig
 from datamodules.batch import MISSING
 from datamodules.cohort.cohort import Cohort
-from datamodules.cohort.labels import Label, survival_arrays, targets, time_grid
+from datamodules.cohort.labels import Label, of_no_class, survival_arrays, targets, time_grid
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_parquet
 from datamodules.tasks import RoiDataModule
@@ -157,3 +158,23 @@ def test_the_grid_takes_tied_times() -> None:
     assert cuts[0] == 0.0
     assert cuts == sorted(set(cuts))
     assert set(cuts) <= {0.0, 3.0, 9.0}
+
+
+def test_groups_join_the_words_of_several_sources_and_count_who_is_in_none(tiny_copy: Path) -> None:
+    frame, header = read_parquet(tiny_copy / "patients.parquet")
+    frame.loc[:5, "histology"] = "Clear-cell adenocarcinoma, NOS"
+    frame.loc[6:8, "histology"] = "transitional_cell_carcinoma"
+    frame.loc[9, "histology"] = pd.NA
+    write_parquet(tiny_copy / "patients.parquet", frame, header)
+    cohort, label = Cohort.load(tiny_copy), _label("subtype")
+    found = targets(cohort, label).set_index("patient_id")["target"]
+    assert set(found[frame.loc[:5, "patient_id"]]) == {0}
+    assert not set(frame.loc[6:9, "patient_id"]) & set(found.index)
+    assert of_no_class(cohort, label) == {"transitional_cell_carcinoma": 3}
+    graded = targets(cohort, _label("isup"))
+    assert (graded["target"] == (graded["isup_grade"] >= 3)).all()
+    assert of_no_class(cohort, _label("renal_a")) == {}
+    with pytest.raises(DataError, match="clear cell stands in two groups"):
+        replace(label, groups={**label.groups, "papillary": ["Clear_Cell"]})
+    with pytest.raises(DataError, match="groups name"):
+        replace(label, groups={"papillary": ["papillary"]})

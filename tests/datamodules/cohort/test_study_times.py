@@ -22,10 +22,9 @@ from datamodules.volumes.contract import PreprocessingContract
 from datamodules.writing import ReportImageDataModule
 from experiments.encoders.radiomics.measure import downstream_positions
 from experiments.pretraining.evaluation.text_evaluation import kidney_parts
-from experiments.studies.report.finished_points import task_label
+from experiments.registry import TASKS, task_label
 from tests.tiny import CONTRACT, TinySource
 
-TASKS = ("malignancy", "aggressiveness", "rfs", "dss", "os", "renal_r", "renal_e", "renal_n", "renal_a", "renal_l")
 AFTER_ALONE = "I1-003"
 
 
@@ -94,7 +93,7 @@ def _studies(frame: pd.DataFrame) -> set[str]:
     return set(frame["study_id"].str.rpartition("-")[2])
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [name for name in TASKS if name != "subtype"])  # too few here for its five classes
 def test_every_task_reads_the_last_study_before_treatment(followed: Path, task: str) -> None:
     module = RoiDataModule(label=task_label(task), **_options(followed))  # type: ignore[arg-type]
     kidneys = module.plan.kidneys

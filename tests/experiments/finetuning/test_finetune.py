@@ -1,4 +1,4 @@
-"""The ten tasks through the real command: fine-tuned and probed, tested, compared, resumed."""
+"""The tasks through the real command: fine-tuned and probed, tested, compared, resumed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from sksurv.metrics import concordance_index_censored
 
 from datamodules.errors import DataError
+from datamodules.files import read_parquet, write_parquet
+from datamodules.importers.builder import build_cohort
 from experiments.cli import main
 from experiments.finetuning.finetune import centred, finetune
 from experiments.finetuning.point import Point
 from experiments.registry import TASKS
 from experiments.runs.tracking import tracking_uri
-from experiments.statistics.agreement import quadratic_kappa
-from tests.tiny import TINY
+from experiments.statistics.agreement import cohen_kappa
+from tests.tiny import CONTRACT, TINY, TinySource
 
 
 @pytest.fixture
@@ -131,14 +133,52 @@ def test_three_classes_have_a_macro_auc_and_a_kappa(
     assert row["minority"] == 16  # eight of each class
 
 
+def test_classes_without_an_order_have_a_plain_kappa_and_a_table_of_each(
+    tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_cohort(TinySource(per_center=40), tmp_path / "data", CONTRACT, workers=1)
+    table, header = read_parquet(tmp_path / "data/patients.parquet")
+    table.loc[table["patient_id"] == "E1-001", "histology"] = "Wilms' tumour"
+    write_parquet(tmp_path / "data/patients.parquet", table, header)
+    assert _run(tmp_path / "data", tmp_path, tiny_config, "subtype", mode="probe") == 0
+    shown = capsys.readouterr().out
+    assert "1 patients are in no class of task subtype and are left out: Wilms' tumour 1." in shown
+    assert "each class against the rest" in shown
+    folder = tmp_path / "renal/tiny/subtype/scratch-probe-f1-s42"
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    pooled = predictions[(predictions["part"] == "test") & (predictions["role"] == "external")]
+    assert "E1-001" not in set(pooled["patient_id"])
+    score = pooled[[name for name in pooled if name.startswith("score_")]].to_numpy()
+    assert score.shape[1] == 5
+    row = pd.read_csv(folder / "results.csv").set_index("group").loc["pooled external"]
+    assert row["auroc"] == pytest.approx(roc_auc_score(pooled["target"], score, multi_class="ovr"))
+    assert row["kappa"] == pytest.approx(cohen_kappa_score(pooled["target"], score.argmax(axis=1)))
+    classes = pd.read_csv(folder / "classes.csv").set_index("group").loc["pooled external"].set_index("class")
+    assert classes["n"].sum() == row["n"] == len(pooled)
+    for number, (name, each) in enumerate(classes.iterrows()):
+        assert each["n"] == (pooled["target"] == number).sum()
+        assert each["auroc"] == pytest.approx(roc_auc_score(pooled["target"] == number, pooled[f"score_{name}"]))
+        assert each["low"] <= each["auroc"] <= each["high"]
+    assert classes["auroc"].mean() == pytest.approx(row["auroc"])
+
+
+SERVED = {name: entry for name, entry in TASKS.items() if name != "subtype"}
+"""Tasks that the tiny cohort has patients enough for."""
+
+
 @pytest.mark.slow
 def test_every_task_is_probed_features_computed_once_and_the_finished_kept(
-    tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
+    tiny_root: Path,
+    tmp_path: Path,
+    tiny_config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("experiments.finetuning.finetune.TASKS", SERVED)
     assert _run(tiny_root, tmp_path, tiny_config, "all", mode="probe") == 0
     shown = capsys.readouterr().out
     summary = shown[shown.index("All tasks, scratch, probe") :]
-    for task in TASKS:
+    for task in SERVED:
         assert sum(line.startswith(f"{task} ") for line in summary.splitlines()) == 2  # internal and pooled external
         assert (tmp_path / f"renal/tiny/{task}/scratch-probe-f1-s42/DONE").is_file()
     (cached,) = (tmp_path / "renal/tiny/features").rglob("features.npz")
@@ -149,7 +189,7 @@ def test_every_task_is_probed_features_computed_once_and_the_finished_kept(
     (tmp_path / "renal/tiny/os/scratch-probe-f1-s42/DONE").unlink()
     assert _run(tiny_root, tmp_path, tiny_config, "all", mode="probe") == 0
     again = capsys.readouterr().out
-    assert again.count("is finished already") == len(TASKS) - 1
+    assert again.count("is finished already") == len(SERVED) - 1
     assert "Computing features" not in again
     assert cached.stat().st_mtime_ns == before
     assert again[again.index("All tasks") :] == summary
@@ -187,8 +227,10 @@ def test_quadratic_kappa_is_scikit_learns(seed: int) -> None:
     rng = np.random.default_rng(seed)
     target, predicted = rng.integers(0, 3, 60), rng.integers(0, 3, 60)
     weights = np.stack([np.ones(60), rng.integers(0, 3, 60)])
-    found = quadratic_kappa(target, predicted, 3)(weights)
+    found = cohen_kappa(target, predicted, 3)(weights)
     for row, value in zip(weights, found, strict=True):
         expected = cohen_kappa_score(target, predicted, weights="quadratic", sample_weight=row)
         assert value == pytest.approx(expected)
-    assert np.isnan(quadratic_kappa(np.zeros(4, int), np.zeros(4, int), 3)(np.ones((1, 4))))[0]
+    found = cohen_kappa(target, predicted, 3, ordered=False)(weights)
+    assert found == pytest.approx([cohen_kappa_score(target, predicted, sample_weight=row) for row in weights])
+    assert np.isnan(cohen_kappa(np.zeros(4, int), np.zeros(4, int), 3)(np.ones((1, 4))))[0]

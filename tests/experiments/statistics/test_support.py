@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from experiments.statistics.agreement import quadratic_kappa
+from experiments.statistics.agreement import cohen_kappa
 from experiments.statistics.auroc import auroc_of, macro_auroc_bootstrap
 from experiments.statistics.bootstrap import (
     Statistic,
@@ -61,8 +61,8 @@ CONSTANT: dict[str, Callable[[], Estimate]] = {
     "integrated Brier score": lambda: at_horizon(
         integrated_brier(TIME, EVENT, SURE, GRID), TIME, EVENT, 15.0, replicates=200
     ),
-    "kappa of 1": lambda: _estimate(quadratic_kappa(np.arange(20) % 3, np.arange(20) % 3, 3)),
-    "kappa of one answer": lambda: _estimate(quadratic_kappa(np.arange(20) % 3, np.ones(20, dtype=int), 3)),
+    "kappa of 1": lambda: _estimate(cohen_kappa(np.arange(20) % 3, np.arange(20) % 3, 3)),
+    "kappa of one answer": lambda: _estimate(cohen_kappa(np.arange(20) % 3, np.ones(20, dtype=int), 3)),
     "Brier score of 0": lambda: _estimate(brier(TARGET, TARGET)),
     "scaled Brier score of 1": lambda: _estimate(scaled_brier(TARGET, TARGET)),
     "recall of all": lambda: _estimate(mean_of(np.ones(20))),

@@ -20,9 +20,10 @@ from experiments.generation.generate import SETTINGS
 from experiments.generation.records import GENERATED, write_generated
 from experiments.generation.review.cases import read_cases
 from experiments.generation.review.review import Review
-from experiments.generation.review.review_page import create_app, serve
+from experiments.generation.review.review_page import create_app
 from experiments.generation.review.scans import Scans
 from experiments.runs.folders import system_folder
+from experiments.runs.local_pages import serve
 
 SYSTEMS = ("writer", "template", "nearest")
 ATTACK = '<script>alert("report")</script> & <img src=x onerror=alert(1)>'
