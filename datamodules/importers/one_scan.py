@@ -67,6 +67,11 @@ class ScanKidney:
     measures: Mapping[str, Any]
     located: LocatedKidney | None = None
 
+    def with_phase(self, number: int, phase: str) -> ScanKidney:
+        """The same with the contrast phase of one view, by its number."""
+        views = (*self.views[:number], replace(self.views[number], phase=phase), *self.views[number + 1 :])
+        return replace(self, views=views)
+
 
 @dataclass(frozen=True)
 class Place:

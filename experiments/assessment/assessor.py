@@ -11,6 +11,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.importers.locate import draws_lesions
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from experiments.aligned.one_scan.scan import USE, stated
+from experiments.assessment.draft import Draft
 from experiments.assessment.kidney_measures import Lesions, drawn_lesions, index_side, lesions_of
 from experiments.assessment.like_cases import Cases, cases_of
 from experiments.assessment.outlines import LesionOutline, grid_affine
@@ -20,9 +21,11 @@ from experiments.doubt.scan_gate import ACQUIRED, Gate, check_kind, open_gate
 from experiments.doubt.verdict import headline, silenced, speaks
 from experiments.encoders.attribute_reader import AttributeReader, attribute_reader, attribute_scores
 from experiments.encoders.scan_encoder import network_input
+from experiments.runs.folders import ENCODER_FOLDER, own_tag, stage_folder
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import read_trained_on
 from experiments.scores.results_table import caption
+from lightning_modules.export.image import WEIGHTS
 
 SCHEMA = "renal-assessment/1"
 SCORES = (
@@ -34,6 +37,8 @@ NOT_DRAWN = (
     "the encoder paints, where it may speak."
 )
 CASES = 5
+PHASE_CERTAINTY = 0.9
+"""Share of the likelihood from which a contrast phase that nobody stated is taken from the Hounsfield units."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Assessor:
         outside_training: Whether the models are asked of kidneys that are outside of the training data.
         origin: What the models were trained on, in words.
         facts: What is said of the models in every assessment.
+        draft: Words findings.
     """
 
     models: Models
@@ -74,6 +80,7 @@ class Assessor:
     outside_training: bool = False
     origin: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    draft: Draft = field(default_factory=lambda: Draft({}, {}))
 
     @classmethod
     def of_runs(
@@ -112,7 +119,10 @@ class Assessor:
         data, runs = Path(data), Path(runs)
         cohort = Cohort.load(data)
         models = load_models(cohort, runs, encoder, pretrained, fold, mode, seed, tag)
-        reader = attribute_reader(cohort, None, runs, pretrained_from(pretrained), fold, models.contract)
+        origin = pretrained_from(pretrained)
+        reader = attribute_reader(cohort, None, runs, origin, fold, models.contract)
+        tag = own_tag(runs, cohort, "image", origin.seed, fold, origin.tag, Path(ENCODER_FOLDER, WEIGHTS))
+        draft = Draft.of_run(stage_folder(runs, cohort, "image", origin.seed, fold, tag))
         seen = read_trained_on(models.folder)
         gate = open_gate(models.folder, models.encoder, models.augmentation, cohort, seen, fold)
         near = cases_of(cohort, models, runs, fold) if cases else None
@@ -127,7 +137,7 @@ class Assessor:
             "contract": models.contract.to_dict(),
             "tasks_without_a_model": dict(models.absent),
         }
-        return cls(models, reader, gate, near, intensity, outside_training, caption(cohort.info), facts)
+        return cls(models, reader, gate, near, intensity, outside_training, caption(cohort.info), facts, draft)
 
     def __call__(
         self,
@@ -153,6 +163,7 @@ class Assessor:
         kidneys, notes = read_scan(
             image if isinstance(image, Mapping) else Path(image), self.models.contract, place, phase
         )
+        kidneys, phase_reading = self._with_phases(kidneys)
         located = [kidney.located for kidney in kidneys if kidney.located is not None]
         drawn = draws_lesions(located)
         verdicts = [self.gate.judge(kidney, self.intensity) for kidney in kidneys]
@@ -174,11 +185,18 @@ class Assessor:
                 continue  # tasks speak of a kidney with a lesion
             if speaks(verdict, self.outside_training):
                 entry |= self._read(kidney)
+                measures = kidney.measures if entry["outlined_by"] == "mask" else {}
+                entry["draft"] = self.draft.sentences(kidney.side, measures, entry["attributes"])
             else:
                 entry["silenced"] = silenced(verdict)
         seen = sorted({view.phase or "unknown" for kidney in kidneys for view in kidney.views})
         if "unknown" in seen:
             notes.append("The contrast phase is not known; the models were asked for every phase that it may be.")
+        elif phase_reading is not None:
+            notes.append(
+                f"Nobody stated the contrast phase; by the Hounsfield units it is {phase_reading['phase']}, with "
+                f"{phase_reading['certainty']:.0%} of the likelihood of the four."
+            )
         content = {
             "schema": SCHEMA,
             "use": USE,
@@ -188,11 +206,20 @@ class Assessor:
             "models": dict(self.facts),
             "located_by": "box" if all(kidney.labels is None for kidney in kidneys) else "mask",
             "phases": seen,
+            "phase_reading": phase_reading,
             "index_side": index,
             "kidneys": described,
             "notes": notes,
         }
         return Assessed(rounded(content), kidneys, outlines)
+
+    def _with_phases(self, kidneys: list[ScanKidney]) -> tuple[list[ScanKidney], dict[str, Any] | None]:
+        """The kidneys with a phase that was not stated read from their Hounsfield units, where these tell; and how."""
+        readings = [self.gate.phase_of(kidneys, number) for number in range(len(kidneys[0].views))]
+        for number, found in enumerate(readings):
+            if found is not None and (found["certainty"] or 0.0) >= PHASE_CERTAINTY:
+                kidneys = [kidney.with_phase(number, found["phase"]) for kidney in kidneys]
+        return kidneys, next((found for found in readings if found is not None), None)
 
     def _lesions(self, kidney: ScanKidney, drawn: bool, spoken: bool) -> tuple[Lesions | None, str | None]:
         """Lesions, and who outlined them; None where no mask draws them and no model may."""

@@ -17,6 +17,7 @@ from datamodules.cohort.trained_on import TrainedOn
 from datamodules.files import read_json_mapping, write_json
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.assessment.assessor import Assessed, Assessor
+from experiments.assessment.draft import Draft
 from experiments.assessment.page import held_out
 from experiments.assessment.task_models import Models
 from experiments.doubt.calibrators import Calibrator, Chosen
@@ -83,6 +84,8 @@ class PortableAssessor(ModelHubMixin, library_name="renal-vlm-suite", tags=["ren
             "held_out": {task: dict(found) for task, found in models.held_out.items()},
             "calibration": {task: _plain(one) for task, one in models.certainty.items()},
             "absent": dict(models.absent),
+            "courses": {task: dict(found) for task, found in models.courses.items()},
+            "draft": self.assessor.draft.to_dict(),
             "origin": self.assessor.origin,
             "facts": dict(self.assessor.facts),
         }
@@ -162,13 +165,14 @@ def _read(folder: Path, intensity: str, outside_training: bool) -> Assessor:
     certainty = {task: _validated(one) for task, one in content["calibration"].items()}
     models = Models(
         content["encoder"], folder, encoder, exported.sha256, contract, heads, content["held_out"], certainty,
-        content["absent"],
+        content["absent"], content["courses"],
     )  # fmt: skip
     reader = None
     if (folder / HEADS).is_file():
         reader = AttributeReader(encoder, load_heads(folder), exported.contract, TrainedOn.nobody())
+    draft = Draft.of_dict(content["draft"])
     gate = open_gate(folder, encoder, VolumeAugmentation(contract, AugmentationConfig(crop=models.crop)))
-    return Assessor(models, reader, gate, None, intensity, outside_training, content["origin"], content["facts"])
+    return Assessor(models, reader, gate, None, intensity, outside_training, content["origin"], content["facts"], draft)
 
 
 def card_of(assessor: Assessor) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -28,6 +29,9 @@ from experiments.registry import ENCODERS, TASKS, choose
 from experiments.runs.console import say
 from experiments.runs.launch import DONE
 from experiments.runs.pretrained import pretrained_from
+from experiments.scores.outcomes import RISK
+from experiments.scores.results_table import groups
+from experiments.statistics.kaplan_meier import survival_at
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import load_exported
 from lightning_modules.export.task_head import HEAD_FOLDER, TaskHead, load_task_head
@@ -50,6 +54,7 @@ class Models:
         held_out: By task, how well the run did on patients that it had not seen.
         certainty: By task, how sure its scores are, where validation patients tell.
         absent: By task, why it has no head, in words.
+        courses: By survival task and risk group, how held-out patients of that group fared.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Models:
     held_out: Mapping[str, Mapping[str, Any]]
     certainty: Mapping[str, Validated]
     absent: Mapping[str, str]
+    courses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def crop(self) -> tuple[int, int, int]:
@@ -110,6 +116,8 @@ class Models:
                 features[key] = self.feature(kidney, *key)
             if head.outcome == "survival":
                 own = _survival(head, features[key])
+                if own["risk_group"] in self.courses.get(task, {}):
+                    own["group_course"] = dict(self.courses[task][own["risk_group"]])
             else:
                 own = _classes(head, features[key], self.certainty.get(task))
             found[task] = {"title": TASKS[task].title, **own, "held_out": dict(self.held_out.get(task, {}))}
@@ -188,9 +196,14 @@ def load_models(
     classified = [task for task, head in heads.items() if head.outcome != "survival"]
     sure = {task: Validated.of(read_parquet(found[name][task] / PREDICTIONS)[0]) for task in classified}
     certainty = {task: one for task, one in sure.items() if one is not None}
+    courses = {
+        task: group_courses(read_parquet(found[name][task] / PREDICTIONS)[0], head)
+        for task, head in heads.items()
+        if head.outcome == "survival"
+    }
     contract = PreprocessingContract.from_dict(exported.contract)
     say(f"ENCODER={name} with {len(heads)} tasks of cohort {cohort.info.name}.")
-    return Models(name, folder, network, exported.sha256, contract, heads, held_out, certainty, absent)
+    return Models(name, folder, network, exported.sha256, contract, heads, held_out, certainty, absent, courses)
 
 
 def _imaging(encoder: str) -> str:
@@ -213,6 +226,49 @@ def _runs_of(cohort: Cohort, point: Point, encoder: str, fold: int | None) -> di
     return found
 
 
+def group_courses(predictions: pd.DataFrame, head: TaskHead) -> dict[str, dict[str, Any]]:
+    """How held-out patients of every risk group fared: Kaplan-Meier with its 95 % interval, n and events.
+
+    The curve of a Cox model has no interval for one patient; this one is that of patients whom the model put into the
+    same group, and whom it had not learned from.
+
+    Args:
+        predictions: As `PredictionWriter` writes them.
+        head: The model, whose cuts part the groups.
+
+    Returns:
+        By group: `patients` (who they are), `n`, `events`, and for each of `HORIZONS_MONTHS` value, low, high.
+    """
+    tested = {group.name: group for group in groups(predictions)}
+    names = RISK_GROUPS.get(len(head.risk_cuts) + 1, ())
+    chosen = next((tested[name] for name in _HELD_OUT if name in tested), None)
+    if chosen is None or len(names) < 2:
+        return {}
+    rows = chosen.rows[chosen.rows[f"{head.endpoint}_event"].notna()]
+    number = head.risk_group(torch.from_numpy(rows[RISK].to_numpy(dtype=np.float64))).numpy()
+    found = {}
+    for place, name in enumerate(names):
+        own = rows[number == place]
+        if own.empty:
+            continue
+        months = own[f"{head.endpoint}_months"].to_numpy(dtype=np.float64)
+        event = own[f"{head.endpoint}_event"].to_numpy(dtype=bool)
+        at = {f"{month:g}_months": survival_at(months, event, month) for month in HORIZONS_MONTHS}
+        found[name] = {
+            "patients": chosen.name,
+            "n": len(own),
+            "events": int(event.sum()),
+            "survival": {
+                month: {
+                    key: None if np.isnan(getattr(one, key)) else getattr(one, key) for key in ("value", "low", "high")
+                }
+                for month, one in at.items()
+            },
+        }
+    return found
+
+
+_HELD_OUT = ("pooled external", "out-of-fold", "internal test")
 _COUNTS = ("positives", "minority", "events")
 
 
@@ -224,7 +280,7 @@ def _held_out(folder: Path) -> dict[str, Any]:
     table = pd.read_csv(path)
     if "endpoint" in table:
         table = table[table["endpoint"] == table["endpoint"].iloc[0]]
-    for wanted in ("pooled external", "out-of-fold", "internal test"):
+    for wanted in _HELD_OUT:
         rows: Sequence[dict[str, Any]] = table[table["group"] == wanted].to_dict("records")  # type: ignore[assignment]
         if rows:
             row = rows[0]

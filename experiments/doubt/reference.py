@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from experiments.doubt.gaussians import Gaussians
-from experiments.doubt.readings import CHECKS, Trained
-from experiments.doubt.region_measures import MEASURES
+from experiments.doubt.readings import CHECKS, Readings, Trained
+from experiments.doubt.region_measures import INTENSITIES, MEASURES
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import weights_sha256
 from lightning_modules.export.layout import Layout
@@ -64,6 +64,11 @@ class Reference:
         """Scores [..., 4] on one scale: 0 is the median of the validation kidneys, and above 1 is outside."""
         scaled: np.ndarray = (scores - self.middle) / np.maximum(self.threshold - self.middle, 1e-6)
         return scaled
+
+    def near_a_phase(self, seen: Readings) -> bool:
+        """Whether every view is like the training scans of some phase; of one that is not the nearest says nothing."""
+        squares = self.trained.intensities.squares(seen.measures[:, : len(INTENSITIES)]).min(axis=1)
+        return bool((np.sqrt(squares) <= self.threshold[CHECKS.index("intensities")]).all())
 
     def write(self, folder: Path) -> None:
         """Write it beside the encoder of a folder, whose hash it holds.

@@ -7,13 +7,18 @@ thickness of slices, very dense bodies, and whether model and scan are of one ki
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from scipy.special import softmax
 from torch import nn
 
 from datamodules.augmentation import VolumeAugmentation
 from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.columns import PHASES
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.errors import DataError
 from datamodules.importers.one_scan import ScanKidney
@@ -67,6 +72,30 @@ class Gate:
         found = rules(kidney, self.reference.facts, self.augmentation.contract, intensity)
         seen = Readings.of(kidney, self.encoder.eval(), self.augmentation)
         return Verdict(kidney.side, (*found, *measured(kidney, seen, self.reference)))
+
+    def phase_of(self, kidneys: Sequence[ScanKidney], number: int) -> dict[str, Any] | None:
+        """The contrast phase of a series by the Hounsfield units of its kidneys, where nobody stated it.
+
+        Args:
+            kidneys: The kidneys of a scan.
+            number: Number of the series among their views.
+
+        Returns:
+            `phase`, the likeliest, and `certainty`, its share of the likelihood of the four by all kidneys, all of them
+            as likely before; both None where the kidneys are unlike those of any phase in training. None where the
+            phase is stated.
+        """
+        if self.reference is None or kidneys[0].views[number].phase is not None:
+            return None
+        own = [replace(kidney, views=(kidney.views[number],)) for kidney in kidneys]
+        seen = [Readings.of(kidney, self.encoder.eval(), self.augmentation) for kidney in own]
+        near = [self.reference.near_a_phase(one) for one in seen]
+        if not all(near):
+            return {"phase": None, "certainty": None, "read_from": "hounsfield units"}
+        likelihood = np.sum([self.reference.trained.phase_likelihood(one)[0] for one in seen], axis=0)
+        share = softmax(likelihood)
+        best = int(share.argmax())
+        return {"phase": PHASES[best], "certainty": float(share[best]), "read_from": "hounsfield units"}
 
 
 def open_gate(

@@ -43,6 +43,11 @@ def check_sentences(schema: AttributeSchema) -> None:
         )
 
 
+def sentence(attribute: str, value: str, side: str) -> str:
+    """The fixed sentence of a value of the attribute schema."""
+    return _sentences()[attribute][value].format(side=side)
+
+
 def worded(values: Mapping[str, str], side: str, schema: AttributeSchema) -> str:
     """The report of a kidney with these attributes.
 
