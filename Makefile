@@ -7,7 +7,8 @@ SHELL := /bin/bash
 
 COMMANDS := cohort import refresh volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
   pretrain-alignment pretrain-report finetune probe radiomics curve sweep compare report evaluate-text masked-loss \
-  zeroshot retrieval maps embed assess generate score-reports review resume submit ui doctor gpu-check licences figure benchmarks
+  zeroshot retrieval maps embed assess serve export generate score-reports review resume submit ui doctor gpu-check licences \
+  figure benchmarks
 
 # A variable of make itself, where the command line gives it; what the environment happens to hold is not read.
 given = $(if $(filter command,$(word 1,$(origin $(1)))),$($(1)),$(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from experiments.assessment.assessor import SCHEMA, Assessed, Assessor
 from experiments.assessment.dicom_objects import scan_headers
 from experiments.assessment.dicom_regions import write_regions
 from experiments.assessment.dicom_report import write_report
+from experiments.assessment.located import found_by_totalsegmentator
 from experiments.assessment.own_outlines import paints
 from experiments.assessment.patient_files import PatientFiles, patients_in
 from experiments.assessment.rows import ASSESSED, refused_row, row_of
@@ -37,6 +39,7 @@ def assess(
     box: dict[str, str] | None = None,
     labels: str | dict[int, str] = "kits",
     phase: str | None = None,
+    locate: Literal["given", "totalsegmentator"] = "given",
     batch: bool | None = None,
     identified: bool = False,
     dicom: bool = False,
@@ -70,6 +73,8 @@ def assess(
         labels: Codes of a label map: kits, totalsegmentator, or code: name.
         phase: Contrast phase: non_contrast, arterial, venous or delayed; read from DICOM headers or names of files when
             left out.
+        locate: Who shows where the kidneys are without mask and box: `given`, nobody; `totalsegmentator`, that package,
+            where it is installed.
         batch: Whether the source is a folder of patients; found out when left out.
         identified: Whether JSON, page and table name the patient's folder; otherwise a folder of patients gives keyed
             pseudonyms, whose key lies beside `out`.
@@ -102,6 +107,7 @@ def assess(
         "schema": SCHEMA,
         "labels": labels,
         "phase": phase,
+        "locate": locate,
         "box": box,
         "identified": identified,
         "dicom": dicom,
@@ -115,7 +121,7 @@ def assess(
     )
     say(f"Models are read in {time.monotonic() - started:.1f} s.")
     settings["models"] = assessor.models.fingerprint
-    job = _Job(assessor, settings, given, box, labels, phase, identified, dicom)
+    job = _Job(assessor, settings, given, box, labels, phase, identified, dicom, locate)
     with held(out / ".assessing.lock"):
         if not many:
             job.run(patients[0], out, again=False)
@@ -136,6 +142,7 @@ class _Job:
     phase: str | None
     identified: bool
     dicom: bool
+    locate: str
 
     def run(self, patient: PatientFiles, folder: Path, *, again: bool) -> None:
         """Assess one patient into a folder, unless that is done.
@@ -160,7 +167,12 @@ class _Job:
                 )
             (folder / RESULT).unlink()
         started = time.monotonic()
-        found = self.assessor(patient.image, patient.masks, self.box, self.labels, self.phase)
+        with tempfile.TemporaryDirectory(prefix="located-") as scratch:
+            by_package = self.locate == "totalsegmentator" and not patient.masks and not self.box
+            shown = found_by_totalsegmentator(patient, Path(scratch)) if by_package else patient
+            found = self.assessor(shown.image, shown.masks, self.box, self.labels, self.phase)
+        if by_package:
+            found.content["located_by"] = "TotalSegmentator"
         if self.identified:
             found.content["identified"] = {"folder": patient.folder.name}
         if self.dicom:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def write_page(path: Path, assessed: Assessed, contract: PreprocessingContract) 
     environment.filters |= {
         "words": words,
         "phases": phase_list,
+        "phase_order": phase_order,
         "held_out": held_out,
         "ranked": ranked,
         "class_words": class_words,
@@ -68,8 +69,12 @@ def words(name: object) -> str:
 
 def phase_list(phases: Sequence[str]) -> str:
     """Contrast phases in the order of an examination."""
-    order = [*PHASES, "unknown"]
-    return ", ".join(words(phase) for phase in sorted(phases, key=order.index))
+    return ", ".join(words(phase) for phase in phase_order(phases))
+
+
+def phase_order(phases: Iterable[str]) -> list[str]:
+    """Contrast phases sorted as in an examination, `unknown` last."""
+    return sorted(phases, key=[*PHASES, "unknown"].index)
 
 
 def ranked(scores: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -40,21 +40,38 @@ def scan_headers(source: Path, *, identified: bool) -> list[pydicom.Dataset]:
     Raises:
         DataError: if the source holds no CT with a frame of reference.
     """
-    found: dict[str, list[pydicom.Dataset]] = {}
-    for path in files_below(source):
+    series = [header for _, header in _largest(list(files_below(source)))]
+    if not series:
+        raise DataError(
+            "DICOM objects were asked for and the source holds no CT with a frame of reference to place them in; leave "
+            "DICOM= out."
+        )
+    return [_kept(header, identified) for header in series]
+
+
+def largest_series(paths: Sequence[Path]) -> list[Path]:
+    """The files of the CT series with most slices, in the order of its slices.
+
+    Raises:
+        DataError: if there is none.
+    """
+    found = [path for path, _ in _largest(paths)]
+    if not found:
+        raise DataError("The folder holds no CT with a frame of reference.")
+    return found
+
+
+def _largest(paths: Sequence[Path]) -> list[tuple[Path, pydicom.Dataset]]:
+    found: dict[str, list[tuple[Path, pydicom.Dataset]]] = {}
+    for path in paths:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
         except (InvalidDicomError, OSError):
             continue  # a mask, or what the import has accounted for
         if header.get("Modality") == "CT" and "FrameOfReferenceUID" in header:
-            found.setdefault(str(header.SeriesInstanceUID), []).append(_kept(header, identified))
-    if not found:
-        raise DataError(
-            "DICOM objects were asked for and the source holds no CT with a frame of reference to place them in; leave "
-            "DICOM= out."
-        )
-    series = max(found.values(), key=len)
-    return sorted(series, key=lambda header: float(header.get("ImagePositionPatient", [0, 0, 0])[2]))
+            found.setdefault(str(header.SeriesInstanceUID), []).append((path, header))
+    series = max(found.values(), key=len, default=[])
+    return sorted(series, key=lambda entry: float(entry[1].get("ImagePositionPatient", [0, 0, 0])[2]))
 
 
 def _kept(header: pydicom.Dataset, identified: bool) -> pydicom.Dataset:

@@ -131,6 +131,28 @@ def test_what_cannot_be_measured_is_asked_by_rules(made: tuple[Path, Cohort, Gat
     assert "not known what the model learned from" in unknown.headline
 
 
+def test_a_phase_that_nobody_stated_is_read_from_the_image_with_its_certainty(made: tuple[Path, Cohort, Gate]) -> None:
+    _, cohort, gate = made
+    right, sure = [], []
+    for kidney in kidneys(cohort, "external"):
+        hidden = changed(kidney, phase=None)
+        for number, view in enumerate(kidney.views):
+            assert gate.phase_of([kidney], number) is None  # stated
+            found = gate.phase_of([hidden], number)
+            assert found is not None
+            if found["phase"] is None:
+                continue  # unlike every phase
+            right.append(found["phase"] == view.phase)
+            sure.append(found["certainty"])
+            assert hidden.with_phase(number, found["phase"]).views[number].phase == found["phase"]
+    assert len(right) > 300
+    assert np.mean(right) > 0.95
+    assert np.mean(right) >= np.mean(sure) - 0.05
+    strange = changed(kidney, phase=None, image=(kidney.views[0].image + 1024).astype(np.int16))
+    assert gate.phase_of([strange], 0) == {"phase": None, "certainty": None, "read_from": "hounsfield units"}
+    assert replace(gate, reference=None).phase_of([strange], 0) is None
+
+
 def test_the_reference_is_read_again_and_belongs_to_its_weights(
     made: tuple[Path, Cohort, Gate], tmp_path: Path
 ) -> None:
