@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
+from huggingface_hub import ModelHubMixin
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import MLFlowLogger
 from torchmetrics import Metric
@@ -47,7 +48,15 @@ def _words() -> set[str]:
 def test_what_only_tests_call_is_not_there() -> None:
     found = Vulture()
     found.scavenge([str(ROOT / package) for package in PACKAGES])
-    libraries = (pl.LightningModule, pl.LightningDataModule, pl.Callback, MLFlowLogger, LightningCLI, Metric)
+    libraries = (
+        pl.LightningModule,
+        pl.LightningDataModule,
+        pl.Callback,
+        MLFlowLogger,
+        LightningCLI,
+        Metric,
+        ModelHubMixin,
+    )
     hooks = {name for library in libraries for name in dir(library)}
     known = hooks | _words() | set(CALLED_ELSEWHERE)
     unused = [

@@ -13,8 +13,8 @@ from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from experiments.aligned.one_scan.scan import USE, stated
 from experiments.assessment.draft import Draft
 from experiments.assessment.kidney_measures import Lesions, drawn_lesions, index_side, lesions_of
+from experiments.assessment.lesion_outlines import LesionOutline, grid_affine
 from experiments.assessment.like_cases import Cases, cases_of
-from experiments.assessment.outlines import LesionOutline, grid_affine
 from experiments.assessment.own_outlines import painted_tissues, paints
 from experiments.assessment.task_models import Models, load_models
 from experiments.doubt.scan_gate import ACQUIRED, Gate, check_kind, open_gate

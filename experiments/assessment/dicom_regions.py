@@ -11,7 +11,7 @@ import pydicom
 from datamodules.files import replacing
 from datamodules.importers.one_scan import ScanKidney
 from experiments.assessment.dicom_objects import MAKER, highdicom, segmentation
-from experiments.assessment.outlines import grid_affine
+from experiments.assessment.lesion_outlines import grid_affine
 from experiments.assessment.own_outlines import painted
 from experiments.assessment.task_models import Models
 from lightning_modules.networks.image.regions import ANATOMY

@@ -13,7 +13,7 @@ from pydicom.uid import generate_uid
 from datamodules.files import replacing
 from experiments.assessment.dicom_objects import MAKER, MODEL, highdicom, made_by, segmentation
 from experiments.assessment.dicom_regions import described
-from experiments.assessment.outlines import LesionOutline
+from experiments.assessment.lesion_outlines import LesionOutline
 from experiments.registry import TASKS
 
 SCHEME = "99RENALVLM"

@@ -13,7 +13,7 @@ from datamodules.anatomy.nephrometry.scores import Nephrometry
 from datamodules.errors import DataError
 from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
-from experiments.assessment.outlines import LesionOutline, array_affine, lesion_hu, regridded
+from experiments.assessment.lesion_outlines import LesionOutline, array_affine, lesion_hu, regridded
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.files import read_json_mapping, write_json
 from datamodules.volumes.contract import PreprocessingContract
+from experiments.assessment.assessment_page import held_out
 from experiments.assessment.assessor import Assessed, Assessor
 from experiments.assessment.draft import Draft
-from experiments.assessment.page import held_out
 from experiments.assessment.task_models import Models
 from experiments.doubt.calibrators import Calibrator, Chosen
-from experiments.doubt.gate import open_gate
 from experiments.doubt.prediction_sets import PredictionSets
 from experiments.doubt.reference import LIKENESS, LIKENESS_CONFIG
+from experiments.doubt.scan_gate import open_gate
 from experiments.doubt.task_doubt import Validated
 from experiments.encoders.attribute_reader import AttributeReader
 from experiments.registry import TASKS

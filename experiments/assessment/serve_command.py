@@ -12,9 +12,9 @@ from typing import Literal
 from datamodules.errors import DataError
 from datamodules.files import write_json
 from experiments.assessment.assess_command import PAGE, RESULT, write_objects
+from experiments.assessment.assessment_page import write_page
 from experiments.assessment.assessor import Assessor
 from experiments.assessment.jobs import Jobs
-from experiments.assessment.page import write_page
 from experiments.assessment.patient_files import patients_in
 from experiments.assessment.serve_page import create_app
 from experiments.assessment.uploads import Limits

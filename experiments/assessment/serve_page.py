@@ -62,7 +62,6 @@ def create_app(
 
 
 def _add_door(app: Flask, token: str) -> None:
-    @app.before_request
     def door() -> AnyResponse | None:
         if session.get("known"):
             return None
@@ -70,6 +69,8 @@ def _add_door(app: Flask, token: str) -> None:
             session["known"] = True
             return redirect(url_for("start"))  # the token leaves the address bar
         return told("Open the address that the server printed, with its token.", 403)
+
+    app.before_request(door)
 
 
 def _add_routes(app: Flask, assess: Assess, jobs: Jobs, limits: Limits) -> None:

@@ -9,7 +9,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import IO
+
+from werkzeug.datastructures import FileStorage
 
 from datamodules.cohort.columns import PHASES
 from datamodules.errors import DataError
@@ -34,16 +36,7 @@ class Limits:
     files: int = 20_000
 
 
-class Upload(Protocol):
-    """A file of a request, as werkzeug's `FileStorage` is one."""
-
-    filename: str | None
-
-    def save(self, dst: Path) -> None:
-        """Write it to a path."""
-
-
-def receive(folder: Path, study: Upload, mask: Upload | None, phase: str, limits: Limits) -> Path:
+def receive(folder: Path, study: FileStorage, mask: FileStorage | None, phase: str, limits: Limits) -> Path:
     """Put a study into a folder, under names of our own.
 
     Args:
@@ -145,7 +138,7 @@ def _allowed(packed: int, left: int) -> int:
     return min(left, max(_SMALL, _RATIO * packed))
 
 
-def _copied(source: BinaryIO | gzip.GzipFile, write: Callable[[bytes], object], allowed: int, limits: Limits) -> int:
+def _copied(source: IO[bytes] | gzip.GzipFile, write: Callable[[bytes], object], allowed: int, limits: Limits) -> int:
     """Bytes that were copied.
 
     Raises:

@@ -20,7 +20,7 @@ from datamodules.importers.one_scan import Place as Shown
 from datamodules.importers.one_scan import read_scan
 from datamodules.phantoms.phantom_source import DemoSource
 from experiments.assessment.assessor import Assessor
-from experiments.assessment.outlines import grid_affine
+from experiments.assessment.lesion_outlines import grid_affine
 from experiments.assessment.own_outlines import painted
 from experiments.cli import main
 from tests.datamodules.importers.dicom_phantom import Scan

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from datamodules.anatomy.nephrometry.geometry import Spacing
+from datamodules.anatomy.nephrometry.mask_geometry import Spacing
 from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.crop import roi_affine
