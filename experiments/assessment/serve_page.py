@@ -80,6 +80,10 @@ def _add_routes(app: Flask, assess: Assess, jobs: Jobs, limits: Limits) -> None:
         page.headers["Content-Security-Policy"] = f"{POLICY}; frame-src 'self'"
         return page
 
+    @app.get("/favicon.ico")
+    def icon() -> tuple[str, int]:
+        return "", 204
+
     @app.post("/studies")
     def take() -> tuple[dict[str, str], int] | Response:
         _check_token()

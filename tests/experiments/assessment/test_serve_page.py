@@ -13,20 +13,19 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
 from datamodules.errors import DataError
-from experiments.assessment.assessor import Assessor
 from experiments.assessment.jobs import Job, Jobs
-from experiments.assessment.serve_command import _Assess
 from experiments.assessment.serve_page import TOKEN_HEADER, create_app
 from experiments.assessment.uploads import Limits
-from experiments.cli import main
 from experiments.runs.local_pages import LOCAL, serve
-from tests.experiments.assessment.conftest import Place
+
+if TYPE_CHECKING:  # the page itself needs no torch, and most tests of it none
+    from tests.experiments.assessment.conftest import Place
 
 LIMITS = Limits(upload_bytes=1 << 20, unpacked_bytes=1 << 24)
 
@@ -195,6 +194,8 @@ def test_results_are_forgotten_after_a_while(tmp_path: Path) -> None:
 
 
 def test_an_odd_limit_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    from experiments.cli import main
+
     assert main(["serve", "--limit_mb=0", f"--data={place.data}", f"--runs={place.runs}"]) == 2
     assert "LIMIT_MB=0" in capsys.readouterr().err
 
@@ -216,6 +217,9 @@ def browser() -> Iterator[Any]:
 def test_a_browser_drops_a_study_and_reads_its_assessment(
     place: Place, browser: Any, tmp_path: Path, scratch: Path
 ) -> None:
+    from experiments.assessment.assessor import Assessor
+    from experiments.assessment.serve_command import _Assess
+
     assessor = Assessor.of_runs(place.data, place.runs, cases=False, outside_training=True)
     study = shutil.make_archive(str(tmp_path / "study"), "zip", place.files / "E1-0001")
     limits = Limits(upload_bytes=1 << 26, unpacked_bytes=1 << 28)
