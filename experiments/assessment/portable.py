@@ -20,7 +20,7 @@ from experiments.assessment.assessment_page import held_out
 from experiments.assessment.assessor import Assessed, Assessor
 from experiments.assessment.draft import Draft
 from experiments.assessment.task_models import Models
-from experiments.doubt.calibrators import Calibrator, Chosen
+from experiments.doubt.calibrators import Calibrator, ChosenCalibrator
 from experiments.doubt.prediction_sets import PredictionSets
 from experiments.doubt.reference import LIKENESS, LIKENESS_CONFIG
 from experiments.doubt.scan_gate import open_gate
@@ -143,9 +143,7 @@ def _validated(content: Mapping[str, Any]) -> Validated:
     score = np.zeros((len(target), len(own)))
     score[np.arange(len(target)), target] = np.concatenate(own)
     calibrator = Calibrator(content["method"], tuple(content["parameters"]))
-    return Validated(
-        Chosen(calibrator, np.empty((0, len(own))), {}, content["validation_patients"]), PredictionSets(score, target)
-    )
+    return Validated(ChosenCalibrator(calibrator, {}, content["validation_patients"]), PredictionSets(score, target))
 
 
 def _read(folder: Path, intensity: str, outside_training: bool) -> Assessor:
