@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +41,21 @@ class ScanFacts:
     outside_share: float
     dense_ml: float
 
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> ScanFacts:
+        """From what a file holds.
+
+        Raises:
+            TypeError, ValueError, KeyError: if a value is absent, of another type or not finite.
+        """
+        numbers = {name: float(content[name]) for name in ("outside_share", "dense_ml")}
+        thick = None if content["slice_mm"] is None else float(content["slice_mm"])
+        if not np.isfinite([*numbers.values(), thick or 0.0]).all():
+            raise ValueError("a number is not finite")
+        if not isinstance(content["intensity"], str) or not isinstance(content["phantom"], bool):
+            raise ValueError("intensity or phantom")
+        return cls(content["intensity"], content["phantom"], thick, **numbers)
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -70,15 +87,19 @@ class Reference:
         squares = self.trained.intensities.squares(seen.measures[:, : len(INTENSITIES)]).min(axis=1)
         return bool((np.sqrt(squares) <= self.threshold[CHECKS.index("intensities")]).all())
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by name."""
+        found = {"middle": self.middle, "threshold": self.threshold}
+        for name in _PARTS:
+            found |= getattr(self.trained, name).tensors(name)
+        return found
+
     def write(self, folder: Path) -> None:
         """Write it beside the encoder of a folder, whose hash it holds.
 
         Args:
             folder: Folder of an exported encoder, or file of published weights, beside which it is put.
         """
-        state = {"middle": self.middle, "threshold": self.threshold}
-        for name in _PARTS:
-            state |= getattr(self.trained, name).tensors(name)
         content = {
             "encoder_sha256": weights_sha256(folder),
             "measures": list(MEASURES),
@@ -89,7 +110,9 @@ class Reference:
         }
         for name in (LIKENESS, LIKENESS_CONFIG):
             (folder / name).unlink(missing_ok=True)
-        LAYOUT.write(folder, content, {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()})
+        LAYOUT.write(
+            folder, content, {name: torch.from_numpy(np.asarray(value)) for name, value in self.arrays().items()}
+        )
 
 
 def read_reference(folder: Path) -> Reference | None:
@@ -104,16 +127,25 @@ def read_reference(folder: Path) -> Reference | None:
     """
     if not (folder / LIKENESS).is_file():
         return None
-    content, _, state, _ = LAYOUT.read(folder)
+    try:
+        content, _, state, _ = LAYOUT.read(folder)
+    except ModelError as error:
+        raise ModelError(f"{error} Or delete {LIKENESS_CONFIG} and {LIKENESS} there.") from error
     same = content["encoder_sha256"] == weights_sha256(folder)
     if not same or content["measures"] != list(MEASURES) or content["checks"] != list(CHECKS):
         return None
     arrays = {name: value.numpy() for name, value in state.items()}
     try:
+        # No comparison with NaN is true: a threshold of NaN would let everything pass.
+        wrong = [name for name, value in arrays.items() if not np.isfinite(value).all()]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is not finite")
+        if any(arrays[name].shape != (len(CHECKS),) for name in ("middle", "threshold")):
+            raise ValueError(f"expected {len(CHECKS)} thresholds")
         trained = Trained(*(Gaussians.of_tensors(arrays, name) for name in _PARTS))
-        facts, kidneys = ScanFacts(**content["facts"]), (int(content["kidneys"][0]), int(content["kidneys"][1]))
+        facts, kidneys = ScanFacts.of(content["facts"]), (int(content["kidneys"][0]), int(content["kidneys"][1]))
         return Reference(trained, arrays["middle"], arrays["threshold"], facts, kidneys, str(content["whose"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise ModelError(
             f"{LIKENESS_CONFIG} or {LIKENESS} in {folder.name} is damaged ({error}); delete both files."
         ) from error

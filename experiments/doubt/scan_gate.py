@@ -29,6 +29,7 @@ from experiments.doubt.readings import Readings
 from experiments.doubt.reference import Reference, read_reference
 from experiments.doubt.verdict import GateFinding, Verdict
 from experiments.runs.console import say
+from lightning_modules.core.errors import ModelError
 
 ACQUIRED = "acquired"
 KINDS = (ACQUIRED, "rendered")
@@ -119,9 +120,15 @@ def open_gate(
         volumes: The cohort's volume set, where it is open already.
 
     Raises:
-        ModelError: if the reference is damaged.
+        ModelError: if the reference is damaged, and there is no cohort to compute it from.
     """
-    reference = read_reference(folder)
+    try:
+        reference = read_reference(folder)
+    except ModelError as error:
+        if cohort is None or trained_on is None:
+            raise
+        say(f"{error} They are computed anew.")
+        reference = None
     if reference is None and cohort is not None and trained_on is not None:
         try:
             reference = fit_reference(cohort, encoder, augmentation, trained_on, fold, volumes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lightning_modules.core.errors import ModelError
-from lightning_modules.export.written import write_tensors, write_text
+from lightning_modules.export.written import write_text, writing_tensors
 from lightning_modules.networks.image.published.checkpoint import file_sha256
 
 FORMAT = 1
 CARD = "README.md"
+SEAL = "seal"
+"""Field of a configuration: the hash of all else in it and of the tensors, by which damage to either is known."""
 
 
 class Contents(NamedTuple):
@@ -78,11 +81,12 @@ class Layout:
         """
         folder.mkdir(parents=True, exist_ok=True)
         kind = {"kind": self.kind} if self.kind else {}
-        write_text(folder / self.config, as_json({**kind, "format": FORMAT, **config}))
-        for name, text in (texts or {}).items():
-            write_text(folder / name, text)
-        write_tensors(folder / self.weights, state, header)
-        return file_sha256(folder / self.weights)
+        with writing_tensors(folder / self.weights, state, header) as sha256:
+            content = json.loads(as_json({**kind, "format": FORMAT, **config}))
+            write_text(folder / self.config, as_json({**content, SEAL: _seal(content, sha256)}))
+            for name, text in (texts or {}).items():
+                write_text(folder / name, text)
+        return sha256
 
     def read(self, folder: Path, *others: str) -> Contents:
         """Read a folder; nothing in it is executed.
@@ -92,7 +96,7 @@ class Layout:
             others: Names of further JSON files that it must hold.
 
         Raises:
-            ModelError: if a file is absent, damaged or of another kind or format.
+            ModelError: if a file is absent, damaged, changed since, or of another kind or format.
         """
         texts = (self.config, *others)
         missing = [name for name in (*texts, self.weights) if not (folder / name).is_file()]
@@ -102,8 +106,12 @@ class Layout:
             )
         try:
             config, *further = (json.loads((folder / name).read_text(encoding="utf-8")) for name in texts)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"{self.title} {folder.name} is damaged ({error}); export it again.") from error
+        if not all(isinstance(one, dict) for one in (config, *further)):
+            raise ModelError(
+                f"{self.title} {folder.name} is damaged ({' or '.join(texts)} holds no names); export it again."
+            )
         state = read_tensors(folder / self.weights, self.title)
         if config.get("format") != FORMAT or config.get("kind", "") != self.kind:
             raise ModelError(
@@ -116,7 +124,18 @@ class Layout:
                 f"{self.title} {folder.name}: {self.config} has no {', '.join(lacking)}, so it is of another version "
                 f"or damaged; export it again with `{self.origin}`."
             )
-        return Contents(config, further, state, file_sha256(folder / self.weights))
+        sha256 = file_sha256(folder / self.weights)
+        seal = config.pop(SEAL, None)  # folders of before there were seals have none
+        if seal is not None and seal != _seal(config, sha256):
+            raise ModelError(
+                f"{self.title} {folder.name}: {self.config} and {self.weights} are not as they were written; one of "
+                f"them is damaged or was changed. Export it again with `{self.origin}`."
+            )
+        return Contents(config, further, state, sha256)
+
+
+def _seal(content: Mapping[str, Any], sha256: str) -> str:
+    return hashlib.sha256(f"{json.dumps(content, sort_keys=True)} {sha256}".encode()).hexdigest()
 
 
 def read_tensors(path: Path, title: str) -> dict[str, torch.Tensor]:

@@ -128,6 +128,35 @@ def load_task_head(folder: Path, encoder_sha256: str) -> TaskHead:
     if absent:
         raise ModelError(f"The head of task {config['task']} lacks {', '.join(absent)}; run the probe again.")
     values: dict[str, Any] = {name: config[name] for name in TASK_HEAD.fields}
-    values |= {name: tuple(config[name]) for name in ("classes", "crop", "events")}
-    values |= {name: state[name].double() for name in _TENSORS}
-    return TaskHead(**values)
+    try:
+        values |= {name: tuple(config[name]) for name in ("classes", "crop", "events")}
+        values |= {name: state[name].double() for name in _TENSORS}
+        head = TaskHead(**values)
+        _check(head)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"The head of task {config['task']} is damaged ({error}); run the probe again.") from error
+    return head
+
+
+def _check(head: TaskHead) -> None:
+    """Refuse what does not belong together.
+
+    Raises:
+        ValueError: naming it.
+    """
+    survival = head.outcome == "survival"
+    rows = 1 if survival else len(head.classes)
+    shapes = {"mean": head.mean.shape, "scale": head.mean.shape, "weight": (rows, *head.mean.shape), "bias": (rows,)}
+    shapes |= {"months": head.hazard.shape, "risk_cuts": (len(head.risk_cuts),)}
+    for name, shape in shapes.items():
+        if tuple(getattr(head, name).shape) != tuple(shape):
+            raise ValueError(f"{name} has the shape {tuple(getattr(head, name).shape)}, expected {tuple(shape)}")
+    wrong = [name for name in _TENSORS if not getattr(head, name).isfinite().all()]
+    if wrong or not (head.scale > 0).all():
+        raise ValueError(f"{(*wrong, 'scale')[0]} holds numbers that it cannot hold")
+    if not survival and head.outcome != "classification":
+        raise ValueError(f"outcome {str(head.outcome)[:40]!r}")
+    if not all(isinstance(name, str) for name in (*head.classes, head.task, head.endpoint, head.phases)):
+        raise ValueError("a name is no text")
+    if len(head.crop) != 3 or not all(isinstance(size, int) and size > 0 for size in head.crop):
+        raise ValueError(f"crop {str(head.crop)[:40]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from experiments.doubt.scan_gate import Gate, open_gate
 from experiments.doubt.verdict import headline, speaks
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import save_encoder
+from lightning_modules.export.layout import SEAL
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
 from tests.tiny import CONTRACT, TinySource
 
@@ -43,6 +45,22 @@ class BrightArterial(TinySource):
         return replace(record, volumes=volumes)
 
 
+def training_patients(cohort: Cohort) -> list[str]:
+    """Those of the pretraining centres."""
+    patients = cohort.patients()
+    return list(patients.loc[(patients["role"] == "pretrain") & (patients["split"] == "train"), "patient_id"])
+
+
+def trained_on(cohort: Cohort) -> TrainedOn:
+    """The record of an encoder that has seen all of their volumes."""
+    index = VolumeSet.find(cohort.root).index
+    rows = index[index["patient_id"].isin(training_patients(cohort))]
+    names = rows["patient_id"].astype(str).tolist()
+    seen = TrainedOn.nobody().rows.iloc[:0]
+    frame = seen.reindex(range(len(rows))).assign(patient=digests(names), volume=rows["crc32"].to_numpy(dtype=np.int64))
+    return TrainedOn(frame)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cohort, Gate]:
     """An exported encoder with its gate, and the cohort that it was trained on."""
@@ -52,16 +70,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cohort, Gate]:
     torch.manual_seed(0)
     encoder = build_encoder(ENCODER).eval()
     save_encoder(root / "encoder", encoder, ENCODER, CONTRACT.to_dict(), "card")
-    patients = cohort.patients()
-    trained = patients.loc[(patients["role"] == "pretrain") & (patients["split"] == "train"), "patient_id"]
-    index = VolumeSet.find(cohort.root).index
-    rows = index[index["patient_id"].isin(trained)]
-    names = rows["patient_id"].astype(str).tolist()
-    seen = TrainedOn.nobody().rows.iloc[:0]
-    frame = seen.reindex(range(len(rows))).assign(patient=digests(names), volume=rows["crc32"].to_numpy(dtype=np.int64))
-    gate = open_gate(root / "encoder", encoder, AUGMENTATION, cohort, TrainedOn(frame))
+    gate = open_gate(root / "encoder", encoder, AUGMENTATION, cohort, trained_on(cohort))
     assert gate.reference is not None
-    assert gate.reference.kidneys == (2 * len(trained), 36)
+    assert gate.reference.kidneys == (2 * len(training_patients(cohort)), 36)
     return root / "encoder", cohort, gate
 
 
@@ -174,9 +185,28 @@ def test_the_reference_is_read_again_and_belongs_to_its_weights(
         read_reference(tmp_path)
     (tmp_path / LIKENESS).write_bytes((folder / LIKENESS).read_bytes())
     content = json.loads((folder / LIKENESS_CONFIG).read_text())
-    (tmp_path / LIKENESS_CONFIG).write_text(json.dumps({**content, "facts": {"intensity": "rendered"}}))
-    with pytest.raises(ModelError, match="delete both files"):
+    (tmp_path / LIKENESS_CONFIG).write_text(json.dumps({**content, "facts": {**content["facts"], "dense_ml": 1e9}}))
+    with pytest.raises(ModelError, match=rf"not as they were written.*delete {LIKENESS_CONFIG}"):
         read_reference(tmp_path)
+    del content[SEAL]  # as of an export before there were seals
+    for facts in ({"intensity": "rendered"}, {**content["facts"], "slice_mm": [1]}, {**content["facts"], "phantom": 0}):
+        (tmp_path / LIKENESS_CONFIG).write_text(json.dumps({**content, "facts": facts}))
+        with pytest.raises(ModelError, match="delete both files"):
+            read_reference(tmp_path)
+
+
+def test_no_threshold_of_nan_lets_a_kidney_pass(made: tuple[Path, Cohort, Gate], tmp_path: Path) -> None:
+    """Nothing is above NaN. What is damaged is measured again where the cohort is here, and refused where not."""
+    folder, cohort, gate = made
+    shutil.copytree(folder, tmp_path / "encoder")
+    assert gate.reference is not None
+    replace(gate.reference, threshold=np.full(4, np.nan)).write(tmp_path / "encoder")
+    with pytest.raises(ModelError, match="threshold is not finite"):
+        open_gate(tmp_path / "encoder", gate.encoder, gate.augmentation)
+    mended = open_gate(tmp_path / "encoder", gate.encoder, gate.augmentation, cohort, trained_on(cohort))
+    assert mended.reference is not None
+    np.testing.assert_array_equal(mended.reference.threshold, gate.reference.threshold)
+    assert read_reference(tmp_path / "encoder") is not None
 
 
 def test_no_patient_is_in_the_files(made: tuple[Path, Cohort, Gate]) -> None:

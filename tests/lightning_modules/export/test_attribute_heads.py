@@ -12,6 +12,7 @@ from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.export.attribute_heads import HEADS, HEADS_CONFIG, AttributeHeads, load_heads, save_heads
 from lightning_modules.export.image import load_exported, save_encoder
+from lightning_modules.export.layout import SEAL
 from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.pretrain.attributes import AttributePretraining
 
@@ -59,6 +60,7 @@ def test_an_unknown_phase_is_averaged_over() -> None:
 def test_heads_of_another_encoder_or_damaged_ones_are_refused(tmp_path: Path) -> None:
     exported(tmp_path, module())
     content = json.loads((tmp_path / HEADS_CONFIG).read_text())
+    del content[SEAL]  # as of an export before there were seals
     (tmp_path / HEADS_CONFIG).write_text(json.dumps({**content, "classes": {"margin": ["smooth"]}}))
     with pytest.raises(ModelError, match="do not fit their classes"):
         load_heads(tmp_path)
