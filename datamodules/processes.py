@@ -32,12 +32,28 @@ def process_pool(
         initargs: What it is called with.
     """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(initializer, initargs))
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(_Read(), initializer, initargs))
 
 
 def fresh_process(target: Callable[..., object], *arguments: Any) -> SpawnProcess:
     """A fresh process, not started yet, that calls a function and ends with this one."""
-    return multiprocessing.get_context("spawn").Process(target=_call, args=(target, arguments))
+    return multiprocessing.get_context("spawn").Process(target=_call, args=(_Read(), target, arguments))
+
+
+class _Read:
+    """Has the process that reads it end with its parent, before it reads what it is to call.
+
+    To read a function is to import its module, which takes seconds, on a busy machine many; a parent that was killed
+    meanwhile would not be missed.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[], _Read], tuple[()]]:
+        return _read, ()
+
+
+def _read() -> _Read:
+    end_with_parent()
+    return _Read()
 
 
 def end_with_parent() -> None:
@@ -61,14 +77,12 @@ def _watch(parent: int | None) -> None:
     os._exit(1)
 
 
-def _begin(initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
-    end_with_parent()
+def _begin(_: _Read, initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     # An interruption ends a worker as a termination does. One that waits for its next task would print a trace.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if initializer is not None:
         initializer(*arguments)
 
 
-def _call(target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    end_with_parent()
+def _call(_: _Read, target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     target(*arguments)

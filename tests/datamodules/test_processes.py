@@ -99,6 +99,57 @@ def test_workers_end_with_a_killed_parent(script: str, tmp_path: Path, started: 
     assert alive == []
 
 
+SLOW_IMPORT = """
+import os, time
+from pathlib import Path
+place = Path(os.environ["AT_WORK"])
+(place / str(os.getpid())).touch()
+if os.environ.get("READER") != str(os.getpid()):
+    time.sleep(600)
+def work():
+    pass
+"""
+READER = """
+import os
+os.environ["READER"] = str(os.getpid())
+from slow_import import work
+from datamodules.processes import {name}
+if {pool}:
+    pool = process_pool(1, work)
+    pool.submit(print).result()
+else:
+    fresh_process(work).start()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", [True, False], ids=["pool", "process"])
+def test_a_worker_that_still_imports_its_work_ends_with_a_killed_parent(
+    pool: bool, tmp_path: Path, started: list[psutil.Process]
+) -> None:
+    (tmp_path / "slow_import.py").write_text(SLOW_IMPORT)
+    script = READER.format(pool=pool, name="process_pool" if pool else "fresh_process").replace("\n", "\n    ")
+    (tmp_path / "program.py").write_text(f"if __name__ == '__main__':\n{script}\n")
+    at_work = tmp_path / "at_work"
+    at_work.mkdir()
+    path = os.pathsep.join((str(ROOT), str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": path, "AT_WORK": str(at_work)}
+    parent = psutil.Process(
+        subprocess.Popen([sys.executable, str(tmp_path / "program.py")], cwd=tmp_path, env=environment).pid
+    )
+    started.append(parent)
+    deadline = time.monotonic() + 60
+    while len(list(at_work.iterdir())) < 2:  # the parent imports it, too
+        assert parent.is_running()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (worker,) = (psutil.Process(int(path.name)) for path in at_work.iterdir() if int(path.name) != parent.pid)
+    started.append(worker)
+    parent.kill()
+    parent.wait()
+    assert psutil.wait_procs([worker], timeout=GONE_S)[1] == []
+
+
 @pytest.mark.slow
 def test_without_the_kernels_help_a_thread_looks(started: list[psutil.Process]) -> None:
     """As on macOS: the child's child is told of its parent's death by looking."""
