@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from callbacks.divergence import DivergedError
 from callbacks.interruption import goes_on_from
 from datamodules.errors import DataError
-from datamodules.files import read_json, replacing, write_json
+from datamodules.files import read_json_mapping, replacing, write_json
 from datamodules.plain_yaml import read_yaml
 from experiments.runs.buffered_logger import BufferedMLFlowLogger
 from experiments.runs.configuration import Configuration
@@ -34,6 +34,8 @@ from lightning_modules.core.suite_module import SuiteModule, check_checkpoint, c
 DONE = "DONE"
 CONFIG = "config.yaml"
 LAST = "last.ckpt"
+_RESUMED_FROM = ("state_dict", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks")
+"""What a checkpoint holds from which a run goes on."""
 _RESUMED = (LAST, PREVIOUS[LAST], "best.ckpt")
 # Where and how a run computes and reads may change between a start and its resumption; what it computes may not.
 _FREE = (
@@ -146,6 +148,8 @@ def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finishe
     try:
         with goes_on_from(checkpoints / LAST):
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+        if resume is not None and resume.name != LAST:  # it may have been of the last epoch: nothing was left to train
+            cli.trainer.save_checkpoint(checkpoints / LAST)
     except DivergedError as error:
         mark_failed(launch.folder, error)
         raise
@@ -183,6 +187,9 @@ def resumed_from(checkpoints: Path, module: SuiteModule) -> Path | None:
     for path in found:
         try:
             content = read_checkpoint(path)
+            absent = [name for name in _RESUMED_FROM if name not in content]
+            if absent:
+                raise ModelError(f"Checkpoint {path.name} holds no {', '.join(absent)}; no run goes on from it.")
         except ModelError as error:
             damaged.append(str(error))
             continue
@@ -314,7 +321,20 @@ def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def read_done(folder: Path) -> dict[str, Any]:
-    """What DONE says."""
-    content: dict[str, Any] = read_json(folder / DONE)
-    return content
+def read_done(folder: Path, *names: str) -> dict[str, Any]:
+    """What DONE says.
+
+    Args:
+        folder: Folder of the run.
+        names: What it must say.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    try:
+        return read_json_mapping(folder / DONE, *names)
+    except DataError as error:
+        raise DataError(
+            f"{DONE} in {folder.name} is damaged ({error}). Delete it and run the same command again, which goes on "
+            "from the last checkpoint."
+        ) from error

@@ -26,7 +26,7 @@ from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.runs.baseline import BaselineConfig
 from experiments.runs.gate import check_arguments, check_seed, check_tree, denied_name
-from experiments.runs.trainer import SuiteTrainer, divide_steps
+from experiments.runs.trainer import SuiteTrainer, divide_steps, unsafe_checkpoint
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.core.suite_module import SuiteModule, check_checkpoint
@@ -112,9 +112,28 @@ class SuiteCLI(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer."""
-        if not self.parse_only:
+        """Build data, model and trainer.
+
+        Raises:
+            ModelError: if what a group of the configuration holds is no such group, which the parser says by trying
+                every class that may stand there.
+        """
+        if self.parse_only:
+            return
+        try:
             super().instantiate_classes()
+        except (ModelError, DataError):
+            raise
+        except ValueError as error:
+            said = str(error)
+            if not said.startswith("Does not validate against any of the Union subtypes"):
+                raise
+            tried = " ".join(said.partition("Errors:")[2].partition("Given value")[0].split())
+            tried = tried.replace("- Expected a <class 'NoneType'>", "").removeprefix("- ")[:400].strip()
+            raise ModelError(
+                f"The configuration builds no data, model or trainer ({tried}); correct the group that it names, or "
+                "leave it out."
+            ) from error
 
     def built(self) -> SuiteCLI:
         """What was parsed alone, with data, model and trainer: new ones at every call, seeded as a run is."""
@@ -207,11 +226,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not a safe checkpoint
-        # Its words are not passed on: they advise to load the file without that safety.
-        raise ModelError(
-            f"Checkpoint {path.name} could not be read safely ({type(error).__name__}); it is damaged or holds more "
-            "than tensors and plain data, and nothing of it was run."
-        ) from error
+        raise unsafe_checkpoint(path, error) from error
     if not isinstance(content, dict):
         raise ModelError(f"Checkpoint {path.name} holds a {type(content).__name__}; expected a Lightning checkpoint.")
     return content

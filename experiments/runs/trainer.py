@@ -98,10 +98,32 @@ class DurableCheckpointIO(TorchCheckpointIO):
         self._whole.add(target)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint, as Lightning does."""
-        content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        """Read a checkpoint, as Lightning does.
+
+        Raises:
+            ModelError: if it is damaged, or holds anything but tensors and plain data.
+        """
+        try:
+            content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        except Exception as error:  # torch raises many kinds for a file that is not a safe checkpoint
+            raise unsafe_checkpoint(Path(path), error) from error
         self._whole.add(Path(os.path.abspath(path)))
         return content
+
+
+def unsafe_checkpoint(path: Path, error: Exception) -> ModelError:
+    """What is said of a checkpoint that torch does not read.
+
+    Its own words are not passed on: they advise to load the file without that safety.
+
+    Args:
+        path: The checkpoint.
+        error: What torch raised.
+    """
+    return ModelError(
+        f"Checkpoint {path.name} could not be read safely ({type(error).__name__}); it is damaged or holds more than "
+        "tensors and plain data, and nothing of it was run."
+    )
 
 
 class SuiteTrainer(lightning.Trainer):

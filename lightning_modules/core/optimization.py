@@ -52,9 +52,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("adamw", "paged_adamw8bit", "auto"):
             raise ModelError(f"Optimiser kind {self.kind!r} was found; choose one of adamw, paged_adamw8bit, auto.")
-        if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1 or not 0 <= self.final <= 1:
+        numbers = (self.lr, self.weight_decay, *self.betas, self.backbone_lr or self.lr)
+        shares = 0 <= self.warmup < 1 and 0 <= self.final <= 1
+        if not all(map(math.isfinite, numbers)) or self.lr <= 0 or self.weight_decay < 0 or not shares:
             raise ModelError(
-                f"Optimiser: {self} was found; expected lr > 0, weight_decay >= 0, "
+                f"Optimiser: {self} was found; expected finite numbers, lr > 0, weight_decay >= 0, "
                 "warmup in [0, 1) and final in [0, 1]."
             )
         if self.backbone_lr is not None and self.backbone_lr <= 0:

@@ -37,11 +37,13 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: str, contract: Mappi
     stamp = checkpoint.get(CHECKPOINT_KEY)
     if not isinstance(stamp, Mapping):
         raise ModelError("The checkpoint was not written by this suite; weights of other sources enter as an encoder.")
-    if class_name(stamp["module"]) != class_name(module):
+    if class_name(str(stamp.get("module"))) != class_name(module):
         raise ModelError(
-            f"The checkpoint holds {stamp['module']} and the configuration asks for {module}; --ckpt_path resumes or "
-            "tests a run of the same class only. Pretrained weights enter by their own argument, model.encoder."
+            f"The checkpoint holds {stamp.get('module')} and the configuration asks for {module}; --ckpt_path resumes "
+            "or tests a run of the same class only. Pretrained weights enter by their own argument, model.encoder."
         )
+    if not isinstance(stamp.get("contract"), Mapping):
+        raise ModelError("The checkpoint holds no preprocessing contract; it is damaged or was changed.")
     differing = [
         f"{name}: {there} in the checkpoint, {here} in the data"
         for name, there, here in differing_fields(stamp["contract"], contract)
@@ -127,6 +129,20 @@ class SuiteModule(lightning.LightningModule):
     def class_path(cls) -> str:
         """Name of the class as a checkpoint records it."""
         return f"{cls.__module__}.{cls.__qualname__}"
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take weights, as of a checkpoint.
+
+        Raises:
+            ModelError: if they do not fit.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise ModelError(
+                f"The checkpoint's weights do not fit {type(self).__name__} ({' '.join(str(error).split())[:200]}); it "
+                "is damaged or of another configuration. Delete it, and the run goes on from an older one."
+            ) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stamp the checkpoint with its class and contract, as plain data."""

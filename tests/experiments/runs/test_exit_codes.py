@@ -281,6 +281,8 @@ def test_a_defect_is_a_sentence_and_its_trace_a_file_of_this_user_alone(
         ("--trainer.strategy=nonsense", "Lightning refuses the trainer's settings"),
         ("--trainer.precision=7-bit", "precision"),
         ("--trainer.accelerator=abacus", "Lightning refuses the trainer's settings"),
+        ("--optimizer.lr=.nan", "expected finite numbers, lr > 0"),
+        ("--optimizer.lr=.inf", "expected finite numbers, lr > 0"),
         ("--seed_everything=-1", "expected a whole number from 0 to 4294967295"),
         (f"--seed_everything={2**40}", "expected a whole number from 0 to 4294967295"),
     ],
@@ -294,6 +296,18 @@ def test_a_setting_that_lightning_refuses_is_a_sentence(
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_group_that_holds_nothing_is_a_sentence(
+    tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(_TINY | {"optimizer": None}))
+    arguments = ["finetune", "--task=malignancy", f"--data={tiny_root}", f"--runs={tmp_path / 'runs'}"]
+    assert main([*arguments, f'--extra=["--config={tmp_path / "tiny.yaml"}"]']) == 2
+    said = capsys.readouterr().err
+    assert "The configuration builds no data, model or trainer" in said
+    assert str(tmp_path) not in said
 
 
 @pytest.mark.parametrize("content", ["", "[", "[]", "{}", "\xff", '{"name": 3}', "[" * 100_000, "null"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
@@ -75,6 +77,48 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_not_the_run(
             pd.read_parquet(tmp_path / name / FOLDER / "predictions.parquet"),
         )
         assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_damaged_after_the_last_epoch_is_written_again(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best epoch was the last, so that nothing is left to train; yet the last weights are those that are tested."""
+    command, folder = [*command, f"--runs={tmp_path}"], tmp_path / FOLDER
+    assert main(command) == 0
+    expected = pd.read_parquet(folder / "predictions.parquet")
+    last, best = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    weights = torch.load(last, weights_only=True)
+    content = last.read_bytes()
+    best.write_bytes(content)
+    for damaged in (b"", content[: len(content) // 2], pickle.dumps([1]), b"weights"):
+        for left in ("DONE", "predictions.parquet", "results.csv"):
+            (folder / left).unlink()
+        last.write_bytes(damaged)
+        assert main(command) == 0
+        assert "The run goes on from best.ckpt, after epoch 3." in capsys.readouterr().out
+        pd.testing.assert_frame_equal(pd.read_parquet(folder / "predictions.parquet"), expected)
+        again = torch.load(last, weights_only=True)["state_dict"]
+        assert again.keys() == weights["state_dict"].keys()
+        assert all(torch.equal(again[name], value) for name, value in weights["state_dict"].items())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_other_weights_is_refused_in_a_sentence(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, folder = [*command, f"--runs={tmp_path}"], tmp_path / FOLDER
+    assert main(command) == 0
+    (folder / "DONE").unlink()
+    last = folder / "checkpoints" / "last.ckpt"
+    stored = torch.load(last, weights_only=True)
+    torch.save(stored | {"state_dict": {"encoder.x": torch.zeros(3)}}, last)
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "weights do not fit Classification" in capsys.readouterr().err
+    torch.save({name: value for name, value in stored.items() if name != "loops"}, last)
+    assert main(command) == 0
+    assert "last.ckpt holds no loops; no run goes on from it. The run goes on from best.ckpt" in capsys.readouterr().out
 
 
 @pytest.mark.slow
