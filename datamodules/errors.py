@@ -17,6 +17,10 @@ class DataError(ValueError):
     """
 
 
+class WriteError(DataError):
+    """A file that could not be written; whatever it was about, the place that is written to is the cause."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One result of a check.

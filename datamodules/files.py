@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, WriteError
 
 _LEFTOVER_S = 24 * 3600.0
 """Age in seconds of an unfinished file that no process can still be writing."""
@@ -41,7 +41,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         mode: Its permissions.
 
     Raises:
-        DataError: if it cannot be written, for example on a full disk, naming the file.
+        WriteError: if it cannot be written, for example on a full disk, naming the file.
     """
     temporary = None
     try:
@@ -54,7 +54,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         temporary.chmod(mode)
         put(temporary, path)
     except OSError as error:
-        raise DataError(
+        raise WriteError(
             f"{path.name} could not be written in {path.parent.name}: {error.strerror or error}. "
             "Free some space or name another folder, then run the same command again."
         ) from error
@@ -144,8 +144,12 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path.name} is not valid JSON (a number of too many digits); write it again.") from error
 
 
-def read_json_mapping(path: Path) -> dict[str, Any]:
+def read_json_mapping(path: Path, *names: str) -> dict[str, Any]:
     """Read a JSON file that holds an object.
+
+    Args:
+        path: The file.
+        names: What it must hold.
 
     Raises:
         DataError: if it is not JSON, or holds something else.
@@ -153,6 +157,9 @@ def read_json_mapping(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path.name} holds a {type(content).__name__}; expected an object with names. Write it again.")
+    absent = [name for name in names if name not in content]
+    if absent:
+        raise DataError(f"{path.name} in {path.parent.name} holds no {', '.join(absent)}; write it again.")
     return content
 
 

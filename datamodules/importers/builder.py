@@ -15,8 +15,8 @@ import pandas as pd
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
-from datamodules.files import read_json, read_parquet, write_json, write_parquet
-from datamodules.importers.growth import BUILD, drop_derived, mend_other_sets, refreshed, remove_others
+from datamodules.files import read_json_mapping, read_parquet, write_json, write_parquet
+from datamodules.importers.growth import BUILD, drop_derived, mend_other_sets, refreshed, remove_others, stored_entry
 from datamodules.importers.patient_jobs import PatientJob, run_jobs
 from datamodules.importers.records import GrowingSource, Source
 from datamodules.volumes.contract import PreprocessingContract
@@ -160,7 +160,7 @@ def add_volumes(
     _check_source(source, cohort, patients, folder)
     state = _AddedSet(cohort.root, contract, source)
     _work_off(source, state, patients, contract, workers, progress)
-    entries = [read_json(state.path(patient)) for patient in patients]
+    entries = [read_json_mapping(state.path(patient), "status", "reason") for patient in patients]
     lost = [entry for entry in entries if entry["status"] != "imported"]
     if lost:
         raise DataError(
@@ -205,15 +205,16 @@ class _State:
         self.growing = source if isinstance(source, GrowingSource) else None
         self._prints: dict[str, str] = {}
         key = root / BUILD / "source.json"
-        stored = read_json(key) if key.is_file() else {}
+        stored = _stored_key(key)
         settings = None if self.growing is None else self.growing.settings_print
         if stored.get("fingerprint") == source.fingerprint:
             return
         if settings is None or stored.get("settings") != settings:
             if (root / "cohort.json").is_file():
                 raise DataError(
-                    f"{root.name} holds a finished cohort made from another source or with other settings; "
-                    "finished work is not overwritten. Choose another folder, or delete that one."
+                    f"{root.name} holds a finished cohort made from another source or with other settings, or its "
+                    f"{BUILD}/source.json is damaged; finished work is not overwritten. Choose another folder, or "
+                    "delete that one."
                 )
             if stored:  # an interrupted build of something else: none of it can be kept
                 shutil.rmtree(root / BUILD)
@@ -225,20 +226,15 @@ class _State:
 
     def entry(self, patient_id: str) -> dict[str, Any] | None:
         """What a finished patient left; None where it is to be done (again): failures are tried again."""
-        path = self.path(patient_id)
-        if not path.is_file():
+        entry = stored_entry(self.path(patient_id))
+        if entry is None or entry["status"] == "failed" or self._changed(entry) or self._lost(entry):
             return None
-        try:
-            entry: dict[str, Any] = read_json(path)
-        except DataError:  # a damaged disk: the patient is done again
-            return None
-        return None if entry["status"] == "failed" or self._changed(entry) or self._lost(entry) else entry
+        return entry
 
     def failed(self, patient_id: str) -> bool:
         """Whether a patient failed and its files are as they were then."""
-        path = self.path(patient_id)
-        entry = read_json(path) if path.is_file() else {"status": ""}
-        return entry["status"] == "failed" and not self._changed(entry)
+        entry = stored_entry(self.path(patient_id))
+        return entry is not None and entry["status"] == "failed" and not self._changed(entry)
 
     def _changed(self, entry: dict[str, Any]) -> bool:
         """Whether the files of a patient are others than it was read from."""
@@ -259,6 +255,14 @@ class _State:
         return not all((self.volumes / name).is_file() for name in names)
 
 
+def _stored_key(path: Path) -> dict[str, Any]:
+    """What a build was begun from; nothing where none was, no source's where the file is damaged."""
+    try:
+        return read_json_mapping(path, "fingerprint") if path.is_file() else {}
+    except DataError:
+        return {"fingerprint": ""}
+
+
 class _AddedSet(_State):
     """The entries of a set that is added to a finished cohort; they are valid for one source."""
 
@@ -269,7 +273,7 @@ class _AddedSet(_State):
         self._prints = {}
         fingerprint = source.fingerprint
         key = self.folder / "source.json"
-        if key.is_file() and read_json(key)["fingerprint"] != fingerprint:
+        if _stored_key(key).get("fingerprint", fingerprint) != fingerprint:
             if (self.volumes / "contract.json").is_file():
                 raise DataError(
                     f"Volume set {self.volumes.name} is finished, has lost a file and was made from another source or "
@@ -320,5 +324,4 @@ def _renewed(source: GrowingSource, state: _State, entry: dict[str, Any]) -> dic
 
 
 def _failed(state: _State, patient_id: str) -> dict[str, Any] | None:
-    path = state.path(patient_id)
-    return read_json(path) if path.is_file() else None
+    return stored_entry(state.path(patient_id))

@@ -10,12 +10,20 @@ from typing import Any
 import pandas as pd
 
 from datamodules.errors import DataError
-from datamodules.files import read_json, read_parquet
+from datamodules.files import read_json_mapping, read_parquet
 from datamodules.importers.records import GrowingSource
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import finish_volume_set, shard_name
 
 BUILD = ".build"
+
+
+def stored_entry(path: Path) -> dict[str, Any] | None:
+    """What a build left of a patient; None where there is nothing, or it is damaged, so that it is done again."""
+    try:
+        return read_json_mapping(path, "patient_id", "status", "reason") if path.is_file() else None
+    except DataError:
+        return None
 
 
 def refreshed(source: GrowingSource, entry: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +57,7 @@ def remove_others(root: Path, patients: Collection[str]) -> list[str]:
     for path in sorted((root / BUILD).glob("*/*.json")):
         if path.stem in stay or path.name == "source.json":
             continue
-        entry = read_json(path)
+        entry = stored_entry(path) or {"status": ""}  # damaged: the patient has left all the same
         volumes = root / "volumes" / path.parent.name
         for name in (f"shards/{path.stem}.bin", f"masks/{path.stem}.npz"):
             (volumes / name).unlink(missing_ok=True)
@@ -82,11 +90,11 @@ def mend_other_sets(root: Path, written: Path, imported: Sequence[dict[str, Any]
         entries = []
         for entry in imported:
             own = entries_folder / f"{shard_name(entry['patient_id'])}.json"
-            found = read_json(own) if own.is_file() else {}
+            found = stored_entry(own) or {}
             if found.get("print") == entry.get("print") and found.get("volumes"):
                 entries.append(found["volumes"])
         if len(entries) == len(imported):
-            finish_volume_set(folder, PreprocessingContract.from_dict(read_json(path)), entries)
+            finish_volume_set(folder, PreprocessingContract.from_dict(read_json_mapping(path)), entries)
         else:
             path.unlink()
             stale.append(folder.name)

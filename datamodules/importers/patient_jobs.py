@@ -18,7 +18,7 @@ import torch
 import datamodules
 from datamodules.cohort.table_checks import check_table
 from datamodules.cohort.tables import TABLES
-from datamodules.errors import DataError, raise_failures
+from datamodules.errors import DataError, WriteError, raise_failures
 from datamodules.files import write_json
 from datamodules.importers.records import GrowingSource, PatientRecord, SkipPatient, Source
 from datamodules.processes import process_pool
@@ -84,9 +84,9 @@ class PatientJob:
         except SkipPatient as error:
             self._account(patient_id, "skipped", str(error))
         except Exception as error:
-            if _of_target(error):
+            if of_target(error):
                 raise  # stop, and go on from here when the disk takes it
-            self._account(patient_id, "failed", str(error) if isinstance(error, DataError) else _reason(error))
+            self._account(patient_id, "failed", failure_of_patient(error))
         return patient_id
 
     def lost(self, patient_id: str) -> str:
@@ -114,14 +114,16 @@ def _check_rows(record: PatientRecord) -> None:
             raise_failures(check_table(pd.DataFrame(list(rows)), TABLES[name], f"its rows of {name}"))
 
 
-def _of_target(error: BaseException) -> bool:
-    """Whether the disk of the cohort is the cause."""
+def of_target(error: BaseException) -> bool:
+    """Whether the disk that is written to is the cause, and no patient."""
     chain = (error, error.__cause__)
-    return any(isinstance(one, OSError) and one.errno in _TARGET for one in chain)
+    return isinstance(error, WriteError) or any(isinstance(one, OSError) and one.errno in _TARGET for one in chain)
 
 
-def _reason(error: Exception) -> str:
-    """An unforeseen failure in words that hold no path and no identifier."""
+def failure_of_patient(error: Exception) -> str:
+    """Why a patient failed, in words that hold no path and no identifier, whatever was raised."""
+    if isinstance(error, DataError):
+        return " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"Its scans do not fit into memory; {_MEMORY}."
     frames = traceback.walk_tb(error.__traceback__)

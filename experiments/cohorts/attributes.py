@@ -15,7 +15,7 @@ import pandas as pd
 from datamodules.cohort.cohort import Cohort
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError, raise_failures
-from datamodules.files import read_json, read_parquet, replacing, write_json, write_parquet
+from datamodules.files import read_json_mapping, read_parquet, replacing, write_json, write_parquet
 from datamodules.phantoms.centers import CENTERS
 from datamodules.reports.attribute_table import REVIEWER, check_attributes, merge_review, statements_table
 from datamodules.reports.reader.statements import Extractor, Statement, check_statement
@@ -121,7 +121,7 @@ def attributes(
     run = _hash(json.dumps([prints, job.schema.hash, job.reports_hash, _truth_hash(data), corrections, limit]))
     if _finished(job, run):
         say(f"The attributes of cohort {job.cohort.info.name} by {' and '.join(names)} are there already.")
-        print_report(read_json(job.folder / "summary.json"), job.folder)
+        print_report(read_json_mapping(job.folder / "summary.json"), job.folder)
         return 0
     tables = {name: _extracted(job, reader) for name, reader in readers.items()}
     if review is not None:
@@ -160,9 +160,11 @@ def _job(data: Path, limit: int, out: Path | None) -> _Job:
 def _finished(job: _Job, run: str) -> bool:
     """Whether an earlier call wrote everything that this one would."""
     path = job.folder / "summary.json"
-    if not path.is_file() or read_json(path).get("run") != run:
+    try:
+        summary = read_json_mapping(path, "run", "files") if path.is_file() else {}
+    except DataError:  # damaged: the tables are written again, from answers that are kept
         return False
-    if not all((job.folder / name).is_file() for name in read_json(path)["files"]):
+    if summary.get("run") != run or not all((job.folder / name).is_file() for name in summary["files"]):
         return False
     return not job.full or _header(job.cohort.root / "attributes.parquet").get(_RUN) == run
 

@@ -16,7 +16,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.table_checks import check_table, conform
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError, Finding, raise_failures
-from datamodules.files import read_json, write_json, write_parquet
+from datamodules.files import read_json_mapping, write_json, write_parquet
 from datamodules.importers.builder import ImportAccount, build_cohort, refresh_cohort
 from datamodules.importers.records import ReportsProgress, Source
 from datamodules.importers.redacted import cleaned, redacting
@@ -121,7 +121,7 @@ def refresh(
     if not sets:
         raise DataError(f"{data.name} holds no finished volume set; run `make import` first.")
     built, report = refresh_cohort(
-        redacting(made) if redact else made, data, PreprocessingContract.from_dict(read_json(sets[0]))
+        redacting(made) if redact else made, data, PreprocessingContract.from_dict(read_json_mapping(sets[0]))
     )
     remember(data, Origin(name, origin.path, origin.options))
     _print_report(Console(), built, report, made)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import DataError
-from datamodules.files import read_json, replacing
+from datamodules.files import read_json_mapping, replacing
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ def origins_folder() -> Path:
 def _file(cohort: Path) -> Path | None:
     """The file of a cohort, by the fingerprint of its source; a cohort that is moved keeps it."""
     key = cohort / ".build" / "source.json"
-    return origins_folder() / f"{read_json(key)['fingerprint'][:32]}.json" if key.is_file() else None
+    if not key.is_file():
+        return None
+    return origins_folder() / f"{read_json_mapping(key, 'fingerprint')['fingerprint'][:32]}.json"
 
 
 def remember(cohort: Path, origin: Origin) -> None:
@@ -59,6 +61,6 @@ def recall(cohort: Path) -> Origin | None:
     """The origin of a cohort; None where this user did not import it on this machine."""
     try:
         path = _file(cohort)
-        return Origin(**read_json(path)) if path is not None and path.is_file() else None
+        return Origin(**read_json_mapping(path)) if path is not None and path.is_file() else None
     except (DataError, RuntimeError, TypeError, KeyError):  # a damaged memory is none: the user names the source
         return None

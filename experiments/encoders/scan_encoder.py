@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.errors import DataError
+from datamodules.files import read_json_mapping
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
 from datamodules.loading.joined_phases import joined_views
 from datamodules.volumes.contract import PreprocessingContract
@@ -110,7 +110,7 @@ def _recorded_crop(alignment: Path) -> Sequence[int] | None:
     """The crop that an aligned model records beside its encoder; None for another encoder."""
     if not alignment.is_file():
         return None
-    found: Sequence[int] | None = json.loads(alignment.read_text(encoding="utf-8"))["crop"]
+    found: Sequence[int] | None = read_json_mapping(alignment, "crop")["crop"]
     return found
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.files import read_json, write_json, write_parquet
+from datamodules.files import read_json_mapping, write_json, write_parquet
 from datamodules.reports.sides import KIDNEY
 from datamodules.writing import ReportImageDataModule
 from experiments.cohorts.attributes import with_attributes
@@ -221,7 +221,7 @@ def _finished(folder: Path, settings: list[dict[str, Any]]) -> bool:
     """
     if not (folder / SETTINGS).is_file():
         return False
-    found = read_json(folder / SETTINGS)["parts"]
+    found = read_json_mapping(folder / SETTINGS, "parts")["parts"]
     if found == settings:
         return True
     differing = sorted({name for a, b in zip(found, settings, strict=False) for name in b if a.get(name) != b[name]})

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from datamodules.errors import DataError
-from datamodules.files import read_json, write_json
+from datamodules.files import read_json_mapping, write_json
 from experiments.runs.console import say
 from experiments.runs.locks import HOLDER, LOCK
 from lightning_modules.core.distributed import is_main_rank
@@ -43,7 +43,7 @@ def clear_failed(folder: Path, same: bool) -> None:
     if not (folder / FAILED).is_file():
         return
     if same:
-        say(f"This run failed before. {read_json(folder / FAILED)['reason']} It is tried again.")
+        say(f"This run failed before. {_reason(folder / FAILED)} It is tried again.")
         (folder / FAILED).unlink()
         return
     aside = next(path for number in count(1) if not (path := Path(f"{folder}.failed-{number}")).exists())
@@ -53,6 +53,14 @@ def clear_failed(folder: Path, same: bool) -> None:
         if path.name not in _STAYS:
             path.rename(aside / path.name)
     say(f"A run with another configuration failed here; what it left is now in {aside.name}.")
+
+
+def _reason(path: Path) -> str:
+    """Why the run failed; what is damaged keeps no run from being tried again."""
+    try:
+        return str(read_json_mapping(path, "reason")["reason"])
+    except DataError as error:
+        return f"Why is not known ({error})"
 
 
 def _wait(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import SoftFileLease, Timeout
 
 from datamodules.errors import DataError
-from datamodules.files import read_json, write_json
+from datamodules.files import read_json_mapping, write_json
 from experiments.runs.console import say
 from lightning_modules.core.distributed import is_main_rank
 
@@ -96,7 +96,7 @@ def training(folder: Path) -> Iterator[None]:
 
 def _wait_for_silence(claim: SoftFileLease, folder: Path) -> None:
     """Take over the claim of another machine's process that is dead, which its silence alone can tell."""
-    holder = read_json(folder / HOLDER) if (folder / HOLDER).is_file() else {}
+    holder = read_json_mapping(folder / HOLDER) if (folder / HOLDER).is_file() else {}
     busy = DataError(
         f"{folder.name} is being trained by another process (pid {holder.get('pid', claim.pid)}, host "
         f"{holder.get('host', 'unknown')}, since {holder.get('since', 'a moment ago')}); wait for it, or give this run "

@@ -16,7 +16,7 @@ from datamodules.bound_data import FITTED, BoundDataModule
 from datamodules.cohort.identity import MASKS, PARTS, DataIdentity, array_rows, data_differences
 from datamodules.cohort.trained_on import TRAINING_DATA, TrainedOn
 from datamodules.errors import DataError
-from datamodules.files import read_json
+from datamodules.files import read_json_mapping
 from experiments.runs.baseline import clinical_values
 from experiments.runs.suite_cli import SuiteCLI
 
@@ -231,7 +231,7 @@ def read_trained_on(weights: Path) -> TrainedOn:
         )
     found = TrainedOn.read(weights)
     configs = [weights / name for name in _EXPORT_CONFIGS if (weights / name).is_file()]
-    if any(read_json(path).get("training_data_sha256") != found.sha256 for path in configs):
+    if any(read_json_mapping(path).get("training_data_sha256") != found.sha256 for path in configs):
         raise DataError(
             f"The weights in {_named(weights)} and the record of their training patients do not belong together; "
             f"delete that run's folder and run {_again(weights.parent)}."
@@ -276,7 +276,7 @@ def make_command(command: Mapping[str, Any]) -> str:
 
 def _again(folder: Path) -> str:
     path = folder / RUN_COMMAND
-    return f"`{make_command(read_json(path))}` again" if path.is_file() else "`make pretrain` again"
+    return f"`{make_command(read_json_mapping(path))}` again" if path.is_file() else "`make pretrain` again"
 
 
 def _named(path: Path) -> str:

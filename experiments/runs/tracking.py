@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.files import read_json, replacing, write_json
+from datamodules.files import read_json_mapping, replacing, write_json
 from experiments.runs.buffered_logger import BufferedMLFlowLogger, SilentLogger
 from experiments.runs.console import say
 from experiments.runs.locks import held
@@ -230,7 +230,7 @@ def make_logger(
         client = store_client(runs)
         with held(runs / _MLFLOW_LOCK):
             identifier = experiment_id(client, experiment, runs)
-        known = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+        known = read_json_mapping(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
         run_id = known.get("run_id") if known.get("store") == _store_name(uri) else None
         if run_id is not None and _running(client, run_id):
             return client, run_id, True

@@ -15,7 +15,7 @@ from datamodules.cohort.columns import ENDPOINTS
 from datamodules.cohort.labels import targets
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from datamodules.files import read_json, read_parquet
+from datamodules.files import read_json_mapping, read_parquet
 from experiments.finetuning.point import mode_suffix
 from experiments.registry import ENCODERS, MODES, TASKS, choose, task_label
 from experiments.runs.console import say
@@ -60,7 +60,7 @@ def finished_points(
     """
     points = []
     for done in sorted((runs / experiment_of(cohort, task)).glob(f"*/{DONE}")):
-        point = read_json(done.parent / RUN_COMMAND)["arguments"]
+        point = read_json_mapping(done.parent / RUN_COMMAND, "arguments")["arguments"]
         # Runs of before there were modes are fine-tuned ones.
         if (point["tag"], point.get("mode", "finetune")) == (tag, mode) and point["encoder"] in ENCODERS:
             predictions = read_parquet(done.parent / PREDICTIONS)[0]

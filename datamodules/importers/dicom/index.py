@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from datamodules.errors import DataError
-from datamodules.files import read_json, write_json
+from datamodules.files import read_json_mapping, write_json
 from datamodules.importers.dicom.headers import NotDicom, SliceHeader, read_headers
 from datamodules.importers.pseudonyms import Naming
 from datamodules.processes import process_pool
@@ -48,8 +49,7 @@ class DicomIndex:
     def summary(self) -> dict[str, Any]:
         """`patients` (identifier to file), and `files` in all, `empty_folders`, `damaged_files` and `other_files` that
         have no patient, the `reasons` of the damaged ones, and the pseudonyms of all `studies` and `series`."""
-        content: dict[str, Any] = read_json(self.folder / _DONE)
-        return content
+        return read_json_mapping(self.folder / _DONE)
 
     def headers(self, patient_id: str) -> list[SliceHeader]:
         """All slices and other objects of a patient, in the order of their paths."""
@@ -93,7 +93,7 @@ def build_index(
     """
     if not root.is_dir():
         raise DataError("The folder of DICOM files was not found; check the name of the source.")
-    if (store / _DONE).is_file():
+    if _whole(store):
         return DicomIndex(store)
     empty = sum(1 for _, below, names in os.walk(root) if not below and not names)
     paths = list(files_below(root))
@@ -113,7 +113,7 @@ def build_index(
                     lines.add(found.patient, line)
                 if progress is not None and (done % _CHUNK == 0 or done == len(paths)):
                     progress(done, len(paths))
-            patients = lines.names
+            patients, crc32 = lines.names, lines.crc32
     except OSError as error:
         raise DataError(
             f"The index of DICOM files could not be written in the private folder: {error.strerror or error}. Free "
@@ -122,8 +122,22 @@ def build_index(
     unassigned = {"damaged_files": kinds["damaged"], "other_files": kinds["other"]}
     named = {kind: sorted(names) for kind, names in known.items()}
     found_all = {"patients": patients, "files": len(paths), "empty_folders": empty, **unassigned, **named}
-    write_json(store / _DONE, {**found_all, "reasons": dict(reasons)})
+    write_json(store / _DONE, {**found_all, "reasons": dict(reasons), "crc32": crc32})
     return DicomIndex(store)
+
+
+def _whole(store: Path) -> bool:
+    """Whether an index was finished, and is as it was then: a line less would be a slice less, which nobody misses."""
+    if not (store / _DONE).is_file():
+        return False
+    try:
+        content = read_json_mapping(store / _DONE, "patients", "files", "reasons", "studies", "series")
+        known = content.get("crc32")  # an index of before there were checksums has none
+        if known is None:
+            return all((store / name).is_file() for name in content["patients"].values())
+        return all(zlib.crc32((store / name).read_bytes()) == known[name] for name in content["patients"].values())
+    except (DataError, OSError, LookupError, TypeError, AttributeError):  # something else than was written
+        return False
 
 
 class _File(NamedTuple):
@@ -179,6 +193,7 @@ class _Lines:
     def __init__(self, store: Path) -> None:
         self.store = store
         self.names: dict[str, str] = {}
+        self.crc32: dict[str, int] = {}
         self._open: dict[str, Any] = {}
 
     def __enter__(self) -> _Lines:
@@ -192,8 +207,10 @@ class _Lines:
         if name not in self._open:
             if len(self._open) >= _OPEN_FILES:
                 self._close()
-            self._open[name] = (self.store / name).open("a", encoding="utf-8")
-        self._open[name].write(line + "\n")
+            self._open[name] = (self.store / name).open("ab")
+        content = f"{line}\n".encode()
+        self._open[name].write(content)
+        self.crc32[name] = zlib.crc32(content, self.crc32.get(name, 0))
 
     def _close(self) -> None:
         for file in self._open.values():

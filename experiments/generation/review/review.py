@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from datamodules.errors import DataError
-from datamodules.files import read_json, replacing, write_json
+from datamodules.files import read_json_mapping, replacing, write_json
 from datamodules.reports.reader.rules import RuleExtractor
 from experiments.generation.facts import VERDICTS, ComparedFact, Remembering, fact_lists
 from experiments.generation.review.cases import Case, case_order, cases_hash, lettered
@@ -103,7 +103,7 @@ class Review:
             "reports": cases_hash(self.cases),
         }
         path = self.folder / SETTINGS
-        found = read_json(path) if path.is_file() else settings
+        found = read_json_mapping(path) if path.is_file() else settings
         if found != settings and len(self.ratings):
             differing = ", ".join(name for name, value in settings.items() if found.get(name) != value)
             raise DataError(

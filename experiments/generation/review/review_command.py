@@ -8,7 +8,7 @@ from typing import Literal
 from datamodules.cohort.cohort import Cohort
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
-from datamodules.files import read_json
+from datamodules.files import read_json_mapping
 from datamodules.volumes.shards import VolumeSet
 from experiments.cohorts.cohort_commands import profile_contract
 from experiments.generation.review.cases import read_cases
@@ -110,7 +110,7 @@ def _summarise(cohort: Cohort, folder: Path) -> None:
     absent = [name for name in (RATINGS, SETTINGS) if not (folder / name).is_file()]
     if absent:
         raise DataError(f"{folder.name} has no {absent[0]}; rate reports with `make review` first.")
-    systems = read_json(folder / SETTINGS)["systems"]
+    systems = read_json_mapping(folder / SETTINGS, "systems")["systems"]
     everything = read_ratings(folder / RATINGS)
     ratings = finished_ratings(everything, systems)
     table, agreement = summary_table(ratings), agreement_table(ratings)

@@ -13,7 +13,7 @@ import pandas as pd
 from datamodules.alignment import AlignmentDataModule
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.files import copy_file, read_json
+from datamodules.files import copy_file, read_json_mapping
 from datamodules.kidney_features import write_features
 from experiments.cohorts.attributes import with_attributes
 from experiments.encoders.exported import exported_encoder
@@ -82,7 +82,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
     text = text_tower(wanted, cohort, fold, settings)
     options |= {
         "data.init_args.text_fingerprint": read_text_encoder(text).fingerprint,
-        "data.init_args.text_dim": int(read_json(text / CONFIG)["feature_dim"]),
+        "data.init_args.text_dim": int(read_json_mapping(text / CONFIG, "feature_dim")["feature_dim"]),
     }
     embeddings = {"data.init_args.embeddings": cache_folder(wanted.runs, cohort, EMBEDDINGS)}
     options |= trained_options(text, settings) if trained else embeddings

@@ -148,7 +148,7 @@ def already_finished(launch: Launch) -> bool:
     """
     if not check_finished(launch):
         return False
-    say(f"It is finished already. {read_done(launch.folder)['summary']} Folder: {launch.folder.as_posix()}")
+    say(f"It is finished already. {read_done(launch.folder, 'summary')['summary']} Folder: {launch.folder.as_posix()}")
     return True
 
 

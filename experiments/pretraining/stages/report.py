@@ -42,7 +42,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
     for name, title in WRITER_PARTS.items():
         launch = _launch(wanted, cohort, fold, name, encoder, before)
         if check_finished(launch):
-            say(f"Report writer, {title}, is finished already. {read_done(launch.folder)['summary']}")
+            say(f"Report writer, {title}, is finished already. {read_done(launch.folder, 'summary')['summary']}")
         else:
             say(f"Report writer, {title}:")
             _train(launch, cohort.info, title)
@@ -61,7 +61,7 @@ def _launch(
     if before is not None:
         options |= {
             "model.init_args.start": before.folder / WRITER_FOLDER,
-            "model.init_args.start_sha256": read_done(before.folder)["writer_sha256"],
+            "model.init_args.start_sha256": read_done(before.folder, "writer_sha256")["writer_sha256"],
         }
     return language_launch(wanted, cohort, STAGE, fold, config=name, options=options)
 

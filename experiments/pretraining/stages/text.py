@@ -49,7 +49,9 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, objectives: Seque
     for name in (name for name in OBJECTIVES if name in objectives):
         launch = _launch(wanted, cohort, fold, name, before)
         if check_finished(launch):
-            say(f"{OBJECTIVES[name].capitalize()} is finished already. {read_done(launch.folder)['summary']}")
+            say(
+                f"{OBJECTIVES[name].capitalize()} is finished already. {read_done(launch.folder, 'summary')['summary']}"
+            )
         else:
             say(f"{OBJECTIVES[name].capitalize()}:")
             _train(launch, cohort.info, name)
@@ -63,7 +65,7 @@ def _launch(wanted: Pretraining, cohort: Cohort, fold: int | None, name: str, be
     if before is not None:
         options = {
             "model.init_args.pretrained": before.folder / ENCODER_FOLDER,
-            "model.init_args.pretrained_sha256": read_done(before.folder)["encoder_sha256"],
+            "model.init_args.pretrained_sha256": read_done(before.folder, "encoder_sha256")["encoder_sha256"],
         }
     return language_launch(wanted, cohort, STAGE, fold, config=name, options=options)
 

@@ -15,7 +15,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.labels import Label, targets
 from datamodules.cohort.splits import split_of_fold
 from datamodules.errors import DataError
-from datamodules.files import read_json
+from datamodules.files import read_json_mapping
 from datamodules.tasks import labelled
 from experiments.finetuning.point import Point, mode_suffix
 from experiments.registry import ENCODERS, MODES, task_label
@@ -142,7 +142,7 @@ def series_of(runs: Path, cohort: Cohort, task: str) -> list[PointSeries]:
     kinds = set()
     for done in sorted(folder.glob(f"*/{DONE}")):
         if (done.parent / RUN_COMMAND).is_file() and (done.parent / PREDICTIONS).is_file():
-            arguments = read_json(done.parent / RUN_COMMAND)["arguments"]
+            arguments = read_json_mapping(done.parent / RUN_COMMAND, "arguments")["arguments"]
             kinds.add((arguments.get("mode", "finetune"), arguments["tag"]))
     found = []
     for mode, tag in sorted(kinds, key=lambda kind: (kind[1], list(MODES).index(kind[0]) if kind[0] in MODES else 99)):

@@ -16,7 +16,7 @@ from datamodules.importers.builder import ImportAccount, build_cohort, refresh_c
 from datamodules.importers.records import Source
 from datamodules.quality.cohort_checks import check_cohort
 from datamodules.volumes.contract import PreprocessingContract
-from datamodules.volumes.shards import VolumeSet
+from datamodules.volumes.shards import VolumeSet, shard_name
 from experiments.cohorts.sources import make_source
 from tests.datamodules.importers.dicom_phantom import RAW_ID, Scan, segmentation
 from tests.datamodules.importers.nifti_phantom import labels, save, scan_hu
@@ -142,6 +142,26 @@ def test_a_refresh_that_would_need_scans_says_so(hospital: Path) -> None:
         refresh_cohort(source(hospital), hospital / "out", CONTRACT)
 
 
+@pytest.mark.parametrize("content", ["", "[", "[]", "null", '{"patient_id": "x"}'])
+def test_damaged_entries_of_a_build_are_read_again_or_leave(hospital: Path, content: str) -> None:
+    """A file that no command reads would else refuse every command for good."""
+    cohort, _ = built(hospital)
+    first, *_, last = by_center(cohort)["north"]
+    entries = {name: next((hospital / "out/.build").glob(f"*/{shard_name(name)}.json")) for name in (first, last)}
+    entries[first].write_text(content)
+    with pytest.raises(DataError, match="1 of 5 patients are new or have other scans"):
+        refresh_cohort(source(hospital), hospital / "out", CONTRACT)
+    again, report = built(hospital)
+    assert report.read == 1
+    assert report.counts == {"imported": 5, "skipped": 0, "failed": 0}
+    pd.testing.assert_frame_equal(again["patients"], cohort["patients"])
+    entries[last].write_text(content)
+    write(hospital, withdrawn=[last])
+    left, _ = built(hospital)
+    assert set(cohort["patients"]["patient_id"]) - set(left["patients"]["patient_id"]) == {last}
+    assert not list((hospital / "out").rglob(f"{shard_name(last)}.*"))
+
+
 @pytest.mark.parametrize("how", ["withdrawn", "no longer in the source"])
 def test_who_leaves_leaves_no_trace(hospital: Path, how: str) -> None:
     cohort, _ = built(hospital)
@@ -161,8 +181,6 @@ def test_who_leaves_leaves_no_trace(hospital: Path, how: str) -> None:
     assert report.removed == (leaver,)
     assert leaver not in set(after["patients"]["patient_id"])
     assert (after["splits"].set_index("patient_id")["split"].fillna("") == stay.fillna("")).all()
-    from datamodules.volumes.shards import shard_name
-
     for path in (hospital / "out").rglob("*"):
         assert shard_name(str(leaver)) not in path.name, path
         assert not path.is_file() or str(leaver).encode() not in path.read_bytes(), path

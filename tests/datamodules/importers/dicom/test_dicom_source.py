@@ -439,6 +439,31 @@ def test_an_index_that_the_disk_refuses_is_one_sentence_and_the_next_import_goes
     assert report.counts["imported"] == 1
 
 
+@pytest.mark.parametrize("how", ["a line less", "a digit", "lost", "no JSON", "another JSON", "lost lines"])
+def test_a_damaged_index_is_made_again(how: str, tmp_path: Path) -> None:
+    """A line less is a slice less, of which no reader of volumes knows."""
+    scan_of(1).write(tmp_path / "in")
+    naming = Pseudonyms.load(tmp_path / "out.private", tmp_path / "out")
+    store = tmp_path / "out.private" / "index"
+    index = dicom_index.build_index(tmp_path / "in", store, naming)
+    ((patient, name),) = index.summary()["patients"].items()
+    expected, summary = index.headers(patient), index.summary()
+    content = (store / name).read_text()
+    if how == "a line less":
+        (store / name).write_text("".join(content.splitlines(keepends=True)[:-1]))
+    elif how == "a digit":
+        (store / name).write_text(content.replace("0.0", "0.5", 1))
+    elif how == "lost":
+        (store / name).unlink()
+    elif how == "lost lines":
+        (store / name).write_bytes(b"")
+    else:
+        (store / "complete.json").write_text("[" if how == "no JSON" else "[]")
+    assert (store / name).is_file() == (how != "lost")
+    again = dicom_index.build_index(tmp_path / "in", store, naming)
+    assert (again.headers(patient), again.summary()) == (expected, summary)
+
+
 def test_a_folder_that_cannot_be_read_is_not_left_out_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan_of(1).write(tmp_path / "in" / "one")
     scan_of(2).write(tmp_path / "in" / RAW_ID)
