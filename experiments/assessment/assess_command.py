@@ -14,6 +14,7 @@ from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.files import read_json_mapping, write_json, write_parquet
 from datamodules.importers.fingerprints import fingerprint
+from datamodules.importers.patient_jobs import failure_of_patient, of_target
 from datamodules.importers.pseudonyms import Pseudonyms, private_folder
 from experiments.assessment.assessment_page import write_page
 from experiments.assessment.assessor import SCHEMA, Assessed, Assessor
@@ -27,9 +28,12 @@ from experiments.assessment.rows import ASSESSED, refused_row, row_of
 from experiments.assessment.task_models import Models
 from experiments.runs.console import say
 from experiments.runs.locks import held
+from lightning_modules.core.errors import ModelError
 
 RESULT, PAGE = "assessment.json", "assessment.html"
 _INPUT, _REFUSED = "input.json", "refused.json"
+_HELD = ("headline", "phases", "located_by", "index_side", "kidneys", "notes")
+"""What a table and a terminal are told of a finished assessment."""
 
 
 def assess(
@@ -120,7 +124,7 @@ def assess(
         data, runs, encoder, pretrained, fold, mode, seed, tag, cases, intensity, outside_training
     )
     say(f"Models are read in {time.monotonic() - started:.1f} s.")
-    settings["models"] = assessor.models.fingerprint
+    settings["models"] = assessor.fingerprint
     job = _Job(assessor, settings, given, box, labels, phase, identified, dicom, locate)
     with held(out / ".assessing.lock"):
         if not many:
@@ -158,9 +162,10 @@ class _Job:
         patient = PatientFiles(patient.folder, patient.image, self.masks or patient.masks)
         state = {"fingerprint": fingerprint(self.settings, patient.files)}
         if (folder / RESULT).is_file():
-            if (folder / _INPUT).is_file() and read_json_mapping(folder / _INPUT) == state:
+            same = _known(folder / _INPUT) == state
+            if same and _known(folder / RESULT, *_HELD) is not None:
                 return
-            if not again:
+            if not again and not same:
                 raise DataError(
                     f"Folder {folder.name} holds the assessment of another scan, or by other models or settings; name "
                     "another one with OUT=, or delete it."
@@ -186,11 +191,10 @@ class _Job:
 
     def refused(self, patient: PatientFiles, folder: Path) -> str | None:
         """Why a patient was refused before, where nothing has changed since."""
-        path = folder / _REFUSED
-        if not path.is_file():
+        known = _known(folder / _REFUSED, "reason", "fingerprint")
+        if known is None or known["fingerprint"] != fingerprint(self.settings, patient.files):
             return None
-        known = read_json_mapping(path)
-        return str(known["reason"]) if known["fingerprint"] == fingerprint(self.settings, patient.files) else None
+        return str(known["reason"])
 
     def refuse(self, patient: PatientFiles, folder: Path, reason: str) -> None:
         """Keep why a patient was refused."""
@@ -217,6 +221,13 @@ def write_objects(folder: Path, source: Path, found: Assessed, models: Models, *
     headers = scan_headers(source, identified=identified)
     regions = write_regions(folder, headers, found.kidneys, models) if paints(models) else []
     return [*regions, *write_report(folder, headers, found.content, found.outlines, models.sha256)]
+
+def _known(path: Path, *names: str) -> dict[str, Any] | None:
+    """What an earlier call left; None where there is nothing, or it is damaged, so that it is made again."""
+    try:
+        return read_json_mapping(path, *names) if path.is_file() else None
+    except DataError:
+        return None
 
 
 def _names(patients: list[PatientFiles], out: Path, identified: bool) -> list[str]:
@@ -250,9 +261,14 @@ def _one(job: _Job, patient: PatientFiles, name: str, folder: Path) -> dict[str,
         return refused_row(name, known)
     try:
         job.run(patient, folder, again=True)
-    except DataError as error:
-        reason = " ".join(str(error).split())
-        job.refuse(patient, folder, reason)
+    except ModelError:
+        raise  # it would be that of every patient
+    except Exception as error:
+        if of_target(error):
+            raise  # stop, and go on from here when the disk takes it
+        reason = failure_of_patient(error)
+        if isinstance(error, DataError):  # of anything else it is not known whether it comes again
+            job.refuse(patient, folder, reason)
         return refused_row(name, reason)
     return row_of(name, read_json_mapping(folder / RESULT))
 

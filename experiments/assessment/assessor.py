@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.importers.locate import draws_lesions
@@ -138,6 +142,25 @@ class Assessor:
             "tasks_without_a_model": dict(models.absent),
         }
         return cls(models, reader, gate, near, intensity, outside_training, caption(cohort.info), facts, draft)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that an assessment follows from beside the scan, from which results are told apart."""
+        digest = hashlib.sha256(json.dumps([self.models.fingerprint, dict(self.facts)], default=str).encode())
+        arrays: list[np.ndarray] = []
+        if self.gate.reference is not None:
+            digest.update(repr(self.gate.reference.facts).encode())
+            arrays += self.gate.reference.arrays().values()
+        if self.reader is not None:
+            arrays += [value.cpu().numpy() for value in self.reader.heads.state_dict().values()]
+        if self.cases is not None:
+            digest.update(self.cases.facts.to_json().encode())
+            arrays.append(self.cases.vectors)
+        for value in arrays:
+            digest.update(np.ascontiguousarray(value).tobytes())
+        for task, sure in sorted(self.models.certainty.items()):
+            digest.update(json.dumps([task, sure.chosen.n, sure.chosen.calibrator.to_dict()], default=str).encode())
+        return digest.hexdigest()[:16]
 
     def __call__(
         self,

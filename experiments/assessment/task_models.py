@@ -29,7 +29,7 @@ from experiments.registry import ENCODERS, TASKS, choose
 from experiments.runs.console import say
 from experiments.runs.launch import DONE
 from experiments.runs.pretrained import pretrained_from
-from experiments.scores.outcomes import RISK
+from experiments.scores.outcomes import RISK, score_columns
 from experiments.scores.results_table import groups
 from experiments.statistics.kaplan_meier import survival_at
 from lightning_modules.core.errors import ModelError
@@ -187,6 +187,7 @@ def load_models(
             heads[task] = load_task_head(run / HEAD_FOLDER, exported.sha256)
         except ModelError as error:
             absent[task] = str(error)
+            say(f"WARNING: task {task} is left out. {error}")
     if not heads:
         raise DataError(
             f"No task of cohort {cohort.info.name} has a model on ENCODER={name}: {next(iter(absent.values()))}. Run "
@@ -194,10 +195,10 @@ def load_models(
         )
     held_out = {task: _held_out(found[name][task].parent if fold is not None else found[name][task]) for task in heads}
     classified = [task for task, head in heads.items() if head.outcome != "survival"]
-    sure = {task: Validated.of(read_parquet(found[name][task] / PREDICTIONS)[0]) for task in classified}
+    sure = {task: _certainty(found[name][task], heads[task]) for task in classified}
     certainty = {task: one for task, one in sure.items() if one is not None}
     courses = {
-        task: group_courses(read_parquet(found[name][task] / PREDICTIONS)[0], head)
+        task: _courses(found[name][task], head)
         for task, head in heads.items()
         if head.outcome == "survival"
     }
@@ -272,12 +273,48 @@ _HELD_OUT = ("pooled external", "out-of-fold", "internal test")
 _COUNTS = ("positives", "minority", "events")
 
 
+def _certainty(folder: Path, head: TaskHead) -> Validated | None:
+    """How sure the scores of a run are, by its validation patients."""
+    predictions = read_parquet(folder / PREDICTIONS)[0]  # a damaged file is a DataError of its own
+    try:
+        found = Validated.of(predictions)
+        columns = len(score_columns(predictions))
+    except (ValueError, LookupError, TypeError) as error:
+        raise _damaged(folder, PREDICTIONS) from error
+    if columns != len(head.classes):
+        raise _damaged(folder, PREDICTIONS)
+    return found
+
+
+def _courses(folder: Path, head: TaskHead) -> dict[str, dict[str, Any]]:
+    """How the held-out patients of a run fared, by risk group."""
+    try:
+        return group_courses(read_parquet(folder / PREDICTIONS)[0], head)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise _damaged(folder, PREDICTIONS) from error
+
+
+def _damaged(folder: Path, name: str) -> DataError:
+    return DataError(
+        f"{name} of run {folder.name} is damaged: it does not hold what the run wrote. Delete {DONE} there and run the "
+        "same `make finetune` again."
+    )
+
+
 def _held_out(folder: Path) -> dict[str, Any]:
     """Metric, n, events and interval of the run on everyone that it was tested on outside of its training."""
     path = folder / "results.csv"
     if not path.is_file():
         return {}
-    table = pd.read_csv(path)
+    try:
+        return _best_row(pd.read_csv(path))
+    except (ValueError, LookupError, TypeError, StopIteration) as error:  # pandas raises ValueErrors of several kinds
+        raise _damaged(folder, path.name) from error
+
+
+def _best_row(table: pd.DataFrame) -> dict[str, Any]:
     if "endpoint" in table:
         table = table[table["endpoint"] == table["endpoint"].iloc[0]]
     for wanted in _HELD_OUT:

@@ -7,6 +7,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import nibabel
@@ -16,16 +17,18 @@ import pydicom
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from datamodules.errors import WriteError
 from datamodules.importers.one_scan import Place as Shown
 from datamodules.importers.one_scan import read_scan
 from datamodules.phantoms.phantom_source import DemoSource
-from experiments.assessment.assessor import Assessor
+from experiments.assessment import assess_command
+from experiments.assessment.assessor import Assessed, Assessor
 from experiments.assessment.lesion_outlines import grid_affine
 from experiments.assessment.own_outlines import painted
 from experiments.cli import main
 from tests.datamodules.importers.dicom_phantom import Scan
 from tests.datamodules.importers.phantom_study import write_study
-from tests.experiments.assessment.conftest import STEP_MM, Place
+from tests.experiments.assessment.place import STEP_MM, Place, reference
 from tests.tiny import CONTRACT
 
 pytestmark = pytest.mark.slow
@@ -132,6 +135,85 @@ def test_a_folder_of_patients_gives_a_row_each_and_goes_on(
     assert again["status"].tolist() == ["assessed"] * 3
     assert again["patient"].tolist() == table["patient"].tolist()
     assert pd.read_csv(out / "failures.csv").empty
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]", "null", "{}"])
+def test_damaged_results_of_an_earlier_call_are_made_again(place: Place, tmp_path: Path, content: str) -> None:
+    source, out = tmp_path / "patients", tmp_path / "out"
+    for name in ("E1-0001", "E1-0002"):
+        shutil.copytree(place.files / name, source / name)
+    (source / "E1-0003").mkdir()
+    assert run(place, source, out, "--cases=false") == 1
+    expected = {path: path.read_bytes() for path in sorted(out.glob("*/assessment.json"))}
+    table = pd.read_parquet(out / "assessments.parquet")
+    for pattern in ("*/assessment.json", "*/input.json", "*/refused.json"):
+        damaged = sorted(out.glob(pattern))[-1]
+        damaged.write_text(content)
+        assert run(place, source, out, "--cases=false") == 1
+        assert {path: path.read_bytes() for path in sorted(out.glob("*/assessment.json"))} == expected
+        pd.testing.assert_frame_equal(pd.read_parquet(out / "assessments.parquet"), table)
+
+
+def test_a_full_disk_stops_a_batch_and_is_nobodys_refusal(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A patient that was once refused is not read again; the disk is no reason to refuse one."""
+    source, out = tmp_path / "patients", tmp_path / "out"
+    for name in ("E1-0001", "E1-0002"):
+        shutil.copytree(place.files / name, source / name)
+    writing = assess_command.write_page
+
+    def full(path: Path, *rest: Any) -> None:
+        if len(list(out.glob("*/assessment.json"))):
+            raise WriteError("assessment.html could not be written: No space left on device.") from OSError(28, "full")
+        writing(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assess_command, "write_page", full)
+        assert run(place, source, out, "--cases=false") == 1
+    assert "error: assessment.html could not be written" in capsys.readouterr().err
+    assert not list(out.glob("*/refused.json"))
+    assert pd.read_parquet(out / "assessments.parquet")["status"].tolist() == ["assessed"]
+    assert run(place, source, out, "--cases=false") == 0
+    assert pd.read_parquet(out / "assessments.parquet")["status"].tolist() == ["assessed"] * 2
+
+
+def test_an_unforeseen_error_costs_its_patient_alone_and_is_tried_again(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "patients", tmp_path / "out"
+    for name in ("E1-0001", "E1-0002"):
+        shutil.copytree(place.files / name, source / name)
+    reading = Assessor.__call__
+
+    def read(self: Assessor, image: Any, *rest: Any) -> Assessed:
+        if "E1-0001" in str(image):
+            raise IndexError("/secret/path")
+        return reading(self, image, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Assessor, "__call__", read)
+        assert run(place, source, out, "--cases=false") == 1
+    table = pd.read_parquet(out / "assessments.parquet")
+    assert sorted(table["status"]) == ["assessed", "refused"]
+    reason = table.loc[table["status"] == "refused", "reason"].item()
+    assert "IndexError" in reason
+    assert "secret" not in reason
+    assert run(place, source, out, "--cases=false") == 0
+
+
+def test_results_follow_the_models_that_speak(place: Place, tmp_path: Path) -> None:
+    """What the gate learned from decides whether a class is said at all: another reference is another result."""
+    runs, source, out = tmp_path / "runs", tmp_path / "patients", tmp_path / "out"
+    shutil.copytree(place.runs, runs)
+    shutil.copytree(place.files / "E1-0001", source / "E1-0001")
+    shutil.copytree(place.files / "E1-0002", source / "E1-0002")
+    where = [f"--source={source}", f"--out={out}", f"--data={place.data}", f"--runs={runs}", "--cases=false"]
+    assert main(["assess", *where]) == 0
+    first = {path: path.read_text() for path in out.glob("*/assessment.json")}
+    reference(runs / "renal/few/pretrain/image-s42/encoder")
+    assert main(["assess", *where]) == 0
+    assert all(path.read_text() != text for path, text in first.items())
 
 
 def test_painted_regions_are_dicom_objects_in_the_scans_own_space(place: Place, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from lightning_modules.core.errors import ModelError
 from lightning_modules.export.task_head import load_task_head
 from tests.datamodules.importers.dicom_phantom import NAME, RAW_ID, SCANNED
 from tests.datamodules.importers.phantom_study import write_study
-from tests.experiments.assessment.conftest import CROP, STEP_MM, TASKS, Place
+from tests.experiments.assessment.place import CROP, STEP_MM, TASKS, Place
 from tests.tiny import CONTRACT
 
 pytestmark = pytest.mark.slow

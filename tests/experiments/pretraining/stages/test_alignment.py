@@ -40,7 +40,8 @@ TINY = {
 OF_TEXT = TrainedOn(pd.DataFrame({"patient": [7], "volume": [-1]}))
 
 
-def _export_text(base: Path, runs: Path, cohort: Cohort, seed: int) -> str:
+def export_text(base: Path, runs: Path, cohort: Cohort, seed: int) -> str:
+    """Export a text encoder of stirred weights as that of the text stage; its fingerprint."""
     config = TextEncoderConfig(base=str(base), base_name="tiny", quantization="none", lora_rank=2, max_length=48)
     encoder = TextEncoder(config, "cpu")
     stir(encoder, seed)
@@ -66,7 +67,7 @@ def test_from_both_encoders_to_an_aligned_model(
     image.run(wanted, cohort, None)
     with pytest.raises(DataError, match=r"no text encoder .* run `make pretrain STAGES=text` first"):
         alignment.run(wanted, cohort, None)
-    fingerprint = _export_text(base, runs, cohort, 1)
+    fingerprint = export_text(base, runs, cohort, 1)
     alignment.run(wanted, cohort, None)
     shown = capsys.readouterr().out
     assert "Embedding" in shown
@@ -110,7 +111,7 @@ def test_from_both_encoders_to_an_aligned_model(
     alignment.run(wanted, cohort, None)
     assert "finished already" in capsys.readouterr().out
     assert (folder / "checkpoints/best.ckpt").stat().st_mtime_ns == before
-    _export_text(base, runs, cohort, 2)
+    export_text(base, runs, cohort, 2)
     with pytest.raises(DataError, match="text_fingerprint"):
         alignment.run(wanted, cohort, None)
 
