@@ -14,7 +14,7 @@ COMMANDS := cohort import refresh volumes encoders data-check qc reports attribu
 given = $(if $(filter command,$(word 1,$(origin $(1)))),$($(1)),$(2))
 LAUNCHER := $(call given,LAUNCH)#      what starts the processes of a training command: srun, or torchrun with its flags
 TEST_FLAGS := $(call given,PYTEST)#    further flags of pytest
-CHAOS_FLAGS := $(call given,ARGS)#     flags of `make chaos`: --hostile=240 --faults=45 --kills=50 --seed=0 --patience=1
+CHAOS_FLAGS := $(call given,ARGS)#     flags of `make chaos`: --hostile=280 --faults=72 --kills=50 --seed=0 --patience=1
 TESTERS := $(call given,TESTERS,2)#    processes that run tests side by side, each with one thread
 
 # conda's environment when environment.yml was activated, else a virtual environment of our own

@@ -12,8 +12,9 @@ import pytest
 
 from tests.chaos import sandbox
 from tests.chaos.__main__ import INPUTS
-from tests.chaos.faults import COMMANDS, all_faults
-from tests.chaos.kills import FLOWS
+from tests.chaos.commands import COMMANDS
+from tests.chaos.faults import all_faults
+from tests.chaos.flows import FLOWS
 from tests.chaos.sandbox import Answer, Case, judge
 from tests.chaos.stage import Stage
 
@@ -28,15 +29,15 @@ def test_inputs_and_faults_are_many_and_follow_the_seed(tmp_path: Path) -> None:
             for case in make(stage, np.random.default_rng([seed, part]), count)
         ]
 
-    assert len(names(0)) >= 200
+    assert len(names(0)) >= 280
     assert names(0) == names(0) != names(1)
     faults = list(all_faults(0))
-    assert len(faults) >= 40
+    assert len(faults) >= 70
     assert {fault.command for fault in faults} <= set(COMMANDS)
     assert Counter(fault.kind for fault in faults).keys() == {
-        "disk", "permission", "memory", "file", "store", "worker", "signal"
+        "disk", "permission", "memory", "file", "store", "worker", "twice", "signal"
     }  # fmt: skip
-    assert len({flow.name for flow in FLOWS}) == len(FLOWS) >= 11
+    assert len({flow.name for flow in FLOWS}) == len(FLOWS) >= 16
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_inputs_and_faults_are_many_and_follow_the_seed(tmp_path: Path) -> None:
         (2, "", None, "silent"),
         (0, "done", None, "silent"),
         (1, "Traceback (most recent call last)", None, "trace"),
+        (1, "error: Unexpected TypeError in x.py, line 1: a defect of the suite; its trace is in y", None, "trace"),
         (None, "", None, "hung"),
         (-9, "", None, "silent"),
         (2, "error: refused", "CANARY", "executed"),

@@ -5,6 +5,7 @@ After each the fault is taken away and the same command must end well: what does
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -18,73 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from tests.chaos.assessments import ENCODER, MALIGNANCY
+from tests.chaos.commands import COMMANDS, is_healthy
 from tests.chaos.sandbox import LIMIT_S, Answer, Outcome, ask
-from tests.chaos.stage import POINT, Stage, import_manifest, import_slices, statuses
+from tests.chaos.stage import POINT, Stage
 
 Hook = Callable[[], None]
-Commands = dict[str, Callable[[Stage, Path], list[str]]]
-
-
-def _data_check(stage: Stage, folder: Path) -> list[str]:
-    return ["data-check", f"--data={_tiny(stage, folder)}", "--deep=true"]
-
-
-def _tiny(stage: Stage, folder: Path) -> Path:
-    return folder / "tiny" if (folder / "tiny").exists() else stage.copy("tiny", folder)
-
-
-def _imported(stage: Stage, folder: Path) -> Path:
-    return folder / "imported" if (folder / "imported").exists() else stage.copy("imported", folder)
-
-
-def _runs(stage: Stage, folder: Path) -> Path:
-    return folder / "runs" if (folder / "runs").exists() else stage.copy_runs(folder)
-
-
-def _scans(stage: Stage, folder: Path) -> list[str]:
-    _ = (folder / "scans").exists() or stage.copy("scans", folder)
-    return import_manifest(folder)
-
-
-def _in_processes(command: list[str]) -> list[str]:
-    return [flag if flag != "--workers=1" else "--workers=2" for flag in command]
-
-
-def _slices(stage: Stage, folder: Path) -> list[str]:
-    _ = (folder / "slices").exists() or stage.copy("slices", folder)
-    return import_slices(folder)
-
-
-def _resume(stage: Stage, folder: Path) -> list[str]:
-    run = _runs(stage, folder) / POINT
-    for left in ("DONE", "predictions.parquet", "results.csv"):
-        (run / left).unlink(missing_ok=True)
-    return ["resume", str(run), f"--runs={folder / 'runs'}"]
-
-
-def _report(stage: Stage, folder: Path) -> list[str]:
-    where = [f"--data={_tiny(stage, folder)}", f"--runs={_runs(stage, folder)}"]
-    return ["report", *where, "--tasks=[malignancy]", f"--out={folder / 'report'}"]
-
-
-COMMANDS: Commands = {
-    "data-check": _data_check,
-    "import": _scans,
-    "import of DICOM": _slices,
-    "import in processes": lambda stage, folder: _in_processes(_scans(stage, folder)),
-    "radiomics in processes": lambda stage, folder: _in_processes(COMMANDS["radiomics"](stage, folder)),
-    "finetune": lambda stage, folder: stage.finetune(folder, data=_tiny(stage, folder)),
-    "resume": _resume,
-    "report": _report,
-    "qc": lambda stage, folder: ["qc", f"--data={_tiny(stage, folder)}"],
-    "attributes": lambda stage, folder: ["attributes", f"--data={_tiny(stage, folder)}"],
-    "radiomics": lambda stage, folder: [
-        "radiomics", f"--data={_imported(stage, folder)}", f"--runs={folder / 'runs'}", "--workers=1"
-    ],
-    "doctor": lambda stage, folder: ["doctor", f"--data={_tiny(stage, folder)}", f"--runs={folder / 'runs'}"],
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,12 +33,13 @@ class Fault:
     """A fault of one command.
 
     Args:
-        kind: disk, permission, memory, file, store, worker or signal.
+        kind: disk, permission, memory, file, store, worker, twice or signal.
         name: What is done.
         command: Name of the command.
         begin: Stages it in the folder, once the command's inputs lie there; gives what the process calls first, and
             what takes the fault away.
         codes: Exit codes that may follow; 0 counts as read right where the result is that of a healthy run.
+        said: Words that may stand for that: what is left out is named.
     """
 
     kind: str
@@ -105,6 +47,7 @@ class Fault:
     command: str
     begin: Callable[[Path], tuple[Hook | None, Hook]]
     codes: tuple[int, ...] = (0, 1, 2)
+    said: str = ""
 
 
 def _nothing() -> None:
@@ -203,6 +146,16 @@ def _signal(number: int, after_s: float) -> Callable[[Path], tuple[Hook | None, 
     return lambda folder: (before, _nothing)
 
 
+def _twice(folder: Path) -> tuple[Hook | None, Hook]:
+    """The same command a second time, at the same time."""
+
+    def before() -> None:
+        if twin := os.fork():
+            atexit.register(os.waitpid, twin, 0)
+
+    return before, _nothing
+
+
 def _killed_worker(folder: Path) -> tuple[Hook | None, Hook]:
     """Kill the first process that the command starts for its work, as the kernel does where memory ends."""
 
@@ -223,15 +176,16 @@ def _killed_worker(folder: Path) -> tuple[Hook | None, Hook]:
 def all_faults(seed: int) -> Iterator[Fault]:
     """All faults, their places and times drawn by seed."""
     rng = np.random.default_rng([seed, 100])
-    for command in ("import", "import of DICOM", "finetune", "report", "qc", "attributes", "radiomics"):
+    for command in ("import", "import of DICOM", "finetune", "report", "qc", "attributes", "radiomics",
+                    "assess", "refresh", "volumes"):  # fmt: skip
         size = int(rng.choice([0, 500, 5000]))
         yield Fault("disk", f"files of at most {size} bytes", command, _disk(size))
     for command, names in {
         "data-check": (), "import": ("out",), "finetune": ("runs",), "report": ("report",), "qc": (),
-        "attributes": (), "radiomics": ("runs",), "doctor": ("runs",),
+        "attributes": (), "radiomics": ("runs",), "doctor": ("runs",), "assess": ("out",), "refresh": (), "volumes": (),
     }.items():  # fmt: skip
         yield Fault("permission", "read-only folders", command, _read_only(*names))
-    for command in ("import", "import of DICOM", "finetune", "radiomics", "qc"):
+    for command in ("import", "import of DICOM", "finetune", "radiomics", "qc", "assess"):
         yield Fault("memory", "32 MB more than at its start", command, _memory(32 << 20))
     files = (
         ("tiny/cohort.json", "cut", "finetune"),
@@ -252,11 +206,38 @@ def all_faults(seed: int) -> Iterator[Fault]:
         (f"runs/{POINT}/mlflow.json", "zeros", "resume"),
         ("runs/mlflow.db", "zeros", "resume"),
         (f"runs/{POINT}/predictions.parquet", "cut", "report"),
+        (f"runs/{POINT}/run.json", "emptied", "report"),
+        ("imported/cohort.json", "cut", "refresh"),
+        ("imported/.build/*/*.json", "cut", "refresh"),
+        ("imported/.build/source.json", "zeros", "refresh"),
+        ("imported/volumes/*/contract.json", "cut", "volumes"),
+        ("out/.build/*/*.json", "zeros", "import again"),
+        ("out/.build/source.json", "cut", "import again"),
+        ("out.private/index-*/*.jsonl", "cut", "import of DICOM again"),
+        ("out.private/index-*/complete.json", "emptied", "import of DICOM again"),
+        ("out/*/assessment.json", "cut", "assess again"),
+        ("out/*/input.json", "zeros", "assess again"),
+        ("out/assessments.parquet", "cut", "assess again"),
+        ("assess/few/cohort.json", "cut", "assess"),
+        (f"{MALIGNANCY}/results.csv", "cut", "assess"),
+        (f"{MALIGNANCY}/predictions.parquet", "cut", "assess"),
+        (f"{ENCODER}/model.safetensors", "flipped", "assess"),
+        (f"{ENCODER}/contract.json", "cut", "assess"),
+        (f"{ENCODER}/attribute_heads.safetensors", "flipped", "assess"),
     )
     for pattern, how, command in files:
         yield Fault(
             "file", f"{pattern.split('/')[-1]} {how}", command, _damaged(pattern, how, int(rng.integers(2**31)))
         )
+    for pattern, how, said in (
+        (f"{MALIGNANCY}/head/head.safetensors", "flipped", "task malignancy is left out"),
+        (f"{MALIGNANCY}/head/head.json", "emptied", "task malignancy is left out"),
+        (f"{ENCODER}/likeness.safetensors", "flipped", "cannot be held against"),
+        (f"{ENCODER}/likeness.json", "cut", "cannot be held against"),
+    ):
+        begin = _damaged(pattern, how, int(rng.integers(2**31)))
+        yield Fault("file", f"{pattern.split('/')[-1]} {how}", "assess", begin, said=said)
+    yield Fault("twice", "the same command at the same time", "assess", _twice)
     yield Fault("store", "MLflow's database is locked", "resume", _locked)
     for command in ("import in processes", "radiomics in processes"):
         yield Fault("worker", "the first worker is killed", command, _killed_worker)
@@ -283,25 +264,11 @@ def stage_fault(stage: Stage, fault: Fault, folder: Path) -> tuple[Outcome, Answ
         return "silent", answer
     outcome: Outcome = "refused"
     if answer.code == 0:
-        outcome = "read right" if _healthy(stage, fault, folder) else "silent"
+        told = bool(fault.said) and fault.said in answer.text
+        outcome = "read right" if told or is_healthy(stage, fault.command, folder) else "silent"
     again = ask(arguments, folder, limit_s=LIMIT_S)
     if again.code is None:
         return "hung", Answer(None, f"{answer.sentence} THEN {again.sentence}", again.seconds)
-    if again.code != 0 or not _healthy(stage, fault, folder):
+    if again.code != 0 or not is_healthy(stage, fault.command, folder):
         return "stuck", Answer(again.code, f"{answer.sentence} THEN {again.sentence}", answer.seconds)
     return outcome, answer
-
-
-def _healthy(stage: Stage, fault: Fault, folder: Path) -> bool:
-    """Whether the result is that of an undisturbed command."""
-    if fault.command.startswith("import"):
-        return statuses(folder) == ["imported"] * 3
-    if fault.command in ("finetune", "resume"):
-        found = folder / "runs" / POINT / "predictions.parquet"
-        expected = stage.root / "runs" / POINT / "predictions.parquet"
-        return found.is_file() and pd.read_parquet(found).equals(pd.read_parquet(expected))
-    if fault.command == "report":
-        return any((folder / "report").rglob("*.html"))
-    if fault.command.startswith("radiomics"):
-        return len(list((folder / "runs").rglob("radiomics-*.parquet"))) == 1
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import os
 import resource
 import signal
@@ -45,9 +46,10 @@ class Answer:
 
     @property
     def traced(self) -> bool:
-        """Whether it ended in a trace, or by a signal that is a defect's."""
+        """Whether it ended in a trace, be it one that is kept in a file, or by a signal that is a defect's."""
         defects = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE)
-        return "Traceback (most recent call last)" in self.text or self.code in defects
+        said = ("Traceback (most recent call last)", "a defect of the suite")
+        return any(words in self.text for words in said) or self.code in defects
 
     @property
     def sentence(self) -> str:
@@ -148,6 +150,8 @@ def _child(
         os.environ["RENAL_CACHE"] = str(folder / "cache")
         os.environ[MARK] = str(folder)
         resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+        # Processes that the command starts read the module that was started, as those of a command line do.
+        sys.modules["__main__"] = importlib.import_module("experiments.__main__")
         if before is not None:
             before()
         from experiments.cli import main

@@ -41,8 +41,13 @@ def nifti_cases(stage: Stage, rng: np.random.Generator, count: int) -> Iterator[
 
 
 def _bad_nifti(stage: Stage, folder: Path, file: str, how: str, seed: int) -> list[str]:
+    bad_nifti(stage.copy("scans", folder) / file, how, seed)
+    return import_manifest(folder)
+
+
+def bad_nifti(path: Path, how: str, seed: int) -> None:
+    """Damage a compressed NIfTI file: a field or bytes of its header, its end, its archive."""
     rng = np.random.default_rng(seed)
-    path = stage.copy("scans", folder) / file
     content = bytearray(gzip.decompress(path.read_bytes()))
     if how == "field":
         name = str(rng.choice(list(_FIELDS)))
@@ -62,7 +67,6 @@ def _bad_nifti(stage: Stage, folder: Path, file: str, how: str, seed: int) -> li
     if how == "archive":
         packed[int(rng.integers(len(packed)))] ^= 1 << int(rng.integers(8))
     path.write_bytes(bytes(content) if how == "plain" else bytes(packed))
-    return import_manifest(folder)
 
 
 def _plausible(path: Path) -> bool:

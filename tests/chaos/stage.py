@@ -14,10 +14,13 @@ import pandas as pd
 import yaml
 from mlflow.tracking import MlflowClient
 
+from datamodules.cohort.cohort import Cohort
 from datamodules.importers.builder import build_cohort
 from tests.chaos.sandbox import ask
 from tests.datamodules.importers.dicom_phantom import Scan, segmentation
 from tests.datamodules.importers.nifti_phantom import labels, save, scan_hu
+from tests.experiments.assessment.place import make_place, reference
+from tests.experiments.pretraining.stages.test_alignment import export_text
 from tests.experiments.pretraining.test_pretrain import write_reports
 from tests.experiments.text_cohort import reports_cohort
 from tests.tiny import CONTRACT, TinySource
@@ -41,7 +44,8 @@ class Stage:
     Args:
         root: Holds `tiny` (a cohort with reports), `runs` (a finished point and a pretrained image encoder), `scans`
             (a manifest of NIfTI files), `imported` (the cohort of these), `slices` (DICOM files) and `base` (a language
-            model), `texts` (a cohort of reports), `empty` (runs without any).
+            model), `texts` (a cohort of reports), `empty` (runs without any), `assess` (scans of patients, a cohort and
+            its finished probes), `assessed` (what an assessment of three of these patients left).
     """
 
     root: Path
@@ -61,6 +65,20 @@ class Stage:
         for path in (*runs.rglob("run.json"), *runs.rglob("config.yaml")):
             path.write_text(path.read_text().replace(str(self.root / "runs"), str(runs)))
         return runs
+
+    def assess(self, folder: Path, patients: int = 3) -> list[str]:
+        """The command that assesses the patients of `folder/patients`, under one key of pseudonyms."""
+        place = folder / "assess" if (folder / "assess").exists() else self.root / "assess"
+        if not (folder / "patients").exists():
+            for number in range(1, patients + 1):
+                name = f"E1-{number:04d}"
+                shutil.copytree(self.root / "assess" / "files" / name, folder / "patients" / name)
+        if not (folder / "out.private").exists():
+            (folder / "out.private").mkdir(mode=0o700)
+            (folder / "out.private" / "pseudonyms.key").write_text("0" * 64)
+            (folder / "out.private" / "pseudonyms.key").chmod(0o600)
+        where = [f"--data={place / 'few'}", f"--runs={place / 'runs'}", f"--out={folder / 'out'}"]
+        return ["assess", f"--source={folder / 'patients'}", *where, "--outside_training=true", "--intensity=rendered"]
 
     def finetune(self, folder: Path, *more: str, data: Path | None = None) -> list[str]:
         """The command of a point whose runs lie in `folder`, in a store that holds none."""
@@ -90,6 +108,14 @@ def build(root: Path) -> Stage:
         _import_all(root / "modules.txt")
     make_base(root / "base", num_hidden_layers=2)
     reports_cohort(root / "texts", patients=60)
+    export_text(root / "base", root / "runs", Cohort.load(root / "tiny"), 1)
+    make_place(root / "assess")
+    reference(root / "assess" / "runs" / "renal/few/pretrain/image-s42/encoder")
+    answer = ask(stage.assess(root), root, limit_s=600, modules=root / "modules.txt")
+    if answer.code != 0:
+        raise RuntimeError(f"Undamaged patients were not assessed: {answer.text[-3000:]}")
+    _import_all(root / "modules.txt")
+    (root / "out").rename(root / "assessed")
     rows = []
     for number in range(3):
         save(root / "scans" / f"ct{number}.nii.gz", scan_hu(number))

@@ -97,7 +97,7 @@ CSV: dict[str, tuple[Callable[[str, pd.DataFrame], str | bytes], bool]] = {
     "bytes": (lambda text, frame: bytes(range(256)) * 20, False),
     "half": (lambda text, frame: text[: len(text) // 2], False),
     "marked UTF-8": (lambda text, frame: "\ufeff" + text, True),
-    "UTF-16": (lambda text, frame: text.encode("utf-16"), False),
+    "UTF-16": (lambda text, frame: text.encode("utf-16"), True),
     "latin-1": (lambda text, frame: text.replace("A", "Köln").encode("latin-1"), False),
     "DOS lines": (lambda text, frame: text.replace("\n", "\r\n"), True),
     "a column twice": (lambda text, frame: pd.concat([frame, frame[["image"]]], axis=1).to_csv(index=False), False),

@@ -20,7 +20,7 @@ from datamodules.importers.plan import CohortPlan
 from datamodules.phantoms.phantom_source import DemoSource
 from experiments.doubt.gaussians import Gaussians
 from experiments.doubt.readings import Trained
-from experiments.doubt.reference import Facts, Reference
+from experiments.doubt.reference import Reference, ScanFacts
 from experiments.doubt.region_measures import INTENSITIES, MEASURES
 from experiments.finetuning.finetune import finetune
 from experiments.finetuning.point import Point
@@ -121,5 +121,5 @@ def reference(folder: Path) -> None:
         return Gaussians.fit(rng.normal(size=(len(phases), count)), phases if groups > 1 else 0 * phases, groups)
 
     trained = Trained(drawn(split, len(PHASES)), drawn(len(MEASURES) - split, len(PHASES)), drawn(width, 1))
-    facts = Facts("rendered", True, 5.0, 0.5, 1.0)
+    facts = ScanFacts("rendered", True, 5.0, 0.5, 1.0)
     Reference(trained, np.zeros(4), np.full(4, 1e6), facts, (80, 40), "cohort few").write(folder)
