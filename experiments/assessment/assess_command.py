@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -32,8 +34,6 @@ from lightning_modules.core.errors import ModelError
 
 RESULT, PAGE = "assessment.json", "assessment.html"
 _INPUT, _REFUSED = "input.json", "refused.json"
-_HELD = ("headline", "phases", "located_by", "index_side", "kidneys", "notes")
-"""What a table and a terminal are told of a finished assessment."""
 
 
 def assess(
@@ -162,8 +162,9 @@ class _Job:
         patient = PatientFiles(patient.folder, patient.image, self.masks or patient.masks)
         state = {"fingerprint": fingerprint(self.settings, patient.files)}
         if (folder / RESULT).is_file():
-            same = _known(folder / _INPUT) == state
-            if same and _known(folder / RESULT, *_HELD) is not None:
+            known = _known(folder / _INPUT, *state) or {}
+            same = known.get("fingerprint") == state["fingerprint"]
+            if same and known.get("result") == _digest(_known(folder / RESULT)):
                 return
             if not again and not same:
                 raise DataError(
@@ -185,7 +186,7 @@ class _Job:
                 raise DataError("DICOM objects were asked for and the scan is NIfTI; leave DICOM= out.")
             write_objects(folder, patient.image, found, self.assessor.models, identified=self.identified)
         write_page(folder / PAGE, found, self.assessor.models.contract)
-        write_json(folder / _INPUT, state)
+        write_json(folder / _INPUT, {**state, "result": _digest(found.content)})
         write_json(folder / RESULT, found.content)
         say(f"Assessed in {time.monotonic() - started:.1f} s.")
 
@@ -221,6 +222,13 @@ def write_objects(folder: Path, source: Path, found: Assessed, models: Models, *
     headers = scan_headers(source, identified=identified)
     regions = write_regions(folder, headers, found.kidneys, models) if paints(models) else []
     return [*regions, *write_report(folder, headers, found.content, found.outlines, models.sha256)]
+
+
+def _digest(content: Any) -> str:
+    """Hash of what a JSON file holds, by which a damaged result is known."""
+    plain = json.loads(json.dumps(content, default=lambda value: value.item()))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
 
 def _known(path: Path, *names: str) -> dict[str, Any] | None:
     """What an earlier call left; None where there is nothing, or it is damaged, so that it is made again."""

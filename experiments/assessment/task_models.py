@@ -197,11 +197,7 @@ def load_models(
     classified = [task for task, head in heads.items() if head.outcome != "survival"]
     sure = {task: _certainty(found[name][task], heads[task]) for task in classified}
     certainty = {task: one for task, one in sure.items() if one is not None}
-    courses = {
-        task: _courses(found[name][task], head)
-        for task, head in heads.items()
-        if head.outcome == "survival"
-    }
+    courses = {task: _courses(found[name][task], head) for task, head in heads.items() if head.outcome == "survival"}
     contract = PreprocessingContract.from_dict(exported.contract)
     say(f"ENCODER={name} with {len(heads)} tasks of cohort {cohort.info.name}.")
     return Models(name, folder, network, exported.sha256, contract, heads, held_out, certainty, absent, courses)
