@@ -192,14 +192,17 @@ class _Job:
 
     def refused(self, patient: PatientFiles, folder: Path) -> str | None:
         """Why a patient was refused before, where nothing has changed since."""
-        known = _known(folder / _REFUSED, "reason", "fingerprint")
-        if known is None or known["fingerprint"] != fingerprint(self.settings, patient.files):
+        known = _known(folder / _REFUSED, "reason")
+        if known is None or known != self._refusal(patient, str(known["reason"])):
             return None
         return str(known["reason"])
 
     def refuse(self, patient: PatientFiles, folder: Path, reason: str) -> None:
         """Keep why a patient was refused."""
-        write_json(folder / _REFUSED, {"reason": reason, "fingerprint": fingerprint(self.settings, patient.files)})
+        write_json(folder / _REFUSED, self._refusal(patient, reason))
+
+    def _refusal(self, patient: PatientFiles, reason: str) -> dict[str, str]:
+        return {"reason": reason, "fingerprint": fingerprint({**self.settings, "refused": reason}, patient.files)}
 
 
 def write_objects(folder: Path, source: Path, found: Assessed, models: Models, *, identified: bool) -> list[Path]:
