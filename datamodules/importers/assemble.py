@@ -13,7 +13,7 @@ import torchio as tio
 from datamodules.cohort.study_times import before_treatment
 from datamodules.errors import DataError
 from datamodules.importers.companions import INDEX_SIDE, patient_row, report_rows
-from datamodules.importers.locate import LocatedKidney, draws_lesions
+from datamodules.importers.locate import LocatedKidney, draws_lesions, in_place
 from datamodules.importers.plausibility import check_tissue
 from datamodules.importers.records import PatientRecord, SkipPatient
 from datamodules.volumes.contract import PreprocessingContract
@@ -92,9 +92,17 @@ class Reasons:
 
 @dataclass
 class _Cut:
-    """What one study has given so far."""
+    """What one study has given so far.
+
+    Args:
+        kidneys: Those of the mask that says most of the study.
+        own: The kidneys that each series was cut around, by its identifier.
+        rows: Rows of the table `series`.
+        volumes: Volumes of all series.
+    """
 
     kidneys: list[LocatedKidney] = field(default_factory=list)
+    own: dict[str, list[LocatedKidney]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     volumes: list[Volume] = field(default_factory=list)
 
@@ -200,8 +208,13 @@ def table_rows(
 
 
 def _cut_study(study: StudyInput, contract: PreprocessingContract, reasons: Reasons) -> _Cut:
-    """Read the series of a study one after another, those with a mask of their own first."""
+    """Read the series of a study one after another, those with a mask of their own first.
+
+    All are cut at one place, that of the mask that says most, whatever the others draw; a series in which a kidney lies
+    elsewhere, as its own mask shows, is cut there.
+    """
     cut = _Cut()
+    drawn_apart: list[SeriesInput] = []
     for series in sorted(study.series, key=lambda item: item.locate is None):
         try:
             image, notes = series.read()
@@ -212,8 +225,8 @@ def _cut_study(study: StudyInput, contract: PreprocessingContract, reasons: Reas
             drawn = {f"{kidney.side} kidney": kidney.labels for kidney in own if kidney.labels is not None}
             notes += check_tissue(drawn, image, series.where)
             # A mask that shows the lesions says more about the study than one that does not.
-            if not cut.kidneys or (draws_lesions(own) and not draws_lesions(cut.kidneys)):
-                cut.kidneys = own
+            better = draws_lesions(own) and not draws_lesions(cut.kidneys)
+            cut.kidneys = _both(own, cut.kidneys) if better else _both(cut.kidneys, own)
         except DataError as error:
             reasons.add(str(error), damaged=True)
             continue
@@ -222,11 +235,59 @@ def _cut_study(study: StudyInput, contract: PreprocessingContract, reasons: Reas
         if not own:
             reasons.add(f"{series.where}: no kidney mask or box belongs to it or to another series of its study.")
             continue
-        volumes = _cut_series(study.study_id, series, image, own, contract, reasons)
+        placed, moved = in_place(own, cut.kidneys)
+        for note in moved:
+            reasons.add(f"{series.where}: {note}")
+        volumes = _cut_series(study.study_id, series, image, placed, contract, reasons)
         if volumes:
             cut.volumes += volumes
+            cut.own[series.series_id] = placed
             cut.rows.append(_series_row(study.study_id, series, image))
+            drawn_apart += [series] if series.locate is not None else []
+    _cut_again(study.study_id, drawn_apart, cut, contract, reasons)
+    for note in _same_twice(cut.volumes):
+        reasons.add(note)
     return cut
+
+
+def _same_twice(volumes: Sequence[Volume]) -> list[str]:
+    """Words on series of a study that show a kidney voxel by voxel alike: one scan, under two names or two phases."""
+    first: dict[tuple[str, bytes], Volume] = {}
+    pairs: dict[tuple[str, str], tuple[Volume, Volume]] = {}
+    for volume in volumes:
+        before = first.setdefault((volume.side, volume.image.tobytes()), volume)
+        if before.series_id != volume.series_id:
+            pairs[before.series_id, volume.series_id] = (before, volume)
+    return [
+        f"series {one.series_id} ({one.phase}) and {two.series_id} ({two.phase}) hold the same scan; leave "
+        "one of them out."
+        for one, two in pairs.values()
+    ]
+
+
+def _both(first: Sequence[LocatedKidney], second: Sequence[LocatedKidney]) -> list[LocatedKidney]:
+    """The kidneys of a mask, and of another one those that it does not show; left first."""
+    sides = {kidney.side for kidney in first}
+    every = [*first, *(kidney for kidney in second if kidney.side not in sides)]
+    return sorted(every, key=lambda kidney: kidney.side)
+
+
+def _cut_again(
+    study_id: str, series: Sequence[SeriesInput], cut: _Cut, contract: PreprocessingContract, reasons: Reasons
+) -> None:
+    """Cut those series anew that were read before the mask that says most, and lie elsewhere by it."""
+    for one in series:
+        before = cut.own[one.series_id]
+        placed, _ = in_place(before, cut.kidneys)
+        if _centers(placed, contract) == _centers(before, contract):
+            continue
+        image, _ = one.read()
+        rest = [volume for volume in cut.volumes if volume.series_id != one.series_id]
+        cut.volumes = [*rest, *_cut_series(study_id, one, image, placed, contract, reasons)]
+
+
+def _centers(kidneys: Sequence[LocatedKidney], contract: PreprocessingContract) -> dict[str, tuple[float, ...]]:
+    return {kidney.side: _center(kidney, kidneys, contract) for kidney in kidneys}
 
 
 def _cut_series(

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,8 +18,9 @@ from datamodules.importers.text_tables import read_text
 
 _TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
-_OLDEST = re.compile(r"(?:>=?\s*|over\s+)(?:89|90)|(?:89|90)\s*(?:\+|or older|and older|and over)")
+_OLDEST = re.compile(r"(?:>=?\s*|≥\s*|over\s+)(?:89|90)|(?:89|90)\s*(?:\+|or older|and older|and over)")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+")
+_THOUSANDS_BY_POINT = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+")
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
 
     Numbers may have a decimal comma, booleans may be 1, 1.0, true, yes and the like, and names of columns any case.
     A number such as `1,234`, which may be 1234 or 1.234, is refused unless the cells are separated by semicolons or
-    tabs.
+    another number of the table tells what a comma is; so is `1.234` in a table of decimal commas.
 
     Args:
         path: The file.
@@ -58,9 +59,10 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
     found = read_text(path)
     frame = _named(found.frame, table, path.name)
     findings: list[Finding] = []
+    marks = _marks([frame[one.name] for one in table.columns if one.name in frame and _is_number(one)], found.separator)
     for column in table.columns:
         if column.name in frame:
-            typed, bad = _typed(frame[column.name], column, path.name, found.separator)
+            typed, bad = _typed(frame[column.name], column, path.name, marks)
             frame[column.name] = typed
             findings += bad
     raise_failures(findings + _repeated(frame, table, path.name))
@@ -80,10 +82,12 @@ def _named(frame: pd.DataFrame, table: Table, source: str) -> pd.DataFrame:
 
 def _repeated(frame: pd.DataFrame, table: Table, source: str) -> list[Finding]:
     """Rows that share a key, by their lines: the key itself may be a hospital's number of a patient."""
-    if not set(table.key) <= set(frame.columns):
+    absent = set(table.key) - set(frame.columns)
+    if any(not table.column(name).nullable for name in absent):
         return []
-    groups = frame[frame.duplicated(list(table.key), keep=False)].groupby(list(table.key), dropna=False).groups
-    where = f"columns {', '.join(table.key)}"
+    key = [name for name in table.key if name not in absent]
+    groups = frame[frame.duplicated(key, keep=False)].groupby(key, dropna=False).groups
+    where = f"columns {', '.join(key)}"
     return [
         Finding("FAIL", "the same key", f"{source}, rows {', '.join(map(str, lines))}, {where}", "one row")
         for lines in list(groups.values())[:5]
@@ -95,9 +99,27 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items() if pd.notna(value)} for row in frame.to_dict("records")]
 
 
-def _typed(values: pd.Series, column: Column, source: str, separator: str) -> tuple[pd.Series, list[Finding]]:
+class _Marks(NamedTuple):
+    """What is known of the marks in the numbers of a table: whether a comma is the decimal one, be it between digits
+    that could be thousands, and whether a point could stand before thousands."""
+
+    comma: bool
+    grouping_point: bool
+
+
+def _marks(columns: Sequence[pd.Series], separator: str) -> _Marks:
+    cells = (cell for values in columns for cell in values.dropna())
+    certain = any(_DECIMAL_COMMA.fullmatch(cell) and not _THOUSANDS.fullmatch(cell) for cell in cells)
+    return _Marks(certain or separator == ";", certain)
+
+
+def _is_number(column: Column) -> bool:
+    return column.kind in ("number", "integer")
+
+
+def _typed(values: pd.Series, column: Column, source: str, marks: _Marks) -> tuple[pd.Series, list[Finding]]:
     """The cells of one column in its type, and those that are not of it."""
-    parse, dtype = _parser(column, separator)
+    parse, dtype = _parser(column, marks)
     free = column.kind == "string" and column.choices is None  # text that is no code may be the word NA
     typed: list[Any] = []
     findings = []
@@ -113,20 +135,20 @@ def _typed(values: pd.Series, column: Column, source: str, separator: str) -> tu
     return pd.Series(typed, index=values.index, dtype=dtype), findings
 
 
-def _parser(column: Column, separator: str) -> tuple[Callable[[str], Any], str]:
+def _parser(column: Column, marks: _Marks) -> tuple[Callable[[str], Any], str]:
     if column.name in PARSERS:
         return PARSERS[column.name], "Int64" if column.kind == "integer" else "string"
     if column.kind == "string":
         return lambda text: _word(text, column), "string"
     if column.kind == "boolean":
-        return lambda text: _boolean(text, separator), "boolean"
+        return lambda text: _boolean(text, marks), "boolean"
     if column.kind == "integer" and column.choices == (0, 1):
-        return lambda text: int(_boolean(text, separator)), "Int64"
+        return lambda text: int(_boolean(text, marks)), "Int64"
     if column.kind == "integer":
-        return lambda text: _integer(text, separator), "Int64"
+        return lambda text: _integer(text, marks), "Int64"
     if column.name.endswith("_years"):
-        return lambda text: _years(text, separator), "Float64"
-    return lambda text: _number(text, separator), "Float64"
+        return lambda text: _years(text, marks), "Float64"
+    return lambda text: _number(text, marks), "Float64"
 
 
 def _word(text: str, column: Column) -> str:
@@ -138,9 +160,11 @@ def _word(text: str, column: Column) -> str:
     return spelled.get(plain, spelled.get(plain.replace(" ", "_").replace("-", "_"), text))
 
 
-def _number(text: str, separator: str) -> float:
+def _number(text: str, marks: _Marks) -> float:
     """A number with a decimal point, or a decimal comma where it can be nothing else."""
-    if _DECIMAL_COMMA.fullmatch(text) and (separator in ";\t" or not _THOUSANDS.fullmatch(text)):
+    if marks.grouping_point and _THOUSANDS_BY_POINT.fullmatch(text):
+        raise ValueError(text)
+    if _DECIMAL_COMMA.fullmatch(text) and (marks.comma or not _THOUSANDS.fullmatch(text)):
         text = text.replace(",", ".")
     number = float(text)
     if not math.isfinite(number) or "_" in text:
@@ -148,25 +172,25 @@ def _number(text: str, separator: str) -> float:
     return number
 
 
-def _years(text: str, separator: str) -> float:
+def _years(text: str, marks: _Marks) -> float:
     """Years as `63`, `63Y`, `063Y`, `63 years`; `>89`, `89+` and `90+` are the group above 89."""
     if _OLDEST.fullmatch(text.lower()):
         return AGE_GROUP
     plain = re.sub(r"\s*(?:y|yrs?|years?(?: old)?|j|jahre)\.?$", "", text.strip().lower())
-    return _number(plain, separator)
+    return _number(plain, marks)
 
 
-def _integer(text: str, separator: str) -> int:
-    number = _number(text, separator)  # spreadsheets write 3 as 3.0
+def _integer(text: str, marks: _Marks) -> int:
+    number = _number(text, marks)  # spreadsheets write 3 as 3.0
     if not number.is_integer():
         raise ValueError(text)
     return int(number)
 
 
-def _boolean(text: str, separator: str) -> bool:
+def _boolean(text: str, marks: _Marks) -> bool:
     word = text.casefold()
     if word not in _TRUE | _FALSE:
-        word = str(_integer(text, separator))  # a column with a missing cell is written 1.0 and 0.0
+        word = str(_integer(text, marks))  # a column with a missing cell is written 1.0 and 0.0
     if word in _TRUE | _FALSE:
         return word in _TRUE
     raise ValueError(text)

@@ -16,6 +16,8 @@ from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import finish_volume_set, shard_name
 
 BUILD = ".build"
+_NAMING = ("data-check.json", "qc.csv", "qc.png", "reports-redacted.parquet")
+"""What commands leave beside the tables, about single patients or drawn from them."""
 
 
 def stored_entry(path: Path) -> dict[str, Any] | None:
@@ -45,6 +47,8 @@ def refreshed(source: GrowingSource, entry: dict[str, Any]) -> dict[str, Any]:
 def remove_others(root: Path, patients: Collection[str]) -> list[str]:
     """Remove from every volume set of a cohort who is not among its patients, entries, volumes and label maps.
 
+    What commands found in the cohort goes with them: findings, figures and cleaned reports of those who were there.
+
     Args:
         root: Folder of the cohort.
         patients: Who stays, entries of the import report that are no patients among them.
@@ -64,6 +68,8 @@ def remove_others(root: Path, patients: Collection[str]) -> list[str]:
         path.unlink()
         if entry["status"] == "imported":
             removed[str(entry["patient_id"])] = None
+    for name in _NAMING if removed else ():
+        (root / name).unlink(missing_ok=True)
     return list(removed)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torchio as tio
+from scipy import ndimage
 
 from datamodules.anatomy.nephrometry import Kidney, coarsened, score, separate_kidneys
+from datamodules.anatomy.nephrometry.kidneys import KIDNEY_ML
 from datamodules.anatomy.nephrometry.lesion_scores import SCORED_MM
 from datamodules.anatomy.nephrometry.mask_geometry import bounding_slices
 from datamodules.anatomy.nephrometry.measures import measures
@@ -21,6 +23,8 @@ from datamodules.volumes.contract import Region
 Point = tuple[float, float, float]
 
 
+_APART_MM = 20.0
+"""A small piece farther from every kidney is none of it: exophytic tumours and fragments of a kidney lie nearer."""
 BODY_HU = -300
 """A voxel above this belongs to the body or the table."""
 
@@ -68,6 +72,7 @@ def locate_kidneys(mask: KidneyMask, image: tio.ScalarImage, where: str) -> tupl
     Raises:
         DataError: if the mask holds no piece large enough to be a kidney.
     """
+    mask, specks = without_specks(mask, where)
     canonical, named = _canonical(mask)
     labels = np.ascontiguousarray(canonical.data[0].numpy().transpose(2, 1, 0))
     x_spacing, y_spacing, z_spacing = (float(value) for value in canonical.spacing)
@@ -76,6 +81,7 @@ def locate_kidneys(mask: KidneyMask, image: tio.ScalarImage, where: str) -> tupl
     if not kidneys:
         raise DataError(f"{where}: the mask holds no piece that is large enough to be a kidney (3 ml).")
     sides, notes = _sides(kidneys, named, where)
+    notes = [*specks, *notes]
     found = []
     for kidney, side in zip(kidneys, sides, strict=True):
         located = _located(kidney, side, canonical.affine)
@@ -87,6 +93,46 @@ def locate_kidneys(mask: KidneyMask, image: tio.ScalarImage, where: str) -> tupl
             notes.append(f"{where}: the {side} kidney was not scored: {error}.")
         found.append(located)
     return found, notes
+
+
+def without_specks(mask: KidneyMask, where: str) -> tuple[KidneyMask, list[str]]:
+    """A mask without pieces too small for a kidney that lie apart from every larger one, and a note on them.
+
+    Segmentation programs leave single voxels anywhere in a scan; one of them would move the middle of a kidney.
+
+    Args:
+        mask: The mask.
+        where: How the note names the scan.
+    """
+    labels = mask.labels.data[0].numpy()
+    box = bounding_slices(labels > 0)
+    pieces, count = ndimage.label(labels[box] > 0, np.ones((3, 3, 3)))
+    if count < 2:
+        return mask, []
+    spacing = np.linalg.norm(mask.labels.affine[:3, :3], axis=0)
+    volumes_ml = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * float(spacing.prod()) / 1000.0
+    places = ndimage.find_objects(pieces)
+    large = [place for place, volume in zip(places, volumes_ml, strict=True) if volume >= KIDNEY_ML]
+    apart = [
+        number
+        for number, (place, volume) in enumerate(zip(places, volumes_ml, strict=True), start=1)
+        if volume < KIDNEY_ML and large and min(_gap_mm(place, other, spacing) for other in large) > _APART_MM
+    ]
+    if not apart:
+        return mask, []
+    kept = labels.copy()
+    kept[box][np.isin(pieces, apart)] = 0
+    note = (
+        f"{where}: {len(apart)} specks of the mask ({volumes_ml[np.array(apart) - 1].sum():.2g} ml) lie more than "
+        f"{_APART_MM:g} mm from the kidneys and were left out."
+    )
+    return replace(mask, labels=tio.LabelMap(tensor=kept[None], affine=mask.labels.affine)), [note]
+
+
+def _gap_mm(first: tuple[slice, ...], second: tuple[slice, ...], spacing: np.ndarray) -> float:
+    """Least distance that two boxes of voxels can have."""
+    gaps = [max(one.start - two.stop, two.start - one.stop, 0) for one, two in zip(first, second, strict=True)]
+    return float(np.linalg.norm(np.array(gaps) * spacing))
 
 
 def _nephrometry(kidney: Kidney, side: str) -> dict[str, Any]:
@@ -166,6 +212,56 @@ def _measures(kidney: Kidney) -> dict[str, Any]:
     """Columns of `kidneys` that a mask answers; a mask without lesions cannot say that there is none."""
     row = measures(kidney)
     return row if kidney.lesions else {"kidney_volume_ml": row["kidney_volume_ml"]}
+
+
+def in_place(own: Sequence[LocatedKidney], kept: Sequence[LocatedKidney]) -> tuple[list[LocatedKidney], list[str]]:
+    """The kidneys of a series at the places of the mask that its study keeps.
+
+    Two masks of one kidney differ by how they were drawn, or because the kidney lay elsewhere, as between two breaths.
+    It lay elsewhere where the masks agree better once one is moved onto the other.
+
+    Args:
+        own: Kidneys of the series.
+        kept: Kidneys of the mask that the study keeps.
+
+    Returns:
+        A kidney each, those among them that its own mask does not show, and notes on those that lie elsewhere.
+    """
+    places = {kidney.side: kidney for kidney in kept}
+    found, notes = [], []
+    for kidney in own:
+        place = places.get(kidney.side)
+        if place is None or place is kidney or place.labels is None or kidney.labels is None:
+            found.append(kidney)
+            continue
+        shift = np.subtract(kidney.center_ras_mm, place.center_ras_mm)
+        if overlap(kidney.labels, place.labels, shift) > overlap(kidney.labels, place.labels, np.zeros(3)):
+            found.append(kidney)
+            notes.append(
+                f"the {kidney.side} kidney lies {np.linalg.norm(shift):.0f} mm from its place in the series whose mask "
+                "is kept; the region was moved with it."
+            )
+        else:
+            found.append(place)
+    sides = {kidney.side for kidney in own}
+    return [*found, *(kidney for kidney in kept if kidney.side not in sides)], notes
+
+
+def overlap(first: tio.LabelMap, second: tio.LabelMap, shift_mm: np.ndarray) -> float:
+    """Share of the labelled voxels of a map that are labelled in another one.
+
+    Args:
+        first: The map.
+        second: The other one, on any grid.
+        shift_mm: By how much the first lies further along x, y and z than it would for the comparison.
+    """
+    points = np.argwhere(first.data[0].numpy() > 0)
+    placed = points @ first.affine[:3, :3].T + first.affine[:3, 3] - shift_mm
+    inverse = np.linalg.inv(second.affine)
+    voxels = np.round(placed @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
+    inside = ((voxels >= 0) & (voxels < np.array(second.spatial_shape))).all(axis=1)
+    hits = second.data[0].numpy()[tuple(voxels[inside].T)] > 0
+    return float(hits.sum()) / len(points)
 
 
 def draws_lesions(kidneys: Sequence[LocatedKidney]) -> bool:

@@ -122,7 +122,7 @@ def read_binary_masks(parts: Sequence[tuple[str, Path]], where: str) -> KidneyMa
         where: How messages name them.
 
     Raises:
-        DataError: if a file is damaged, or the files are not on one grid.
+        DataError: if a file is damaged or holds several codes, or the files are not on one grid.
     """
     arrays: list[tuple[str, np.ndarray]] = []
     notes: list[str] = []
@@ -136,6 +136,12 @@ def read_binary_masks(parts: Sequence[tuple[str, Path]], where: str) -> KidneyMa
             raise DataError(
                 f"{where}: {name} has the grid {stored.spatial_shape}, {parts[0][0]} has {first.spatial_shape}; "
                 "expected the masks of one scan on one grid."
+            )
+        codes = codes_in(stored.data.numpy())
+        if len(codes) > 1:
+            raise DataError(
+                f"{where}: {name} holds the codes {codes}; expected one beside 0 in a mask of one part. A label map "
+                "belongs under `mask`, with the option `labels` where its codes are others than those of KiTS23."
             )
         arrays.append((name, stored.data.numpy() > 0))
     if first is None:

@@ -20,6 +20,8 @@ _ORDERS = {
     "day first": re.compile(rf"{_DAY}(?P<mark>[-/.]){_MONTH}(?P=mark){_YEAR}"),
     "month first": re.compile(rf"{_MONTH}(?P<mark>[-/]){_DAY}(?P=mark){_YEAR}"),  # nobody puts points there
 }
+_YEARS = range(1900, 2300)
+"""Years of an examination, those among them into which some archives shift all dates; 0219 is a slip of the pen."""
 _MIDNIGHT = re.compile(r"[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00:00)?$")
 
 
@@ -40,7 +42,9 @@ def _dates(text: str) -> dict[str, datetime.date]:
     for order, pattern in _ORDERS.items():
         if parts := pattern.fullmatch(text):
             with contextlib.suppress(ValueError):
-                found[order] = datetime.date(int(parts["year"]), int(parts["month"]), int(parts["day"]))
+                date = datetime.date(int(parts["year"]), int(parts["month"]), int(parts["day"]))
+                if date.year in _YEARS:
+                    found[order] = date
     return found
 
 

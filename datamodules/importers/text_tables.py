@@ -15,6 +15,8 @@ from datamodules.errors import DataError
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _ROWS_SHOWN = 3
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+"""Signs without a width, which web pages and spreadsheets leave at the ends of cells."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,21 @@ def read_text(path: Path) -> TextTable:
     if not rows:
         raise DataError(f"{path.name} is empty; expected a table in text form with one header row.")
     (_, header), *body = rows
-    names = [name.strip() for name in header]
+    names = [_stripped(name) for name in header]
     _check_names(names, path)
     _check_widths(names, body, path)
     kept = [place for place, name in enumerate(names) if name or any(cells[place].strip() for _, cells in body)]
     frame = pd.DataFrame(
-        [[cells[place].strip() for place in kept] for _, cells in body],
+        [[_stripped(cells[place]) for place in kept] for _, cells in body],
         columns=pd.Index([names[place] or f"column {place + 1} without a name" for place in kept]),
         index=pd.Index([number for number, _ in body], name="line", dtype="int64"),
         dtype="string",
     )
     return TextTable(frame.replace("", pd.NA), separator)
+
+
+def _stripped(cell: str) -> str:
+    return cell.strip().strip(_UNSEEN).strip()
 
 
 def _text(path: Path) -> tuple[int, str]:

@@ -26,9 +26,12 @@ from datamodules.volumes.contract import PreprocessingContract
 from experiments.cohorts.origins import Origin, recall, remember
 from experiments.cohorts.sources import make_source, recognise
 from experiments.cohorts.trivial_predictors import write_predictors
+from experiments.cohorts.withdrawal import drop_caches, uses
 from experiments.registry import PROFILES, axis_file, choose
 from experiments.runs.console import progress_bar, say
 from experiments.statistics.support import mark
+
+_USES_SHOWN = 20
 
 
 def profile_contract(profile: str) -> PreprocessingContract:
@@ -75,11 +78,13 @@ def import_cohort(
     profile: str = "demo",
     workers: int | None = None,
     redact: bool = False,
+    runs: Path = Path("runs"),
 ) -> int:
     """Import scans as a cohort; every patient is accounted for in `import.parquet`.
 
     Again after the source changed, only what changed is read: new patients, new studies, other masks. Tables are made
-    anew, and who is no longer there is removed. Again with another profile it adds that profile's volume set.
+    anew, and who is no longer there is removed with all that was cached of them; runs that used them are named. Again
+    with another profile it adds that profile's volume set.
 
     Args:
         source: Folder, manifest, or YAML file that names several sources.
@@ -89,9 +94,10 @@ def import_cohort(
         profile: Profile whose preprocessing contract the volumes follow.
         workers: Processes; all cores by default.
         redact: Take names, dates, numbers, pathology and outcome out of the reports before anything is written.
+        runs: Folder of all runs, where caches of patients who left are removed and runs that used them are looked for.
     """
     name = recognise(source) if kind == "auto" else kind
-    return _build(name, source, options or {}, out, profile, workers, redact)
+    return _build(name, source, options or {}, out, profile, workers, redact, runs)
 
 
 def refresh(
@@ -100,6 +106,7 @@ def refresh(
     kind: str = "auto",
     options: dict[str, Any] | None = None,
     redact: bool = False,
+    runs: Path = Path("runs"),
 ) -> int:
     """Make the tables of an imported cohort anew from those of its source; volumes stay and no scan is read.
 
@@ -109,6 +116,7 @@ def refresh(
         kind: Kind of source; as it was imported, or recognised from the path.
         options: Options of that kind.
         redact: Clean the reports, as the import did; a cohort that was imported so is not refreshed without.
+        runs: Folder of all runs, where caches of patients who left are removed and runs that used them are looked for.
     """
     origin = recall(data) if source is None else Origin(kind, str(source), options or {})
     if origin is None or origin.path is None:
@@ -124,7 +132,7 @@ def refresh(
         redacting(made) if redact else made, data, PreprocessingContract.from_dict(read_json_mapping(sets[0]))
     )
     remember(data, Origin(name, origin.path, origin.options))
-    _print_report(Console(), built, report, made)
+    _print_report(Console(), built, report, made, runs)
     return 0 if not report.counts["failed"] else 2
 
 
@@ -136,6 +144,7 @@ def _build(
     profile: str,
     workers: int | None,
     redact: bool = False,
+    runs: Path = Path("runs"),
 ) -> int:
     contract = profile_contract(profile)
     source = make_source(kind, path, out, options)
@@ -158,7 +167,7 @@ def _build(
             remember(out, Origin(kind, str(path.resolve()), options))
         except (DataError, OSError, RuntimeError) as error:
             console.print(f"`make volumes` will ask for SOURCE=, which could not be remembered: {error}")
-    _print_report(console, built, report, source)
+    _print_report(console, built, report, source, runs)
     _print_each(console, [finding for finding in check_reports(built) if finding.level != "PASS"])
     return 0 if not report.counts["failed"] else 2
 
@@ -177,7 +186,7 @@ def _print_predictors(predictors: pd.DataFrame | None) -> None:
     Console(width=120).print(table)
 
 
-def _print_report(console: Console, built: Cohort, report: ImportAccount, source: Source) -> None:
+def _print_report(console: Console, built: Cohort, report: ImportAccount, source: Source, runs: Path) -> None:
     counts = report.counts
     console.print(
         f"Cohort {built.info.name}: {counts['imported']} patients imported, {counts['skipped']} skipped, "
@@ -185,7 +194,7 @@ def _print_report(console: Console, built: Cohort, report: ImportAccount, source
     )
     console.print(f"{report.read} read now, {len(report.rows) - report.read} kept.", highlight=False)
     if report.removed:
-        console.print(f"{len(report.removed)} patients are no longer in the source and were removed.", highlight=False)
+        _print_removed(console, built, report, runs)
     for name in report.mend:
         console.print(f"  to be made again: {name}", highlight=False)
     if (source.info.details or {}).get("pseudonyms") is False:
@@ -195,6 +204,25 @@ def _print_report(console: Console, built: Cohort, report: ImportAccount, source
     for (status, reason), count in reasons.most_common(10):
         console.print(f"  {status}, {count} patients: {reason}", highlight=False)
     console.print(_fold_table(built) if built.info.evaluation == "folds" else _center_table(built))
+
+
+def _print_removed(console: Console, built: Cohort, report: ImportAccount, runs: Path) -> None:
+    """How many patients left, and what of them is or was outside the cohort."""
+    console.print(f"{len(report.removed)} patients are no longer in the source and were removed.", highlight=False)
+    for name in drop_caches(runs, built):
+        console.print(f"  removed with them, to be computed again: {name}", highlight=False)
+    found = uses(runs, report.removed)
+    if not found:
+        console.print(f"  no run below {runs.name} used them.", highlight=False)
+        return
+    console.print(
+        f"  {len(found)} folders below {runs.name} know them; delete what must not, and train it again:",
+        highlight=False,
+    )
+    for use in found[:_USES_SHOWN]:
+        console.print(f"    {use.folder}: {use.how}", highlight=False)
+    if len(found) > _USES_SHOWN:
+        console.print(f"    and {len(found) - _USES_SHOWN} more", highlight=False)
 
 
 def _center_table(built: Cohort) -> Table:

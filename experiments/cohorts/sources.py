@@ -166,6 +166,8 @@ def _several(path: Path | None, out: Path, options: dict[str, Any]) -> Source:
             own.setdefault("private", str(private_folder(out) / str(name)))
         if kind == "manifest":
             own["out"] = str(out)
+        if kind in ("dicom", "tcia"):
+            own.setdefault("withdrawn", list(map(str, content.get("withdrawn") or ())))
         if kind == "dicom" and given.get("center") is None:
             own.setdefault("center", str(name))
         parts[str(name)] = CohortSource(make_source(kind, place, out, own), given.get("center"), given.get("role"))

@@ -44,7 +44,7 @@ from datamodules.importers.study_days import ORIGIN_DATE
 from datamodules.importers.unmatched import UNASSIGNED, CompanionTable
 from datamodules.volumes.contract import PreprocessingContract
 
-_HEADERS = 3
+_HEADERS = 4
 """Version of the headers in an index; one of another version is read anew."""
 _MOST_STACKS = 10
 EMPTY_FOLDERS, DAMAGED_FILES, OTHER_FILES = (f"{UNASSIGNED}{kind}" for kind in ("folders", "files", "other-files"))
@@ -76,6 +76,8 @@ class DicomSource:
         boxes: CSV with `series_uid`, `side` and `box_ras_mm`, for kidneys without a mask.
         minimum_slices: Least number of slices of a volume.
         burned_in: Take images whose headers say that text is burned into their pixels; the text may name the patient.
+        withdrawn: Patients, by their identifier in the cohort, who are left out though their files are there; the index
+            of files forgets them, too.
 
     The first use reads the header of every file; set `progress` before it to be called with (files done, files in
     all). It stays in this process: workers are handed the finished index.
@@ -97,10 +99,12 @@ class DicomSource:
     boxes: Path | None = None
     minimum_slices: int = 10
     burned_in: bool = False
+    withdrawn: tuple[str, ...] = ()
     progress: Progress | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.folder, self.out = Path(self.folder), Path(self.out)
+        self.withdrawn = tuple(map(str, self.withdrawn))
         self.private = private_folder(self.out) if self.private is None else Path(self.private)
         check_outside(self.private, self.out)
         mapping(self.labels)
@@ -126,7 +130,15 @@ class DicomSource:
         settings = {"folder": str(self.folder), "names": type(self._naming).__name__}
         files = fingerprint(settings, files_below(self.folder))
         store = self._private / f"index-{files}-{_HEADERS}"
-        return build_index(self.folder, store, self._naming, default_workers(), self.progress)
+        return build_index(
+            self.folder,
+            store,
+            self._naming,
+            default_workers(),
+            self.progress,
+            fingerprint(settings, []),
+            self.withdrawn,
+        )
 
     @functools.cached_property
     def _rules(self) -> list[PhaseRule]:
@@ -163,6 +175,7 @@ class DicomSource:
             "minimum_slices": self.minimum_slices,
             "files": self._index.folder.name.removesuffix(f"-{_HEADERS}"),
             **({"burned_in": True} if self.burned_in else {}),  # hashes of older imports stay
+            **({"withdrawn": sorted(self.withdrawn)} if self.withdrawn else {}),
         }
         return fingerprint(settings, [*tables, *folder])
 
@@ -221,6 +234,8 @@ class DicomSource:
         headers = self._index.headers(patient_id)
         clinical = self._header_facts(headers) | dict(self._clinical.get(patient_id, {}))
         reasons = Reasons()
+        if len(_sexes(headers)) > 1 and "sex" not in clinical:
+            reasons.add(f"{patient_id}: its headers state two sexes; none was taken. Two patients may share a number.")
         inputs: list[StudyInput] = []
         used: dict[str, set[str]] = {}
         studies = sorted({header.study_uid for header in headers})
@@ -282,12 +297,12 @@ class DicomSource:
         return self.center
 
     def _header_facts(self, headers: Sequence[SliceHeader]) -> dict[str, Any]:
-        """Age and sex of the headers, where the clinical table does not state them."""
-        facts = {
-            "age_years": next((header.age_years for header in headers if header.age_years is not None), None),
-            "sex": next((header.sex for header in headers if header.sex is not None), None),
-        }
-        return {name: value for name, value in facts.items() if value is not None}
+        """Age and sex of the headers, where the clinical table does not state them: the age at the first study, and the
+        sex where all of them state one."""
+        ages = [header.age_years for header in headers if header.age_years is not None]
+        sexes = _sexes(headers)
+        facts: dict[str, Any] = {"age_years": min(ages)} if ages else {}
+        return facts | ({"sex": next(iter(sexes))} if len(sexes) == 1 else {})
 
     def _study(
         self, headers: Sequence[SliceHeader], names: Sequence[str], reasons: Reasons, used: dict[str, set[str]]
@@ -410,6 +425,10 @@ def _usable(headers: Sequence[SliceHeader], where: str, reasons: Reasons, *, bur
         )
         return []
     return kept
+
+
+def _sexes(headers: Sequence[SliceHeader]) -> set[str]:
+    return {header.sex for header in headers if header.sex is not None}
 
 
 def _is_one_of(name: Callable[[str], str], scans: set[str], raw: str) -> bool:

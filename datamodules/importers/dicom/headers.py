@@ -30,6 +30,7 @@ from datamodules.importers.dicom.values import (
     values_of,
     whole_of,
 )
+from datamodules.importers.spellings import SPELLINGS
 
 TAGS = (
     "SOPClassUID",
@@ -49,6 +50,7 @@ TAGS = (
     "AcquisitionTime",
     "ContrastBolusStartTime",
     "AcquisitionNumber",
+    "ImagesInAcquisition",
     "TemporalPositionIdentifier",
     "InstanceNumber",
     "ImagePositionPatient",
@@ -65,6 +67,8 @@ TAGS = (
     "PixelPaddingRangeLimit",
     "RescaleSlope",
     "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
     "SamplesPerPixel",
     "NumberOfFrames",
     "SharedFunctionalGroupsSequence",
@@ -80,6 +84,15 @@ _LAST_FIRST, _LONGEST_FIRST = 0x0070, 1024
 """A file without a preamble begins with an element of the groups 2 or 8, no later and no longer than this."""
 _ROUNDED_COSINE = 0.02
 """How far rounding to two decimals moves the length of a direction, or its product with another."""
+_OTHER_UNITS = {
+    "OD": "optical density",
+    "MGML": "mg/ml",
+    "PCT": "percent",
+    "Z_EFF": "effective atomic number",
+    "ED": "electron density",
+    "EDW": "electron density normalised to water",
+}
+"""RescaleType of pixels that are no Hounsfield units (DICOM PS3.3, C.11.1.1.2); a type of other words says nothing."""
 UNNAMED = "unnamed-"
 """How UIDs begin that stand for blank ones."""
 
@@ -102,11 +115,12 @@ class SliceHeader:
         series_uid: SeriesInstanceUID.
         frame_of_reference: FrameOfReferenceUID, or an empty text.
         modality: Modality.
-        image_type: Values of ImageType in upper case.
+        image_type: Values of ImageType in upper case, and those of FrameType of a frame.
         description: SeriesDescription; read for the phase, never stored in the cohort.
         protocol: ProtocolName; the same.
         delay_s: Seconds from injection to acquisition, where both times are stated.
         acquisition: AcquisitionNumber.
+        images: ImagesInAcquisition, how many slices its acquisition gave.
         temporal: TemporalPositionIdentifier.
         instance: InstanceNumber.
         position: ImagePositionPatient, x y z in LPS millimetres.
@@ -117,8 +131,9 @@ class SliceHeader:
         thickness_mm: SliceThickness.
         between_mm: SpacingBetweenSlices.
         faults: What of its geometry or scale is absent or cannot be read, in words.
-        slope: Rescale slope, of the file or of its frame.
-        intercept: Rescale intercept.
+        slope: Rescale slope, of the file or of its frame; 1 where it is not stated.
+        intercept: Rescale intercept; 0 where it is not stated.
+        rescaled: Whether both are stated.
         bits: BitsAllocated and BitsStored.
         signed: Whether PixelRepresentation says that stored values are signed.
         padding: PixelPaddingValue and PixelPaddingRangeLimit as stored; the first alone where it is no range.
@@ -143,6 +158,7 @@ class SliceHeader:
     protocol: str
     delay_s: float | None
     acquisition: int | None
+    images: int | None
     temporal: int | None
     instance: int | None
     position: tuple[float, ...] | None
@@ -155,6 +171,7 @@ class SliceHeader:
     faults: tuple[str, ...]
     slope: float
     intercept: float
+    rescaled: bool
     bits: tuple[int, ...]
     signed: bool
     padding: tuple[int, ...]
@@ -262,6 +279,8 @@ def _slices(dataset: pydicom.Dataset, path: str, left: int, study: str, series: 
         return [SliceHeader(**common, frame=None, **_geometry(dataset, dataset, dataset, dataset))]
     shared = value_of(dataset, "SharedFunctionalGroupsSequence")
     shared = shared[0] if shared else pydicom.Dataset()
+    count = whole_of(dataset, "NumberOfFrames") or 1
+    undescribed = (f"of a file that describes {len(frames)} of its {count} frames",) if len(frames) != count else ()
     headers = []
     for position, own in enumerate(frames):
         found = _geometry(
@@ -270,9 +289,12 @@ def _slices(dataset: pydicom.Dataset, path: str, left: int, study: str, series: 
             _group(own, shared, "PixelMeasuresSequence"),
             _group(own, shared, "PixelValueTransformationSequence"),
         )
+        found["faults"] += undescribed
         content = _group(own, shared, "FrameContentSequence")
+        kind = values_of(_group(own, shared, "CTImageFrameTypeSequence"), "FrameType")
         own_values: dict[str, Any] = common | {
             "frame": position,
+            "image_type": (*common["image_type"], *(str(word).upper() for word in kind)),
             "acquisition": whole_of(content, "FrameAcquisitionNumber"),
             "temporal": whole_of(content, "TemporalPositionIndex"),
         }
@@ -298,6 +320,7 @@ def _common(dataset: pydicom.Dataset, path: str, left: int) -> dict[str, Any]:
         "protocol": str(value_of(dataset, "ProtocolName") or ""),
         "delay_s": delay_s(dataset),
         "acquisition": whole_of(dataset, "AcquisitionNumber"),
+        "images": whole_of(dataset, "ImagesInAcquisition"),
         "temporal": whole_of(dataset, "TemporalPositionIdentifier"),
         "instance": whole_of(dataset, "InstanceNumber"),
         "rows": rows,
@@ -306,7 +329,7 @@ def _common(dataset: pydicom.Dataset, path: str, left: int) -> dict[str, Any]:
         "signed": whole_of(dataset, "PixelRepresentation") == 1,
         "padding": _padding(dataset),
         "age_years": age_years(str(value_of(dataset, "PatientAge") or "")),
-        "sex": {"F": "female", "M": "male"}.get(str(value_of(dataset, "PatientSex") or "")),
+        "sex": SPELLINGS["sex"].get(str(value_of(dataset, "PatientSex") or "").strip().lower()),
         "annotated": str(value_of(dataset, "BurnedInAnnotation") or "").strip().upper() == "YES",
         "truncated": native and left < expected + _ELEMENT_HEADER,
     }
@@ -338,6 +361,11 @@ def _geometry(
     for name, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept)):
         if (value is None and states(rescale, name)) or (name == "RescaleSlope" and value == 0.0):
             faults.append(f"with an unreadable {name}")
+    if states(rescale, "ModalityLUTSequence"):
+        faults.append("with a table (ModalityLUTSequence) in place of a slope and intercept")
+    units = str(value_of(rescale, "RescaleType") or "").strip().upper()
+    if units in _OTHER_UNITS:
+        faults.append(f"in other units than HU ({units}, {_OTHER_UNITS[units]})")
     return {
         "position": place,
         "orientation": axes,
@@ -347,6 +375,7 @@ def _geometry(
         "faults": tuple(faults),
         "slope": 1.0 if slope is None else slope,
         "intercept": 0.0 if intercept is None else intercept,
+        "rescaled": slope is not None and intercept is not None,
     }
 
 

@@ -7,6 +7,7 @@ worker reads what it needs and a hospital's archive does not have to fit into me
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -48,13 +49,48 @@ class DicomIndex:
 
     def summary(self) -> dict[str, Any]:
         """`patients` (identifier to file), and `files` in all, `empty_folders`, `damaged_files` and `other_files` that
-        have no patient, the `reasons` of the damaged ones, and the pseudonyms of all `studies` and `series`."""
+        have no patient, the `reasons` of the damaged ones, the pseudonyms of all `studies` and `series`, and `left`:
+        digests of patients whom it forgot."""
         return read_json_mapping(self.folder / _DONE)
 
     def headers(self, patient_id: str) -> list[SliceHeader]:
         """All slices and other objects of a patient, in the order of their paths."""
         lines = (self.folder / self.summary()["patients"][patient_id]).read_text(encoding="utf-8").splitlines()
         return [SliceHeader.from_dict(json.loads(line)) for line in lines]
+
+    def forget(self, patients: Sequence[str], naming: Naming) -> bool:
+        """Remove what it holds of some patients.
+
+        Args:
+            patients: Their identifiers in the cohort.
+            naming: What gave them.
+
+        Returns:
+            False where it forgot others before, who are to be found again: it must be built anew.
+        """
+        summary = self.summary()
+        left = set(summary.get("left", []))
+        if left - {_digest(patient) for patient in patients}:
+            return False
+        here = [patient for patient in patients if patient in summary["patients"]]
+        for patient in here:
+            headers = self.headers(patient)
+            gone = {
+                "studies": {naming.study(header.study_uid) for header in headers},
+                "series": {naming.series(header.series_uid) for header in headers},
+            }
+            for kind, names in gone.items():
+                summary[kind] = [name for name in summary[kind] if name not in names]
+            name = summary["patients"].pop(patient)
+            (self.folder / name).unlink()
+            summary.get("crc32", {}).pop(name, None)
+        if here:
+            write_json(self.folder / _DONE, {**summary, "left": sorted(left | {_digest(one) for one in here})})
+        return True
+
+
+def _digest(patient: str) -> str:
+    return hashlib.sha256(patient.encode()).hexdigest()[:16]
 
 
 def _unreadable(error: OSError) -> None:
@@ -77,7 +113,13 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def build_index(
-    root: Path, store: Path, naming: Naming, workers: int = 1, progress: Progress | None = None
+    root: Path,
+    store: Path,
+    naming: Naming,
+    workers: int = 1,
+    progress: Progress | None = None,
+    place: str = "",
+    without: Sequence[str] = (),
 ) -> DicomIndex:
     """Read the header of every file below a folder, or take the index that an earlier run finished.
 
@@ -87,13 +129,16 @@ def build_index(
         naming: Gives patients their identifiers.
         workers: Processes that may be used, for many files; the index is the same with any number of them.
         progress: Called with (files done, files in all); not called when there is nothing to read.
+        place: What the index is of, whatever its files: an older one of the same beside `store` is removed, for it
+            holds who was there then.
+        without: Patients whom the index shall not hold.
 
     Raises:
         DataError: if `root` is no folder, a folder below it cannot be read, or the index cannot be written.
     """
     if not root.is_dir():
         raise DataError("The folder of DICOM files was not found; check the name of the source.")
-    if _whole(store):
+    if _whole(store) and DicomIndex(store).forget(without, naming):
         return DicomIndex(store)
     empty = sum(1 for _, below, names in os.walk(root) if not below and not names)
     paths = list(files_below(root))
@@ -122,8 +167,27 @@ def build_index(
     unassigned = {"damaged_files": kinds["damaged"], "other_files": kinds["other"]}
     named = {kind: sorted(names) for kind, names in known.items()}
     found_all = {"patients": patients, "files": len(paths), "empty_folders": empty, **unassigned, **named}
-    write_json(store / _DONE, {**found_all, "reasons": dict(reasons), "crc32": crc32})
-    return DicomIndex(store)
+    about = {"reasons": dict(reasons), "crc32": crc32, "place": place, "left": []}
+    write_json(store / _DONE, {**found_all, **about})
+    _remove_older(store, place)
+    built = DicomIndex(store)
+    built.forget(without, naming)
+    return built
+
+
+def _remove_older(store: Path, place: str) -> None:
+    """Remove what earlier imports of the same folder listed, and what an earlier version of this code did."""
+    for done in store.parent.glob(f"index-*/{_DONE}"):
+        if done.parent != store and _place(done, place) == place:
+            shutil.rmtree(done.parent)
+
+
+def _place(done: Path, unknown: str) -> str:
+    """What an index is of; `unknown` where it was not written or is damaged, for such a one is of no use."""
+    try:
+        return str(read_json_mapping(done).get("place", unknown))
+    except DataError:
+        return unknown
 
 
 def _whole(store: Path) -> bool:

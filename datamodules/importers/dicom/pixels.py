@@ -54,6 +54,14 @@ def read_stack(stack: Stack, root: Path, where: str, minimum_slices: int) -> tup
     except DataError as error:
         raise DataError(f"{where}: {error}.") from None
     notes = [f"{where}: {note}." for note in (*stack.notes, *found.notes)]
+    bare = sum(not header.rescaled for header in stack.slices)
+    if 0 < bare < len(stack.slices):
+        raise DataError(
+            f"{where}: {bare} of {len(stack.slices)} slices state no rescale slope or intercept, which the others do; "
+            "expected one scale for all. Export the series again."
+        )
+    if bare:
+        notes.append(f"{where}: its files state no rescale slope or intercept; stored values were taken for HU.")
     array, wrapped = read_pixels(stack.slices, root, where)
     if wrapped:
         notes.append(
@@ -69,8 +77,7 @@ def read_stack(stack: Stack, root: Path, where: str, minimum_slices: int) -> tup
         affine[:3, 3] = found.origin
         image = tio.ScalarImage(tensor=array.transpose(2, 1, 0)[None].copy(), affine=_LPS_TO_RAS @ affine)
     check_spacing(image.affine, where)
-    check_hu(image, where)
-    return image, notes
+    return image, [*notes, *check_hu(image, where)]
 
 
 def read_pixels(slices: tuple[SliceHeader, ...], root: Path, where: str) -> tuple[np.ndarray, int]:

@@ -74,6 +74,12 @@ def read_seg(path: Path, where: str, steps_mm: Mapping[str, float]) -> Segmentat
                 raise DataError(f"{where}: its header asks for {asked} voxels; expected at most {MOST_VOXELS}.")
             frames = _frames(dataset)
             names = {int(item.SegmentNumber): _segment_name(item) for item in dataset.SegmentSequence}
+            described = len(dataset.PerFrameFunctionalGroupsSequence)
+            if described != len(frames):
+                raise DataError(
+                    f"{where}: the segmentation object describes {described} frames and holds {len(frames)}; it was "
+                    "left out."
+                )
             planes = [_plane(dataset, number) for number in range(len(frames))]
             segments = _segments(dataset, len(frames))
             series, frame_of_reference = _references(dataset)

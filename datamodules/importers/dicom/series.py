@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,12 @@ _FEW = 0.25
 _LEAST_INTERLEAVED = 4
 """Slices of a scan that lies between those of another; scanners that number every rotation have fewer each."""
 _PROJECTION = re.compile(r"\b(?:MIP|MINIP|MPVR|VRT|VOLUME ?RENDERED|PROJECTION ?IMAGE|3D|DOSE|SCREEN ?SAVE|SURFACE)\b")
+_MATERIAL = re.compile(
+    r"\b(?:iodine (?:map|overlay|density|water|no water|concentration)|iodine$|(?:spectral|de) iodine"
+    r"|material (?:fractional|quantitative)|eff(?:ective)? ?(?:atomic ?num(?:ber)?|z)|z ?eff(?:ective)?"
+    r"|electron ?density|rho ?z)\b"
+)
+"""Maps of a material, as scanners of two energies make them, whose values are no attenuation."""
 _SCOUT = re.compile(r"\b(?:scout|localizer|localiser|topogram|surview|scanogram)\b")
 
 SamePixels = Callable[[SliceHeader, SliceHeader], bool]
@@ -49,9 +56,21 @@ def refusal(header: SliceHeader, *, burned_in: bool = False) -> str | None:
     # The first two values say original or derived, primary or secondary; reformatted volumes are welcome.
     if match := _PROJECTION.search(" ".join(header.image_type[2:]).replace("_", " ")):
         return f"a derived picture ({match.group()})"
+    if match := _material(header):
+        return f"a map of a material ({match.group()})"
     if header.annotated and not burned_in:
         return ANNOTATED
     return fault(header)
+
+
+def _material(header: SliceHeader) -> re.Match[str] | None:
+    """The words by which ImageType or the description call a picture a map of a material."""
+    kinds = " | ".join(header.image_type[2:])
+    return next(filter(None, (_MATERIAL.search(_plain_words(text)) for text in (kinds, header.description))), None)
+
+
+def _plain_words(text: str) -> str:
+    return " ".join(re.sub(r"[_()\-]", " ", text.lower()).split())
 
 
 def fault(header: SliceHeader) -> str | None:
@@ -91,8 +110,9 @@ def split_series(slices: Sequence[SliceHeader], same_pixels: SamePixels) -> list
     """Sort the slices of one series into stacks.
 
     Slices of one orientation and size belong together. A slice that stands twice, pixel by pixel, is dropped with a
-    note. What is then not one even stack is divided by acquisition, temporal position or blocks of instance numbers,
-    whichever gives even stacks; where none does, it stays one stack that `geometry` refuses with the reason.
+    note. What is then not one even stack is divided by description, acquisition, temporal position, kind of image or
+    blocks of instance numbers, whichever gives even stacks; where none does, it stays one stack that `geometry` refuses
+    with the reason. Descriptions divide an even stack, too: it is two series under one identifier.
 
     Args:
         slices: Headers of one SeriesInstanceUID for which `refusal` is None.
@@ -105,9 +125,32 @@ def split_series(slices: Sequence[SliceHeader], same_pixels: SamePixels) -> list
         found += [(part, dropped if number == 0 else 0) for number, part in enumerate(parts)]
     stacks = []
     for number, (part, dropped) in enumerate(found, start=1):
-        notes = (f"{dropped} duplicated slices were dropped",) if dropped else ()
-        stacks.append(Stack(part[0].series_uid, number, len(found), tuple(part), notes))
+        notes = [f"{dropped} duplicated slices were dropped"] if dropped else []
+        notes += _joined(part) if len(found) > 1 else [*_joined(part), *_absent(part)]
+        stacks.append(Stack(part[0].series_uid, number, len(found), tuple(part), tuple(notes)))
     return stacks
+
+
+def _joined(slices: Sequence[SliceHeader]) -> list[str]:
+    """A word on acquisitions that follow one another and are one volume here; scanners that number every rotation have
+    fewer slices each."""
+    counts = Counter(header.acquisition for header in slices)
+    if len(counts) < 2 or min(counts.values()) < _LEAST_INTERLEAVED:
+        return []
+    return [f"{len(counts)} acquisitions that follow one another were read as one volume"]
+
+
+def _absent(slices: Sequence[SliceHeader]) -> list[str]:
+    """Words on slices that the files themselves count and that are not there, though what is there is an even stack."""
+    stated = {header.images for header in slices}
+    (images,) = stated if len(stated) == 1 else (None,)
+    if images is not None and images > len(slices) and len({header.acquisition for header in slices}) == 1:
+        return [f"its files say that the acquisition gave {images} slices, and {len(slices)} are here"]
+    numbers = [header.instance for header in slices]
+    steps = {abs(after - before) for before, after in itertools.pairwise(number or 0 for number in numbers)}
+    if len(slices) > 2 and None not in numbers and len(steps) == 1 and max(steps) > 1:
+        return [f"its instance numbers rise by {max(steps)}, so that the slices between may be missing"]
+    return []
 
 
 def _axes(header: SliceHeader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -205,17 +248,21 @@ def _off_line(places: np.ndarray) -> np.ndarray:
 
 def _divide(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
     even = _even(slices)
+    described: list[object] = [header.description for header in slices]
     keys: list[list[object]] = [
+        described,
         [header.acquisition for header in slices],
         [header.temporal for header in slices],
+        [header.image_type for header in slices],
         _blocks(slices),
     ]
-    for key in keys[:2] if even else keys:
+    for key in keys[:-1] if even else keys:
         groups: dict[object, list[SliceHeader]] = {}
         for value, header in zip(key, slices, strict=True):
             groups.setdefault(value, []).append(header)
         if len(groups) > 1 and all(_even(group) for group in groups.values()):
-            if even and not _interleaved(list(groups.values())):
+            apart = min(map(len, groups.values())) >= _LEAST_INTERLEAVED
+            if even and not (apart and (key is described or _interleaved(list(groups.values())))):
                 continue  # one acquisition ends where the next begins
             return sorted(groups.values(), key=lambda group: min(header.instance or 0 for header in group))
     return [slices]
@@ -224,8 +271,7 @@ def _divide(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
 def _interleaved(groups: Sequence[Sequence[SliceHeader]]) -> bool:
     """Whether two sets of slices lie between each other: two scans, which together look like one of half the step."""
     spans = sorted((float(places.min()), float(places.max())) for places in (_along(group) for group in groups))
-    overlap = any(after[0] < before[1] for before, after in itertools.pairwise(spans))
-    return overlap and min(len(group) for group in groups) >= _LEAST_INTERLEAVED
+    return any(after[0] < before[1] for before, after in itertools.pairwise(spans))
 
 
 def _blocks(slices: Sequence[SliceHeader]) -> list[object]:

@@ -19,6 +19,13 @@ AIR_OR_FAT_HU = -50
 """A scan of a body in HU holds fat near -100 and air near -1000; what never falls below this is not in HU."""
 WATER_HU = 0
 """A body holds water, blood and bone; a scan that never reaches this shows none, or its scale was applied twice."""
+AIR_HU = (-1250.0, -600.0)
+"""Where the air of a scan lies, lungs and scanners with a bad scale among them."""
+_DARK_HU = -300.0
+_PADDING_BELOW_HU = -1100.0
+_MANY, _AT_TOP = 0.01, 1e-3
+_LEAST_AIR = 0.05
+_DEEPEST_CLIP_HU, _HIGHEST_CLIP_HU = -950.0, 1000.0
 HU_LIMITS = (-32768, 32767)
 MOST_VOXELS = 2**30
 """Voxels that a scan can have: 512 x 512 in each of 4096 slices. What a header asks for beyond is not allocated."""
@@ -49,8 +56,7 @@ def read_nifti(path: Path, where: str) -> tuple[tio.ScalarImage, list[str]]:
     else:
         data = data.astype(np.int16 if data.min() >= HU_LIMITS[0] and data.max() <= HU_LIMITS[1] else np.int32)
     image = tio.ScalarImage(tensor=data[None], affine=affine)
-    check_hu(image, where)
-    return image, notes
+    return image, [*notes, *check_hu(image, where)]
 
 
 def read_nifti_labels(path: Path, where: str) -> tuple[tio.LabelMap, list[str]]:
@@ -89,6 +95,11 @@ def _read(path: Path, where: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     try:
         stored = nibabel.load(path)
         if not isinstance(stored, Nifti1Image):
+            if path.suffix in (".hdr", ".img"):
+                raise DataError(
+                    f"{where}: the file is one of a pair (.hdr and .img), of which either may be lost or exchanged; "
+                    "expected one file of header and voxels. Write it as .nii.gz."
+                )
             raise DataError(f"{where}: the file is no NIfTI volume; convert it to NIfTI.")
         affine, notes = _check_header(stored, path, where)
         data = np.asanyarray(stored.dataobj)
@@ -152,15 +163,19 @@ def _check_lengths(spacing: np.ndarray, where: str) -> None:
         raise DataError(f"{where}: voxels of {found} mm were found; expected {low:g} to {high:g} mm in each direction.")
 
 
-def check_hu(image: tio.ScalarImage, where: str) -> None:
+def check_hu(image: tio.ScalarImage, where: str) -> list[str]:
     """Refuse what cannot be a CT of a body in Hounsfield units.
 
     Args:
         image: The scan.
         where: How the message names it.
 
+    Returns:
+        A note for the import report where the scan was clipped to a window.
+
     Raises:
-        DataError: if the scan is constant, or its range is that of an MR, a normalised or a damaged image.
+        DataError: if the scan is constant, its range is that of an MR, a normalised or a damaged image, or its air is
+            no air.
     """
     low, high = float(image.data.min()), float(image.data.max())
     if low == high:
@@ -176,3 +191,39 @@ def check_hu(image: tio.ScalarImage, where: str) -> None:
             f"{where}: values from {low:g} to {high:g} HU were found, nothing as dense as water; expected a body. The "
             "rescale intercept was subtracted twice, or the scan holds air only: convert it again from DICOM."
         )
+    sample = image.data[0, ::2, ::2, ::2].numpy().ravel()
+    notes = _clipped(sample, low, high, where)
+    air = None if notes else _air_level(sample)
+    if air is not None and not AIR_HU[0] <= air <= AIR_HU[1]:
+        raise DataError(
+            f"{where}: its air is at {air:.0f} HU; expected about -1000. A rescale slope was applied twice or never, "
+            "or the scan is not in Hounsfield units: convert it again from DICOM."
+        )
+    return notes
+
+
+def _air_level(sample: np.ndarray) -> float | None:
+    """Where most of the dark voxels of a scan lie, in HU; None where it shows too little air to tell.
+
+    A value below -1100 that many voxels have is what a program puts outside the scanner's circle, and no air.
+    """
+    dark = sample[sample < _DARK_HU]
+    if dark.size and (lowest := dark.min()) < _PADDING_BELOW_HU:
+        outside = dark == lowest
+        dark = dark[~outside] if outside.mean() > _MANY else dark
+    if dark.size < _LEAST_AIR * sample.size:
+        return None
+    counts, edges = np.histogram(dark, bins=np.arange(np.floor(dark.min() / 50) * 50, _DARK_HU + 51, 50))
+    return float(edges[int(counts.argmax())] + 25.0)
+
+
+def _clipped(sample: np.ndarray, low: float, high: float, where: str) -> list[str]:
+    """A note where many voxels have the very ends of a range that a scanner has not."""
+    ends = []
+    if low > _DEEPEST_CLIP_HU and (sample <= low).mean() > _MANY:
+        ends.append(f"below {low:g}")
+    if high < _HIGHEST_CLIP_HU and (sample >= high).mean() > _AT_TOP:
+        ends.append(f"above {high:g}")
+    if not ends:
+        return []
+    return [f"{where}: values {' and '.join(ends)} HU were clipped before; what lay beyond is lost."]

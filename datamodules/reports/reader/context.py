@@ -63,6 +63,8 @@ _PSEUDO = words(
     r"|might)(?: ?not) (?:\w+ )?be"
     r" (?:\w+ )?(?:excluded|ruled out|denied|dismissed)|(?:not|never)(?: \w+)? (?:be )?(?:excluded|ruled out)"
     r"|not excluded",
+    r"(?:can ?not|can't|could ?not|couldn't|unable to|not able to|not possible to|impossible to|does not|do not"
+    r"|(?:is|are) not|without) (?:\w+ly )?(?:be )?(?:exclud(?:e|es|ed|ing)|rul(?:e|es|ed|ing) out)",
     r"not further (?:\w+ )?(?:characteri[sz]\w+|specifi\w+)|without contrast|no contrast|non[- ]contrast"
     r"|no(?=\.? ?\d)",
 )
@@ -97,7 +99,8 @@ _DOUBT_BEFORE = words(
     r"|conceivabl\w+|perhaps|maybe"
     r"|indeterminate|doubtful|uncertain|impression of|appears? (?:slightly|somewhat|to)|cannot exclude"
     r"|can ?not rule out"
-    r"|can't exclude|unlikely|improbable|seems?|query|queried|D/D|differential|consider\w*"
+    r"|can't exclude|(?:could ?not|couldn't|unable to|not able to|does not|do not) (?:\w+ly )?(?:exclude|rule out)"
+    r"|unlikely|improbable|seems?|query|queried|D/D|differential|consider\w*"
     r"|slightly(?= (?:heterogeneous|inhomogeneous|irregular|indistinct|ill))"
 )
 _DEFINITE = words(

@@ -29,6 +29,9 @@ _RISE_OF = re.compile(
     re.IGNORECASE,
 )
 _FAT_HU = -15.0
+_LARGEST_MM = 400.0
+"""No lesion of a kidney is larger: "310 cm" is a slip of the pen, of which nobody knows what was meant."""
+_CORRECTED = re.compile(r"\b(?:not|instead of|rather than) $", re.IGNORECASE)
 _INSIDE = re.compile(
     r"[^.;,]{0,40}(?:endophytic|intra-?parenchymal|intra-?renal|inside|within the|buried|embedded|deep to)",
     re.IGNORECASE,
@@ -97,6 +100,8 @@ _NO_LESION = words(
 _KIDNEY = words(
     r"kidneys?(?: (?:size|length|dimension)s?)? (?:measur\w+|is|are|has|length|size)|size of the \w* ?kidney"
 )
+_OF_KIDNEY = re.compile(r"\bkidneys?,? $", re.IGNORECASE)
+"""A number behind the kidney itself is its length: "left kidney 11 cm, no mass"."""
 _SIZE = words(r"measur\w+|diameters?|sizes?|sized|dimensions?|largest|max\w*|up to|across|large|big|extent")
 _ADJECTIVES = re.compile(
     r"(?: (?:in|of) (?:\w+ )?(?:diameter|size|length))?"
@@ -185,7 +190,8 @@ def _is_past(text: str, start: int, end: int) -> bool:
 def diameters(text: str) -> Iterator[Measurement]:
     """Diameters of a lesion on this examination."""
     for entry in lengths(text):
-        if not entry.past and not _is_distance(text, entry) and _is_of_lesion(text, entry):
+        slip = entry.largest > _LARGEST_MM or _CORRECTED.search(text[: entry.start])
+        if not entry.past and not slip and not _is_distance(text, entry) and _is_of_lesion(text, entry):
             yield entry
 
 
@@ -219,6 +225,7 @@ def _is_of_lesion(text: str, entry: Measurement) -> bool:
     return bool(
         not foreigns
         and _KIDNEY.search(before) is None
+        and _OF_KIDNEY.search(before) is None
         and (_SIZE.search(text) is not None or LESION.search(after) is not None or _BARE.fullmatch(before + after))
     )
 

@@ -17,7 +17,7 @@ from datamodules.reports.reader.organs import LESION, side_mentions
 from datamodules.reports.reader.statements import Statement
 from datamodules.reports.schema import AttributeSchema, load_schema
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 """Raised with every change of the rules' code: the fingerprint holds it."""
 
 _TIED = re.compile(r"(?: (?!and\b|or\b)[\w.-]+){0,4} (?:in|of|on|at)(?: the)? ")
@@ -132,6 +132,9 @@ class RuleExtractor:
     def _statement(self, report: Report, side: str, candidates: list[Reading]) -> Statement:
         attribute = self.schema[candidates[0].attribute]
         order = {name: place for place, name in enumerate(attribute.class_names)}
+        firsts: dict[int, int] = {}
+        for place, entry in enumerate(candidates):
+            firsts.setdefault(id(entry.clause), place)
         chosen = min(
             enumerate(candidates),
             key=lambda pair: (
@@ -141,6 +144,8 @@ class RuleExtractor:
                 pair[1].negated,
                 -order[pair[1].value] if attribute.ordinal else 0,
                 pair[1].uncertain,
+                firsts[id(pair[1].clause)],
+                -(pair[1].size_mm or 0.0),  # "two masses, 3 cm and 5 cm"
                 pair[0],
             ),
         )[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from datamodules.reports.reader.organs import LESION, places
@@ -59,7 +59,9 @@ _IS_TEXT = re.compile(
     r"\b(?:is|are|was|were|no|without|normal|unremarkable|seen|measur\w+|with|shows?)\b|\d", re.IGNORECASE
 )
 _SENTENCE_END = re.compile(r"(?:[.!]|(?<=[\w)\"”’'])\?)[.!?]*[\"”']?(?=\s|$|[A-Z(])|\n+|(?<=\s)[\"“”•·](?=\s)")
-_ITEM = re.compile(r"(?<=[\w.)”\"]) (?:[-*>] (?=[A-Z\d])|\(?\d{1,2}[.)] (?=[A-Z]))")
+_ITEM = re.compile(
+    r"(?<=[\w.)”\"]) (?:[-*>] (?=[A-Z\d])|[-*](?=[A-Z][a-z]+(?: [a-z]+){0,2}:)|\(?\d{1,2}[.)] (?=[A-Z]))"
+)
 """An item of a list that runs on in one line: "- ... - ...", "1. ... 2. ..."."""
 _RUN_ON = re.compile(r"(?<=[a-z)]{2}) (?=[A-Z][a-z]+(?: |$))")
 _NAME = re.compile(
@@ -76,17 +78,41 @@ _GOES_ON = re.compile(r" *(?:[a-z]|\d+(?:[.,]\d+)? ?(?:mm|cm|x))")
 _LIST_NUMBER = re.compile(r"\s*(?:\(?\d{1,2}[.)](?!\d)|[-*•·>–\"“”])\s*")
 """The mark of an item; "7.5 x 7.2 cm" begins with none."""
 
+_NOUN = (
+    r"(?:kidneys?|renal|adrenals?|ureter\w*|hydro\w*|nephr\w*|pelvi-?cal\w+|collecting|flank|upper pole|lower pole"
+    r"|mid ?pole)"
+)
+_SIDES = {"l": "left", "r": "right"}
+_SHORT: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"&nbsp;|&#160;|_x000D_|</?(?!(?:br|p|div|li|tr)\b)[a-z]\w{0,9} ?/?>", re.IGNORECASE), lambda _: " "),
+    (re.compile(r"</?(?:br|p|div|li|tr)\b ?/?>", re.IGNORECASE), lambda _: "\n"),
+    (re.compile(r"&(lt|gt|amp|quot);"), lambda match: {"lt": "<", "gt": ">", "amp": "&", "quot": '"'}[match[1]]),
+    (re.compile(r"(?<![\w/])(?:b/l|bilat)\b\.?(?=[ -])", re.IGNORECASE), lambda _: "bilateral"),
+    (re.compile(rf"(?<![\w/])([lr])t\b\.?(?=[ -]?(?:sided|{_NOUN})\b)", re.IGNORECASE), lambda m: _side(m[1])),
+    (re.compile(r"(?<![\w/])([LR])t\b\.?(?= [a-z])"), lambda match: _side(match[1])),
+    (re.compile(rf"(?<![\w/.-])([LR])\b\.?(?= {_NOUN}\b)"), lambda match: _side(match[1])),
+    (re.compile(rf"\(([LR])\)(?= {_NOUN}\b)"), lambda match: _side(match[1])),
+    (re.compile(r"(?<=idney )\(([LR])\)"), lambda match: _side(match[1])),
+    (re.compile(r"(?<![\w/])([LR])/?K\b(?![/.-])"), lambda match: f"{_side(match[1])} kidney"),
+)
+"""Short forms of sides, and what markup leaves of signs and line ends."""
+
+
+def _side(letter: str) -> str:
+    return _SIDES[letter.lower()]
+
+
 _PLAIN = str.maketrans(
     {"×": "x", "–": "-", "—": "-", "‑": "-", "−": "-", "’": "'", "\u00a0": " ", "\t": " ", "\r": " "}
 )
 
 
 def plain_text(text: str) -> tuple[str, tuple[int, ...]]:
-    """A report with runs of blanks as one and typographic signs as plain ones, and where every character stood."""
+    """A report with runs of blanks as one, typographic signs as plain ones and short forms of sides written out, and
+    where every character stood."""
     kept: list[str] = []
     origin: list[int] = []
-    translated = text.translate(_PLAIN)
-    for position, letter in enumerate(translated):
+    for letter, position in _written_out(text.translate(_PLAIN)):
         if letter == " " and (not kept or kept[-1] in " \n"):
             continue
         if letter == "\n" and kept and kept[-1] == " ":
@@ -95,6 +121,26 @@ def plain_text(text: str) -> tuple[str, tuple[int, ...]]:
         kept.append(letter)
         origin.append(position)
     return "".join(kept), (*origin, len(text))
+
+
+def _written_out(text: str) -> list[tuple[str, int]]:
+    """The characters of a text with short forms written out, each with where it, or its short form, stands."""
+    found: dict[int, tuple[int, str]] = {}
+    for pattern, full in _SHORT:
+        for match in pattern.finditer(text):
+            if not any(start < match.end() and match.start() < end for start, (end, _) in found.items()):
+                found[match.start()] = (match.end(), full(match))
+    letters: list[tuple[str, int]] = []
+    position = 0
+    for start, (end, full_form) in sorted(found.items()):
+        letters += [(text[at], at) for at in range(position, start)]
+        # Every letter of the long form stands somewhere in the short one, the last of all at its end.
+        last = len(full_form) - 1
+        letters += [
+            (letter, end - 1 if at == last else min(start + at, end - 1)) for at, letter in enumerate(full_form)
+        ]
+        position = end
+    return letters + [(text[at], at) for at in range(position, len(text))]
 
 
 def sections(plain: str) -> Iterator[tuple[Part, str | None, int, int]]:

@@ -19,6 +19,7 @@ from datamodules.importers.masks import (
     find_segmentation,
     fit,
     mapping,
+    read_binary_masks,
     read_mask,
     read_segmentation,
 )
@@ -185,3 +186,30 @@ def test_named_sides_are_believed_and_disagreement_is_noted(image: tio.ScalarIma
 def test_a_bad_box_is_named(text: str) -> None:
     with pytest.raises(DataError, match=r"boxes, row 2: .* expected a box of six numbers"):
         parse_box(text, "boxes, row 2")
+
+
+def test_a_mask_of_one_part_holds_one_code(tmp_path: Path) -> None:
+    save(tmp_path / "kidney.nii.gz", labels())
+    with pytest.raises(DataError, match=r"kidney holds the codes \[1, 2\]; expected one"):
+        read_binary_masks([("kidney", tmp_path / "kidney.nii.gz")], "row 2")
+
+
+def test_a_speck_far_from_the_kidneys_moves_no_region(image: tio.ScalarImage, tmp_path: Path) -> None:
+    clean = read_mask(save(tmp_path / "clean.nii.gz", labels()), "row 2")
+    dotted = labels()
+    dotted[0, 0, 0] = dotted[1, 27, 19] = 1
+    noisy = read_mask(save(tmp_path / "noisy.nii.gz", dotted), "row 2")
+    expected, _ = locate_kidneys(clean, image, "row 2")
+    found, notes = locate_kidneys(noisy, image, "row 2")
+    assert [kidney.center_ras_mm for kidney in found] == [kidney.center_ras_mm for kidney in expected]
+    assert [kidney.measures for kidney in found] == [kidney.measures for kidney in expected]
+    assert notes == ["row 2: 2 specks of the mask (1 ml) lie more than 20 mm from the kidneys and were left out."]
+
+
+def test_a_fragment_near_its_kidney_stays(image: tio.ScalarImage, tmp_path: Path) -> None:
+    x, y, z = np.argwhere(kidney("left"))[-1]
+    near = labels()
+    near[x, y, z + 2] = 1
+    mask = read_mask(save(tmp_path / "near.nii.gz", near), "row 2")
+    _, notes = locate_kidneys(mask, image, "row 2")
+    assert not any("specks" in note for note in notes)

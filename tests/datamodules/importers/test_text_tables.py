@@ -43,7 +43,6 @@ def test_what_is_no_event_is_refused_with_row_and_column(tmp_path: Path, cell: s
     [
         ("63,5", ";", 63.5),
         ('"63,5"', ",", 63.5),
-        ("63,125", "\t", 63.125),
         ("63Y", ",", 63.0),
         ("063Y", ",", 63.0),
         ("63 years", ",", 63.0),
@@ -179,3 +178,56 @@ def test_rows_without_a_scan_are_counted_and_show_no_identifier(tmp_path: Path) 
     found = CompanionTable("patients", path, "patient_id", {"p1"}.__contains__).unmatched()
     assert found == "2 of 3 rows of patients.csv match no scan (rows 2, 4)."
     assert CompanionTable("patients", path, "patient_id", {"p1", "Doe", "Roe"}.__contains__).unmatched() is None
+
+
+@pytest.mark.parametrize(
+    ("mark", "others", "cell", "expected"),
+    [
+        ("\t", ("12,5",), "1,234", 1.234),  # the column's other numbers tell what a comma is
+        (";", (), "1,234", 1.234),
+        (";", ("12.5",), "1.234", 1.234),
+        ("\t", ("12.5",), "1.234", 1.234),
+    ],
+)
+def test_the_mark_of_decimals_is_told_by_the_column(
+    tmp_path: Path, mark: str, others: tuple[str, ...], cell: str, expected: float
+) -> None:
+    rows = "".join(f"p{number}{mark}{text}\n" for number, text in enumerate((cell, *others)))
+    found = read_patients(written(tmp_path, f"patient_id{mark}tumor_size_mm\n{rows}"))
+    assert found["p0"]["tumor_size_mm"] == expected
+
+
+@pytest.mark.parametrize(
+    ("mark", "others", "cell"), [("\t", (), "1,234"), ("\t", ("12",), "1,234"), (";", ("12,5",), "1.234")]
+)
+def test_a_mark_that_may_stand_before_thousands_is_refused(
+    tmp_path: Path, mark: str, others: tuple[str, ...], cell: str
+) -> None:
+    rows = "".join(f"p{number}{mark}{text}\n" for number, text in enumerate((cell, *others)))
+    with pytest.raises(DataError, match="row 2, column tumor_size_mm"):
+        read_patients(written(tmp_path, f"patient_id{mark}tumor_size_mm\n{rows}"))
+
+
+def test_the_decimal_commas_of_one_column_tell_those_of_the_others(tmp_path: Path) -> None:
+    head = "patient_id;age_years;tumor_size_mm\n"
+    with pytest.raises(DataError, match=r"row 2, column tumor_size_mm: value '1\.234'"):
+        read_patients(written(tmp_path, f"{head}p;63,5;1.234\n"))
+    head = head.replace(";", "\t")
+    assert read_patients(written(tmp_path, f"{head}p\t63,5\t1,234\n"))["p"]["tumor_size_mm"] == 1.234
+
+
+def test_signs_without_a_width_are_no_part_of_a_cell(tmp_path: Path) -> None:
+    found = read_patients(written(tmp_path, "\u200bpatient_id,sex\u200e\n\u200bp1\u200b,\ufeffmale\n"))
+    assert found["p1"]["sex"] == "male"
+
+
+@pytest.mark.parametrize("date", ["0219-04-17", "2919-04-17"])
+def test_a_year_of_no_examination_is_no_date(tmp_path: Path, date: str) -> None:
+    with pytest.raises(DataError, match="row 2, column origin_date: no date"):
+        read_patients(written(tmp_path, f"patient_id,origin_date\np,{date}\n"))
+
+
+def test_one_report_twice_is_refused_and_an_addendum_is_not(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the same key.*rows 2, 3, columns study_id, text"):
+        read_reports(written(tmp_path, "study_id,text\ne1,A mass.\ne1,A mass.\n"))
+    assert len(read_reports(written(tmp_path, "study_id,text\ne1,A mass.\ne1,Addendum: no stone.\n"))["e1"]) == 2

@@ -349,3 +349,89 @@ def test_a_real_ct_with_its_masks(tmp_path: Path) -> None:
         middle = (points.min(axis=0) + points.max(axis=0)) / 2
         assert np.abs(middle - (19.5, 23.5, 23.5)).max() <= 1.0, "the kidney is in the middle"
     assert sum("the edge of the scan cuts" in note for note in record.notes) == 2, "the scan ends within both kidneys"
+
+
+PHASES_OF_A_STUDY = (
+    {**ROW, "mask": "mask.nii.gz"},
+    {**ROW, "series_id": "s2", "phase": "arterial", "image": "ct2.nii.gz", "mask": "mask2.nii.gz"},
+)
+
+
+def by_series(record: PatientRecord) -> dict[tuple[str, str], np.ndarray]:
+    return {(volume.series_id, volume.side): volume.image for volume in record.volumes}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_masks_that_differ_in_what_they_draw_cut_all_phases_at_one_place(
+    made: Make, tmp_path: Path, order: tuple[int, int]
+) -> None:
+    save(tmp_path / "ct2.nii.gz", scan_hu())
+    drawn = labels()
+    drawn[tumor()] = 0  # the other phase shows no tumour, so that its left kidney has another middle
+    save(tmp_path / "mask2.nii.gz", drawn)
+    rows = [PHASES_OF_A_STUDY[place] for place in order]
+    record = made(*rows).load("p1", CONTRACT)
+    volumes = by_series(record)
+    for side in ("left", "right"):
+        np.testing.assert_array_equal(volumes["s2", side], volumes["s1", side])
+    alone = made(PHASES_OF_A_STUDY[0]).load("p1", CONTRACT)
+    np.testing.assert_array_equal(volumes["s1", "left"], by_series(alone)["s1", "left"])
+    assert {mask.side: mask.labels.tolist() for mask in record.masks} == {
+        mask.side: mask.labels.tolist() for mask in alone.masks
+    }
+
+
+def test_a_kidney_that_moved_between_two_breaths_is_followed_with_a_note(made: Make, tmp_path: Path) -> None:
+    save(tmp_path / "ct2.nii.gz", np.roll(scan_hu(), 2, axis=2))
+    save(tmp_path / "mask2.nii.gz", np.roll(labels(), 2, axis=2))
+    record = made(*PHASES_OF_A_STUDY).load("p1", CONTRACT)
+    volumes = by_series(record)
+    inner = np.s_[4:16, 4:16, 4:16]
+    for side in ("left", "right"):
+        np.testing.assert_array_equal(volumes["s2", side][inner], volumes["s1", side][inner])
+        assert f"manifest.csv, row 3: the {side} kidney lies 16 mm from its place" in " ".join(record.notes)
+
+
+def test_a_kidney_that_one_mask_leaves_out_is_cut_in_its_phase_too(made: Make, tmp_path: Path) -> None:
+    save(tmp_path / "ct2.nii.gz", scan_hu())
+    save(tmp_path / "mask2.nii.gz", labels(right=0))
+    record = made(*PHASES_OF_A_STUDY).load("p1", CONTRACT)
+    assert set(by_series(record)) == {("s1", "left"), ("s1", "right"), ("s2", "left"), ("s2", "right")}
+    first = made(*reversed(PHASES_OF_A_STUDY)).load("p1", CONTRACT)
+    assert {row["side"] for row in first.rows["kidneys"]} == {"left", "right"}
+    assert set(by_series(first)) == set(by_series(record))
+
+
+def test_a_pair_of_header_and_voxels_is_refused_by_its_name(made: Make, tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(scan_hu(), AFFINE), tmp_path / "ct.img")
+    source = made({**ROW, "image": "ct.hdr", "mask": "mask.nii.gz"})
+    with pytest.raises(DataError, match=r"one of a pair \(.hdr and .img\)"):
+        source.load("p1", CONTRACT)
+
+
+@pytest.mark.parametrize(("slope", "level"), [(2.0, "-1975"), (0.5, "-475")])
+def test_a_scan_of_another_scale_is_told_by_its_air(made: Make, tmp_path: Path, slope: float, level: str) -> None:
+    save(tmp_path / "ct.nii.gz", (scan_hu() * slope).astype(np.int16))
+    with pytest.raises(DataError, match=f"its air is at {level} HU; expected about -1000"):
+        load(made(ROW | {"mask": "mask.nii.gz"}))
+
+
+def test_what_lies_outside_the_circle_of_the_scanner_is_no_air(made: Make, tmp_path: Path) -> None:
+    hu = scan_hu()
+    hu[:3] = hu[-3:] = -3024
+    save(tmp_path / "ct.nii.gz", hu)
+    assert len(load(made(ROW | {"mask": "mask.nii.gz"})).volumes) == 2
+
+
+def test_a_scan_that_was_clipped_to_a_window_is_noted(made: Make, tmp_path: Path) -> None:
+    save(tmp_path / "ct.nii.gz", np.clip(scan_hu(), -150, 250))
+    notes = load(made(ROW | {"mask": "mask.nii.gz"})).notes
+    assert "manifest.csv, row 2, column image: values below -150 and above 250 HU were clipped before" in notes[0]
+    save(tmp_path / "ct.nii.gz", np.clip(scan_hu(), -1000, 3071))
+    assert not any("clipped" in note for note in load(made(ROW | {"mask": "mask.nii.gz"})).notes)
+
+
+def test_one_scan_under_two_phases_is_noted(made: Make) -> None:
+    rows = [ROW | {"mask": "mask.nii.gz"}, ROW | {"series_id": "s2", "phase": "arterial"}]
+    notes = made(*rows).load("p1", CONTRACT).notes
+    assert "series s1 (venous) and s2 (arterial) hold the same scan; leave one of them out." in notes
