@@ -62,6 +62,8 @@ _BEFORE_PAST = re.compile(
     re.IGNORECASE,
 )
 _GROWN = re.compile(r"\bfrom (?:\w+ )?$", re.IGNORECASE)
+_WAS = re.compile(r"\d ?[cm]m\b[ ,;(]*(?:(?:it |which )?(?:was|were)|versus|vs\.?) ?$", re.IGNORECASE)
+"""After the size of today: "3 cm, was 5 cm", "3 cm vs. 5 cm"."""
 _NOW = re.compile(
     r"now|current\w*|today|and (?:is|measures)|to $|at present|increas\w*|decreas\w*|unchanged", re.IGNORECASE
 )
@@ -168,7 +170,8 @@ def _length(text: str, match: re.Match[str]) -> Measurement | None:
         return Measurement(start, end, (values[0],))
     ranged = _RANGE.search(match.group()) is not None and _TIMES.search(match.group()) is None
     values = _bounded(text[:start], values[::-1])
-    return Measurement(start, end, tuple(values), ranged, _is_past(text, start, end))
+    before = len(values) == 1 and _GROWN.search(text[:start]) is not None  # "to 3.1 from 4.2 cm"
+    return Measurement(start, end, tuple(values), ranged, before or _is_past(text, start, end))
 
 
 def _bounded(before: str, values: list[float]) -> list[float]:
@@ -183,6 +186,8 @@ def _bounded(before: str, values: list[float]) -> list[float]:
 def _is_past(text: str, start: int, end: int) -> bool:
     before = _BEFORE_PAST.search(text[:start])
     if before is not None and _NOW.search(before.group()) is None:
+        return True
+    if _WAS.search(text[:start]):
         return True
     return _AFTER_PAST.match(text[end:]) is not None
 

@@ -23,6 +23,8 @@ CODE_VERSION = 6
 _TIED = re.compile(r"(?: (?!and\b|or\b)[\w.-]+){0,4} (?:in|of|on|at)(?: the)? ")
 _OF_ALL = re.compile(r"(?:the )?(?:larg|bigg|great)est|(?:a )?(?:few|couple)|two|three|four|[234]\b", re.IGNORECASE)
 """Numbers that two kidneys may share, so that neither has several for certain."""
+_LISTED = re.compile(r"\d ?[cm]m(?:,|,? and|,? &) \d+(?:[.,]\d+)? ?[cm]m\b", re.IGNORECASE)
+"""Sizes in a row, "two masses, 3 cm and 5 cm": the largest lesion has the largest."""
 _NUMBER = "lesion_number"
 _HEDGED, _CARRIED, _CONTRADICTED, _IMPLIED = 0.7, 0.9, 0.6, 0.95
 """Factors of the confidence: an order of trust, no calibrated probability."""
@@ -145,7 +147,7 @@ class RuleExtractor:
                 -order[pair[1].value] if attribute.ordinal else 0,
                 pair[1].uncertain,
                 firsts[id(pair[1].clause)],
-                -(pair[1].size_mm or 0.0),  # "two masses, 3 cm and 5 cm"
+                -(pair[1].size_mm or 0.0) if _LISTED.search(pair[1].clause.text) else 0.0,
                 pair[0],
             ),
         )[1]
