@@ -64,7 +64,7 @@ def dicom_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
     made = Scan()
     paths = made.write(folder / "in")
     segmentation(made).save_as(folder / "in" / "seg", enforce_file_format=True)
-    how = str(rng.choice(["remove", "replace", "swap", "cut", "double", "flip", "bare"]))
+    how = str(rng.choice(["remove", "replace", "swap", "cut", "double", "flip", "bare", "describe", "scale"]))
     chosen = rng.permutation(12)[: int(rng.choice([1, 6, 12]))]
     name = str(rng.choice(TAGS))
     value = VALUES[int(rng.integers(len(VALUES)))]
@@ -93,6 +93,10 @@ def dicom_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
             path.write_bytes(bytes(spoiled))
         elif how == "bare":
             path.write_bytes(content[132:])
+        elif how == "describe":
+            _change(path, "SeriesDescription", "ABD ARTERIAL")
+        elif how == "scale":
+            _change(path, str(rng.choice(["RescaleSlope", "RescaleIntercept"])), None)
         else:
             _change(path, name, None if how == "remove" else value)
     words = {"remove": name, "replace": f"{name} by {value!r}"}.get(how, "")
@@ -123,7 +127,11 @@ def nifti_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
     save(folder / "ct.nii.gz", scan_hu())
     save(folder / "mask.nii.gz", labels())
     which = str(rng.choice(["ct.nii.gz", "mask.nii.gz"]))
-    how = str(rng.choice(["cut", "flip", "header", "scale", "shift", "mirror", "nan", "shape", "near", "sform"]))
+    how = str(
+        rng.choice(
+            ["cut", "flip", "header", "scale", "shift", "mirror", "nan", "shape", "near", "sform", "speck", "clip"]
+        )
+    )
     path = folder / which
     image = nibabel.load(path)
     data = np.asarray(image.dataobj)
@@ -147,6 +155,12 @@ def nifti_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
         save(path, spoiled)
     elif how == "shape":
         save(path, data[:, :, : int(rng.integers(1, 20))])
+    elif how == "speck":
+        dotted = data.copy()
+        dotted[tuple(rng.integers(0, 3, 3))] = 1
+        save(path, dotted)
+    elif how == "clip":
+        save(path, np.clip(data, -150, int(rng.choice([150, 250, 400]))))
     elif how == "near":
         save(path, data.astype(np.float32) * np.float32(1 + rng.choice([1e-5, 0.3])))
     else:
