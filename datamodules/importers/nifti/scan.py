@@ -195,9 +195,13 @@ def check_hu(image: tio.ScalarImage, where: str) -> list[str]:
     notes = _clipped(sample, low, high, where)
     air = None if notes else _air_level(sample)
     if air is not None and not AIR_HU[0] <= air <= AIR_HU[1]:
+        deep = air < AIR_HU[0]
+        cause = (
+            "The rescale intercept was subtracted twice, or the slope applied twice" if deep else "A slope was left out"
+        )
         raise DataError(
-            f"{where}: its air is at {air:.0f} HU; expected about -1000. A rescale slope was applied twice or never, "
-            "or the scan is not in Hounsfield units: convert it again from DICOM."
+            f"{where}: its air is at {air:.0f} HU; expected about -1000. {cause}, or the scan is not in Hounsfield "
+            "units: convert it again from DICOM."
         )
     return notes
 
