@@ -65,15 +65,16 @@ def map_table(trials: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame:
     rows = []
     for (question, method), own in trials.groupby(["question", "method"], sort=False):
         found: dict[str, Estimate] = {}
-        for name in (POINTING, DELETION, INSERTION):
-            found[name] = _mean(own, own[name], replicates)
-            found[f"{name}, {FLOOR}"] = _mean(own, own[f"floor_{name}"], replicates)
-            found[f"{name} above {FLOOR}"] = _mean(own, own[name] - own[f"floor_{name}"], replicates)
+        for name, least in ((POINTING, 0.0), (DELETION, -1.0), (INSERTION, -1.0)):
+            found[name] = _mean(own, own[name], replicates, least)
+            found[f"{name}, {FLOOR}"] = _mean(own, own[f"floor_{name}"], replicates, least)
+            gap = own[name] - own[f"floor_{name}"]
+            found[f"{name} above {FLOOR}"] = _mean(own, gap, replicates, least - 1.0, 1.0 - least)
         part = own[own["alike"].notna()]
         if len(part):
-            found[f"{POINTING}, {RANDOM}"] = _mean(part, part["random_pointing"], replicates)
+            found[f"{POINTING}, {RANDOM}"] = _mean(part, part["random_pointing"], replicates, 0.0)
             found[f"{POINTING} above {RANDOM}"] = _mean(part, part[POINTING] - part["random_pointing"], replicates)
-            found[ALIKE] = _mean(part, part["alike"].abs(), replicates)
+            found[ALIKE] = _mean(part, part["alike"].abs(), replicates, 0.0)
         rows += [
             {"question": question, "method": method, "statistic": name, **value._asdict()}
             for name, value in found.items()
@@ -95,14 +96,17 @@ def erased_table(erased: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame:
     for question, own in erased.groupby("question", sort=False):
         parts = [name for name in own if name not in ("patient", "question")]
         found = {name: _mean(own, own[name], replicates) for name in parts}
-        found |= {f"{parts[0]} beyond {name}": _mean(own, own[parts[0]] - own[name], replicates) for name in parts[1:]}
+        found |= {
+            f"{parts[0]} beyond {name}": _mean(own, own[parts[0]] - own[name], replicates, -2.0, 2.0)
+            for name in parts[1:]
+        }
         rows += [{"question": question, "statistic": name, **value._asdict()} for name, value in found.items()]
     return pd.DataFrame(rows)
 
 
-def _mean(own: pd.DataFrame, values: pd.Series, replicates: int) -> Estimate:
+def _mean(own: pd.DataFrame, values: pd.Series, replicates: int, least: float = -1.0, most: float = 1.0) -> Estimate:
     patients, owner = np.unique(own["patient"], return_inverse=True)
-    statistic = mean_of(values.to_numpy(dtype=np.float64), -2.0, 2.0, owner)
+    statistic = mean_of(values.to_numpy(dtype=np.float64), least, most, owner)
     return bootstrap(statistic, len(patients), replicates)[0]
 
 

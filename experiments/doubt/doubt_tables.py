@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from experiments.doubt.calibrators import CLIP, SIGMOID, fit_calibrator, log_loss
-from experiments.doubt.prediction_sets import coverage, risk_coverage, selective_error, set_size
+from experiments.doubt.prediction_sets import centre_sets, coverage, risk_coverage, selective_error, set_size
 from experiments.doubt.task_doubt import TaskDoubt, TestedPredictions, asked_and_said
 from experiments.scores.results_table import Group, groups
 from experiments.statistics.bootstrap import bootstrap
@@ -107,15 +107,16 @@ def abstention_table(doubt: TaskDoubt, predictions: pd.DataFrame) -> pd.DataFram
 
 
 def local_table(doubt: TaskDoubt, predictions: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """What recalibration with a few patients of a centre gives the others of it.
+    """What recalibration with a few patients of a centre, and sets made by them alone, give the others of it.
 
     Of 20 local patients the intercept alone is fitted, of 50 intercept and slope (Steyerberg, Clinical Prediction
     Models 2019, chapter 20), on the calibrated log-odds; the others of the centre are tested, over 100 draws.
 
     Returns:
         One row per external centre and number of local patients: `group`, `local`, `n` (tested in each draw), `draws`,
-        mean log loss and mean absolute intercept of the tested patients before and after, with the 2.5th and 97.5th
-        percentile over draws of their difference. No row of a centre that is too small.
+        mean log loss and mean absolute intercept of the tested patients, coverage and mean size of their sets, before
+        and after, with the 2.5th and 97.5th percentile over draws of their difference. No row of a centre that is too
+        small.
     """
     rows = []
     for group, answers in grouped(doubt, predictions):
@@ -131,7 +132,12 @@ def local_table(doubt: TaskDoubt, predictions: pd.DataFrame, seed: int = 0) -> p
                 if len(np.unique(target[fitted])) < 2:
                     continue
                 after = _updated(probability, target, fitted, with_slope=local >= max(LOCAL))[tested]
-                found.append([*_losses(target[tested], probability[tested]), *_losses(target[tested], after)])
+                classes, scores = answers.target, answers.probability
+                own = centre_sets(scores[fitted], classes[fitted], scores[tested])
+                found.append([
+                    *_losses(target[tested], probability[tested]), *_covered(answers.sets[tested], classes[tested]),
+                    *_losses(target[tested], after), *_covered(own, classes[tested]),
+                ])  # fmt: skip
             if found:
                 rows.append({"group": group.name, "local": local, "n": len(target) - local, **_summed(np.array(found))})
     return pd.DataFrame(rows)
@@ -151,8 +157,12 @@ def _losses(target: np.ndarray, probability: np.ndarray) -> tuple[float, float]:
     return loss, abs(float(target.mean() - probability.mean()))
 
 
+def _covered(sets: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    return float(sets[np.arange(len(target)), target].mean()), float(sets.sum(axis=1).mean())
+
+
 def _summed(found: np.ndarray) -> dict[str, float | int]:
-    names = ("log_loss", "distance")
+    names = ("log_loss", "distance", "coverage", "set_size")
     row: dict[str, float | int] = {"draws": len(found)}
     for place, name in enumerate(names):
         before, after = found[:, place], found[:, place + len(names)]

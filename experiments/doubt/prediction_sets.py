@@ -65,6 +65,23 @@ class PredictionSets:
         return sets
 
 
+def centre_sets(score: np.ndarray, target: np.ndarray, asked: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Sets for further patients of one centre, made by some of its own (Mondrian by centre): bool [M, C].
+
+    All classes share a threshold, since a centre has few patients of each: of exchangeable patients of that centre the
+    stated share is covered, whatever happens at others. With fewer than nine patients every class is in every set.
+
+    Args:
+        score: float64 [N, C] of local patients with a known class.
+        target: int64 [N].
+        asked: float64 [M, C] of the others.
+        confidence: Share of patients whose class is to be in the set.
+    """
+    conformal = ConformalClassifier().fit(1 - score[np.arange(len(target)), target])
+    sets: np.ndarray = conformal.predict_p(1 - asked, smoothing=False) > 1 - confidence + 1e-12
+    return sets
+
+
 def coverage(sets: np.ndarray, target: np.ndarray) -> Estimate:
     """Share of patients whose set holds their class, with Wilson's interval; events are those that it does not."""
     held = sets[np.arange(len(target)), target]

@@ -80,6 +80,7 @@ def run_trials(
     kidneys: int,
     random_kidneys: int,
     seed: int,
+    methods: Sequence[str],
     show: Callable[[int, int], None],
     shown: int = 4,
 ) -> MapTrials:
@@ -93,19 +94,23 @@ def run_trials(
         kidneys: Most kidneys, chosen by a keyed hash.
         random_kidneys: How many of them are mapped with random weights as well.
         seed: Seed of choice and random weights.
+        methods: Kinds of maps that are made.
         show: Told how many kidneys of how many are done.
         shown: Kidneys that are kept for a picture.
 
     Raises:
-        DataError: if there is no such kidney.
+        DataError: if there is no such kidney, or the encoder allows no such map.
     """
     first = asked[0]
     encoder, module = first.encoder, first.module
+    unknown = [method for method in methods if method not in available(encoder)]
+    if unknown:
+        raise DataError(f"METHODS={','.join(unknown)} is no map of this encoder: {', '.join(available(encoder))}.")
+    methods = methods or available(encoder)
     numbers, eligible = _chosen(module, kidneys, seed)
     questions = [question for model in asked for question in model.questions]
     truth = {question.name: model.truth(question, numbers) for model in asked for question in model.questions}
     strange = randomised(encoder, seed)
-    methods = available(encoder)
     spacing = presented_spacing(module.augmentation.contract)
     rows: list[dict[str, Any]] = []
     lost: list[dict[str, Any]] = []

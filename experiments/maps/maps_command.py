@@ -36,6 +36,7 @@ def maps(
     tag: str = "",
     attributes: list[str] | None = None,
     prompts: bool = False,
+    methods: list[str] | None = None,
     kidneys: int = 60,
     random_kidneys: int = 20,
     fold: int | None = None,
@@ -62,6 +63,7 @@ def maps(
         tag: TAG of the run.
         attributes: Attributes that stage 1's heads are asked besides, on the same kidneys.
         prompts: Whether the prompts of the aligned model are asked, in the place of a run of the task.
+        methods: Kinds of maps: gradient, occlusion, regions; all that the encoder allows by default.
         kidneys: Most kidneys that are tested.
         random_kidneys: Of how many the map of random weights is made as well.
         fold: Fold of a cohort with folds; the first by default.
@@ -82,7 +84,7 @@ def maps(
     )
     asked = _asked(point, cohort, own_fold, attributes or [], prompts)
     with counted("kidneys") as show:
-        trials = run_trials(asked, kidneys, random_kidneys, seed, show)
+        trials = run_trials(asked, kidneys, random_kidneys, seed, methods or (), show)
     table, lost = map_table(trials.maps), erased_table(trials.erased)
     for model in asked:
         _keep(model, table, lost, trials, cohort)

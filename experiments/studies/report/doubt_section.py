@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+
 import pandas as pd
 
 from experiments.doubt.doubt_figures import calibration_figure, coverage_figure, risk_coverage_figure, smooth_curve
@@ -197,26 +199,36 @@ def _nearest(curve: pd.DataFrame, along: str, at: float, name: str) -> str:
     return interval(Estimate(float(row[name]), float(row["low"]), float(row["high"])))
 
 
+_LOCAL = {
+    "log_loss": "Log loss",
+    "distance": "Distance of means",
+    "coverage": "Coverage",
+    "set_size": "Classes in a set",
+}
+
+
+def _moved(row: Mapping[Hashable, object], name: str) -> str:
+    """A value before and after, with the range of the difference over draws."""
+    before, after, low, high = (
+        number(float(str(row[f"{name}_{stage}"])), 3) for stage in ("before", "after", "low", "high")
+    )
+    return f"{before} to {after} ({low} to {high})"
+
+
 def _local_block(series: PointSeries, doubt: TaskDoubt, predictions: pd.DataFrame) -> Block:
     table = local_table(doubt, predictions)
     if table.empty:
         return Text("No recalibration with local patients: no external centre has enough patients.", kind="missing")
     rows = tuple(
-        Row((
-            capital(row["group"]), str(row["local"]), str(row["n"]),
-            f"{number(row['log_loss_before'], 3)} to {number(row['log_loss_after'], 3)} "
-            f"({number(row['log_loss_low'], 3)} to {number(row['log_loss_high'], 3)})",
-            f"{number(row['distance_before'], 3)} to {number(row['distance_after'], 3)} "
-            f"({number(row['distance_low'], 3)} to {number(row['distance_high'], 3)})",
-        ))
+        Row((capital(row["group"]), str(row["local"]), str(row["n"]), *(_moved(row, name) for name in _LOCAL)))
         for row in table.to_dict("records")
-    )  # fmt: skip
+    )
     return PageTable(
         f"doubt-local-{series.key}",
-        "Recalibration with local patients of an external centre, tested on its others.",
-        ("Centre", "Local", "Tested", "Log loss (difference, 95 % of draws)", "Distance of means (difference)"),
+        "Recalibration with local patients of an external centre, and sets made by them alone, tested on its others.",
+        ("Centre", "Local", "Tested", *(f"{title} (difference, 95 % of draws)" for title in _LOCAL.values())),
         rows,
         table,
-        "Mean over 100 draws of the local patients: of 20 the intercept is fitted, of 50 intercept and slope. The "
-        "range is that over draws, not over patients.",
+        "Mean over 100 draws of the local patients: of 20 the intercept is fitted, of 50 intercept and slope; their "
+        "sets share a threshold for all classes (Mondrian by centre). The range is that over draws, not over patients.",
     )

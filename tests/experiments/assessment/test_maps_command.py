@@ -101,5 +101,7 @@ def test_what_cannot_be_asked_is_said(place: Place, capsys: pytest.CaptureFixtur
     assert "is not finished; run `make finetune TASK=rfs" in capsys.readouterr().err
     assert run(place, "--task=os", "--attributes=colour") == 2
     assert "Cohort few has no attributes" in capsys.readouterr().err
+    assert run(place, "--task=os", "--methods=dreams") == 2
+    assert "METHODS=dreams is no map of this encoder: gradient, occlusion, regions" in capsys.readouterr().err
     assert run(place, "--task=os", "--kidneys=0") == 2
     assert "expected at least 1" in capsys.readouterr().err

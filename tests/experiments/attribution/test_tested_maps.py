@@ -49,6 +49,10 @@ def test_a_map_that_meets_every_aim_passes() -> None:
     assert failures(table) == []
     row = table.set_index("statistic").loc[f"{POINTING} above {FLOOR}"]
     assert row["low"] <= row["value"] <= row["high"]
+    always = map_table(trials(pointing=1.0, floor_pointing=0.0), replicates=200)
+    shares = always[always["statistic"].isin([POINTING, f"{POINTING}, {FLOOR}"])]
+    assert shares["low"].ge(0).all()  # a share stays one where nobody differs
+    assert shares["high"].le(1).all()
     assert row["n"] == 40
 
 

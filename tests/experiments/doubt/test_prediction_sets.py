@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 from datamodules.errors import DataError
 from experiments.doubt.prediction_sets import (
     PredictionSets,
+    centre_sets,
     coverage,
     risk_coverage,
     selective_error,
@@ -97,3 +98,17 @@ def test_the_library_leaves_the_filters_of_warnings_alone() -> None:
     import experiments.doubt.prediction_sets  # noqa: F401
 
     assert ("always", None, UserWarning, None, 0) not in warnings.filters
+
+
+@pytest.mark.parametrize("count", [9, 20, 50])
+def test_sets_of_a_centres_own_patients_cover_as_the_theory_says(count: int) -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(400):
+        score = rng.dirichlet([1.0, 2.0, 0.5], count + 50)
+        target = (rng.random(count + 50)[:, None] > score.cumsum(axis=1)).sum(axis=1).clip(max=2)
+        sets = centre_sets(score[:count], target[:count], score[count:])
+        found.append(sets[np.arange(50), target[count:]].mean())
+    error = np.std(found) / np.sqrt(len(found))
+    assert 0.9 - 3 * error <= np.mean(found) <= 0.9 + 1 / (count + 1) + 3 * error
+    assert centre_sets(score[:8], target[:8], score[count:]).all()  # eight patients promise nothing

@@ -140,6 +140,9 @@ def test_local_patients_mend_a_centre_that_is_off_and_small_centres_are_left_out
         assert row["n"] == 120 - local
         assert row["log_loss_after"] < row["log_loss_before"] - 0.05
         assert row["distance_after"] < row["distance_before"] - 0.1
+        # Sets of the centre's own patients cover what is said, where those of other centres do not.
+        assert row["coverage_before"] < 0.85
+        assert row["coverage_after"] == pytest.approx(0.9, abs=0.04)
     target, probability = asked_and_said(doubt.tested.target, doubt.tested.probability)
     assert calibration_slope(target, probability).n == 320
 
