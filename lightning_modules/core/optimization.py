@@ -56,8 +56,8 @@ class OptimizerConfig:
         shares = 0 <= self.warmup < 1 and 0 <= self.final <= 1
         if not all(map(math.isfinite, numbers)) or self.lr <= 0 or self.weight_decay < 0 or not shares:
             raise ModelError(
-                f"Optimiser: {self} was found; expected finite numbers, lr > 0, weight_decay >= 0, "
-                "warmup in [0, 1) and final in [0, 1]."
+                f"Optimiser: {self} was found; expected lr > 0, weight_decay >= 0, "
+                "warmup in [0, 1) and final in [0, 1], all finite."
             )
         if self.backbone_lr is not None and self.backbone_lr <= 0:
             raise ModelError(f"Optimiser: backbone_lr={self.backbone_lr} was found; expected more than 0, or nothing.")
