@@ -19,7 +19,7 @@ from experiments.assessment.dicom_report import REPORT, SCHEME
 from experiments.cli import main
 from tests.datamodules.importers.dicom_phantom import NAME, RAW_ID, SCANNED
 from tests.datamodules.importers.phantom_study import write_study
-from tests.experiments.assessment.conftest import STEP_MM, Place
+from tests.experiments.assessment.place import STEP_MM, Place
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from experiments.assessment.located import KIDNEYS, found_by_totalsegmentator
 from experiments.assessment.patient_files import PatientFiles
 from lightning_modules.core.errors import ModelError
 from tests.datamodules.importers.phantom_study import write_study
-from tests.experiments.assessment.conftest import STEP_MM, Place
+from tests.experiments.assessment.place import STEP_MM, Place
 
 
 class Package:

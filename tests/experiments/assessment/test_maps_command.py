@@ -21,7 +21,7 @@ from experiments.maps.asked_models import head_weights
 from lightning_modules.export.attribute_heads import load_heads
 from lightning_modules.export.image import load_exported
 from lightning_modules.export.task_head import HEAD_FOLDER, load_task_head
-from tests.experiments.assessment.conftest import CROP, Place
+from tests.experiments.assessment.place import CROP, Place
 from tests.tiny import CONTRACT
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from experiments.assessment.patient_files import one_patient
 from experiments.assessment.portable import ASSESSMENT, PortableAssessor
 from experiments.cli import main
 from lightning_modules.core.errors import ModelError
-from tests.experiments.assessment.conftest import TASKS, Place
+from tests.experiments.assessment.place import TASKS, Place
 
 pytestmark = pytest.mark.slow
 REPOSITORY = "somebody/renal-mass"

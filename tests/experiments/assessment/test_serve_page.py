@@ -25,7 +25,7 @@ from experiments.assessment.uploads import Limits
 from experiments.runs.local_pages import LOCAL, serve
 
 if TYPE_CHECKING:  # the page itself needs no torch, and most tests of it none
-    from tests.experiments.assessment.conftest import Place
+    from tests.experiments.assessment.place import Place
 
 LIMITS = Limits(upload_bytes=1 << 20, unpacked_bytes=1 << 24)
 
