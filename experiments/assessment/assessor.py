@@ -146,7 +146,8 @@ class Assessor:
     @property
     def fingerprint(self) -> str:
         """Hash of all that an assessment follows from beside the scan, from which results are told apart."""
-        digest = hashlib.sha256(json.dumps([self.models.fingerprint, dict(self.facts)], default=str).encode())
+        known = [dict(self.facts), dict(self.models.held_out), dict(self.models.courses)]
+        digest = hashlib.sha256(json.dumps([self.models.fingerprint, *known], default=str).encode())
         arrays: list[np.ndarray] = []
         if self.gate.reference is not None:
             digest.update(repr(self.gate.reference.facts).encode())

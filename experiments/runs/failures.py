@@ -27,7 +27,10 @@ DEBUG = "RENAL_DEBUG"
 """Variable of the environment that has unexpected errors end in their trace."""
 
 _LONGEST = 1000
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "std::bad_alloc")
+_NO_MEMORY = (
+    "can't allocate memory", "not enough memory", "cannot allocate memory", "std::bad_alloc",
+    "could not create a primitive",  # oneDNN, whose words tell no more of what it lacked
+)  # fmt: skip
 _NO_GPU_MEMORY = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAMES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)

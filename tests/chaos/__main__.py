@@ -56,7 +56,7 @@ def run_inputs(stage: Stage, root: Path, seed: int, wanted: int, kinds: set[str]
 
 def run_faults(stage: Stage, root: Path, seed: int, wanted: int, kinds: set[str]) -> Iterator[dict[str, Any]]:
     """Staged faults, as many as are wanted, spread over their kinds."""
-    faults = [fault for fault in all_faults(seed) if not kinds or fault.kind in kinds]
+    faults = [fault for fault in all_faults(seed) if not kinds or kinds & {fault.kind, fault.command}]
     chosen = sorted({int(place) for place in np.linspace(0, len(faults) - 1, min(wanted, len(faults)))})
     for number, fault in enumerate(faults[place] for place in chosen):
         folder = root / f"fault-{number}"

@@ -103,7 +103,7 @@ COMMANDS: Commands = {
 def _as_imported(stage: Stage, folder: Path, sets: int) -> bool:
     """Whether the tables of the imported cohort are those that they were, and it has so many whole volume sets."""
     one, two = (Cohort.load(root / "imported") for root in (stage.root, folder))
-    same = one.tables == two.tables and all(one[name].equals(two[name]) for name in one.tables)
+    same = set(one.tables) == set(two.tables) and all(one[name].equals(two[name]) for name in one.tables)
     found = sorted((folder / "imported" / "volumes").glob("*/contract.json"))
     return same and len(found) == sets and all(is_whole(path.parent) for path in found)
 

@@ -203,6 +203,20 @@ def test_an_unforeseen_error_costs_its_patient_alone_and_is_tried_again(
     assert run(place, source, out, "--cases=false") == 0
 
 
+@pytest.mark.parametrize("file", ["results.csv", "predictions.parquet"])
+def test_a_probe_of_which_a_part_is_left_is_refused(
+    place: Place, tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a row of a table is a row, and half a number a number."""
+    runs = tmp_path / "runs"
+    shutil.copytree(place.runs, runs)
+    path = runs / "renal/few/malignancy/stage1-probe-f1-s42" / file
+    path.write_bytes(path.read_bytes()[:-3])
+    where = [f"--source={place.files / 'E1-0001'}", f"--out={tmp_path / 'out'}", f"--data={place.data}"]
+    assert main(["assess", *where, f"--runs={runs}", "--cases=false"]) == 2
+    assert file in capsys.readouterr().err
+
+
 def test_results_follow_the_models_that_speak(place: Place, tmp_path: Path) -> None:
     """What the gate learned from decides whether a class is said at all: another reference is another result."""
     runs, source, out = tmp_path / "runs", tmp_path / "patients", tmp_path / "out"

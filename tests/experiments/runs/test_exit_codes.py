@@ -195,6 +195,7 @@ def _locked(path: Path) -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "The GPU has no memory left"),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), 1, "The GPU has no memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "has no memory left"),
+        (RuntimeError("could not create a primitive"), 1, "has no memory left"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/secret/b/x.bin"), 1, "x.bin in b could not be written"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/a/b/x.bin"), 1, "Free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "/a/secret/b/x.bin"), 1, "Change its permissions"),
