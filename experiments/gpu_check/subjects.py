@@ -194,7 +194,9 @@ def classification(device: torch.device, sizes: Sizes, base: Path, encoder: Enco
     """A downstream task of classes."""
     torch.manual_seed(0)
     config = encoder or resnet_config(sizes)
-    module = Classification(config, [60, 40], {}, OptimizerConfig(), dropout=0.0)
+    module = Classification(
+        encoder=config, class_counts=[60, 40], contract={}, optimizer=OptimizerConfig(), dropout=0.0
+    )
     return _finished(module, {**_rows(sizes), "image": _image(sizes)}, device)
 
 
@@ -202,7 +204,9 @@ def survival(device: torch.device, sizes: Sizes, base: Path) -> Subject:
     """A downstream task of times, by Cox's partial likelihood with the memory of all patients."""
     torch.manual_seed(0)
     outcome = {"endpoint": "rfs", "cuts": [0.0, 12.0, 24.0]}
-    module = Survival(resnet_config(sizes), outcome, {}, OptimizerConfig(), dropout=0.0)
+    module = Survival(
+        encoder=resnet_config(sizes), outcome=outcome, contract={}, optimizer=OptimizerConfig(), dropout=0.0
+    )
     months = torch.arange(sizes.rows).float()[:, None].repeat(1, 3) + 1
     event = torch.arange(sizes.rows)[:, None].repeat(1, 3) % 3 < 2
     module.memory = RiskMemory(months[:, 0].to(device), event[:, 0].to(device))

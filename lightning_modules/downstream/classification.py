@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,57 +11,28 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_auro
 
 from lightning_modules.core.distributed import number_of_ranks, sum_over_ranks
 from lightning_modules.core.missing import MISSING
-from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.downstream.task import Downstream
 from lightning_modules.losses.balance import Balance, class_weights
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
-from lightning_modules.networks.image.encoders import EncoderConfig
-from lightning_modules.networks.image.phases import Fusion
 
 
 class Classification(Downstream):
     """Fine-tunes an encoder with a small head on one classification task.
 
     Args:
-        encoder: Which encoder, and how large.
         class_counts: Training patients of each class, linked from the DataModule; their number is the number of
             classes.
-        contract: Preprocessing contract, linked from the DataModule.
-        optimizer: Optimiser and schedule.
-        hidden: Width of the head's hidden layer; 0 for a linear head.
-        dropout: Dropout before the last layer.
         balance: Weighting of classes in the loss.
-        fusion: How the phases of a visit become one prediction where the data holds all of them (`phases: all`):
-            `mean` of the logits, or learned `attention`.
-        phase_dropout: Probability with which a phase is taken away in training then; one is always kept.
-        pretrained: Folder with an exported encoder to start from; random weights when left out. Neither it nor any
-            path goes into checkpoints, which hold the weights themselves.
-        pretrained_sha256: Hash of its weights, so that a run that is resumed notices another encoder.
+        downstream: What `Downstream` takes besides.
     """
 
     monitor: ClassVar[str] = "val/auroc"
     mode: ClassVar[str] = "max"
 
-    def __init__(
-        self,
-        encoder: EncoderConfig,
-        class_counts: list[int],
-        contract: dict[str, Any],
-        optimizer: OptimizerConfig,
-        hidden: int = 128,
-        dropout: float = 0.1,
-        balance: Balance = "root",
-        fusion: Fusion = "mean",
-        phase_dropout: float = 0.3,
-        pretrained: Path | None = None,
-        pretrained_sha256: str = "",
-    ) -> None:
+    def __init__(self, *, class_counts: list[int], balance: Balance = "root", **downstream: Any) -> None:
         described = {"class_counts": list(class_counts), "balance": balance}
         classes = len(class_counts)
-        super().__init__(
-            encoder, classes, contract, optimizer, hidden, dropout, fusion, phase_dropout, pretrained,
-            pretrained_sha256, described,
-        )  # fmt: skip
+        super().__init__(outputs=classes, described=described, **downstream)
         self.register_buffer("weight", class_weights(class_counts, balance), persistent=False)
         self.val_scores, self.test_scores = PatientScores(classes), PatientScores(classes)
 

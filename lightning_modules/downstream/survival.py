@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,15 +10,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_modules.core.distributed import gather_rows, row_counts
 from lightning_modules.core.errors import ModelError
-from lightning_modules.core.optimization import OptimizerConfig
 from lightning_modules.downstream.baseline_hazard import BaselineHazard
 from lightning_modules.downstream.task import Downstream
 from lightning_modules.losses.cox import RiskMemory, Ties, cox_loss
 from lightning_modules.losses.discrete_time import DiscreteTime, Objective
 from lightning_modules.metrics.concordance import concordance_index
 from lightning_modules.metrics.patient_scores import PatientScores, PatientTable
-from lightning_modules.networks.image.encoders import EncoderConfig
-from lightning_modules.networks.image.phases import Fusion
 
 ENDPOINTS = ("rfs", "dss", "os")
 MEMORY_KEY = "risk_memory"
@@ -33,21 +29,12 @@ class Survival(Downstream):
     patients once more, unaugmented, so that their risks become curves of survival; see `BaselineHazard`.
 
     Args:
-        encoder: Which encoder, and how large.
         outcome: `endpoint` that is trained on and `cuts` of the time grid in months; linked from the DataModule.
-        contract: Preprocessing contract, linked from the DataModule.
-        optimizer: Optimiser and schedule.
         objective: `cox`, the partial likelihood; `logistic_hazard` or `deephit`, discrete-time models of pycox.
         ties: Events at one time in the partial likelihood, by `efron` or `breslow`.
         risk_set: Whom a batch's events are compared with under `cox`: all training patients with their last risk
             (`memory`, see `RiskMemory`), or the global batch alone (`batch`), whose gradient is biased.
-        hidden: Width of the head's hidden layer; 0 for a linear head.
-        dropout: Dropout before the last layer.
-        fusion: How the phases of a visit become one prediction where the data holds all of them (`phases: all`):
-            `mean` of the outputs, or learned `attention`.
-        phase_dropout: Probability with which a phase is taken away in training then; one is always kept.
-        pretrained: Folder with an exported encoder to start from; random weights when left out.
-        pretrained_sha256: Hash of its weights, so that a run that is resumed notices another encoder.
+        downstream: What `Downstream` takes besides.
 
     Raises:
         ModelError: if an argument is not one of its choices.
@@ -58,19 +45,12 @@ class Survival(Downstream):
 
     def __init__(
         self,
-        encoder: EncoderConfig,
+        *,
         outcome: dict[str, Any],
-        contract: dict[str, Any],
-        optimizer: OptimizerConfig,
         objective: Objective = "cox",
         ties: Ties = "efron",
         risk_set: Literal["memory", "batch"] = "memory",
-        hidden: int = 128,
-        dropout: float = 0.1,
-        fusion: Fusion = "mean",
-        phase_dropout: float = 0.3,
-        pretrained: Path | None = None,
-        pretrained_sha256: str = "",
+        **downstream: Any,
     ) -> None:
         if outcome.get("endpoint") not in ENDPOINTS:
             raise ModelError(
@@ -80,10 +60,7 @@ class Survival(Downstream):
         self.grid = None if objective == "cox" else DiscreteTime(outcome["cuts"], objective)
         outputs = 1 if self.grid is None else self.grid.outputs
         described = {"outcome": dict(outcome), "objective": objective, "ties": ties, "risk_set": risk_set}
-        super().__init__(
-            encoder, outputs, contract, optimizer, hidden, dropout, fusion, phase_dropout, pretrained,
-            pretrained_sha256, described,
-        )  # fmt: skip
+        super().__init__(outputs=outputs, described=described, **downstream)
         self.endpoint = ENDPOINTS.index(outcome["endpoint"])
         self.ties, self.risk_set = ties, risk_set
         self.cuts = list(outcome["cuts"])

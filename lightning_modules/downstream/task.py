@@ -29,17 +29,19 @@ class Downstream(SuiteModule):
 
     Args:
         encoder: Which encoder, and how large.
-        outputs: Number of outputs of the head.
-        contract: Preprocessing contract of the data.
+        contract: Preprocessing contract, linked from the DataModule.
         optimizer: Optimiser and schedule.
+        outputs: Number of outputs of the head.
+        described: The subclass's own hyper-parameters, as plain data.
         hidden: Width of the head's hidden layer; 0 for a linear head.
         dropout: Dropout before the last layer.
-        fusion: How the phases of a visit become one prediction where the data holds all of them (`phases: all`).
+        fusion: How the phases of a visit become one prediction where the data holds all of them (`phases: all`):
+            `mean` of the outputs, or learned `attention`.
         phase_dropout: Probability with which a phase is taken away in training then; one is always kept.
         pretrained: Folder with an exported encoder to start from, or file of published weights; random weights when
-            left out, which a published encoder refuses.
-        pretrained_sha256: Hash that its weights must have.
-        described: The subclass's own hyper-parameters, as plain data.
+            left out, which a published encoder refuses. Neither it nor any path goes into checkpoints, which hold the
+            weights themselves.
+        pretrained_sha256: Hash that its weights must have, so that a run that is resumed notices another encoder.
 
     Raises:
         ModelError: if the encoder does not fit, or an argument is out of range.
@@ -50,16 +52,16 @@ class Downstream(SuiteModule):
     def __init__(
         self,
         encoder: EncoderConfig,
-        outputs: int,
-        contract: Mapping[str, Any],
+        contract: dict[str, Any],
         optimizer: OptimizerConfig,
-        hidden: int,
-        dropout: float,
-        fusion: Fusion,
-        phase_dropout: float,
-        pretrained: Path | None,
-        pretrained_sha256: str,
+        outputs: int,
         described: Mapping[str, Any],
+        hidden: int = 128,
+        dropout: float = 0.1,
+        fusion: Fusion = "mean",
+        phase_dropout: float = 0.3,
+        pretrained: Path | None = None,
+        pretrained_sha256: str = "",
     ) -> None:
         config = EncoderConfig.of(encoder)
         optimizer = OptimizerConfig(**optimizer) if isinstance(optimizer, Mapping) else optimizer

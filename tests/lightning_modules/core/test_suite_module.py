@@ -19,7 +19,7 @@ SMALL = EncoderConfig(width=4, depth=10)
 
 def _module(**options: object) -> Classification:
     torch.manual_seed(0)
-    return Classification(SMALL, [6, 2], CONTRACT, OptimizerConfig(), **options)  # type: ignore[arg-type]
+    return Classification(encoder=SMALL, class_counts=[6, 2], contract=CONTRACT, optimizer=OptimizerConfig(), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("depth", "features"), [(10, 64), (18, 64), (34, 64), (50, 256)])

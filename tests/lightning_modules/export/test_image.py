@@ -38,7 +38,12 @@ def test_it_loads_back_equal(folder: Path) -> None:
 def test_fine_tuning_starts_from_it_and_remembers_no_path(folder: Path) -> None:
     encoder, exported = load_exported(folder)
     module = Classification(
-        CONFIGURATION, [6, 2], CONTRACT, OptimizerConfig(), pretrained=folder, pretrained_sha256=exported.sha256
+        encoder=CONFIGURATION,
+        class_counts=[6, 2],
+        contract=CONTRACT,
+        optimizer=OptimizerConfig(),
+        pretrained=folder,
+        pretrained_sha256=exported.sha256,
     )
     for name, value in module.encoder.state_dict().items():
         assert torch.equal(value, encoder.state_dict()[name])

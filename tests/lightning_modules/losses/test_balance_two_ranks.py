@@ -27,8 +27,9 @@ class _Classes(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.module = Classification(
-            EncoderConfig(width=8, depth=10, norm="group"), [90, 10], {"grid": [8, 12, 12], "region": "kidney"},
-            OptimizerConfig(), dropout=0.0, balance="inverse",
+            encoder=EncoderConfig(width=8, depth=10, norm="group"), class_counts=[90, 10],
+            contract={"grid": [8, 12, 12], "region": "kidney"}, optimizer=OptimizerConfig(), dropout=0.0,
+            balance="inverse",
         )  # fmt: skip
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:

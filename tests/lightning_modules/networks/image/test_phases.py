@@ -18,7 +18,11 @@ def _module(kind: str, **options: object) -> Classification:
     torch.manual_seed(0)
     settings = {"hidden": 0, "dropout": 0.0, "fusion": kind, **options}
     module = Classification(
-        EncoderConfig(width=4, depth=10), [5, 5], {"grid": [8, 12, 12]}, OptimizerConfig(), **settings
+        encoder=EncoderConfig(width=4, depth=10),
+        class_counts=[5, 5],
+        contract={"grid": [8, 12, 12]},
+        optimizer=OptimizerConfig(),
+        **settings,
     )  # type: ignore[arg-type]
     for parameter in module.fusion.parameters():
         torch.nn.init.normal_(parameter)
