@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class SourceEntry:
     knows_out: bool = False
 
 
+_TABLES = (".csv", ".tsv", ".json", ".txt", ".md", ".xlsx", ".yaml", ".yml")
 SEVERAL = "several"
 """Kind of a YAML file that names several sources."""
 
@@ -97,8 +99,20 @@ def recognise(path: Path) -> str:
         raise DataError(f"SOURCE {path.name} does not exist; name a folder or a manifest.")
     for name, entry in SOURCES.items():
         if entry.matches(path):
+            if name == "dicom" and _nifti_alone(path):
+                raise DataError(
+                    f"SOURCE {path.name} holds NIfTI files. A table lists them, a row a series: patient_id, study_id, "
+                    "series_id, center, phase, image, mask; name it as SOURCE=manifest.csv. docs/YOUR_DATA.md has one."
+                )
             return name
     raise DataError(f"SOURCE {path.name} was not recognised; name its KIND, one of {', '.join(SOURCES)}.")
+
+
+def _nifti_alone(folder: Path) -> bool:
+    """Whether the scans of a folder are NIfTI files; tables and texts may lie beside them."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    kinds = (path.name.endswith((".nii", ".nii.gz")) for path in files if path.suffix not in _TABLES)
+    return next(kinds, False) and all(kinds)
 
 
 def _at_home(value: Any) -> Any:
@@ -111,7 +125,7 @@ def _at_home(value: Any) -> Any:
 
 
 def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]) -> Source:
-    """A source from its kind, its path, the cohort's folder and its options.
+    """A source from its kind, its path, the cohort's folder and its options; a cohort is named after its folder.
 
     Raises:
         DataError: if the kind or an option is unknown, or a value has another type.
@@ -125,6 +139,8 @@ def make_source(kind: str, path: Path | None, out: Path, options: dict[str, Any]
         values[entry.argument] = str(path)
     if entry.knows_out:
         values["out"] = str(out)
+    if "plan" in inspect.signature(cls).parameters and isinstance(values.get("plan", {}), dict):
+        values["plan"] = {"name": out.name, **values.get("plan", {})}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls)
     try:

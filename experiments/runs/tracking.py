@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
-from mlflow.entities import Metric, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
@@ -117,6 +118,15 @@ def cohort_tags(cohort: Cohort) -> dict[str, str]:
         "git_commit": git_commit(),
         "suite_version": suite_version(),
     }
+
+
+def _datasets(tags: Mapping[str, str]) -> list[DatasetInput]:
+    """The cohort of a run's tags as MLflow's pages show data: name, digest, what it is. No place of it is told."""
+    if "cohort_hash" not in tags:
+        return []
+    told = json.dumps({key: tags[key] for key in ("split_hash", "intensity", "phantom") if key in tags})
+    data = Dataset(tags["cohort"], tags["cohort_hash"][:36], "cohort", json.dumps({"name": tags["cohort"]}), None, told)
+    return [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training and test")])]
 
 
 def short_hash(content: Mapping[str, Any]) -> str:
@@ -237,6 +247,7 @@ def make_logger(
         nested = {PARENT: parent} if parent else {}
         run = client.create_run(identifier, run_name=name, tags={**tags, **nested, "run_dir": _relative(folder, runs)})
         run_id = str(run.info.run_id)
+        client.log_inputs(run_id, _datasets(tags))
         write_json(folder / RUN_FILE, {"run_id": run_id, "store": _store_name(uri)})
         return client, run_id, False
 

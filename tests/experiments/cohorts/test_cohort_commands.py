@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from datamodules.cohort.cohort import Cohort
+from datamodules.errors import DataError
 from datamodules.quality.cohort_checks import LOCAL_PATHS
 from experiments.cli import main
+from experiments.cohorts.sources import make_source, recognise
 from tests.datamodules.importers.kits_phantom import abdomen, scan, write_case, write_records
 
 
@@ -137,3 +139,19 @@ def test_a_small_phantom_cohort_is_drawn_checked_and_drawn_once(
     assert main([*command[:2], "--patients=70", "--workers=1"]) == 2
     assert "finished work is not overwritten" in capsys.readouterr().err
     assert main(["cohort", f"--out={tmp_path / 'few'}", "--patients=3"]) == 2
+
+
+def test_a_cohort_is_named_after_its_folder_and_nifti_files_want_a_table(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "a.nii.gz").touch()
+    (scans / "patients.csv").touch()
+    with pytest.raises(DataError, match="holds NIfTI files"):
+        recognise(scans)
+    (scans / "IM0001").touch()
+    assert recognise(scans) == "dicom"
+    (tmp_path / "manifest.csv").touch()
+    named = make_source("manifest", tmp_path / "manifest.csv", tmp_path / "mine", {"plan": {"seed": 7}})
+    assert (named.plan.name, named.plan.seed) == ("mine", 7)  # type: ignore[attr-defined]
+    other = make_source("manifest", tmp_path / "manifest.csv", tmp_path / "mine", {"plan": {"name": "other"}})
+    assert other.plan.name == "other"  # type: ignore[attr-defined]
