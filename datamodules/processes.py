@@ -10,29 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 """`prctl`'s request for a signal at the death of the parent, see prctl(2)."""
 _LOOK_S = 1.0
-
-
-def process_pool(
-    workers: int, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
-) -> ProcessPoolExecutor:
-    """A pool of fresh processes that end with this one.
-
-    A worker of a bare pool waits for its next task for ever when its parent was killed: it holds both ends of the pipe.
-
-    Args:
-        workers: Most processes.
-        initializer: Called in every process before its first task.
-        initargs: What it is called with.
-    """
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(_Read(), initializer, initargs))
 
 
 def fresh_process(target: Callable[..., object], *arguments: Any) -> SpawnProcess:
@@ -75,13 +58,6 @@ def _watch(parent: int | None) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_S)
     os._exit(1)
-
-
-def _begin(_: _Read, initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
-    # An interruption ends a worker as a termination does. One that waits for its next task would print a trace.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if initializer is not None:
-        initializer(*arguments)
 
 
 def _call(_: _Read, target: Callable[..., object], arguments: tuple[Any, ...]) -> None:

@@ -16,7 +16,7 @@ BEGIN, END = "<!-- written by `python -m tests.rooms` -->", "<!-- end -->"
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "datamodules": (
         ("files",),
-        ("cohort", "volumes"),
+        ("cohort", "engine", "volumes"),
         ("anatomy", "augmentation", "loading"),
         ("reports",),
         ("quality",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pandas as pd
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.tables import TABLES
+from datamodules.engine import default_workers
 from datamodules.errors import DataError
 from datamodules.files import read_json_mapping, read_parquet, write_json, write_parquet
 from datamodules.importers.growth import BUILD, drop_derived, mend_other_sets, refreshed, remove_others, stored_entry
@@ -47,11 +47,6 @@ class ImportAccount:
         """Number of patients by status."""
         tally = Counter(self.rows["status"])
         return {status: tally.get(status, 0) for status in ("imported", "skipped", "failed")}
-
-
-def default_workers() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def build_cohort(

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 import datamodules
 from datamodules.cohort.table_checks import check_table
 from datamodules.cohort.tables import TABLES
+from datamodules.engine import Lost, Needs, open_pool
 from datamodules.errors import DataError, WriteError, raise_failures
 from datamodules.files import write_json
 from datamodules.importers.records import GrowingSource, PatientRecord, SkipPatient, Source
-from datamodules.processes import process_pool
 from datamodules.volumes.contract import PreprocessingContract
 from datamodules.volumes.shards import shard_name, write_shard
 
 _TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """What the system answers where the cohort's own disk is at fault, and no patient."""
 _MEMORY = "import with fewer workers (--workers=1) or on a machine with more memory"
-_NOBODY = 3
-"""Patients that may end their worker one after another before any patient was finished."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +130,10 @@ def failure_of_patient(error: Exception) -> str:
     )
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # one process per core: threads of their own would only get in each other's way
-
-
-def run_jobs(job: PatientJob, pending: Sequence[str], workers: int) -> Iterable[str]:
+def run_jobs(job: PatientJob, pending: Sequence[str], workers: int) -> Iterator[str]:
     """Do the work of patients, in processes where more than one worker is asked for.
 
-    Where a worker is killed, as the system does it when memory is short, the patients that were under way are tried
-    once more, one at a time in a process of their own; who ends that one too has failed.
+    A patient that ends two processes, as the system does it when memory is short, has failed.
 
     Args:
         job: The work.
@@ -155,57 +144,9 @@ def run_jobs(job: PatientJob, pending: Sequence[str], workers: int) -> Iterable[
         Each patient, once its entry is written.
 
     Raises:
-        DataError: if the disk does not take what is written, or no worker lives long enough to finish anyone.
+        DataError: if no worker lives long enough to finish anyone.
+        OSError: if the disk does not take what is written.
     """
-    if workers <= 1:
-        yield from map(job, pending)
-        return
-    waiting = deque(pending)
-    finished = False
-    while waiting:
-        broken = yield from _together(job, waiting, workers)
-        finished = finished or len(waiting) + len(broken) < len(pending)
-        yield from _alone(job, broken, finished)
-        finished = True
-
-
-def _together(job: PatientJob, waiting: deque[str], workers: int) -> Generator[str, None, list[str]]:
-    """Work in many processes until nobody waits or a process dies; the patients that were under way then."""
-    running: dict[Future[str], str] = {}
-    with process_pool(min(workers, len(waiting)), _one_thread) as pool:
-        try:
-            while waiting or running:
-                # A short queue, so that an interrupt does not wait for a thousand patients.
-                while waiting and len(running) < 4 * workers:
-                    running[pool.submit(job, waiting[0])] = waiting[0]
-                    waiting.popleft()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield future.result()
-                    del running[future]
-        except BrokenProcessPool:
-            # Who was finished a moment before is among them at worst, and is done again.
-            return list(running.values())
-        finally:
-            for future in running:
-                future.cancel()
-    return []
-
-
-def _alone(job: PatientJob, patients: Sequence[str], finished: bool) -> Iterator[str]:
-    """Work one patient after another in a single process, a new one after each that was killed."""
-    deaths, left = 0, deque(patients)
-    while left:
-        with process_pool(1, _one_thread) as pool:
-            try:
-                while left:
-                    yield pool.submit(job, left[0]).result()
-                    finished = True
-                    left.popleft()
-            except BrokenProcessPool:
-                deaths += 1
-                if deaths >= _NOBODY and not finished:
-                    raise DataError(
-                        f"{deaths} worker processes ended one after another and no patient was finished; expected "
-                        f"processes that live. Free memory, or {_MEMORY}."
-                    ) from None
-                yield job.lost(left.popleft())
+    with open_pool(job, workers, Needs(one_thread=True)) as pool:
+        for patient, outcome in pool.run(pending):
+            yield job.lost(patient) if isinstance(outcome, Lost) else patient

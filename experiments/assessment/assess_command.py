@@ -7,12 +7,14 @@ import json
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from datamodules.csv_files import write_csv
+from datamodules.engine import Lost, Needs, open_pool
 from datamodules.errors import DataError
 from datamodules.files import read_json_mapping, write_json, write_parquet
 from datamodules.importers.fingerprints import fingerprint
@@ -28,8 +30,9 @@ from experiments.assessment.own_outlines import paints
 from experiments.assessment.patient_files import PatientFiles, patients_in
 from experiments.assessment.rows import ASSESSED, refused_row, row_of
 from experiments.assessment.task_models import Models
-from experiments.runs.console import say
+from experiments.runs.console import configure_output, say
 from experiments.runs.locks import held
+from experiments.runs.tracking import store_environment
 from lightning_modules.core.errors import ModelError
 
 RESULT, PAGE = "assessment.json", "assessment.html"
@@ -57,6 +60,7 @@ def assess(
     cases: bool = True,
     runs: Path = Path("runs"),
     outside_training: bool = False,
+    workers: int = 1,
     intensity: Literal["acquired", "rendered"] = "acquired",
 ) -> int:
     """Assess a new patient, or a folder of patients: `assessment.json` and a page that prints on two.
@@ -95,6 +99,8 @@ def assess(
         cases: Whether the most alike cases are looked for; their features are computed once.
         runs: Folder of all runs.
         outside_training: Whether the models are asked of a kidney that is outside the training data.
+        workers: Patients of a folder that are assessed side by side, each in a process with a GPU or a share of the
+            cores; each takes 1 GB.
         intensity: Whether scans were acquired by a scanner, or rendered from masks.
 
     Returns:
@@ -131,7 +137,7 @@ def assess(
             job.run(patients[0], out, again=False)
             say(f"{_summary(read_json_mapping(out / RESULT))}\nFolder: {out.as_posix()}")
             return 0
-        return _batch(job, patients, names, out)
+        return _batch(job, patients, names, out, workers)
 
 
 @dataclass(frozen=True)
@@ -249,14 +255,19 @@ def _names(patients: list[PatientFiles], out: Path, identified: bool) -> list[st
     return [naming.patient(patient.folder.name) for patient in patients]
 
 
-def _batch(job: _Job, patients: list[PatientFiles], names: list[str], out: Path) -> int:
-    """Every patient of a folder, one after the other; the tables hold all that were reached."""
-    rows: list[dict[str, Any]] = []
+def _batch(job: _Job, patients: list[PatientFiles], names: list[str], out: Path, workers: int) -> int:
+    """Every patient of a folder; the tables hold all that were reached, in the order of the folders."""
+    found: dict[str, dict[str, Any]] = {}
+    tasks = list(zip(patients, names, strict=True))
+    needs = Needs(gpu=True, environment=store_environment(), begin=configure_output)
     try:
-        for number, (patient, name) in enumerate(zip(patients, names, strict=True), start=1):
-            say(f"Patient {number} of {len(patients)}: {name}")
-            rows.append(_one(job, patient, name, out / name))
+        with open_pool(partial(_one, job, out), min(workers, len(tasks)), needs) as pool:
+            for (_, name), row in pool.run(tasks):
+                # Who ended two processes is tried again by the next call.
+                found[name] = refused_row(name, row.sentence) if isinstance(row, Lost) else row
+                say(f"Patient {len(found)} of {len(tasks)}: {name}")
     finally:
+        rows = [found[name] for name in names if name in found]
         if rows:
             _write_tables(out, rows)
     lost = [row for row in rows if row["status"] != ASSESSED]
@@ -266,7 +277,8 @@ def _batch(job: _Job, patients: list[PatientFiles], names: list[str], out: Path)
     return 1 if lost else 0
 
 
-def _one(job: _Job, patient: PatientFiles, name: str, folder: Path) -> dict[str, Any]:
+def _one(job: _Job, out: Path, named: tuple[PatientFiles, str]) -> dict[str, Any]:
+    (patient, name), folder = named, out / named[1]
     known = job.refused(patient, folder)
     if known is not None:
         return refused_row(name, known)

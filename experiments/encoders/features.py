@@ -8,6 +8,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from datamodules.base import VolumeDataModule
+from datamodules.engine import Lost, Needs, open_pool
 from datamodules.errors import DataError
 from datamodules.files import replacing
 from datamodules.loading.joined_phases import VolumeReader
@@ -84,7 +86,23 @@ def frozen_features(network: nn.Module, module: VolumeDataModule, positions: Seq
     return rows[np.searchsorted(known, keys[first])]
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class _Extraction:
+    """Computes the features of some volumes."""
+
+    network: nn.Module
+    augmentation: nn.Module
+    read: VolumeReader
+
+    @torch.inference_mode()
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        image = torch.stack([self.read(int(position)) for position in positions])
+        network = self.network.to(device)
+        feature: torch.Tensor = network(self.augmentation.evaluate(image.to(device)))  # type: ignore[operator]
+        return feature.float().cpu().numpy()
+
+
 def _compute(
     network: nn.Module,
     module: VolumeDataModule,
@@ -97,36 +115,36 @@ def _compute(
     kept = f"; those of {count - len(positions)} are there already" if count > len(positions) else ""
     what = "visits" if joins_phases(network) else "volumes"
     say(f"Computing features of {len(positions)} {what}{kept}; they are kept for every task that uses this encoder.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.eval().to(device)
+    work, workers = _Extraction(network.eval(), module.augmentation, read), max(1, torch.cuda.device_count())
+    if workers > 1:
+        network.cpu()  # each process takes it to a GPU of its own
     at_once = max(1, min(_BATCH, _VOXELS // math.prod(module.augmentation.config.crop)))
-    done, started = 0, time.monotonic()
+    done: list[np.ndarray] = []
     features: list[np.ndarray] = []
-    since = started
-    with progress_bar() as bar:
+    since = time.monotonic()
+    with open_pool(work, workers, Needs(gpu=True)) as pool, progress_bar() as bar:
         bar.disable = not is_main_rank()
         task = bar.add_task("features", total=len(positions))
         try:
-            for chunk in np.array_split(positions, -(-len(positions) // at_once)):
-                image = torch.stack([read(int(position)) for position in chunk])
-                features.append(network(module.augmentation.evaluate(image.to(device))).float().cpu().numpy())
+            for chunk, found in pool.run(np.array_split(positions, -(-len(positions) // at_once))):
+                if isinstance(found, Lost):
+                    raise DataError(f"Features of {len(chunk)} {what} could not be computed: {found.sentence}.")
+                done.append(chunk)
+                features.append(found)
                 bar.advance(task, len(chunk))
                 if time.monotonic() - since > _KEEP_EVERY_S:
-                    done, features, since = _kept(keep, positions, done, features), [], time.monotonic()
-                    if not bar.console.is_terminal:  # a log shows no bar
-                        left = (since - started) / done * (len(positions) - done)
-                        say(f"features: {done} of {len(positions)}, about {left / 60:.0f} min left")
+                    _kept(keep, done, features)
+                    since = time.monotonic()
         finally:
-            _kept(keep, positions, done, features)
+            _kept(keep, done, features)
 
 
-def _kept(keep: Callable[..., None], positions: np.ndarray, done: int, features: list[np.ndarray]) -> int:
-    """Hand over what was computed since; the number of positions done by then."""
-    if not features:
-        return done
-    rows = np.concatenate(features)
-    keep(positions[done : done + len(rows)], rows)
-    return done + len(rows)
+def _kept(keep: Callable[..., None], positions: list[np.ndarray], features: list[np.ndarray]) -> None:
+    """Hand over what was computed since."""
+    if positions:
+        keep(np.concatenate(positions), np.concatenate(features))
+        positions.clear()
+        features.clear()
 
 
 def patient_features(

@@ -51,7 +51,7 @@ COMMANDS: dict[str, str] = {
     "score-reports": "experiments.generation.evaluate:score_reports",
     "review": "experiments.generation.review.review_command:review",
     "resume": "experiments.front_door.training:resume",
-    "submit": "experiments.front_door.training:submit",
+    "submit": "experiments.front_door.submission:submit",
     "ui": "experiments.front_door.care:ui",
     "doctor": "experiments.doctor:doctor",
     "gpu-check": "experiments.gpu_check.gpu_check:gpu_check",

@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import auto_cli
 
 from callbacks.interruption import Terminated, ending_on_sigterm
+from datamodules.engine.pool import chosen_engine
 from datamodules.processes import end_with_parent
 from experiments.front_door.commands import COMMANDS, SHORT, TRAINER_COMMANDS
 from experiments.front_door.demo_cohort import draw_if_absent
@@ -50,6 +51,7 @@ def dispatch(args: Sequence[str]) -> int:
         SuiteCLI(words)
         return 0
     name = SHORT[words[0]][0] if words[0] in SHORT else words[0]
+    chosen_engine()
     draw_if_absent(name, words)
     commands: dict[str, Any] = {name: function_of(name)}
     program = "renal-vlm"

@@ -25,9 +25,13 @@ NAMED = re.compile(r"[A-Za-z_][\w.]*=")
 _COUNTS = ("workers", "jobs", "nodes", "trials", "replicates", "batch")
 """Options that count something of which there is at least one."""
 
-ENVIRONMENT = {"WEIGHTS": "RENAL_WEIGHTS", "STORAGE": "SWEEP_STORAGE"}
-"""NAMEs of make that commands read from the environment: the folder of published weights, and a sweep's database,
-whose URL may hold a password and is therefore on no command line."""
+STUDY = "study"
+STUDY_COMMANDS = ("pretrain", "zeroshot", "curve", "report")
+"""What `make submit JOB=study` consists of."""
+
+ENVIRONMENT = {"WEIGHTS": "RENAL_WEIGHTS", "STORAGE": "SWEEP_STORAGE", "ENGINE": "RENAL_ENGINE"}
+"""NAMEs of make that commands read from the environment: the folder of published weights, a sweep's database, whose URL
+may hold a password and is therefore on no command line, and where tasks are worked off."""
 
 
 def put_into_environment(words: Mapping[str, str]) -> None:
@@ -78,9 +82,9 @@ def from_words(name: str, words: Mapping[str, str], targets: Sequence[str] = ())
             flags.append(f"--{word.lower()}={value}")
         elif _is_setting(word) and command.passes_on:
             flags.append(f"--{word}={value}")
-        elif name == "submit" and _takes(words.get("JOB") or "pretrain", word):
+        elif name == "submit" and any(taken_by(target, word) for target in _targets(words.get("JOB") or "pretrain")):
             passed.append(f"{word}={value}")
-        elif not any(_takes(target, word) for target in targets if target != name):
+        elif not any(taken_by(target, word) for target in targets if target != name):
             raise DataError(f"{word}={value[:40]} is not known to `make {name}`.{_near(word, command)}")
     if passed:
         flags.append(f"--extra={json.dumps(passed)}")
@@ -92,7 +96,13 @@ def _is_setting(word: str) -> bool:
     return "." in word or word == "seed_everything"
 
 
-def _takes(target: str, word: str) -> bool:
+def _targets(job: str) -> tuple[str, ...]:
+    """The commands of a job for SLURM."""
+    return STUDY_COMMANDS if job == STUDY else (job,)
+
+
+def taken_by(target: str, word: str) -> bool:
+    """Whether a command takes an option of this NAME."""
     if target not in COMMANDS and target not in SHORT:
         return False
     command = definition(target)
@@ -125,7 +135,10 @@ def command_options(name: str, args: Sequence[str]) -> dict[str, str]:
     while rest:
         word = rest.pop(0)
         if NAMED.match(word):
-            rest = [*from_words(name, dict([word.split("=", 1)])), *rest]
+            named = [word]  # together, since a job for SLURM is named by one and takes the others
+            while rest and NAMED.match(rest[0]):
+                named.append(rest.pop(0))
+            rest = [*from_words(name, dict(entry.split("=", 1) for entry in named)), *rest]
             continue
         if not word.startswith("--"):
             raise DataError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,25 +155,3 @@ def stored_command(path: Path, runs: Path) -> list[str]:
 
 def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list) else "null" if value is None else str(value)
-
-
-def submit(job: str = "pretrain", nodes: int = 1, extra: list[str] | None = None) -> int:
-    """Give a training command to SLURM, queued again at its time limit.
-
-    By make, as `make submit JOB=finetune NODES=2 TASK=rfs`: the options of the job travel along.
-
-    Args:
-        job: The training command: pretrain, finetune, curve.
-        nodes: Machines.
-        extra: Options of the job as NAME=value.
-    """
-    script = Path(__file__).parents[2] / "cluster" / "train.sbatch"
-    if not script.is_file():
-        raise DataError("cluster/train.sbatch is not here; `submit` works in a checkout of the suite.")
-    command = ["sbatch", "--export=ALL", f"--nodes={nodes}", str(script), job, *(extra or ())]
-    # The job calls make itself, which would read the options of this call once more.
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKE_TARGETS")}
-    try:
-        os.execvpe(command[0], command, environment)
-    except FileNotFoundError:
-        raise DataError("sbatch was not found; run `submit` on a login node of a SLURM cluster.") from None

@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 import traceback
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,11 +110,6 @@ def _of_machine(error: BaseException) -> str | None:
         return (
             "The machine has no memory left. Lower data.init_args.batch_size or data.init_args.num_workers of a "
             f"training, --workers of other commands, or give the job more memory; {_AGAIN}"
-        )
-    if isinstance(error, BrokenProcessPool):
-        return (
-            "A worker process died; most often it was killed because the machine had no memory left. Lower --workers, "
-            f"or give the job more memory; {_AGAIN}"
         )
     if _STORE & {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}:
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from queue import Queue
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.processes import fresh_process, process_pool
+from datamodules.engine import Needs
+from datamodules.engine.local import Processes
+from datamodules.processes import fresh_process
 from tests.benchmarks.chains import DEFAULT, REFERENCE, Chain, monai_chain, our_chain
 from tests.benchmarks.machine import forget_cached, one_core, resident_mb
 from tests.benchmarks.stored_forms import Material
@@ -127,5 +130,9 @@ def _memory(material: Material, reference: bool, epochs: int) -> list[dict[str, 
 
 def _in_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Result of a function in a fresh process."""
-    with process_pool(1) as pool:
-        return pool.submit(function, *arguments).result()
+    with Processes(partial(_called, function), 1, Needs()) as pool:
+        return next(outcome for _, outcome in pool.run([arguments]))
+
+
+def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return function(*arguments)

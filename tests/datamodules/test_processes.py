@@ -48,19 +48,18 @@ build_cohort(EndlessSource(), Path({folder!r}), CONTRACT, workers=2)
 """
 IDLE_POOL = """
 import time
-from datamodules.processes import process_pool
+from datamodules.engine import open_pool
 from tests.datamodules.test_processes import sleep
-with process_pool(2) as pool:
-    list(pool.map(sleep, [3.0, 3.0]))
+with open_pool(sleep, 2) as pool:
+    list(pool.run([3.0, 3.0]))
     time.sleep(600)
 """
 CURVE = """
-from experiments.runs.workers import Workers, environments
+from datamodules.engine import Needs, open_pool
+from experiments.runs.console import configure_output
 from tests.datamodules.test_processes import sleep
-with Workers(sleep, environments(2)) as workers:
-    workers.submit(600.0)
-    workers.submit(600.0)
-    workers.wait()
+with open_pool(sleep, 2, Needs(gpu=True, begin=configure_output)) as pool:
+    list(pool.run([600.0, 600.0]))
 """
 
 
@@ -188,9 +187,11 @@ def test_every_process_is_started_in_one_place() -> None:
 def test_a_waiting_worker_that_is_interrupted_prints_no_trace() -> None:
     script = (
         "import os, signal, time\n"
-        "from datamodules.processes import process_pool\n"
-        "with process_pool(1) as pool:\n"
-        "    worker = pool.submit(os.getpid).result()\n"
+        "from datamodules.engine import Needs\n"
+        "from datamodules.engine.local import Processes\n"
+        "from tests.datamodules.engine.tasks import own_pid\n"
+        "with Processes(own_pid, 1, Needs()) as pool:\n"
+        "    (_, worker), = pool.run([0])\n"
         "    time.sleep(0.5)\n"
         "    os.kill(worker, signal.SIGINT)\n"
         "    time.sleep(1.5)\n"

@@ -13,10 +13,11 @@ import pandas as pd
 import torchio as tio
 
 from datamodules.cohort.cohort import CohortInfo
+from datamodules.engine import default_workers
 from datamodules.errors import DataError
 from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble, table_rows
 from datamodules.importers.boxes import Boxes, read_boxes
-from datamodules.importers.builder import Progress, default_workers
+from datamodules.importers.builder import Progress
 from datamodules.importers.companions import read_patients, read_reports
 from datamodules.importers.dicom.contours import Contours, is_structure_set, read_contours
 from datamodules.importers.dicom.headers import SliceHeader

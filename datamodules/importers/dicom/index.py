@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -19,11 +18,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from datamodules.engine import Lost, Needs, open_pool
 from datamodules.errors import DataError
 from datamodules.files import read_json_mapping, write_json
 from datamodules.importers.dicom.headers import NotDicom, SliceHeader, read_headers
 from datamodules.importers.pseudonyms import Naming
-from datamodules.processes import process_pool
 
 Progress = Callable[[int, int], None]
 
@@ -222,18 +221,22 @@ def _read(paths: Sequence[Path], root: Path, naming: Naming, workers: int) -> It
     """
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     job = functools.partial(_read_chunk, root=root, naming=naming)
-    if workers < _LEAST_WORKERS or len(paths) < _WORTH_A_POOL:
-        yield from itertools.chain.from_iterable(map(job, chunks))
-        return
-    pool = process_pool(min(workers, len(chunks)))
-    try:
-        yield from itertools.chain.from_iterable(pool.map(job, chunks))
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for an archive
+    many = workers >= _LEAST_WORKERS and len(paths) >= _WORTH_A_POOL
+    early: dict[int, list[_File]] = {}
+    # The key of the pseudonyms stays on this machine.
+    with open_pool(job, workers if many else 1, Needs(one_thread=True), local=True) as pool:
+        following = 0
+        for (number, _), found in pool.run(enumerate(chunks)):
+            if isinstance(found, Lost):
+                raise DataError(f"{_CHUNK} headers could not be read: {found.sentence}.")
+            early[number] = found
+            while following in early:
+                yield from early.pop(following)
+                following += 1
 
 
-def _read_chunk(paths: Sequence[Path], root: Path, naming: Naming) -> list[_File]:
-    return [_read_file(path, root, naming) for path in paths]
+def _read_chunk(numbered: tuple[int, Sequence[Path]], root: Path, naming: Naming) -> list[_File]:
+    return [_read_file(path, root, naming) for path in numbered[1]]
 
 
 def _read_file(path: Path, root: Path, naming: Naming) -> _File:

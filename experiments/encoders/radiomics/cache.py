@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
+from datamodules.engine import Lost, Needs, default_workers, open_pool
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_parquet
-from datamodules.importers.builder import default_workers
-from datamodules.processes import process_pool
 from datamodules.volumes.shards import VolumeSet
 from experiments.encoders.radiomics.extract import (
     check_library,
@@ -141,18 +139,27 @@ def _measure(
     """Measure visits and keep what is done every half minute, also when it is interrupted."""
     count = sum(len(visit.positions) for visit in visits)
     say(f"Measuring radiomics of {count} volumes, which are kept for every task and seed.")
-    started, kept, rows = time.monotonic(), time.monotonic(), []
+    started, kept, rows, lost = time.monotonic(), time.monotonic(), [], list[str]()
     try:
-        with counted("kidneys") as show:
-            for done, found in enumerate(_run(volumes, visits, settings, workers), start=1):
-                rows += found
+        opened = open_pool(partial(_work, volumes, settings), workers, Needs(one_thread=True))
+        with opened as pool, counted("kidneys") as show:
+            for done, (visit, found) in enumerate(pool.run(visits), start=1):
+                if isinstance(found, Lost):
+                    lost.append(f"{visit.patient_id}, {visit.study_id}, {visit.side}: {found.sentence}")
+                else:
+                    rows += found
                 show(done, len(visits))
-                if time.monotonic() - kept > _KEEP_SECONDS:
+                if rows and time.monotonic() - kept > _KEEP_SECONDS:
                     _keep(path, rows)
                     kept, rows = time.monotonic(), []
     finally:
         if rows:
             _keep(path, rows)
+    if lost:
+        raise DataError(
+            f"Radiomics of {len(lost)} of {len(visits)} kidneys could not be measured, the first: {lost[0]}. The "
+            "others are kept; the same command measures these again."
+        )
     seconds = time.monotonic() - started
     say(f"Radiomics of {count} volumes took {seconds:.0f} s, {seconds / count:.2f} s a volume, {workers} processes.")
     return _read(path)
@@ -166,36 +173,9 @@ def _keep(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_parquet(path, known.sort_index().reset_index())
 
 
-def _run(
-    volumes: VolumeSet, visits: Sequence[Visit], settings: RadiomicsSettings, workers: int
-) -> Iterator[list[dict[str, Any]]]:
-    if workers <= 1:
-        with quiet_library():
-            for visit in visits:
-                yield visit_features(volumes, visit, settings)
-        return
-    with process_pool(min(workers, len(visits)), _start, (volumes, settings)) as pool:
-        jobs = [pool.submit(_work, visit) for visit in visits]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        finally:
-            for job in jobs:
-                job.cancel()
-
-
-_SHARED: dict[str, Any] = {}
-"""What the processes of a pool are started with."""
-
-
-def _start(volumes: VolumeSet, settings: RadiomicsSettings) -> None:
-    _SHARED.update(volumes=volumes, settings=settings)
-    torch.set_num_threads(1)
-
-
-def _work(visit: Visit) -> list[dict[str, Any]]:
+def _work(volumes: VolumeSet, settings: RadiomicsSettings, visit: Visit) -> list[dict[str, Any]]:
     with quiet_library():
-        return visit_features(_SHARED["volumes"], visit, _SHARED["settings"])
+        return visit_features(volumes, visit, settings)
 
 
 def visit_features(volumes: VolumeSet, visit: Visit, settings: RadiomicsSettings) -> list[dict[str, Any]]:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import traceback
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Protocol
 
 from filelock import SoftFileLease
 
 from callbacks.failure import failure_sentence
 from datamodules.cohort.cohort import Cohort
+from datamodules.engine import Lost, Needs, Pool, open_pool
+from datamodules.engine.pool import chosen_engine
 from datamodules.errors import DataError
 from experiments.finetuning.finetune import curve_run, finetune
 from experiments.finetuning.point import Point
-from experiments.runs.console import say
+from experiments.runs.console import configure_output, counted, say
 from experiments.runs.folders import folds_of
 from experiments.runs.launch import DONE, check_finished
 from experiments.runs.locks import LOCK, lease, taken
-from experiments.runs.workers import Died, Workers, environments
+from experiments.runs.tracking import store_environment
 from lightning_modules.core.errors import ModelError
 
 WAIT_S = 5.0
@@ -39,42 +40,6 @@ class Failed:
 Outcome = str | Failed
 _CLAIMS: dict[Path, SoftFileLease] = {}
 """Claims that this process asked for; one that another machine holds must be asked again by the same object."""
-
-
-class _Pool(Protocol):
-    @property
-    def idle(self) -> bool: ...
-
-    @property
-    def busy(self) -> bool: ...
-
-    def submit(self, task: Point) -> None: ...
-
-    def wait(self) -> list[tuple[Point, Outcome | Died]]: ...
-
-
-class _Here:
-    """This process in the place of several."""
-
-    def __init__(self, work: Callable[[Point], Outcome]) -> None:
-        self._work = work
-        self._task: Point | None = None
-
-    @property
-    def idle(self) -> bool:
-        return self._task is None
-
-    @property
-    def busy(self) -> bool:
-        return self._task is not None
-
-    def submit(self, task: Point) -> None:
-        self._task = task
-
-    def wait(self) -> list[tuple[Point, Outcome | Died]]:
-        assert self._task is not None
-        task, self._task = self._task, None
-        return [(task, self._work(task))]
 
 
 def run_point(data: Path, point: Point) -> Outcome:
@@ -128,51 +93,58 @@ def run_points(points: list[Point], cohort: Cohort, jobs: int, ranks: int = 1) -
     Raises:
         DataError: before anything is run, if a finished point has another configuration.
     """
-    waiting = deque(point for point in points if not _finished(point, cohort))
+    waiting = [point for point in points if not _finished(point, cohort)]
     say(f"{len(points)} points, of which {len(points) - len(waiting)} are finished already.")
     if not waiting:
         return {}
     curve_run(points[0], cohort)  # made here, once, so that no two processes make it
-    if ranks > 1:
-        return _work_off(_Here(_run_in_step), waiting, points)
-    work = partial(run_point, points[0].data)
-    if jobs == 1 or len(waiting) == 1:
-        return _work_off(_Here(work), waiting, points)
-    waiting = deque(replace(point, devices="1") for point in waiting)
-    points = [replace(point, devices="1") for point in points]
-    with Workers(work, environments(min(jobs, len(waiting)))) as pool:
-        return _work_off(pool, waiting, points)
+    if ranks > 1:  # in step, in this process
+        return _work_off(open_pool(_run_in_step, 1, local=True), waiting, _said())
+    workers, work = min(jobs, len(waiting)), partial(run_point, points[0].data)
+    if workers == 1 and chosen_engine() == "local":
+        return _work_off(open_pool(work, 1), waiting, _said())
+    waiting = [replace(point, devices="1") for point in waiting]
+    needs = Needs(gpu=True, environment=store_environment(), begin=configure_output)
+    return _work_off(open_pool(work, workers, needs), waiting, counted("points"))
 
 
-def _work_off(pool: _Pool, waiting: deque[Point], points: list[Point]) -> dict[str, str]:
-    started, total, ran = monotonic(), len(waiting), 0
-    held: list[Point] = []
+@contextmanager
+def _said() -> Iterator[Callable[[int, int], None]]:
+    """A line in the place of a bar, where the run that goes on here draws one of its own."""
+    started = monotonic()
+
+    def show(done: int, total: int) -> None:
+        left = (monotonic() - started) / done * (total - done)
+        say(f"{done} of {total} points, about {left / 60:.0f} min left.")
+
+    yield show
+
+
+def _work_off(
+    opened: AbstractContextManager[Pool],
+    waiting: list[Point],
+    progress: AbstractContextManager[Callable[[int, int], None]],
+) -> dict[str, str]:
     failed: dict[str, str] = {}
-    told = False
-    while waiting or held or pool.busy:
-        while waiting and pool.idle:
-            point = waiting.popleft()
-            if not told:
-                gone = monotonic() - started
-                left = f", about {_minutes(gone / ran * (total - ran))} left" if ran else ""
-                say(f"Point {points.index(point) + 1} of {len(points)}: {point.name}{left}")
-            pool.submit(point)
-        if pool.busy:
-            for point, outcome in pool.wait():
+    total, done, told = len(waiting), 0, False
+    with opened as pool, progress as show:
+        while waiting:
+            held: list[Point] = []
+            for point, outcome in pool.run(waiting):
                 if outcome == HELD:
                     held.append(point)
                     continue
-                ran += 1
-                if outcome != RAN:
-                    assert isinstance(outcome, Failed | Died)
+                done += 1
+                if isinstance(outcome, Failed | Lost):
                     failed[point.name] = outcome.sentence
                     say(f"{point.name} failed: {outcome.sentence}")
-        else:
-            if not told:
+                show(done, total)
+            if held and not told:
                 say(f"{len(held)} points are run by other processes; waiting for them, or for these to fall silent.")
-            told = True
-            sleep(WAIT_S)
-            waiting, held = deque(held), []
+                told = True
+            if held and len(held) == len(waiting):
+                sleep(WAIT_S)
+            waiting = held
     return failed
 
 
@@ -180,7 +152,3 @@ def _finished(point: Point, cohort: Cohort) -> bool:
     if not (point.folder(cohort) / DONE).is_file():
         return False
     return all(check_finished(point.launch(cohort, fold)) for fold in folds_of(cohort))
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

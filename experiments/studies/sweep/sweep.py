@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,20 @@ from optuna import Study
 from datamodules.batch import MISSING
 from datamodules.bound_data import FITTED
 from datamodules.cohort.cohort import Cohort
+from datamodules.engine import Lost, Needs, open_pool
+from datamodules.engine.pool import chosen_engine
 from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule
 from experiments.finetuning.finetune import ALL_TASKS, finetune
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.configuration import Configuration
-from experiments.runs.console import say
+from experiments.runs.console import configure_output, say
 from experiments.runs.folders import folds_of
 from experiments.runs.locks import held
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.run_data import bind_results
-from experiments.runs.tracking import shared_run
+from experiments.runs.tracking import shared_run, store_environment
 from experiments.scores.outcomes import AUROC, C_INDEX, MACRO_AUROC, Metric
 from experiments.studies.sweep.optuna_study import open_study, search
 from experiments.studies.sweep.publish import publish
@@ -53,6 +55,7 @@ def sweep(
     tag: str = "",
     pretrained: str = "s42",
     extra: list[str] | None = None,
+    jobs: int = 1,
 ) -> int:
     """Search the hyper-parameters of one point with Optuna.
 
@@ -81,6 +84,7 @@ def sweep(
         pretrained: Pretraining whose encoder is used: `s42`, or with its TAG `s42-mytag`; its TAG is also that of
             the sweep where it has none.
         extra: Further flags of every trial, for example `["--trainer.max_epochs=5"]`.
+        jobs: Trials that run side by side, each in a process with a GPU, or a share of the cores, of its own.
     """
     url = chosen_url(storage)
     tag = tag or pretrained_from(pretrained).tag
@@ -109,12 +113,42 @@ def sweep(
     bind_results(folder / "trials.csv", [cli.datamodule.identity.of(FITTED)])
     study = open_study(plan, cohort, url, pruner, own, parse([]))
     parent = shared_run(runs, cohort, point.experiment(cohort), "sweep", sweep=folder.name)
-    search(plan, study, TrialObjective(plan, cohort, parent), trials)
+    if jobs == 1 and chosen_engine() == "local":
+        search(plan, study, TrialObjective(plan, cohort, parent), trials)
+    else:
+        _search_beside(_Search(plan, data, url, pruner, trials, parent), jobs)
     with held(folder / ".results.lock"):
         publish(plan, study, cohort, parent, metric, own)
         if finish:
             _finish(plan, study)
     return 0
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Works on the study in a process of its own, until it has as many trials as wanted."""
+
+    plan: Sweep
+    data: Path
+    url: str
+    pruner: str
+    trials: int
+    parent: str | None
+
+    def __call__(self, _: int) -> None:
+        cohort = Cohort.load(self.data)
+        configuration = self.plan.point.launch(cohort, None).configuration
+        parse = partial(_parsed, configuration)
+        study = open_study(self.plan, cohort, self.url, self.pruner, check_space(self.plan.space, parse), parse([]))
+        search(self.plan, study, TrialObjective(self.plan, cohort, self.parent), self.trials)
+
+
+def _search_beside(work: _Search, jobs: int) -> None:
+    needs = Needs(gpu=True, environment=store_environment(), begin=configure_output)
+    with open_pool(work, jobs, needs) as pool:
+        lost = [outcome for _, outcome in pool.run(range(jobs)) if isinstance(outcome, Lost)]
+    if lost:
+        raise DataError(f"{len(lost)} of {jobs} processes of the sweep ended twice: {lost[0].sentence}.")
 
 
 def _check_names(point: Point, mode: str, pruner: str, trials: int) -> None:

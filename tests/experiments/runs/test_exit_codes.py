@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -202,7 +201,6 @@ def _locked(path: Path) -> None:
         (OSError(errno.EROFS, "Read-only file system", "/a/b/x.bin"), 1, "name another folder"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/secret/b/x"), 2, "x in b: No such file"),
         (OSError(errno.EIO, "Input/output error", "/a/b/x"), 1, "Look after the disk"),
-        (BrokenProcessPool("terminated abruptly"), 1, "A worker process died"),
         (sqlite3.OperationalError("database is locked"), 1, "The store of the runs does not answer"),
         (MlflowException("database disk image is malformed"), 1, "The store of the runs does not answer"),
         (ModuleNotFoundError("No module named 'litdata'", name="litdata"), 1, "pip install --no-deps litdata llm-"),

@@ -17,7 +17,6 @@ from mlflow.tracking import MlflowClient
 from experiments.cli import main
 from experiments.finetuning import finetune as finetune_module
 from experiments.finetuning.point import Point
-from experiments.runs import workers
 from experiments.runs.locks import lease, taken
 from experiments.runs.tracking import tracking_uri
 from experiments.studies.curve import point_runs as points_module
@@ -128,21 +127,6 @@ def test_a_claim_is_held_once(tmp_path: Path) -> None:
     assert taken(second)
     second.release()
     assert not (tmp_path / "a/.lock").exists()
-
-
-def test_devices_are_dealt_and_cores_divided(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(workers.torch.cuda, "is_available", lambda: False)
-    found = workers.environments(3)
-    assert [entry["OMP_NUM_THREADS"] for entry in found] == ["2"] * 3
-    assert not any("CUDA_VISIBLE_DEVICES" in entry for entry in found)
-    monkeypatch.setattr(workers.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: 2)
-    assert [entry["CUDA_VISIBLE_DEVICES"] for entry in workers.environments(3)] == ["0", "1", "0"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-1a")
-    assert [entry["CUDA_VISIBLE_DEVICES"] for entry in workers.environments(2)] == ["5", "GPU-1a"]
 
 
 @pytest.mark.parametrize(
