@@ -97,6 +97,8 @@ class VolumeDataModule(BoundDataModule):
         self.shuffle_buffer = shuffle_buffer
         self.store: dict[str, Any] = {"url": shards_url, "cache": cache_dir, "cache_size": cache_size}
         self.store["in_order"] = shuffle_buffer is not None
+        # Drawn in any order out of a cache that does not hold the set, a patient's other volumes would come in vain.
+        self.store["by_volume"] = shuffle_buffer is None and self.store["cache_size"] is not None
         self.augmentation = VolumeAugmentation(contract, augmentation)
         # No path here: hyper-parameters go to MLflow and into checkpoints.
         self.save_hyperparameters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 import time
@@ -48,6 +49,8 @@ def dask_pool(name: str, work: Callable[[Any], Any], workers: int, needs: Needs)
         from distributed import Client
     except ModuleNotFoundError as error:
         raise DataError(_INSTALL.format(name=name)) from error
+    # It shows a trace of every worker that dies, which is told in a sentence where it matters.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.comm.retry.count": 3}))
         try:
@@ -121,11 +124,19 @@ def _slurm(workers: int, needs: Needs) -> Any:
         "protocol": "tls://",
         "shared_temp_directory": os.getcwd(),
         "scheduler_options": {"dashboard_address": None},
+        "log_directory": "slurm-workers",
     }
     if needs.gpu:
         options["job_extra_directives"] = ["--gpus=1"]
         options["worker_extra_args"] = ["--resources", f"{_GPU}=1"]
-    return SLURMCluster(**options)
+    try:
+        return SLURMCluster(**options)
+    except RuntimeError as error:  # with the call of sbatch and its answer
+        said = str(error).strip().splitlines()[-1]
+        raise DataError(
+            f"ENGINE=slurm: no job was taken ({said}). Cores, memory, partition, account and time are those of "
+            "jobqueue.slurm in Dask's configuration (~/.config/dask/jobqueue.yaml)."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ import errno
 import hashlib
 import os
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from botocore.config import Config
 from filelock import FileLock
 from litdata import StreamingDataset
@@ -21,6 +24,10 @@ from datamodules.volumes.shard_cache import ShardCache
 
 # A store that does not answer is given up after ATTEMPTS x (CONNECT_S or READ_S); litdata itself tries 1000 times.
 CONNECT_S, READ_S, ATTEMPTS = 10, 60, 3
+
+_PAUSE_S = 0.5
+_UNANSWERED = ("Endpoint", "Timeout", "Connection", "Retry", "Incomplete", "Protocol", "ResponseStreaming")
+"""Words in the names of errors of clients that no answer, or half of one, came back."""
 
 _SHARD = re.compile(r"[0-9a-f]{16}\.bin")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -81,13 +88,20 @@ class ShardStore:
         cache: Local folder for fetched shards.
         cache_size: Bound of that folder, for example `50GB`; None keeps everything.
         in_order: As `ShardCache`.
+        volume_bytes: Bytes of a volume's voxels, where volumes are fetched one by one in the place of whole shards.
 
     Raises:
         DataError: if the URL or the bound is refused, there is no cache, or the store's client is not installed.
     """
 
     def __init__(
-        self, url: str, folder: Path, cache: Path | None, cache_size: str | None = None, in_order: bool = False
+        self,
+        url: str,
+        folder: Path,
+        cache: Path | None,
+        cache_size: str | None = None,
+        in_order: bool = False,
+        volume_bytes: int | None = None,
     ) -> None:
         self.scheme, self.url, self.folder = _check_url(url), url.rstrip("/") + "/shards", folder
         if cache is None:
@@ -98,7 +112,8 @@ class ShardStore:
         # Two cohorts may follow one contract; the URL tells their sets apart.
         self.home = Path(cache) / f"{folder.name}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
         limit = None if cache_size is None else _parse_size(cache_size)
-        self.cache = ShardCache(self.home.parent, limit, in_order)
+        self.volume_bytes, self._offsets = volume_bytes, dict[str, np.ndarray]()
+        self.cache = ShardCache(self.home.parent, limit, in_order, volume_bytes)
         self.options = _storage_options(self.scheme)
         self._downloader: Downloader | None = None
         self._process = 0
@@ -145,12 +160,66 @@ class ShardStore:
             lock.unlink(missing_ok=True)  # who waits for it finds the shard, whichever lock it gets
         return True
 
-    def drop(self, shard: str) -> bool:
-        """Forget the copy of a shard; whether there was one."""
-        path = self.home / shard
+    def volume(self, shard: str, number: int, count: int) -> tuple[bytes, bool]:
+        """The voxels of one volume, fetched by a ranged request unless they are in the cache.
+
+        Args:
+            shard: Its shard.
+            number: Its place among those of the shard.
+            count: Volumes of the shard.
+
+        Returns:
+            The bytes, and whether they were fetched now.
+
+        Raises:
+            DataError: as `fetch`.
+        """
+        assert self.volume_bytes is not None
+        path = self._copy(shard, number)
+        if _touch(path):
+            with suppress(FileNotFoundError):
+                content = path.read_bytes()
+                if len(content) == self.volume_bytes:
+                    return content, False
+        self.cache.adopt()
+        # What litdata writes of a volume ends with its voxels; the table at the head of the shard says where that is.
+        if shard not in self._offsets:
+            self._offsets[shard] = np.frombuffer(self._range(shard, 4, 4 * (count + 1)), dtype=np.uint32)
+        end = int(self._offsets[shard][number + 1])
+        content = self._range(shard, end - self.volume_bytes, self.volume_bytes)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+            self.cache.admit(path, len(content))
+        return content, True
+
+    def drop(self, shard: str, number: int) -> bool:
+        """Forget the copy of a volume, or of its shard; whether there was one."""
+        self._offsets.pop(shard, None)
+        path = self.home / shard if self.volume_bytes is None else self._copy(shard, number)
         found = path.is_file()
         path.unlink(missing_ok=True)
         return found
+
+    def _copy(self, shard: str, number: int) -> Path:
+        return self.home / f"{shard.removesuffix('.bin')}-{number:04d}.volume"
+
+    def _range(self, shard: str, start: int, length: int) -> bytes:
+        """Bytes of a shard; asked for again where the store is busy or the line breaks in the midst of them."""
+        for attempt in range(ATTEMPTS):
+            try:
+                content: bytes = self._client().download_bytes(f"{self.url}/{shard}", start, length, "")
+                if len(content) == length:
+                    return content
+                raise DataError(
+                    f"Shard {shard} of {self.folder.name} has no {length} bytes at {start}; upload the set again."
+                )
+            except DataError:
+                raise
+            except Exception as error:  # every client has kinds of its own
+                if attempt == ATTEMPTS - 1 or not _passing(error):
+                    raise self._told(shard, error) from error
+                time.sleep(_PAUSE_S * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
 
     def _client(self) -> Downloader:
         """The store's client, one per process: connections do not survive a fork."""
@@ -175,20 +244,19 @@ class ShardStore:
             except Exception as error:  # every client has kinds of its own
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
-                found = f"{type(error).__name__}: {error}".rstrip(".")
-                raise DataError(
-                    f"Shard {name} of {self.folder.name} could not be fetched from {self.scheme}:// ({found}). "
-                    f"{self._advice(error)}"
-                ) from error
+                raise self._told(name, error) from error
             if _SHARD.fullmatch(name):
                 self.cache.admit(path, temporary.stat().st_size)
 
+    def _told(self, name: str, error: Exception) -> DataError:
+        found = f"{type(error).__name__}: {error}".rstrip(".")
+        return DataError(
+            f"Shard {name} of {self.folder.name} could not be fetched from {self.scheme}:// ({found}). "
+            f"{self._advice(error)}"
+        )
+
     def _advice(self, error: Exception) -> str:
-        response = getattr(error, "response", {})
-        status = getattr(error, "code", None)
-        if isinstance(response, dict):
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", status)
-        kind = type(error).__name__
+        status, kind = _status(error), type(error).__name__
         if status == 404:
             return "The store has no such object: check shards_url, or upload the volume set's folder again."
         if status in (400, 401, 403) or "Credential" in kind:
@@ -196,9 +264,23 @@ class ShardStore:
                 f"The store refused: check the credentials in the environment ({_CREDENTIALS[self.scheme]}) and that "
                 "they may read this bucket."
             )
-        if any(word in kind for word in ("Endpoint", "Timeout", "Connection", "Retry")):
+        if _passing(error):
             return f"The store did not answer: check the network and the endpoint ({_ENDPOINT[self.scheme]})."
         return "Run the same command again; the run goes on from its last checkpoint."
+
+
+def _status(error: Exception) -> int | None:
+    """The status of HTTP that an error of a client holds; None where there is none."""
+    response = getattr(error, "response", {})
+    status = getattr(error, "code", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", status)
+    return status if isinstance(status, int) else None
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the store may answer a moment later: it is busy, or the line broke."""
+    return _status(error) in (429, 500, 502, 503, 504) or any(word in type(error).__name__ for word in _UNANSWERED)
 
 
 def _touch(path: Path) -> bool:

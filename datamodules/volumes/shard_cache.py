@@ -20,6 +20,8 @@ SETTLED_S = 60.0
 ROOM_BYTES = 2 << 30
 """Least size of a room: two hundred shards of kidneys, and larger than any shard."""
 _MOST_ROOMS = 1024
+_VOLUMES = 128
+"""Volumes of a room, where volumes are fetched one by one."""
 
 
 class ShardCache:
@@ -33,12 +35,14 @@ class ShardCache:
         root: Folder of the cache; its shards lie in folders below it, one for each volume set.
         limit: Most bytes of all shards; None keeps everything.
         in_order: Whether shards are read one after the other: those read first are done with then.
+        volume_bytes: Bytes of a volume, where volumes lie here in the place of shards.
     """
 
-    def __init__(self, root: Path, limit: int | None, in_order: bool = False) -> None:
+    def __init__(self, root: Path, limit: int | None, in_order: bool = False, volume_bytes: int | None = None) -> None:
         self.root, self.limit, self.in_order = root, limit, in_order
         self.rooms = root / ".rooms"
-        self.count = 1 if limit is None else max(1, min(_MOST_ROOMS, limit // ROOM_BYTES))
+        size, most = (ROOM_BYTES, _MOST_ROOMS) if volume_bytes is None else (_VOLUMES * volume_bytes, 1 << 16)
+        self.count = 1 if limit is None else max(1, min(most, limit // size))
 
     def admit(self, shard: Path, size: int) -> None:
         """Make place for a shard that is about to be moved to its own.
@@ -80,8 +84,9 @@ class ShardCache:
             return
         self.rooms.mkdir(parents=True, exist_ok=True)
         with FileLock(self.rooms / ".lock"):
-            for shard in self.root.glob("*/*.bin"):
-                self.admit(shard, shard.stat().st_size)
+            for pattern in ("*/*.bin", "*/*.volume"):
+                for shard in self.root.glob(pattern):
+                    self.admit(shard, shard.stat().st_size)
             (self.rooms / f"of-{self.count}").touch()
 
     def _room(self, shard: Path) -> Path:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -180,6 +181,12 @@ def finish_volume_set(folder: Path, contract: PreprocessingContract, entries: Se
     write_json(folder / "contract.json", contract.to_dict())
 
 
+def _places(shard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First position and number of volumes of every shard, int64; those of a shard follow each other."""
+    count = np.bincount(shard)
+    return np.cumsum(count) - count, count
+
+
 def _nearest(found: Sequence[Path], contract: PreprocessingContract) -> str:
     """In what the set that is there differs, where there is one only."""
     if len(found) != 1:
@@ -202,6 +209,8 @@ class VolumeSet:
         cache: Local folder for fetched shards, which the processes of a machine share; expected with `url`.
         cache_size: Bound of that folder, for example `50GB`; shards under way, one per process, come on top.
         in_order: Whether fetched shards are read one after the other, so that those read first make room.
+        by_volume: Whether a volume is fetched by itself, which moves the bytes that are read and no others, at one
+            request each; a shard is worth fetching as a whole where its other volumes are read soon.
 
     Raises:
         DataError: if the set is not complete, a local shard is missing, or an option is refused.
@@ -214,6 +223,7 @@ class VolumeSet:
         cache: Path | None = None,
         cache_size: str | None = None,
         in_order: bool = False,
+        by_volume: bool = False,
     ) -> None:
         if not (folder / "contract.json").is_file():
             raise DataError(
@@ -221,12 +231,14 @@ class VolumeSet:
                 "run `make cohort` or `make import` again."
             )
         self.folder = folder
-        self._store = None if url is None else ShardStore(url, folder, cache, cache_size, in_order)
         self.contract = _contract(folder / "contract.json")
+        size = 2 * math.prod(self.contract.grid) if by_volume else None
+        self._store = None if url is None else ShardStore(url, folder, cache, cache_size, in_order, size)
         self.index = read_parquet(folder / "index.parquet")[0]
         self._checksums = self.index["crc32"].to_numpy(dtype=np.int64)
         codes, names = pd.factorize(self.index["shard"])
         self._shard, self._shards = codes.astype(np.int32), names.astype(object).tolist()
+        self._first, self._count = _places(self._shard)
         self._verified = np.zeros(len(self.index), dtype=bool)
         self._whole: set[str] = set()
         self._stream: litdata.StreamingDataset | None = None
@@ -290,14 +302,22 @@ class VolumeSet:
         try:
             return self._read(position)
         except DataError:
-            if self._store is None or not self._store.drop(self._shards[self._shard[position]]):
+            shard = int(self._shard[position])
+            if self._store is None or not self._store.drop(self._shards[shard], int(position - self._first[shard])):
                 raise
             return self._read(position)  # the copy was damaged, or older than the cohort
 
     def _read(self, position: int) -> np.ndarray:
-        shard = self._shards[self._shard[position]]
+        number = int(self._shard[position])
+        shard = self._shards[number]
+        if self._store is not None and self._store.volume_bytes is not None:
+            content, new = self._store.volume(shard, int(position - self._first[number]), int(self._count[number]))
+            self._verified[position] &= not new
+            found = np.frombuffer(bytearray(content), dtype=np.int16)
+            return self._checked(position, found.reshape(self.contract.grid))
         if self._store is not None and self._store.fetch(shard):
-            self._verified[self._shard == self._shard[position]] = False
+            start = int(self._first[number])
+            self._verified[start : start + int(self._count[number])] = False
         try:
             image = self._open()[int(position)]["image"]
         except Exception as error:  # litdata raises many kinds; every one means that this shard is not readable
@@ -305,8 +325,12 @@ class VolumeSet:
             raise DataError(
                 f"{self._located(shard)} could not be read ({type(error).__name__}: {error}).{mend}"
             ) from error
+        return self._checked(position, image)
+
+    def _checked(self, position: int, image: np.ndarray) -> np.ndarray:
+        """The volume, after its checksum where this process has not verified this copy."""
         if not self._verified[position]:
-            found = checksum(image)
+            shard, found = self._shards[self._shard[position]], checksum(image)
             if found != self._checksums[position] or image.shape != self.contract.grid:
                 upload = "" if self._store is None else ", then upload it"
                 raise DataError(

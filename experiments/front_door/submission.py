@@ -132,4 +132,5 @@ def _submitted(command: Sequence[str], earlier: dict[str, str]) -> str:
     if earlier:
         subprocess.run(["scancel", *earlier.values()], check=False)
     said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-    raise DataError(f"SLURM refused a job and those before it were taken back: {said}")
+    taken_back = " and those before it were taken back" if earlier else ""
+    raise DataError(f"SLURM refused a job{taken_back}: {said}")

@@ -64,7 +64,7 @@ _LIGHTNING = {
     ),
     loggers: ("CSVLogger", "MLFlowLogger", "TensorBoardLogger"),
     profilers: ("AdvancedProfiler", "PassThroughProfiler", "PyTorchProfiler", "SimpleProfiler"),
-    strategies: ("DDPStrategy", "FSDPStrategy", "SingleDeviceStrategy"),
+    strategies: ("DDPStrategy", "ModelParallelStrategy", "SingleDeviceStrategy"),
 }
 """Those of Lightning. None that calls what it is given (LambdaCallback) or that keeps checkpoints: the suite does."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
 from datamodules.bound_data import BoundDataModule
 from datamodules.files import replacing
@@ -18,6 +19,21 @@ from lightning_modules.core.suite_module import SuiteModule
 
 PREVIOUS = {"last.ckpt": "last.previous.ckpt"}
 """Checkpoints of which the one before is kept, and its name."""
+
+
+class ShardingStrategy(ModelParallelStrategy):
+    """`trainer.strategy=fsdp2`: the model shards itself over all ranks, and checkpoints are one file (FSDP2)."""
+
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        """Join the ranks; all of them share the weights."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
+StrategyRegistry.register("fsdp2", ShardingStrategy, description="weights of the text encoder sharded over ranks")
 
 
 def auto_precision(accelerator: str = "auto") -> str:

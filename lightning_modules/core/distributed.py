@@ -40,6 +40,16 @@ def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
     return _reduced(value, dist.ReduceOp.SUM)
 
 
+def average_over_ranks(values: Sequence[torch.Tensor]) -> None:
+    """Put the mean over ranks into every tensor, as DistributedDataParallel does with gradients."""
+    if number_of_ranks() == 1:
+        return
+    under_way = [dist.all_reduce(value, async_op=True) for value in values]
+    for value, work in zip(values, under_way, strict=True):
+        work.wait()
+        value /= number_of_ranks()
+
+
 def shared_sum(value: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all ranks, whose gradient is that of this rank's own share of it.
 

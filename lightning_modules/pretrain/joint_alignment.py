@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.distributed.fsdp.wrap import wrap
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
-from lightning_modules.core.distributed import sum_over_ranks
+from lightning_modules.core.distributed import average_over_ranks, sum_over_ranks
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.suite_module import CHECKPOINT_KEY
 from lightning_modules.export.text import check_base, read_text_encoder, refuse_differences
@@ -65,14 +66,19 @@ class TextTowerAlignment(ClipAlignment):
         self.save_hyperparameters({"text": self.text.recorded(), "text_sha256": text_sha256, "text_lr": text_lr})
 
     def configure_model(self) -> None:
-        """Load the base on this rank's device; under FSDP each block of it is sharded by itself."""
+        """Load the base on this rank's device; under FSDP2 each block of it is sharded by itself."""
         if not hasattr(self, "text_encoder"):
             self.build(self.trainer.strategy.root_device)
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            raise ModelError(
+                "trainer.strategy=fsdp was found, which is FSDP1; expected fsdp2, which shards the text encoder alone."
+            )
         if self.sharded:
             self._check_sharding()
             super().on_fit_start()  # the encoder is asked while it is whole
-            _shard_blocks(self.text_encoder)
-            _unscalar(self.model)
+            _shard_blocks(self.text_encoder, self.device_mesh["data_parallel"])
+            if self.device.type == "cuda":  # the strategy leaves trainer.sync_batchnorm aside
+                self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
 
     def build(self, device: torch.device | str) -> None:
         """Load base and adapters.
@@ -92,15 +98,21 @@ class TextTowerAlignment(ClipAlignment):
             encoder.load_adapter_state(found.state)
         self.text_encoder = encoder.train()  # the Trainer keeps the mode that it finds
 
+    def on_after_backward(self) -> None:
+        """Average over ranks what is not sharded, as DDP does; FSDP2 averages the shards."""
+        if self.sharded and self.trainer.world_size > 1:
+            whole = [value.grad for value in self.parameters() if value.grad is not None]
+            average_over_ranks([grad for grad in whole if not isinstance(grad, DTensor)])
+
     def _check_sharding(self) -> None:
         if self.micro_batch is not None:
             raise ModelError(
-                f"model.micro_batch={self.micro_batch} was found with trainer.strategy=fsdp: gradient caching asks for "
-                "the gradient by whole weights, which FSDP shards. Leave micro_batch out, or take ddp."
+                f"model.micro_batch={self.micro_batch} was found with trainer.strategy=fsdp2: gradient caching asks "
+                "for the gradient by whole weights, which FSDP shards. Leave micro_batch out, or take ddp."
             )
         if self.text.quantization != "none":
             raise ModelError(
-                f"text.quantization={self.text.quantization} was found with trainer.strategy=fsdp, which shards no "
+                f"text.quantization={self.text.quantization} was found with trainer.strategy=fsdp2, which shards no "
                 "4-bit weights; set it to none, or take ddp."
             )
 
@@ -158,31 +170,36 @@ class TextTowerAlignment(ClipAlignment):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm over all ranks' shards under FSDP, which only its own module can."""
-        sharded = self.trainer.model
-        if not isinstance(sharded, FullyShardedDataParallel):
+        """Clip by the norm of all weights, of which those that are sharded have a norm over ranks."""
+        if not self.sharded:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            self.gradient_norm = sharded.clip_grad_norm_(gradient_clip_val)
+            return
+        found = [value for value in self.parameters() if value.grad is not None]
+        parts = [[value for value in found if isinstance(value, DTensor) == shard] for shard in (True, False)]
+        norms = [nn.utils.get_total_norm([value.grad for value in part if value.grad is not None]) for part in parts]
+        whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+        self.gradient_norm = torch.stack([norm.float() for norm in whole]).norm()
+        if gradient_clip_val:
+            for part in parts:
+                nn.utils.clip_grads_with_norm_(part, gradient_clip_val, self.gradient_norm)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Everything but the frozen base of the text encoder."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        return state if self.sharded else _without_base(state)  # FSDP gathers all or nothing
+        return state if self.sharded else _without_base(state)  # the strategy gathers all or nothing
 
     def unsharded(self, state: Mapping[str, torch.Tensor]) -> TextTowerAlignment:
-        """The module on the CPU with the weights of a checkpoint, for what is written after FSDP has split them."""
+        """The module on the CPU with the weights of a checkpoint, for what is written after they were sharded."""
         options = {**self.hparams, "text": self.text, "text_pretrained": None}
         whole = type(self)(**options)
         whole.build("cpu")
-        shapes = {name: value.shape for name, value in whole.state_dict().items()}
-        whole.load_state_dict({name: value.reshape(shapes[name]) for name, value in state.items()}, strict=False)
+        whole.load_state_dict(state, strict=False)
         return whole.eval()
 
     @property
     def sharded(self) -> bool:
         """Whether no rank holds all weights."""
-        return self._trainer is not None and isinstance(self.trainer.strategy, FSDPStrategy)
+        return self._trainer is not None and isinstance(self.trainer.strategy, ModelParallelStrategy)
 
     def _origin(self) -> dict[str, Any]:
         return {"base": self.text_encoder.base_fingerprint, "quantization": self.text.quantization}
@@ -214,24 +231,14 @@ def _without_base(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _shard_blocks(encoder: TextEncoder) -> None:
-    """Put every trainable layer, then every block, into a shard of its own; does nothing where nothing is sharded.
+def _shard_blocks(encoder: TextEncoder, mesh: DeviceMesh) -> None:
+    """Shard every block of the language model by itself, and the rest of it as one (FSDP2).
 
-    A shard holds weights of one type, and adapters are float32 beside a half-precision base.
+    A block is gathered when its turn comes, and given up after it; the base in half precision and its adapters in
+    float32 may share one.
     """
     for module in list(encoder.modules()):
-        for name, child in list(module.named_children()):
-            own = list(child.parameters(recurse=False))
-            if own and all(weight.requires_grad for weight in own):
-                setattr(module, name, wrap(child))
-    for module in list(encoder.modules()):
         if isinstance(module, nn.ModuleList):
-            for number, block in enumerate(module):
-                module[number] = wrap(block)
-
-
-def _unscalar(module: nn.Module) -> None:
-    """Give scalar weights one dimension, as FSDP shards no scalars."""
-    for name, value in list(module.named_parameters(recurse=False)):
-        if value.ndim == 0:
-            setattr(module, name, nn.Parameter(value.detach()[None]))
+            for block in module:
+                fully_shard(block, mesh=mesh)
+    fully_shard(encoder, mesh=mesh)

@@ -247,7 +247,7 @@ def test_a_worker_that_is_killed_once_loses_nobody(tmp_path: Path, tiny_root: Pa
 
 @pytest.mark.slow
 def test_workers_that_never_live_end_the_import(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="3 worker processes ended one after another and no patient was finished"):
+    with pytest.raises(DataError, match="3 worker processes ended one after another and nothing was finished"):
         build_cohort(DeadlySource(everyone=True), tmp_path / "tiny", CONTRACT, workers=2)
 
 

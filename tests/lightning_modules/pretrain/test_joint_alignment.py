@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.optimization import OptimizerConfig, make_optimizer
@@ -123,6 +123,9 @@ def test_what_cannot_be_trained_or_sharded_is_refused(base: Path) -> None:
     with pytest.raises(ModelError, match="text_lr=0"):
         make_tower(base, text_lr=0.0)
     module = make_tower(base, micro_batch=2)
+    module._trainer = SimpleNamespace(strategy=ModelParallelStrategy())  # type: ignore[assignment]
+    with pytest.raises(ModelError, match=r"micro_batch=2 was found with trainer\.strategy=fsdp2"):
+        module.configure_model()
     module._trainer = SimpleNamespace(strategy=FSDPStrategy())  # type: ignore[assignment]
-    with pytest.raises(ModelError, match=r"micro_batch=2 was found with trainer\.strategy=fsdp"):
+    with pytest.raises(ModelError, match="expected fsdp2"):
         module.configure_model()
