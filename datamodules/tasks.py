@@ -118,7 +118,8 @@ class RoiDataModule(VolumeDataModule):
         return labelled(train, self.label, self.fraction, self.seed)
 
     def _check_volumes(self, cohort: Cohort, volumes: VolumeSet, patients: pd.DataFrame, kidneys: pd.DataFrame) -> None:
-        seen = kidneys.merge(volumes.index, on=["patient_id", "study_id", "side"])
+        keys = ["patient_id", "study_id", "side"]
+        seen = kidneys[keys].merge(volumes.index[keys], on=keys)
         without = sorted(set(patients["patient_id"]) - set(seen["patient_id"]))
         if without:
             raise DataError(

@@ -13,7 +13,7 @@ from datamodules.augmentation import AugmentationConfig, AugmentationParameters,
 from datamodules.augmentation.parameters import Mode
 from datamodules.errors import DataError
 from datamodules.volumes.contract import PreprocessingContract
-from tests.benchmarks.chains import ALL_AXES, DEFAULT, monai_transform
+from tests.benchmarks.chains import ALL_AXES, DEFAULT, monai_batch, monai_transform
 from tests.benchmarks.stored_forms import Material, phantom
 from tests.benchmarks.torchio_reference import torchio_image, torchio_reference, torchio_tensor
 
@@ -40,6 +40,11 @@ def check_chains(material: Material) -> dict[str, float]:
     windowed = torch.from_numpy(np.load(material.array_path(0)))[None]
     found["MONAI, nothing varied, against its input"] = _largest(monai_transform(neutral)(windowed) - windowed)
     found["ours exact against torchio, share of voxels more than 0.001 apart"] = _share_apart(stored, contract)
+    arrays = torch.stack([torch.from_numpy(np.load(material.array_path(position)))[None] for position in range(BATCH)])
+    exact = VolumeAugmentation(contract, ALL_AXES)
+    drawn = exact.draw(torch.arange(BATCH))
+    apart = (exact.transform(stored, drawn) - monai_batch(arrays, drawn, contract)).abs() > 0.02
+    found["ours exact against MONAI's batch, share of voxels more than 0.02 apart"] = float(apart.float().mean())
     limits = {name: 0.05 if "share" in name else 1e-4 for name in found}
     wrong = [f"{name}: {value:.4g}, allowed {limits[name]}" for name, value in found.items() if value > limits[name]]
     if wrong:

@@ -45,21 +45,25 @@ class _Rows(lightning.LightningDataModule):
 class _Losses(Callback):
     """The loss of every step over all ranks, and whether weights were sharded."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: int) -> None:
         self.losses: list[float] = []
+        self.stop = stop
         self.sharded = 0
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: object) -> None:
         self.losses.append(float(sum_over_ranks(outputs["loss"])) / number_of_ranks())
+        trainer.should_stop = len(self.losses) == self.stop
         self.sharded = sum(isinstance(value, DTensor) for value in module.text_encoder.parameters())
 
 
-def _fit(base: Path, folder: Path, name: str, strategy: Any, steps: int, resumed: Path | None = None) -> _Losses:
+def _fit(
+    base: Path, folder: Path, name: str, strategy: Any, steps: int = STEPS, resumed: Path | None = None
+) -> _Losses:
     torch.manual_seed(0)
     module = make_tower(base)
-    batch, seen = make_batch(module), _Losses()
+    batch, seen = make_batch(module), _Losses(steps)
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=number_of_ranks(), strategy=strategy, max_steps=steps, callbacks=[seen],
+        accelerator="cpu", devices=number_of_ranks(), strategy=strategy, max_steps=STEPS, callbacks=[seen],
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, gradient_clip_val=0.2, default_root_dir=folder,
     )  # fmt: skip
@@ -72,9 +76,9 @@ def _rank(rank: int, folder: Path, base: Path) -> None:
     ranks = number_of_ranks()
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
     os.environ |= {"LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
-    whole = _fit(base, folder, "two", ShardingStrategy(), STEPS)
+    whole = _fit(base, folder, "two", ShardingStrategy())
     half = _fit(base, folder, "half", ShardingStrategy(), STEPS - 1)
-    rest = _fit(base, folder, "rest", ShardingStrategy(), STEPS, folder / "half.ckpt")
+    rest = _fit(base, folder, "rest", ShardingStrategy(), resumed=folder / "half.ckpt")
     torch.save({"whole": whole.losses, "parts": half.losses + rest.losses, "sharded": whole.sharded},
                folder / f"rank{rank}.pt")  # fmt: skip
 
@@ -82,7 +86,7 @@ def _rank(rank: int, folder: Path, base: Path) -> None:
 @pytest.mark.slow
 def test_two_ranks_that_share_a_text_tower_train_as_one(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
-    one = _fit(base, tmp_path, "one", "auto", STEPS)
+    one = _fit(base, tmp_path, "one", "auto")
     spawn(_rank, tmp_path, base)
     found = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     for entry in found:
