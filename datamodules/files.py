@@ -30,7 +30,7 @@ _swept: set[Path] = set()
 
 
 @contextmanager
-def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o644, *, settled: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path` and move it there when the block ends without an error.
 
     It is on the disk before it takes the place of what was there, so that neither a kill nor a loss of power leaves
@@ -39,6 +39,8 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     Args:
         path: The file to write; its folder is made.
         mode: Its permissions.
+        settled: Whether to wait until it is on the disk; a copy of which the original is elsewhere, and which is
+            verified when it is read, need not be.
 
     Raises:
         WriteError: if it cannot be written, for example on a full disk, naming the file.
@@ -52,7 +54,10 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         temporary.chmod(mode)
-        put(temporary, path)
+        if settled:
+            put(temporary, path)
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise WriteError(
             f"{path.name} could not be written in {path.parent.name}: {error.strerror or error}. "

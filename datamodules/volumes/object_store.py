@@ -187,7 +187,7 @@ class ShardStore:
             self._offsets[shard] = np.frombuffer(self._range(shard, 4, 4 * (count + 1)), dtype=np.uint32)
         end = int(self._offsets[shard][number + 1])
         content = self._range(shard, end - self.volume_bytes, self.volume_bytes)
-        with replacing(path) as temporary:
+        with replacing(path, settled=False) as temporary:
             temporary.write_bytes(content)
             self.cache.admit(path, len(content))
         return content, True
@@ -235,7 +235,7 @@ class ShardStore:
         return self._downloader
 
     def _download(self, name: str, path: Path) -> None:
-        with replacing(path) as temporary:
+        with replacing(path, settled=False) as temporary:
             try:
                 with temporary.open("wb") as handle:
                     self._client().download_fileobj(f"{self.url}/{name}", handle)
