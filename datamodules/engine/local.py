@@ -126,7 +126,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any], begin: Callable[[
         except (EOFError, OSError):
             return
         try:
-            answer = (work(task), None)
+            answer: tuple[Any, Exception | None] = (work(task), None)
         except Exception as error:
             answer = (None, _told(error))
         connection.send(answer)
