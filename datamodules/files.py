@@ -190,19 +190,20 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> tuple[pd.DataF
         DataError: if the file is not a whole Parquet file.
     """
     try:
-        table = pq.read_table(path, columns=columns, memory_map=True)
+        with pq.ParquetFile(path, memory_map=True) as file:
+            schema = file.schema_arrow
+            # Numbers of rows that pandas kept beside a filtered table say nothing; an index with a name is a column.
+            names = [name for name in columns or schema.names if not _ROW_NUMBERS.fullmatch(name)]
+            kinds = {name: schema.field(name).type for name in names}
+            texts = [name for name, kind in kinds.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+            plain = [name for name in names if name not in texts]
+            others = file.read(plain).to_pandas(types_mapper=_nullable, ignore_metadata=True)
+            # One after the other: of a large table a single column is held twice at a time.
+            content = {name: _texts(file.read([name]).column(0)) if name in texts else others[name] for name in names}
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path.name} is not a readable Parquet file ({error}); write it again.") from error
-    header = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    # Numbers of rows that pandas kept beside a filtered table say nothing; an index with a name is a column.
-    table = table.select([name for name in table.schema.names if not _ROW_NUMBERS.fullmatch(name)])
-    texts = {
-        name: _texts(table.column(name))
-        for name, kind in zip(table.schema.names, table.schema.types, strict=True)
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    }
-    others = table.drop_columns(list(texts)).to_pandas(types_mapper=_nullable, ignore_metadata=True)
-    return pd.DataFrame({name: texts[name] if name in texts else others[name] for name in table.schema.names}), header
+    header = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return pd.DataFrame(content, index=others.index), header
 
 
 def _texts(column: pa.ChunkedArray) -> pd.arrays.StringArray:

@@ -62,6 +62,12 @@ class StoredTables(Mapping[str, pd.DataFrame]):
             self._read[name] = conform(read_parquet(self._root / f"{name}.parquet")[0], TABLES[name])
         return self._read[name]
 
+    def part(self, name: str, columns: list[str]) -> pd.DataFrame:
+        """Some columns of a table, which alone are read where it was not read before."""
+        if name in self._read or name not in self._names:
+            return self[name][columns]
+        return read_parquet(self._root / f"{name}.parquet", columns)[0]
+
     def __contains__(self, name: object) -> bool:
         return name in self._names
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,6 +144,16 @@ class Cohort:
         if name not in self.tables:
             raise DataError(f"Cohort {self.info.name} has no table {name!r}; it holds {', '.join(self.tables)}.")
         return self.tables[name]
+
+    @cached_property
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """What was worked out of the tables, by its name, for who asks next."""
+        return {}
+
+    def columns(self, name: str, columns: list[str]) -> pd.DataFrame:
+        """Some columns of a table, without reading the others where the table was not read before."""
+        stored = self.tables
+        return stored.part(name, columns) if isinstance(stored, StoredTables) else self[name][columns]
 
     @property
     def split_hash(self) -> str:

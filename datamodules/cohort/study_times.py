@@ -45,7 +45,8 @@ def study_times(cohort: Cohort) -> pd.DataFrame:
         patient_id, study_id, days_from_origin (Int64, missing where not known) and `before` (bool), whether it serves
         tasks and pretraining.
     """
-    found = pd.concat([cohort[name][STUDY] for name in ("series", "kidneys")]).drop_duplicates(ignore_index=True)
+    both = [cohort.columns(name, STUDY).drop_duplicates() for name in ("series", "kidneys")]
+    found = pd.concat(both).drop_duplicates(ignore_index=True)
     if "studies" in cohort.tables:
         found = found.merge(cohort["studies"], on=STUDY, how="left")
     else:
@@ -88,13 +89,19 @@ def index_kidneys(cohort: Cohort) -> pd.DataFrame:
 
     A patient who has no such study has no row, and enters no task.
     """
+    if "index kidneys" not in cohort.derived:
+        cohort.derived["index kidneys"] = _index_kidneys(cohort)
+    return cohort.derived["index kidneys"]
+
+
+def _index_kidneys(cohort: Cohort) -> pd.DataFrame:
     kidneys = cohort["kidneys"]
     index = kidneys[kidneys["is_index"]]
     if "studies" not in cohort.tables:
         return index
     times = study_times(cohort)
-    day = index[STUDY].merge(times[times["before"]], on=STUDY, how="left", validate="many_to_one")
-    day.index = index.index
+    day = index[STUDY].merge(times[times["before"]], on=STUDY, how="left")
+    day.index = index.index  # refuses a study that is there twice
     last = day.groupby("patient_id")["days_from_origin"].transform("max")
     read = day["before"].eq(True) & (last.isna() | (day["days_from_origin"] == last).fillna(False))
     return index[read.to_numpy(dtype=bool)]

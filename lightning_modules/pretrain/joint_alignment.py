@@ -76,6 +76,7 @@ class TextTowerAlignment(ClipAlignment):
         if self.sharded:
             self._check_sharding()
             super().on_fit_start()  # the encoder is asked while it is whole
+            assert self.device_mesh is not None
             _shard_blocks(self.text_encoder, self.device_mesh["data_parallel"])
             if self.device.type == "cuda":  # the strategy leaves trainer.sync_batchnorm aside
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
