@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_map_only
 
 from lightning_modules.core.distributed import average_over_ranks, sum_over_ranks
 from lightning_modules.core.errors import ModelError
@@ -209,6 +210,10 @@ class TextTowerAlignment(ClipAlignment):
         """Stamp the checkpoint with the base that its adapters belong to."""
         super().on_save_checkpoint(checkpoint)
         _without_base(checkpoint["state_dict"])
+        if self.sharded:
+            # torch sends a checkpoint to the other ranks as it lies in memory: one of channels last would be mixed up.
+            for name in {"state_dict", "optimizer_states"} & set(checkpoint):
+                checkpoint[name] = tree_map_only(torch.Tensor, torch.Tensor.contiguous, checkpoint[name])
         checkpoint[CHECKPOINT_KEY] |= {"origin": self._origin()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
