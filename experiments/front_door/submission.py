@@ -20,7 +20,7 @@ _TASKS = ("malignancy",)
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """One job, or an array of jobs, of a study.
 
     Args:
@@ -54,7 +54,7 @@ class Job:
         return [*command, str(_CLUSTER / self.script), *self.words]
 
 
-def study(words: Sequence[str], points: int) -> list[Job]:
+def study(words: Sequence[str], points: int) -> list[SlurmJob]:
     """The jobs of a study in an order in which they can be submitted.
 
     Image and text stage side by side, the alignment after both, the curve of every task as an array of jobs after it,
@@ -70,11 +70,13 @@ def study(words: Sequence[str], points: int) -> list[Job]:
     def options(target: str, *own: str) -> tuple[str, ...]:
         return (target, *own, *(f"{name}={value}" for name, value in given.items() if taken_by(target, name)))
 
-    stages = [Job(name, _TRAIN, options("pretrain", f"STAGES={name}")) for name in ("image", "text")]
-    stages.append(Job("alignment", _TRAIN, options("pretrain", "STAGES=alignment"), ("image", "text")))
-    curves = [Job(f"curve-{task}", _POINTS, options("curve", f"TASK={task}"), ("alignment",), points) for task in tasks]
-    zero = Job("zeroshot", _ONE, options("zeroshot"), ("alignment",))
-    last = Job("report", _ONE, options("report"), (*(job.name for job in curves), zero.name))
+    stages = [SlurmJob(name, _TRAIN, options("pretrain", f"STAGES={name}")) for name in ("image", "text")]
+    stages.append(SlurmJob("alignment", _TRAIN, options("pretrain", "STAGES=alignment"), ("image", "text")))
+    curves = [
+        SlurmJob(f"curve-{task}", _POINTS, options("curve", f"TASK={task}"), ("alignment",), points) for task in tasks
+    ]
+    zero = SlurmJob("zeroshot", _ONE, options("zeroshot"), ("alignment",))
+    last = SlurmJob("report", _ONE, options("report"), (*(job.name for job in curves), zero.name))
     return [*stages, *curves, zero, last]
 
 
@@ -103,7 +105,7 @@ def submit(
     if not _CLUSTER.is_dir():
         raise DataError("The folder cluster is not here; `submit` works in a checkout of the suite.")
     words = tuple(word.removeprefix("--") for word in extra or ())  # make takes settings without dashes
-    jobs = study(words, points) if job == STUDY else [Job(job, _TRAIN, (job, *words))]
+    jobs = study(words, points) if job == STUDY else [SlurmJob(job, _TRAIN, (job, *words))]
     flags = shlex.split(sbatch)
     numbers: dict[str, str] = {}
     for entry in jobs:
