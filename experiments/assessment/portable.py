@@ -52,6 +52,9 @@ class PortableAssessor(ModelHubMixin, library_name="renal-vlm-suite", tags=["ren
         card: Model card in Markdown; one by `card_of` when left out.
     """
 
+    # Taken as given: the mixin would copy the models, a dataclass, into a configuration of its own.
+    _hub_mixin_config: dict[str, Any] = {}  # noqa: RUF012
+
     def __init__(self, assessor: Assessor, card: str = "") -> None:
         self.assessor = assessor
         self.card = card or card_of(assessor)
