@@ -27,13 +27,12 @@ PY := $(BIN)/python
 START = $(if $(filter torchrun,$(firstword $(LAUNCHER))),$(BIN)/$(LAUNCHER),$(LAUNCHER) $(PY))
 export MAKE_TARGETS := $(MAKECMDGOALS)
 
-.PHONY: help setup test test-all chaos lint release clean $(COMMANDS)
+.PHONY: help setup test test-all chaos lint docs release clean $(COMMANDS)
 
 help: # needs no environment
 	@$(PYTHON) -m experiments help --from_make
 
 setup: $(READY)
-
 $(READY): pyproject.toml constraints.txt
 	@test -d "$(BIN)" || { \
 	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
@@ -58,15 +57,20 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-RELEASE := build/release/bin#  tools of a release, apart from what the suite runs with
-release: # spelling, then wheel and source distribution in dist/, checked as PyPI does
-	$(PYTHON) -m venv build/release
-	$(RELEASE)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	$(RELEASE)/python -m pip install --quiet --disable-pip-version-check --group release
-	$(RELEASE)/typos
+build/%/ready: pyproject.toml # the tools of docs and release, in environments of their own
+	$(PYTHON) -m venv build/$*
+	build/$*/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	build/$*/bin/python -m pip install --quiet --disable-pip-version-check --group $*
+	@touch $@
+
+docs: build/docs/ready # the pages and the Python API as a site in build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --quiet
+
+release: build/release/ready # spelling, then wheel and source distribution in dist/, checked as PyPI does
+	build/release/bin/typos
 	rm -rf dist
-	$(RELEASE)/python -m build --outdir dist
-	$(RELEASE)/twine check --strict dist/*
+	build/release/bin/python -m build --outdir dist
+	build/release/bin/twine check --strict dist/*
 
 clean: # caches; cohorts, runs and the environment stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -21,6 +21,7 @@ PACKAGES = ("datamodules", "lightning_modules", "callbacks", "experiments", "ren
 CALLED_ELSEWHERE = {
     "synsets": "nltk asks a word net for it",
     "pos": "nltk gives it to `synsets`",
+    "icon": "a browser asks for it",
     "by_text": "written through, as a view of a gradient",
     "text_to_image": "the second of a pair that its caller takes apart",
 }

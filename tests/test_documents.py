@@ -93,8 +93,9 @@ def code(page: Path) -> list[str]:
     return [block for block in blocks(page) if re.match(r"\s*(from|import) \w", block)]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if code(page)], ids=_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if code(page) and page.name != "EXTEND.md"], ids=_name)
 def test_python_imports_what_is_there(page: Path) -> None:
+    """The page on additions names modules of its reader's own."""
     for block in code(page):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):
@@ -145,3 +146,15 @@ def test_the_readme_can_be_read_at_grade_ten() -> None:
     """The grade of Flesch and Kincaid (1975)."""
     textstat = pytest.importorskip("textstat", reason="textstat is not here")
     assert textstat.flesch_kincaid_grade(_prose(ROOT / "README.md")) <= 10
+
+
+def test_the_site_has_every_page_and_every_page_a_place() -> None:
+    """`make docs` builds it strictly; this is what can be known without its tools."""
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    hooks = (ROOT / "docs/site_hooks.py").read_text(encoding="utf-8")
+    elsewhere = dict(re.findall(r'"([\w/.]+\.md)": "(\w+\.md)"', hooks))
+    assert all((ROOT / place).is_file() for place in elsewhere)
+    here = {page.name for page in (ROOT / "docs").glob("*.md")}
+    placed = re.findall(r"(?m)^ +- [^:]+: (\w+\.md)$", site)
+    assert sorted(placed) == sorted(here | set(elsewhere.values()) | {"API.md"})
+    assert {_name(page) for page in PAGES} - {f"docs/{name}" for name in here} == set(elsewhere)

@@ -18,8 +18,8 @@ def overview() -> str:
         *(_entry(name, definition(name).purpose) for name in COMMANDS),
         *(_entry(name, f"{base} with {_given(options)}") for name, (base, options) in SHORT.items()),
         "",
-        "make help FOR=COMMAND lists the options of one. Targets of make's own: test, test-all, chaos, lint, setup,",
-        "release, clean.",
+        "make help FOR=COMMAND lists the options of one. Targets of make's own: test, test-all, chaos, lint, docs,",
+        "setup, release, clean.",
         "Options by make: NAME=value in capitals; a.b=value for a setting of the configuration, as optimizer.lr=1e-4;",
         'further flags as they are with ARGS="--name=value".',
     ]
