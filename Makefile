@@ -51,7 +51,6 @@ test test-all: $(READY) # the fast ones; all
 
 chaos: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m tests.chaos $(CHAOS_FLAGS)
-
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
