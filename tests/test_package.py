@@ -162,7 +162,7 @@ def test_a_wheel_works_outside_the_checkout_beside_packages_of_the_same_names(tm
 def test_conda_installs_what_make_installs() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert f"ifeq ($(CONDA_DEFAULT_ENV),{environment['name']})" in makefile
+    assert f"$(filter {environment['name']},$(CONDA_DEFAULT_ENV))" in makefile
     *plain, last = environment["dependencies"]
     python = next(entry.split("=")[1] for entry in plain if entry.startswith("python="))
     low, high = re.findall(r"[<>]=?3\.(\d+)", PROJECT["project"]["requires-python"])

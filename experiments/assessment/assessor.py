@@ -191,7 +191,8 @@ class Assessor:
         located = [kidney.located for kidney in kidneys if kidney.located is not None]
         drawn = draws_lesions(located)
         verdicts = [self.gate.judge(kidney, self.intensity) for kidney in kidneys]
-        described, outlines = [], {}
+        described: list[dict[str, Any]] = []
+        outlines = {}
         for kidney, verdict in zip(kidneys, verdicts, strict=True):
             own, by = self._lesions(kidney, drawn, speaks(verdict, self.outside_training))
             lesions = None if own is None else own.found

@@ -67,7 +67,7 @@ def lesion_hu(
         no voxel of that grid.
     """
     grid = grid_affine(kidney, contract)
-    found = []
+    found: list[Mapping[str, dict[str, float]]] = []
     for outline in outlines:
         to_outline = np.linalg.inv(outline.affine) @ grid
         inside = ndimage.affine_transform(

@@ -50,7 +50,7 @@ def test_every_chain_gives_the_same_kind_of_output(material: Material) -> None:
 
 def test_a_wrong_chain_is_refused(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     found = checks.check_chains(material)
-    assert len(found) == 5
+    assert len(found) == 6
     monkeypatch.setattr(checks, "phantom", lambda contract, seed: np.zeros(contract.grid, np.int16))
     with pytest.raises(DataError, match="shard against what was written"):
         checks.check_chains(material)

@@ -112,22 +112,17 @@ READER = """
 import os
 os.environ["READER"] = str(os.getpid())
 from slow_import import work
-from datamodules.processes import {name}
-if {pool}:
-    pool = process_pool(1, work)
-    pool.submit(print).result()
-else:
-    fresh_process(work).start()
+from datamodules.processes import fresh_process
+fresh_process(work).start()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", [True, False], ids=["pool", "process"])
 def test_a_worker_that_still_imports_its_work_ends_with_a_killed_parent(
-    pool: bool, tmp_path: Path, started: list[psutil.Process]
+    tmp_path: Path, started: list[psutil.Process]
 ) -> None:
     (tmp_path / "slow_import.py").write_text(SLOW_IMPORT)
-    script = READER.format(pool=pool, name="process_pool" if pool else "fresh_process").replace("\n", "\n    ")
+    script = READER.replace("\n", "\n    ")
     (tmp_path / "program.py").write_text(f"if __name__ == '__main__':\n{script}\n")
     at_work = tmp_path / "at_work"
     at_work.mkdir()

@@ -26,6 +26,7 @@ _PADDING_BELOW_HU = -1100.0
 _MANY, _AT_TOP = 0.01, 1e-3
 _LEAST_AIR = 0.05
 _DEEPEST_CLIP_HU, _HIGHEST_CLIP_HU = -950.0, 1000.0
+_BESIDE_HU, _PILE, _LEAST_PILE = 20.0, 4, 20
 HU_LIMITS = (-32768, 32767)
 MOST_VOXELS = 2**30
 """Voxels that a scan can have: 512 x 512 in each of 4096 slices. What a header asks for beyond is not allocated."""
@@ -224,10 +225,22 @@ def _air_level(sample: np.ndarray) -> float | None:
 def _clipped(sample: np.ndarray, low: float, high: float, where: str) -> list[str]:
     """A note where many voxels have the very ends of a range that a scanner has not."""
     ends = []
-    if low > _DEEPEST_CLIP_HU and (sample <= low).mean() > _MANY:
+    if low > _DEEPEST_CLIP_HU and _piled(sample - low, _MANY):
         ends.append(f"below {low:g}")
-    if high < _HIGHEST_CLIP_HU and (sample >= high).mean() > _AT_TOP:
+    if high < _HIGHEST_CLIP_HU and _piled(high - sample, _AT_TOP):
         ends.append(f"above {high:g}")
     if not ends:
         return []
     return [f"{where}: values {' and '.join(ends)} HU were clipped before; what lay beyond is lost."]
+
+
+def _piled(inwards: np.ndarray, least: float) -> bool:
+    """Whether more than a share of the voxels, and far more than of any value near it, have the value at an end.
+
+    Args:
+        inwards: Distance of every voxel from the end, HU.
+        least: The share. Noise alone leaves about as many voxels at its end as beside it.
+    """
+    at_end = np.count_nonzero(inwards < 0.5)
+    beside, _ = np.histogram(inwards, bins=np.arange(0.5, _BESIDE_HU + 1.0))
+    return bool(at_end > max(least * inwards.size, _PILE * beside.max(), _LEAST_PILE))

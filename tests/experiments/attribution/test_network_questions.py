@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,11 +17,12 @@ from lightning_modules.networks.image.encoders import EncoderConfig
 from lightning_modules.networks.joint.aligned_model import AlignedConfig, AlignedModel
 
 ENCODER = EncoderConfig(depth=10, width=4, deep_width=4)
+SETTINGS: dict[str, Any] = {"encoder": ENCODER, "contract": {}, "optimizer": OptimizerConfig()}
 
 
 def test_a_fine_tuned_class_has_the_log_odds_of_its_mean_logits() -> None:
     torch.manual_seed(0)
-    model = Classification(ENCODER, [5, 4, 3], {}, OptimizerConfig()).eval()
+    model = Classification(class_counts=[5, 4, 3], **SETTINGS).eval()
     question = of_network(model, "renal_r", "R", ("1", "2", "3"))
     image = torch.rand(2, 1, 8, 16, 16)  # two phases of a kidney
     with torch.no_grad():
@@ -33,7 +36,7 @@ def test_a_fine_tuned_class_has_the_log_odds_of_its_mean_logits() -> None:
 
 def test_a_fine_tuned_risk_speaks_for_the_side_that_it_lies_on() -> None:
     torch.manual_seed(0)
-    model = Survival(ENCODER, {"endpoint": "rfs", "cuts": [0.0, 12.0]}, {}, OptimizerConfig()).eval()
+    model = Survival(outcome={"endpoint": "rfs", "cuts": [0.0, 12.0]}, **SETTINGS).eval()
     question = of_network(model, "rfs", "RFS", ())
     image = torch.rand(1, 1, 8, 16, 16)
     with torch.no_grad():
@@ -44,11 +47,11 @@ def test_a_fine_tuned_risk_speaks_for_the_side_that_it_lies_on() -> None:
 
 
 def test_a_network_whose_outputs_are_something_else_is_refused() -> None:
-    model = Classification(ENCODER, [5, 4], {}, OptimizerConfig(), fusion="attention")
+    model = Classification(class_counts=[5, 4], fusion="attention", **SETTINGS)
     with pytest.raises(ModelError, match="fuses phases by attention"):
         of_network(model, "malignancy", "Malignancy", ("benign", "malignant"))
     with pytest.raises(ModelError, match="3 outputs"):
-        of_network(Classification(ENCODER, [5, 4, 3], {}, OptimizerConfig()), "renal_r", "R", ("a", "b"))
+        of_network(Classification(class_counts=[5, 4, 3], **SETTINGS), "renal_r", "R", ("a", "b"))
 
 
 def test_attributes_and_prompts_answer_as_their_models_do() -> None:

@@ -192,10 +192,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.Monk
         load_aligned("nobody/nothing")
     content = json.loads((folder / "alignment.json").read_text())
     (folder / "alignment.json").write_text(json.dumps({**content, "encoder_sha256": "f" * 64}))
-    with pytest.raises(ModelError, match="heads for encoder ffffffffffff"):
-        load_aligned(folder)
-    (folder / "alignment.json").write_text(json.dumps({**content, "alignment": {"text_dim": 6, "embed_dim": 5}}))
-    with pytest.raises(ModelError, match="weights do not fit"):
+    with pytest.raises(ModelError, match=r"alignment.json and alignment.safetensors are not as they were written"):
         load_aligned(folder)
     earlier = {name: value for name, value in content.items() if name != "crop"}
     (folder / "alignment.json").write_text(json.dumps(earlier))

@@ -94,7 +94,7 @@ def test_what_is_not_excluded_is_possible(rules: RuleExtractor, text: str) -> No
 def test_what_is_written_out_keeps_its_place(rules: RuleExtractor) -> None:
     text = "Lt.  kidney &lt;b&gt; normal,\tRK  normal"
     report = read_report(text)
-    assert report.plain == "left kidney <b> normal, right kidney normal"
+    assert report.plain == "Lt. kidney <b> normal, right kidney normal"
     start = report.plain.index("right kidney")
     begin, end = report.span(start, start + len("right kidney"))
     assert text[begin:end] == "RK"
