@@ -30,7 +30,7 @@ class RoiDataModule(VolumeDataModule):
     Args:
         root: Folder of the cohort.
         label: What is predicted and for whom.
-        fraction: Share of the training patients whose labels are used, in (0, 1].
+        fraction: Share of the training patients whose labels are used, in (0, 1]; 0 for a model that needs none.
         role: `internal` trains and selects on internal centres and tests on internal and external ones; `pretrain`
             trains and selects on pretraining centres and tests nobody.
         options: As `VolumeDataModule`; the seed also is that of the label fraction.
@@ -134,12 +134,14 @@ def labelled(train: pd.DataFrame, label: Label, fraction: float, seed: int) -> l
     Args:
         train: All training patients: patient_id, center, target.
         label: What is predicted.
-        fraction: Share of them, in (0, 1].
+        fraction: Share of them, in (0, 1], or 0 for nobody.
         seed: Seed of the order.
 
     Raises:
         DataError: if they are too few, naming the smallest fraction that works.
     """
+    if fraction == 0:
+        return []
     patient_ids, outcomes = train["patient_id"].tolist(), train["target"].astype(str).tolist()
     order = label_order(patient_ids, outcomes, train["center"].tolist(), seed, label.name)
     known = dict(zip(patient_ids, outcomes, strict=True))

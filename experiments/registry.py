@@ -27,6 +27,8 @@ class TaskEntry:
         source: Where the definition is from.
         kind: `classification` or `survival`; decides what is trained, and the metric.
         words: Its classes in words by their names, where those are points and say nothing by themselves.
+        prompts: Task of two classes whose prompts stand for it, of a survival task for a low and a high risk; its own
+            where left out.
     """
 
     title: str
@@ -34,6 +36,7 @@ class TaskEntry:
     source: str
     kind: Literal["classification", "survival"] = "classification"
     words: Mapping[str, str] = field(default_factory=dict)
+    prompts: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class EncoderEntry:
         radiomics: Whether it reads radiomics, by the settings of `radiomics.yaml`; beside its features where it has
             weights.
         model: What is fitted on frozen features, radiomics or columns: `linear`, or `boosting` of trees.
+        prompts: Whether a linear model on its frozen features starts from the prompts of the task, which need no label.
     """
 
     title: str
@@ -63,11 +67,12 @@ class EncoderEntry:
     release: str = ""
     radiomics: bool = False
     model: Literal["linear", "boosting"] = "linear"
+    prompts: bool = False
 
     @property
     def tabular(self) -> bool:
         """Whether a model is fitted on a table of its features in every mode, since no network can be trained."""
-        return bool(self.columns) or self.radiomics or self.model == "boosting"
+        return bool(self.columns) or self.radiomics or self.model == "boosting" or self.prompts
 
     @property
     def baseline(self) -> bool:
@@ -186,18 +191,21 @@ TASKS: dict[str, TaskEntry] = {
         "Months to recurrence or death of cancer, of malignant tumours without metastases before treatment.",
         _RENALCLIP,
         kind="survival",
+        prompts="aggressiveness",
     ),
     "dss": TaskEntry(
         "Disease-specific survival",
         "Months to death of cancer, of malignant tumours.",
         _RENALCLIP,
         kind="survival",
+        prompts="aggressiveness",
     ),
     "os": TaskEntry(
         "Overall survival",
         "Months to death of any cause, of malignant tumours.",
         _RENALCLIP,
         kind="survival",
+        prompts="aggressiveness",
     ),
 }
 
@@ -223,6 +231,14 @@ ENCODERS: dict[str, EncoderEntry] = {
         "Tao et al., Nature Communications 2026; scikit-learn",
         stage="image",
         model="boosting",
+    ),
+    "stage1_prompts": EncoderEntry(
+        "Attribute-pretrained encoder, from the prompts",
+        "stage image of this suite; a linear model on what it reads, pulled towards the prompts, no mask is given",
+        "that of the cohort",
+        "Tao et al., Nature Communications 2026; Kumar et al., ICLR 2022",
+        stage="image",
+        prompts=True,
     ),
     "aligned": EncoderEntry(
         "Encoder aligned with reports",

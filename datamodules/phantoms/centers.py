@@ -128,19 +128,22 @@ def center_of(patient_id: str) -> Center:
     raise DataError(f"Patient {patient_id!r} names no centre of the demo cohort; expected <centre>-<number>, {known}.")
 
 
-def center_sizes(patients: int, pretraining: int = 0) -> dict[str, int]:
+def center_sizes(patients: int, pretraining: int = 0, external: int = 0) -> dict[str, int]:
     """Number of patients of every centre: in proportion, and never fewer than `SMALLEST_CENTER`.
 
     Args:
         patients: Patients over all centres.
         pretraining: Further patients of the pretraining centres alone, as in real archives, where scans with a report
             are many and followed patients are few.
+        external: Further patients of the external centres alone: the more are tested, the smaller are the differences
+            that can be told.
 
     Raises:
         DataError: if the number cannot serve every centre, or is negative.
     """
-    if pretraining < 0:
-        raise DataError(f"{pretraining} further pretraining patients were asked for; expected 0 or more.")
+    for role, further in (("pretraining", pretraining), ("external", external)):
+        if further < 0:
+            raise DataError(f"{further} further {role} patients were asked for; expected 0 or more.")
     least = SMALLEST_CENTER * len(CENTERS)
     if patients < least:
         raise DataError(
@@ -148,12 +151,16 @@ def center_sizes(patients: int, pretraining: int = 0) -> dict[str, int]:
             f"{len(CENTERS)} centres."
         )
     weights = np.array([center.patients for center in CENTERS], dtype=float)
-    pretrains = np.array([center.role == "pretrain" for center in CENTERS])
     sizes = np.full(len(CENTERS), SMALLEST_CENTER)
-    for number in range(patients - least + pretraining):
-        # Each further patient goes where the share is least fulfilled; no rounding has to be mended afterwards.
-        open_to = weights if number < patients - least else weights * pretrains
-        sizes[np.argmax(open_to / (sizes + 0.5))] += 1
+    for further, roles in (
+        (patients - least, ("pretrain", "internal", "external")),
+        (pretraining, ("pretrain",)),
+        (external, ("external",)),
+    ):
+        open_to = weights * np.array([center.role in roles for center in CENTERS])
+        for _ in range(further):
+            # Each further patient goes where the share is least fulfilled; no rounding has to be mended afterwards.
+            sizes[np.argmax(open_to / (sizes + 0.5))] += 1
     return {center.name: int(size) for center, size in zip(CENTERS, sizes, strict=True)}
 
 

@@ -34,6 +34,7 @@ class DemoSource:
         patients: Number of patients, over 12 centres.
         seed: Seed of patients and splits.
         pretraining: Further patients of the pretraining centres.
+        external: Further patients of the external centres.
 
     Raises:
         DataError: if the number is too small to serve every centre.
@@ -42,6 +43,7 @@ class DemoSource:
     patients: int = 1000
     seed: int = 42
     pretraining: int = 0
+    external: int = 0
 
     def __post_init__(self) -> None:
         _ = self.sizes
@@ -49,12 +51,13 @@ class DemoSource:
     @property
     def sizes(self) -> dict[str, int]:
         """Number of patients of every centre."""
-        return center_sizes(self.patients, self.pretraining)
+        return center_sizes(self.patients, self.pretraining, self.external)
 
     @property
     def info(self) -> CohortInfo:
         """What `cohort.json` will say."""
-        total = self.patients + self.pretraining
+        total = self.patients + self.pretraining + self.external
+        further = {"pretraining": self.pretraining, "external": self.external}
         return CohortInfo(
             name="demo",
             evaluation="roles",
@@ -62,13 +65,13 @@ class DemoSource:
             source=f"{total} phantoms made by the suite's generator with seed {self.seed}; no real patient.",
             phantom=True,
             seed=self.seed,
-            details={"patients": self.patients, "pretraining": self.pretraining, "centers": self.sizes},
+            details={"patients": self.patients, **further, "centers": self.sizes},
         )
 
     @property
     def fingerprint(self) -> str:
         """Hash of the settings, the generator's code and its phrases."""
-        digest = hashlib.sha256(f"{self.patients}+{self.pretraining}/{self.seed}".encode())
+        digest = hashlib.sha256(f"{self.patients}+{self.pretraining}+{self.external}/{self.seed}".encode())
         here = Path(__file__).parent
         files = [
             *here.rglob("*.py"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +106,6 @@ def fact_scores(
 ) -> np.ndarray | None:
     """Zero-shot scores by what the prompts state: the mean over a class's descriptions of sum_a log p(value_a | scan).
 
-    Whether there is a lesion is left out: the task is asked of one.
-
     Args:
         reader: Encoder and heads of stage 1.
         module: Whose volumes are read.
@@ -118,17 +116,7 @@ def fact_scores(
     Returns:
         float64 [positions, classes]; None where a class has no description of which an attribute is read.
     """
-    stated = [
-        [
-            [
-                (entry.attribute, entry.value)
-                for entry in found
-                if entry.attribute != PRESENCE and entry.value in reader.heads.classes.get(entry.attribute, ())
-            ]
-            for found in read_descriptions(entry.descriptions)
-        ]
-        for entry in prompts.classes
-    ]
+    stated = stated_values(prompts, reader.heads.classes)
     if not all(any(facts for facts in own) for own in stated):
         return None
     scores = class_scores(reader, module, positions, features)
@@ -142,6 +130,28 @@ def fact_scores(
         ]
         columns.append(np.mean(sums, axis=0))
     return np.stack(columns, axis=1).astype(np.float64)
+
+
+def stated_values(prompts: PromptSet, classes: Mapping[str, Sequence[str]]) -> list[list[list[tuple[str, str]]]]:
+    """What the descriptions of every class state: attributes with their values, of those that stage 1 reads.
+
+    Whether there is a lesion is left out: the task is asked of one.
+
+    Args:
+        prompts: Prompts of a task.
+        classes: Classes by attribute that are read.
+    """
+    return [
+        [
+            [
+                (entry.attribute, entry.value)
+                for entry in found
+                if entry.attribute != PRESENCE and entry.value in classes.get(entry.attribute, ())
+            ]
+            for found in read_descriptions(entry.descriptions)
+        ]
+        for entry in prompts.classes
+    ]
 
 
 def class_scores(

@@ -206,7 +206,7 @@ def load_models(
 
 def _imaging(encoder: str) -> str:
     entry = ENCODERS[choose("ENCODER", encoder, dict(ENCODERS))]
-    if entry.tabular or entry.stage is None:
+    if (entry.tabular and not entry.prompts) or entry.stage is None:
         raise DataError(f"ENCODER={encoder} reads no new scan with weights of its own; choose one that a stage trains.")
     return encoder
 

@@ -51,6 +51,7 @@ def cohort(
     profile: str = "demo",
     workers: int | None = None,
     pretraining: int = 680,
+    external: int = 0,
 ) -> int:
     """Draw the phantom cohort: multi-centre renal-mass patients with scans, reports, labels and outcomes.
 
@@ -63,8 +64,10 @@ def cohort(
         profile: Profile whose preprocessing contract the volumes follow.
         workers: Processes; all cores by default.
         pretraining: Further patients of the pretraining centres, who have a scan and a report.
+        external: Further patients of the external centres; all others stay as they are without them. With 630, 900
+            external patients are tested, some 200 of them with a benign lesion.
     """
-    options = {"patients": patients, "seed": seed, "pretraining": pretraining}
+    options = {"patients": patients, "seed": seed, "pretraining": pretraining, "external": external}
     code = _build("demo", None, options, out, profile, workers)
     _print_predictors(write_predictors(out, profile_contract(profile)))
     return code

@@ -20,7 +20,7 @@ from experiments.doubt.doubt_tables import doubt_metrics
 from experiments.doubt.survival_doubt import survival_doubt
 from experiments.doubt.survival_tables import survival_doubt_metrics
 from experiments.doubt.task_doubt import CALIBRATION, task_doubt
-from experiments.finetuning.point import Point
+from experiments.finetuning.point import Point, without_labels
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose, task_label
 from experiments.runs.console import say
 from experiments.runs.folders import folds_of
@@ -62,10 +62,9 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
     choose("MODE", point.mode, dict(MODES))
     choose("ENCODER", point.encoder, dict(ENCODERS))
     choose("PROFILE", point.profile, dict(PROFILES))
-    if not 0 < point.fraction <= 1:
-        raise DataError(f"FRACTION={point.fraction:g} was asked for; expected a share of the labels in (0, 1].")
     if point.task == ALL_TASKS:
         return finetune_all(point)
+    check_fraction(point)
     cohort = Cohort.load(point.data)
     folder = point.folder(cohort)
     launches = [point.launch(cohort, fold) for fold in folds_of(cohort)]
@@ -86,6 +85,22 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
         _report(table, cohort, folder)
         _say_curve(point, cohort)
     return table
+
+
+def check_fraction(point: Point) -> None:
+    """Refuse a share of the labels that is none; no labels at all are enough for an encoder that starts from prompts.
+
+    Raises:
+        DataError: if it is out of range.
+    """
+    if point.fraction == 0 and not without_labels(point.task, point.encoder):
+        names = ", ".join(name for name, entry in ENCODERS.items() if entry.prompts)
+        raise DataError(
+            f"FRACTION=0 was asked for with TASK={point.task} and ENCODER={point.encoder}, which need labels; a "
+            f"classification needs none with ENCODER={names}."
+        )
+    if not 0 <= point.fraction <= 1:
+        raise DataError(f"FRACTION={point.fraction:g} was asked for; expected a share of the labels in (0, 1].")
 
 
 def _say_curve(point: Point, cohort: Cohort) -> None:

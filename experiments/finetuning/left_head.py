@@ -24,9 +24,29 @@ class Linear(NamedTuple):
     bias: np.ndarray = np.zeros(1)
 
 
+class Standard(NamedTuple):
+    """How features are standardised: what is taken from them [F], and what the rest is divided by [F]."""
+
+    mean: np.ndarray | float
+    scale: np.ndarray | float
+
+    @classmethod
+    def of(cls, feature: np.ndarray) -> Standard:
+        """By patients [N, F]; a feature in which they do not differ is not divided."""
+        scaler = StandardScaler().fit(feature)
+        return cls(scaler.mean_, scaler.scale_)
+
+    def of_features(self, feature: np.ndarray) -> np.ndarray:
+        """Features [N, F], standardised."""
+        return np.asarray((feature - self.mean) / self.scale)
+
+
+AS_IT_IS = Standard(0.0, 1.0)
+
+
 def task_head(
     module: RoiDataModule,
-    scaler: StandardScaler,
+    standard: Standard,
     feature: np.ndarray,
     outcome: np.ndarray,
     linear: Linear,
@@ -36,14 +56,15 @@ def task_head(
 
     Args:
         module: DataModule of the task.
-        scaler: What standardised the features.
+        standard: How the features were standardised.
         feature: Standardised features of the training patients [N, F].
         outcome: Their classes [N], or `event` and `months` as fields.
         linear: The model.
         encoder: Hash of the encoder's weights.
     """
     survival = module.label.kind == "survival"
-    arrays = {"mean": scaler.mean_, "scale": scaler.scale_, "weight": linear.weight, "bias": linear.bias}
+    mean, scale = (np.broadcast_to(value, feature.shape[1:]) for value in standard)
+    arrays = {"mean": mean, "scale": scale, "weight": linear.weight, "bias": linear.bias}
     arrays |= _hazard(module, feature @ linear.weight[0], outcome) if survival else dict.fromkeys(_OF_RISK, np.zeros(0))
     return TaskHead(
         task=module.label.name,
@@ -55,7 +76,7 @@ def task_head(
         patients=len(feature),
         events=(int(outcome["event"].sum()),) if survival else tuple(module.class_counts),
         encoder_sha256=encoder,
-        **{name: torch.from_numpy(np.asarray(value, dtype=np.float64)) for name, value in arrays.items()},
+        **{name: torch.from_numpy(np.array(value, dtype=np.float64)) for name, value in arrays.items()},
     )
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from lightning.pytorch.loggers import MLFlowLogger
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from callbacks.predictions import PREDICTIONS, prediction_frame
 from datamodules.cohort.columns import ENDPOINTS
@@ -19,8 +17,10 @@ from datamodules.errors import DataError
 from datamodules.files import write_parquet
 from datamodules.tasks import RoiDataModule
 from experiments.encoders.radiomics.patient_features import model_features
+from experiments.finetuning.attribute_space import AttributeSpace
 from experiments.finetuning.boosting import boosted_classes, boosted_survival
-from experiments.finetuning.left_head import Linear, task_head
+from experiments.finetuning.left_head import AS_IT_IS, Linear, Standard, task_head
+from experiments.finetuning.prompted import fit_prompted, fit_prompted_risk
 from experiments.runs.baseline import BaselineConfig
 from experiments.runs.console import say
 from experiments.runs.launch import Launch, claim
@@ -57,7 +57,7 @@ class Fit(NamedTuple):
 
 
 class ProbePart(NamedTuple):
-    """Patients of one part: rows of the patient table [N], standardised features [N, F], and outcome [N]."""
+    """Patients of one part: rows of the patient table [N], features as the model takes them [N, F], outcome [N]."""
 
     patient: np.ndarray
     feature: np.ndarray
@@ -68,11 +68,12 @@ def run_probe(launch: Launch) -> MLFlowLogger:
     """Fit and test a model on the frozen features, radiomics or columns of a launch, in the place of a training run.
 
     A logistic regression with the class weights of fine-tuning, or a Cox model with a ridge penalty and Efron's ties;
-    or boosted trees with the same weights and Cox's likelihood. The penalty of a linear model is that of the least loss
-    in folds of the training and validation patients; depth and number of trees are chosen on validation patients by the
-    metric of the task. Writes `predictions.parquet` as a training run does, with the curve of survival at the cut
-    points of the task's time grid, and of a linear model on an exported encoder's features alone `head/`, which
-    `make assess` applies to new patients.
+    or boosted trees with the same weights and Cox's likelihood; or a logistic regression that starts from the prompts
+    of the task (module `prompted`). The penalty of a linear model is that of the least loss in folds of the training
+    and validation patients; depth and number of trees are chosen on validation patients by the metric of the task.
+    Writes `predictions.parquet` as a training run does, with the curve of survival at the cut points of the task's time
+    grid, and of a linear model on an exported encoder's features alone `head/`, which `make assess` applies to new
+    patients.
 
     Returns:
         The logger, for further metrics.
@@ -92,23 +93,29 @@ def _run_probe(launch: Launch) -> MLFlowLogger:
     module: RoiDataModule = cli.datamodule
     cache = launch.runs / launch.experiment.rsplit("/", 1)[0] / "features"
     baseline: BaselineConfig = cli.config_init["baseline"]
-    (train, val, test), scaler = _parts(baseline, cli.model.encoder, module, cache)
+    raw = model_features(baseline, cli.model.encoder, module, ("train", "val", "test"), cache)
+    standard = AS_IT_IS if baseline.prompts else Standard.of(raw[0][1])
+    train, val, test = _parts(raw, standard, _outcome(module))
     started = time.monotonic()
-    fit = _MODELS[baseline.model, module.label.kind](module, train, val, (val, test))
+    if baseline.prompts:
+        fit = _prompted(module, AttributeSpace.load(launch.sources[0]), train, val, (val, test))
+    else:
+        fit = _MODELS[baseline.model, module.label.kind](module, train, val, (val, test))
     seconds = time.monotonic() - started
     how = f"{fit.validation:.3f} on {len(val.patient)} validation patients"
     if np.isnan(fit.validation):
         how = "validation patients tell nothing"
-    chosen = ", ".join(f"{name} {value:g}" for name, value in fit.chosen.items())
+    chosen = [f"{name} {value:g}" for name, value in fit.chosen.items()]
     say(
         f"{baseline.model.capitalize()} model on {train.feature.shape[1]} features of {len(train.patient)} patients, "
-        f"fitted in {seconds:.1f} s; {chosen}, {how}"
+        f"fitted in {seconds:.1f} s; {', '.join([*chosen, how])}"
     )
     tags = {**launch.tags, **data.tags()}
     logger = make_logger(launch.runs, launch.folder, launch.experiment, launch.name, tags, launch.parent)
     if is_main_rank():
         metric = "c_index" if module.label.kind == "survival" else "auroc"
         read = {"columns": ", ".join(baseline.columns) or "none", "model": baseline.model}
+        read["prompts"] = str(baseline.prompts)
         read["radiomics"] = "none" if baseline.radiomics is None else baseline.radiomics.hash
         used = {name: value for name, value in module.hparams.items() if name not in _OF_TRAINING}
         if any(True for _ in cli.model.encoder.parameters()):
@@ -125,24 +132,18 @@ def _run_probe(launch: Launch) -> MLFlowLogger:
         if fit.linear is not None and encoder and not baseline.columns and baseline.radiomics is None:
             save_task_head(
                 launch.folder / HEAD_FOLDER,
-                task_head(module, scaler, train.feature, train.outcome, fit.linear, encoder),
+                task_head(module, standard, train.feature, train.outcome, fit.linear, encoder),
             )
         logger.finalize("success")
     return logger
 
 
-def _parts(
-    baseline: BaselineConfig, network: torch.nn.Module, module: RoiDataModule, cache: Path
-) -> tuple[list[ProbePart], StandardScaler]:
-    """The three parts, standardised by the training patients in use, and what standardised them."""
-    raw = model_features(baseline, network, module, ("train", "val", "test"), cache)
-    scaler = StandardScaler().fit(raw[0][1])
-    outcome = _outcome(module)
-    parts = [
-        ProbePart(patient, scaler.transform(feature) if len(patient) else feature, outcome[patient])
+def _parts(raw: Sequence[tuple[np.ndarray, np.ndarray]], standard: Standard, outcome: np.ndarray) -> list[ProbePart]:
+    """The three parts, standardised."""
+    return [
+        ProbePart(patient, standard.of_features(feature) if len(patient) else feature, outcome[patient])
         for patient, feature in raw
     ]
-    return parts, scaler
 
 
 def _outcome(module: RoiDataModule) -> np.ndarray:
@@ -231,6 +232,31 @@ def _logistic(module: RoiDataModule, train: ProbePart, val: ProbePart, predicted
     return Fit(_scores(module, model, predicted), {"penalty": strength}, value, Linear(weight, bias[0]))
 
 
+def _prompted(
+    module: RoiDataModule, space: AttributeSpace, train: ProbePart, val: ProbePart, predicted: Sequence[ProbePart]
+) -> Fit:
+    """A model that starts from the prompts; without a training patient it is the prompts."""
+    if module.label.kind == "survival":
+        risk = fit_prompted_risk(module, space, (train.feature, val.feature), train.outcome)
+        value = _validated_survival(val)(risk.predict(val.feature)) if len(val.patient) else float("nan")
+        return Fit(_risks(module, risk, train, predicted), {}, value, Linear(risk.weight[None]))
+    both = _together(train, val)
+    model = fit_prompted(
+        module, space, (train.feature, val.feature), (train.outcome, val.outcome), _names(module, both)
+    )
+    value = float("nan")
+    if len(val.patient):
+        value = _validated_classes(val, len(model.bias))(model.predict_proba(val.feature))
+    chosen = {} if np.isnan(model.trust) else {"trust": model.trust}
+    left = Linear(model.weight, model.bias) if len(train.patient) else None
+    return Fit(_scores(module, model, predicted), chosen, value, left)
+
+
+def _names(module: RoiDataModule, part: ProbePart) -> list[str]:
+    names: list[str] = module.plan.patients["patient_id"].astype(str).to_numpy()[part.patient].tolist()
+    return names
+
+
 def _together(train: ProbePart, val: ProbePart) -> ProbePart:
     if not len(val.patient):
         return train
@@ -249,8 +275,7 @@ def _penalty(
     A loss counts every patient, where an AUC of sixty validation patients moves with a few of them. The validation
     patients choose the penalty and nothing else: the model is fitted on the training patients.
     """
-    names = module.plan.patients["patient_id"].astype(str).to_numpy()[both.patient].tolist()
-    fold = balanced_folds(names, outcome, module.seed)
+    fold = balanced_folds(_names(module, both), outcome, module.seed)
     if fold is None:
         return strengths[len(strengths) // 2]
     return strengths[int(np.argmin(cross_validated_loss(strengths, fold, left_out)))]

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datamodules.cohort.cohort import Cohort
+from datamodules.errors import DataError
+from experiments.aligned.zero_shot.prompt_sets import available
 from experiments.encoders.exported import exported_encoder
 from experiments.registry import ENCODERS, MODES, TASKS, choose
 from experiments.runs.configuration import Configuration
@@ -13,6 +15,7 @@ from experiments.runs.folders import experiment_of
 from experiments.runs.launch import Launch
 from experiments.runs.pretrained import pretrained_from
 from experiments.runs.tracking import cohort_tags
+from lightning_modules.export.attribute_heads import HEADS
 from lightning_modules.export.image import weights_sha256
 
 FROM_PRETRAINED = "finetune_pretrained"
@@ -24,13 +27,18 @@ def mode_suffix(mode: str, tag: str) -> str:
     return "".join(f"-{part}" for part in (mode if mode != "finetune" else "", tag) if part)
 
 
+def without_labels(task: str, encoder: str) -> bool:
+    """Whether a model starts from prompts that are enough by themselves; times of survival are in no prompt."""
+    return ENCODERS[encoder].prompts and TASKS[task].kind == "classification"
+
+
 @dataclass(frozen=True)
 class Point:
     """One point: a task, an encoder, a label fraction, a seed.
 
     Args:
         task: Downstream task.
-        fraction: Share of the training labels, in (0, 1].
+        fraction: Share of the training labels, in (0, 1]; 0 of an encoder that starts from prompts.
         encoder: Image encoder.
         profile: Size of the run.
         data: Folder of the cohort.
@@ -96,6 +104,23 @@ class Point:
             "pretrained": self.pretrained,
         }
 
+    def _check_prompts(self, weights: Path) -> None:
+        """Refuse an encoder that starts from prompts where it has no attribute heads, or the task no prompts.
+
+        Raises:
+            DataError: saying which.
+        """
+        if not (weights / HEADS).is_file():
+            raise DataError(
+                f"ENCODER={self.encoder} reads attributes, and its export has no heads for them; run `make pretrain "
+                f"STAGES={ENCODERS[self.encoder].stage}` again, with TAG= where the name is taken."
+            )
+        if (TASKS[self.task].prompts or self.task) not in available():
+            raise DataError(
+                f"ENCODER={self.encoder} starts from prompts, and task {self.task} has none; there are prompts for "
+                f"{', '.join(available())}. Choose another encoder."
+            )
+
     def launch(self, cohort: Cohort, fold: int | None) -> Launch:
         """The run, or that of one fold.
 
@@ -114,11 +139,14 @@ class Point:
         entry = ENCODERS[choose("ENCODER", self.encoder, dict(ENCODERS))]
         if entry.tabular:
             options |= {"baseline.columns": list(entry.columns), "baseline.model": entry.model}
+            options |= {"baseline.prompts": True} if entry.prompts else {}
         origin = pretrained_from(self.pretrained)
         weights = exported_encoder(self.runs, cohort, self.encoder, origin.seed, fold, origin.tag)
         if weights is not None:
             options["model.init_args.pretrained"] = weights
             options["model.init_args.pretrained_sha256"] = weights_sha256(weights)
+            if entry.prompts:
+                self._check_prompts(weights)
         folder = self.folder(cohort) if fold is None else self.folder(cohort) / f"fold{fold}"
         pretrained = entry.stage is not None and not entry.tabular and self.mode == "finetune"
         variant = FROM_PRETRAINED if pretrained else None

@@ -62,7 +62,7 @@ def finetune(
 
     Args:
         task: Downstream task, or `all` for every one of them.
-        fraction: Share of the training labels, in (0, 1].
+        fraction: Share of the training labels, in (0, 1]; 0 for an encoder that starts from the prompts.
         encoder: Image encoder; `best` is the first that is here of aligned, stage1 and scratch.
         profile: Size of the run: demo, study, small or paper.
         data: Folder of the cohort.

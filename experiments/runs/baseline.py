@@ -103,11 +103,14 @@ class BaselineConfig:
         columns: Columns of the cohort's tables.
         radiomics: Settings of radiomics, for a model that reads them; None for others.
         model: `linear`, a logistic or Cox regression, or `boosting` of trees.
+        prompts: Whether a linear model on frozen features starts from the prompts of the task, by the attribute heads
+            beside the exported encoder.
     """
 
     columns: list[str] = field(default_factory=list)
     radiomics: RadiomicsSettings | None = None
     model: str = "linear"
+    prompts: bool = False
 
 
 def clinical_values(cohort: Cohort, patients: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import copy
 import importlib
 import inspect
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,10 @@ class SuiteCLI(LightningCLI):
         if named is None or "text" not in inspect.signature(class_of(named)).parameters:
             content.pop("text", None)
         # Nor does a run without a table of features read this one.
-        if content.get("baseline") == {"columns": [], "radiomics": None, "model": "linear"}:
+        if content.get("baseline") == asdict(BaselineConfig()):
             content.pop("baseline")
+        elif "baseline" in content and not content["baseline"]["prompts"]:
+            content["baseline"].pop("prompts")  # as in runs of before there was a choice
         return content
 
 

@@ -84,22 +84,29 @@ class RiskSets:
 
 
 class PartialLikelihood:
-    """The log partial likelihood of a Cox model, less half a ridge penalty times the squares of the coefficients.
+    """The log partial likelihood of a Cox model, less half a ridge penalty times the squares of its departures.
 
     Args:
         design: Covariates, about centred and of about unit spread [N, P].
         time: Time to event or censoring [N].
         event: bool with some events [N].
         penalty: Of each coefficient [P]; 0 for none.
+        centre: Coefficients [P] that departures are from.
     """
 
     def __init__(
-        self, design: np.ndarray, time: np.ndarray, event: np.ndarray, penalty: np.ndarray | float = 0.0
+        self,
+        design: np.ndarray,
+        time: np.ndarray,
+        event: np.ndarray,
+        penalty: np.ndarray | float = 0.0,
+        centre: np.ndarray | float = 0.0,
     ) -> None:
         self.sets = RiskSets(time, event)
         self.design = design[self.sets.order]
         self.observed = self.design[self.sets.events].sum(axis=0)
         self.penalty = np.broadcast_to(np.asarray(penalty, dtype=np.float64), design.shape[1:])
+        self.centre = np.broadcast_to(np.asarray(centre, dtype=np.float64), design.shape[1:])
 
     def _weights(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Relative risks in order [N], denominator of each event [E], and the log-likelihood."""
@@ -110,7 +117,7 @@ class PartialLikelihood:
         weight = np.exp(predictor - top)
         denominator = self.sets.sums(weight)
         value = predictor[self.sets.events].sum() - np.log(denominator).sum() - len(denominator) * top
-        return weight, denominator, float(value - self.penalty @ np.square(point) / 2)
+        return weight, denominator, float(value - self.penalty @ np.square(point - self.centre) / 2)
 
     def value(self, point: np.ndarray) -> float:
         """The log-likelihood at coefficients [P]."""
@@ -123,7 +130,9 @@ class PartialLikelihood:
         share = weight * self.sets.exposure(1 / denominator)
         information = self.design.T @ (self.design * share[:, None]) - means.T @ means
         information[np.diag_indices_from(information)] += self.penalty
-        return LikelihoodTerms(value, self.observed - means.sum(axis=0) - self.penalty * point, information)
+        return LikelihoodTerms(
+            value, self.observed - means.sum(axis=0) - self.penalty * (point - self.centre), information
+        )
 
     def variances(self, point: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
         """Sum over events of a multiplier [E] times the variance of the covariates in the risk set [P, P]."""

@@ -10,6 +10,7 @@ _PRETRAINED: dict[str, tuple[str, str]] = {
     "stage1": ("#0072B2", "o"),
     "aligned": ("#D55E00", "s"),
     "stage1_boosting": ("#56B4E9", "^"),
+    "stage1_prompts": ("#44AA99", "p"),
     "supervised": ("#CC79A7", "D"),
     "aligned_base_text": ("#E69F00", "v"),
     "aligned_one_stage": ("#7F3C00", "P"),

@@ -17,7 +17,7 @@ from datamodules.tasks import RoiDataModule, labelled
 from experiments.encoders.clinical_features import check_columns
 from experiments.encoders.exported import exported_encoder
 from experiments.encoders.radiomics.cache import check_masks
-from experiments.finetuning.point import Point, mode_suffix
+from experiments.finetuning.point import Point, mode_suffix, without_labels
 from experiments.registry import ENCODERS, MODES, PROFILES, TASKS, choose
 from experiments.runs.configuration import Configuration, datamodule_of
 from experiments.runs.console import say
@@ -76,8 +76,8 @@ def curve(
     Args:
         task: Downstream task.
         encoders: Encoders and baselines; all of the registry by default. Those without weights here are skipped.
-        fractions: Shares of the training labels; .05, .1, .2, .4, .8 and 1 by default. Those that leave too few
-            patients or events are skipped.
+        fractions: Shares of the training labels; .05, .1, .2, .4, .8 and 1 by default, and 0 where an encoder starts
+            from the prompts. Those that leave too few patients or events are skipped.
         seeds: Seeds of fraction, weights and order; 42, 2024, 2025 by default, and 2026, 2027 beyond the demo.
         mode: `finetune`, or `probe` for a linear model on frozen features.
         profile: Size of the runs: demo, study, small or paper.
@@ -106,13 +106,15 @@ def curve(
     every = ENCODERS if there is None else {name for name in ENCODERS if any(point[0] == name for point in there)}
     names = [choose("ENCODERS", name, dict(ENCODERS)) for name in _once("ENCODERS", encoders or list(every))]
     known = FRACTIONS if there is None else {point[1] for point in there}
+    if there is None and any(without_labels(task, name) for name in names):
+        known = (0.0, *known)
     shares = sorted(_once("FRACTIONS", list(known) if fractions is None else fractions))
     default = SEEDS[:_DEMO_SEEDS] if profile in ("demo", "study") else SEEDS
     default = default if there is None else tuple(sorted({point[2] for point in there}))
     chosen = _once("SEEDS", list(default) if seeds is None else seeds)
-    outside = [share for share in shares if not 0 < share <= 1]
+    outside = [share for share in shares if not 0 <= share <= 1]
     if outside:
-        raise DataError(f"FRACTIONS={outside[0]:g} was asked for; expected shares of the labels in (0, 1].")
+        raise DataError(f"FRACTIONS={outside[0]:g} was asked for; expected shares of the labels in (0, 1], or 0.")
     check_launcher(nodes, mode)
     first = Point(task, 1.0, "scratch", profile, data, chosen[0], devices, runs, tag or origin.tag, pretrained)
     first = replace(first, extra=tuple(extra or ()), mode=mode, nodes=nodes)
@@ -216,6 +218,9 @@ def _plan(first: Point, cohort: Cohort, names: list[str], shares: list[float], s
             skipped.append(Skipped(name, None, str(error)))
     labels: dict[float, float] = {}
     for share in shares:
+        if share == 0 and not any(without_labels(first.task, name) for name in kept):
+            skipped.append(Skipped(None, share, "nothing that is asked for starts from prompts of classes."))
+            continue
         try:
             counts = [_labels(module, share, seed) for module in modules for seed in seeds]
             labels[share] = sum(counts) / len(counts)

@@ -39,7 +39,7 @@ def curve_figure(table: pd.DataFrame, metric: Metric, labels: Mapping[float, flo
     shown = list(dict.fromkeys(drawn["group"]))
     figure = new_figure(4.6 * len(shown) + 3.0, 4.8, title, note)
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    fractions = sorted(labels)
+    fractions = sorted(share for share in labels if share > 0)
     names = [name for name in ENCODERS if name in set(drawn["encoder"])]
     for axes, group in zip(panels, shown, strict=True):
         own = drawn[drawn["group"] == group]
@@ -61,7 +61,9 @@ def _line(axes: Axes, rows: pd.DataFrame, name: str, apart: float | None) -> Non
     """One encoder, with its interval as a band, or as bars that far beside the share of the labels."""
     entry, look = ENCODERS[name], encoder_line(name)
     chosen = look["color"]
-    zero, labelled = rows[rows["fraction"] == 0], rows[rows["fraction"] > 0]
+    # An encoder that starts from prompts has its own first point; of others zero-shot is another model.
+    alone = (rows["fraction"] == 0) & (not entry.prompts)
+    zero, labelled = rows[alone], rows[~alone]
     place = np.sqrt(labelled["fraction"].to_numpy(dtype=float)) + (apart or 0.0)
     low, high = (labelled[end].to_numpy(dtype=float) for end in ("low", "high"))
     if apart is None:

@@ -11,7 +11,7 @@ import pandas as pd
 from callbacks.predictions import PREDICTIONS
 from datamodules.cohort.cohort import Cohort
 from datamodules.files import read_parquet
-from experiments.finetuning.point import Point
+from experiments.finetuning.point import Point, without_labels
 from experiments.registry import ENCODERS
 from experiments.runs.console import say
 from experiments.scores.outcomes import ACROSS_FOLDS, Metric, across_columns, outcomes_of
@@ -75,12 +75,13 @@ class Curve:
         return f"{'linear probe' if self.first.mode == 'probe' else 'fine-tuned'}{tagged}"
 
     def points(self) -> list[Point]:
-        """All points, the seeds of one encoder and fraction after each other."""
+        """All points, the seeds of one encoder and fraction after each other; without labels those from prompts."""
         return [
             replace(self.first, encoder=encoder, fraction=fraction, seed=seed)
             for encoder in self.encoders
             for fraction in self.labels
             for seed in self.seeds
+            if fraction > 0 or without_labels(self.first.task, encoder)
             if self.only is None or (encoder, fraction, seed) in self.only
         ]
 

@@ -46,9 +46,32 @@ def test_further_pretraining_patients_leave_all_other_splits_as_they_were() -> N
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_a_negative_number_of_further_patients_is_refused() -> None:
-    with pytest.raises(DataError, match="expected 0 or more"):
-        DemoSource(60, pretraining=-1)
+def test_further_external_patients_change_no_other_centre_and_no_patient() -> None:
+    few, more = DemoSource(1000, 42, pretraining=680), DemoSource(1000, 42, pretraining=680, external=630)
+    grown = {name: more.sizes[name] - few.sizes[name] for name in few.sizes if more.sizes[name] != few.sizes[name]}
+    assert sum(grown.values()) == 630
+    assert set(grown) == {center.name for center in CENTERS if center.role == "external"}
+    assert set(few.patient_ids()) < set(more.patient_ids())
+    assert few.fingerprint != more.fingerprint
+
+
+def test_further_external_patients_leave_every_table_of_the_others_as_it_was() -> None:
+    few, more = DemoSource(60, 42, pretraining=20), DemoSource(60, 42, pretraining=20, external=40)
+    before, after = few.tables(), more.tables()
+    assert len(after["patients"]) == len(before["patients"]) + 40
+    known = set(few.patient_ids())
+    for name, table in before.items():
+        kept = after[name]
+        kept = kept[kept["patient_id"].isin(known)] if "patient_id" in kept else kept
+        pd.testing.assert_frame_equal(kept.reset_index(drop=True), table.reset_index(drop=True))
+    new = after["splits"][~after["splits"]["patient_id"].isin(known)]
+    assert set(new["split"]) == {"test"}
+
+
+@pytest.mark.parametrize("role", ["pretraining", "external"])
+def test_a_negative_number_of_further_patients_is_refused(role: str) -> None:
+    with pytest.raises(DataError, match=f"-1 further {role} patients were asked for; expected 0 or more"):
+        DemoSource(60, **{role: -1})
 
 
 @pytest.mark.parametrize("number", [0, -5, 47])
