@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 COMMANDS := cohort import refresh volumes encoders data-check qc reports attributes pretrain pretrain-image pretrain-text \
-  pretrain-alignment pretrain-report finetune probe radiomics curve sweep compare report evaluate-text masked-loss \
+  pretrain-alignment pretrain-report finetune probe radiomics curve sweep compare report results evaluate-text masked-loss \
   zeroshot retrieval maps embed assess serve export generate score-reports review resume submit ui doctor gpu-check licences \
   figure benchmarks
 

@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "sweep": "experiments.studies.sweep.sweep:sweep",
     "compare": "experiments.studies.compare:compare",
     "report": "experiments.studies.report.study_report:report",
+    "results": "experiments.studies.figures_page.results_command:results",
     "evaluate-text": "experiments.pretraining.evaluation.text_evaluation:evaluate_text",
     "masked-loss": "experiments.pretraining.evaluation.masked_tokens:masked_loss",
     "zeroshot": "experiments.aligned.zero_shot.classify:zeroshot",
