@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from datamodules.cohort.identity import REPORTS, DataIdentity, kidney_identity
 from datamodules.errors import DataError
 from datamodules.reports.sides import side_reports
 from experiments.front_door.commands import ROOT, definition
+from experiments.runs.console import configure_output
 from experiments.studies.figures_page.numbers import shown
-from experiments.studies.figures_page.places import fill, read_figures
+from experiments.studies.figures_page.places import Call, fill, read_figures
 from experiments.studies.figures_page.results_command import FIGURES, PAGES, results
 from tests.experiments.aligned_tiny import with_reports
 
@@ -33,7 +35,8 @@ gain:
   signed: true
 """
 PAGE = """Text <!--= auroc malignancy "mean prompt" -->?<!--/-->, n <!--= auroc.n malignancy "mean prompt" -->?<!--/-->,
-<!--= auroc.kidneys malignancy "mean prompt" -->?<!--/-->, <!--= auroc.bare malignancy "mean prompt" -->?<!--/--> and <!--= gain -->?<!--/-->.
+<!--= auroc.kidneys malignancy "mean prompt" -->?<!--/-->, <!--= auroc.bare malignancy "mean prompt" -->?<!--/--> and
+<!--= gain -->?<!--/-->.
 """
 
 
@@ -80,7 +83,7 @@ def test_places_get_figure_interval_count_and_sign(root: Path, runs: Path, tmp_p
     text = written(root, runs, tmp_path)
     assert (
         re.sub(r"<!--.*?-->", "", text)
-        == "Text .765 (.701 to .822), n 270,\n1,353, .765 and +.038 (-.002 to +.078)†.\n"
+        == "Text .765 (.701 to .822), n 270,\n1,353, .765 and\n+.038 (-.002 to +.078)†.\n"
     )
     assert written(root, runs, tmp_path, text) == text
 
@@ -90,8 +93,8 @@ def test_runs_of_other_data_are_refused(root: Path, runs: Path, tmp_path: Path) 
     table = pd.read_parquet(other / "reports.parquet")
     table.loc[0, "text"] = f"{table.loc[0, 'text']} Another sentence on both kidneys: no stones in either kidney."
     cohort = Cohort.load(other)
-    cohort.tables["reports"] = cohort["reports"].assign(text=table["text"].to_numpy())
-    cohort.write()
+    changed = cohort["reports"].assign(text=table["text"].to_numpy())
+    replace(cohort, tables={**cohort.tables, "reports": changed}).write()
     with pytest.raises(DataError, match=r"aligned-zeroshot-s42/results.csv is of other data .* reports differ"):
         written(other, runs, tmp_path)
     # Who is tested now and was trained on then.
@@ -106,6 +109,7 @@ def test_runs_of_other_data_are_refused(root: Path, runs: Path, tmp_path: Path) 
 def test_missing_runs_are_named_and_nothing_is_written(
     root: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    configure_output()
     page = PAGE + "<!--= auroc rfs words -->.9<!--/--> <!--= auroc malignancy words -->.8<!--/-->"
     with pytest.raises(DataError, match="2 figures have no run"):
         written(root, runs, tmp_path, page)
@@ -151,11 +155,13 @@ def test_numbers_are_shown_without_a_leading_zero(value: float, digits: int, sig
 
 def test_the_pages_of_the_project_ask_for_figures_that_are_defined() -> None:
     figures = read_figures(ROOT / FIGURES)
-    used = set()
+    used: set[str] = set()
+
+    def show(call: Call) -> str:
+        used.add(call.figure.name)
+        return call.text
+
     for page in PAGES:
-        found = fill(
-            (ROOT / page).read_text(encoding="utf-8"), figures, lambda call: str(used.add(call.figure.name)), page.name
-        )
-        assert found.places
+        assert fill((ROOT / page).read_text(encoding="utf-8"), figures, show, page.name).places
     assert used == set(figures)
     assert definition("results").options
