@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,19 +126,50 @@ def choose_calibrator(score: np.ndarray, target: np.ndarray, seed: int = 0) -> C
     counts = np.bincount(target, minlength=score.shape[1])
     if counts.min() < FOLDS:
         return ChosenCalibrator(Calibrator(NONE), {}, len(score))
-    left_out: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
+    method, loss = choose_method(
+        METHODS,
+        lambda rows, method: fit_calibrator(score[rows], target[rows], method),
+        score,
+        target,
+        lambda found: _losses(found, target),
+        seed,
+    )
+    return ChosenCalibrator(fit_calibrator(score, target, method), loss, len(score))
+
+
+def choose_method(
+    methods: Sequence[str],
+    fit: Callable[[np.ndarray, str], Callable[[np.ndarray], np.ndarray]],
+    asked: np.ndarray,
+    strata: np.ndarray,
+    losses: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+) -> tuple[str, dict[str, float]]:
+    """The first method whose loss in repeated cross-validation is within a standard error of the least.
+
+    Args:
+        methods: From the simplest to the most flexible.
+        fit: Maps positions of patients and a method to the map that is fitted on them.
+        asked: What is mapped, of every patient [N, ...].
+        strata: Classes or events, of which folds are alike [N].
+        losses: Maps what was mapped of left-out patients [N, ...] to the loss of each [N].
+        seed: Seed of the folds.
+
+    Returns:
+        The method, and the mean loss of left-out patients by method.
+    """
+    left_out: dict[str, list[np.ndarray]] = {method: [] for method in methods}
     for repeat in range(REPEATS):
-        folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed + repeat).split(score, target))
+        folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed + repeat).split(strata, strata))
         for method, kept in left_out.items():
-            found = np.empty_like(score)
+            found = np.empty_like(asked)
             for rows, tested in folds:
-                found[tested] = fit_calibrator(score[rows], target[rows], method)(score[tested])
-            kept.append(found)
-    losses = {method: np.mean([_losses(found, target) for found in kept], axis=0) for method, kept in left_out.items()}
-    least = min(METHODS, key=lambda method: losses[method].mean())
-    best = next(method for method in METHODS if _as_good(losses[method], losses[least]))
-    loss = {method: float(values.mean()) for method, values in losses.items()}
-    return ChosenCalibrator(fit_calibrator(score, target, best), loss, len(score))
+                found[tested] = fit(rows, method)(asked[tested])
+            kept.append(losses(found))
+    mean = {method: np.mean(kept, axis=0) for method, kept in left_out.items()}
+    least = min(methods, key=lambda method: mean[method].mean())
+    best = next(method for method in methods if _as_good(mean[method], mean[least]))
+    return best, {method: float(values.mean()) for method, values in mean.items()}
 
 
 def _as_good(loss: np.ndarray, least: np.ndarray) -> bool:

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from sklearn.model_selection import StratifiedKFold
 
 from datamodules.errors import DataError
+from experiments.doubt.calibrators import FOLDS, NONE, choose_method
 from experiments.statistics.weighted_survival import FollowUp, censoring_survival, just_before
 
-NONE, LEVEL, LINE = "none", "level", "level and spread"
+LEVEL, LINE = "level", "level and spread"
 METHODS = (NONE, LEVEL, LINE)
 """From the fewest parameters to the most; the first that is as good as the best is taken."""
 HORIZONS_MONTHS = (12.0, 36.0, 60.0)
-FOLDS, REPEATS = 5, 4
 FEWEST_EVENTS = 10
 _FLOOR = 1e-6
 """Cumulative hazards and probabilities nearer to 0 are moved this far away, since their logarithms are not finite."""
@@ -159,21 +158,12 @@ def choose_survival_calibrator(
     n, events = len(time_months), int(event.sum())
     if events < FEWEST_EVENTS or n - events < FOLDS:
         return ChosenSurvival(SurvivalCalibrator(), {}, n, events)
-    left_out: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
-    for repeat in range(REPEATS):
-        folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed + repeat).split(hazard, event))
-        for method, kept in left_out.items():
-            found = np.empty_like(survival)
-            for rows, tested in folds:
-                found[tested] = fit_survival_calibrator(hazard[rows], event[rows], method)(survival[tested])
-            kept.append(horizon_losses(time_months, event, found))
-    losses = {method: np.mean(kept, axis=0) for method, kept in left_out.items()}
-    least = min(METHODS, key=lambda method: losses[method].mean())
-    best = next(method for method in METHODS if _as_good(losses[method], losses[least]))
-    loss = {method: float(values.mean()) for method, values in losses.items()}
-    return ChosenSurvival(fit_survival_calibrator(hazard, event, best), loss, n, events)
-
-
-def _as_good(loss: np.ndarray, least: np.ndarray) -> bool:
-    difference = loss - least
-    return bool(difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)))
+    method, loss = choose_method(
+        METHODS,
+        lambda rows, method: fit_survival_calibrator(hazard[rows], event[rows], method),
+        survival,
+        event,
+        lambda found: horizon_losses(time_months, event, found),
+        seed,
+    )
+    return ChosenSurvival(fit_survival_calibrator(hazard, event, method), loss, n, events)

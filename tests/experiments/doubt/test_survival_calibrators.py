@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from datamodules.errors import DataError
-from experiments.doubt.calibrators import log_loss
+from experiments.doubt.calibrators import NONE, log_loss
 from experiments.doubt.survival_calibrators import (
     HORIZONS_MONTHS,
     LEVEL,
     LINE,
-    NONE,
     SurvivalCalibrator,
     choose_survival_calibrator,
     fit_survival_calibrator,
