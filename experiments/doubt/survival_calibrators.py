@@ -23,6 +23,12 @@ _FLOOR = 1e-6
 _STEEPEST = 4.0
 
 
+def cumulative_hazard(survival: np.ndarray) -> np.ndarray:
+    """-log of probabilities of survival, finite also of 0; NaN stays."""
+    hazard: np.ndarray = -np.log(np.clip(survival, _FLOOR, 1.0))
+    return hazard
+
+
 @dataclass(frozen=True)
 class SurvivalCalibrator:
     r"""Changes the cumulative hazard of a whole curve, so that it stays one.
@@ -43,8 +49,7 @@ class SurvivalCalibrator:
         """Calibrated probabilities of survival of predicted ones; NaN stays."""
         if self.method == NONE:
             return np.asarray(survival, dtype=np.float64)
-        hazard = -np.log(np.clip(survival, _FLOOR, 1.0))
-        found: np.ndarray = np.exp(-np.exp(self.level) * hazard**self.spread)
+        found: np.ndarray = np.exp(-np.exp(self.level) * cumulative_hazard(survival) ** self.spread)
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,16 +112,16 @@ def horizon_losses(
     Returns:
         float64 [N], the mean over the times that follow-up and curves reach; 0 throughout where there are none.
     """
-    group, total, count = FollowUp(time_months, event), np.zeros(len(time_months)), 0
-    ones = np.ones((1, len(time_months)))
+    n, total, count = len(time_months), np.zeros(len(time_months)), 0
+    at = np.append(just_before(time_months), horizons)
+    free = np.maximum(censoring_survival(FollowUp(time_months, event), at, np.ones((1, n)))[0], _FLOOR)
     for number, horizon in enumerate(horizons):
         kept = np.clip(survival[:, number], _FLOOR, 1 - _FLOOR)
         outlived, died = time_months > horizon, event & (time_months <= horizon)
         if not np.isfinite(kept).all() or not outlived.any():
             continue
-        at = np.append(just_before(time_months), horizon)
-        free = np.maximum(censoring_survival(group, at, ones)[0], _FLOOR)
-        total += np.where(died, -np.log1p(-kept) / free[:-1], 0.0) + np.where(outlived, -np.log(kept) / free[-1], 0.0)
+        total += np.where(died, -np.log1p(-kept) / free[:n], 0.0)
+        total += np.where(outlived, -np.log(kept) / free[n + number], 0.0)
         count += 1
     return total / max(count, 1)
 

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.doubt.calibrators import NONE
 from experiments.doubt.survival_bounds import CONFIDENCE, LowerBounds, fit_lower_bounds
 from experiments.doubt.survival_calibrators import (
     HORIZONS_MONTHS,
     ChosenSurvival,
     choose_survival_calibrator,
+    cumulative_hazard,
 )
 from experiments.doubt.task_doubt import FORMAT
-from experiments.scores.outcomes import FOLD, RISK, endpoints_of
-from experiments.scores.survival_curves import curve_columns, predicted_survival
-
-GRID_STEP_MONTHS = 1.0
+from experiments.scores.outcomes import FOLD, RISK, by_fold, endpoints_of
+from experiments.scores.survival_curves import curve_columns, curve_months, predicted_survival
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PredictedCurves:
         rows: The patients, as the predictions hold them.
         time_months: Time to event or censoring [N].
         event: Whether the event was observed [N].
-        months: Rising times of the curves [T], the first 0.
+        months: Rising times that some curve was predicted at [T], the first 0.
         survival: Predicted survival at these times [N, T]; NaN beyond the end of a curve.
         own: Predicted survival at the own time, or at the curve's end [N].
     """
@@ -47,9 +47,7 @@ class PredictedCurves:
         """Those of predictions of whom the endpoint is known."""
         known = rows[rows[f"{endpoint}_event"].notna() & rows[f"{endpoint}_months"].notna()].reset_index(drop=True)
         time = known[f"{endpoint}_months"].to_numpy(dtype=np.float64)
-        ends = [float(name.split("_")[-1]) for name in curve_columns(known)]
-        months = np.arange(0.0, max(ends) + GRID_STEP_MONTHS, GRID_STEP_MONTHS)
-        months = np.unique(np.append(months[months <= max(ends)], ends))
+        months = np.unique(np.append(0.0, curve_months(known)))
         survival = predicted_survival(known, months)
         own = np.array([_at(months, curve, at) for curve, at in zip(survival, time, strict=True)])
         return cls(known, time, known[f"{endpoint}_event"].to_numpy(dtype=bool), months, survival, own)
@@ -58,10 +56,15 @@ class PredictedCurves:
         """Predicted survival at a time [N]; NaN where a curve ends before."""
         return predicted_survival(self.rows, [horizon_months])[:, 0]
 
+    def of_fold(self, fold: int | None) -> np.ndarray:
+        """Which patients are of a fold, bool [N]; all of them under None."""
+        members: np.ndarray = np.ones(len(self.rows), bool) if fold is None else self.rows[FOLD].to_numpy() == fold
+        return members
+
     def within(self) -> tuple[np.ndarray, np.ndarray]:
         """Cumulative hazard at the own time or the curve's end, and whether the event was seen by then [N]."""
         end = np.array([self.months[np.isfinite(curve)].max() for curve in self.survival])
-        return -np.log(np.clip(self.own, 1e-6, 1.0)), self.event & (self.time_months <= end)
+        return cumulative_hazard(self.own), self.event & (self.time_months <= end)
 
 
 def _at(months: np.ndarray, curve: np.ndarray, time: float) -> float:
@@ -76,9 +79,8 @@ class SurvivalDoubt:
     Args:
         endpoint: The endpoint that the task was trained on.
         chosen: The calibrator by fold, under None where there are no folds.
-        bounds: The lower bounds of calibrated curves, by fold.
+        bounds: The lower bounds, by fold.
         tested: The tested patients.
-        after: Calibrated survival of the tested patients at `PredictedCurves.months` [N, T].
         bound_months: Their lower bounds in months [N].
     """
 
@@ -86,15 +88,13 @@ class SurvivalDoubt:
     chosen: Mapping[int | None, ChosenSurvival]
     bounds: Mapping[int | None, LowerBounds]
     tested: PredictedCurves
-    after: np.ndarray
     bound_months: np.ndarray
 
     def calibrated(self, survival: np.ndarray) -> np.ndarray:
         """Calibrated probabilities [N, ...] of predicted ones of the tested patients."""
         found = np.array(survival, dtype=np.float64)
-        folds = self.tested.rows[FOLD].to_numpy() if FOLD in self.tested.rows else None
         for fold, one in self.chosen.items():
-            members = np.ones(len(found), dtype=bool) if fold is None or folds is None else folds == fold
+            members = self.tested.of_fold(fold)
             found[members] = one.calibrator(found[members])
         return found
 
@@ -102,7 +102,7 @@ class SurvivalDoubt:
     def methods(self) -> str:
         """The methods that were chosen, in words."""
         names = dict.fromkeys(one.calibrator.method for one in self.chosen.values())
-        return ", ".join("no change of the curves" if name == "none" else name for name in names)
+        return ", ".join("no change of the curves" if name == NONE else name for name in names)
 
     def to_dict(self) -> dict[str, Any]:
         """Calibrators and bounds as plain data; no patient."""
@@ -143,26 +143,19 @@ def survival_doubt(predictions: pd.DataFrame, seed: int = 0) -> SurvivalDoubt | 
     if RISK not in predictions or not curve_columns(predictions):
         return None
     endpoint = endpoints_of(predictions)[0]
-    tested = predictions[predictions["part"] == "test"]
-    folds = sorted(tested[FOLD].unique()) if FOLD in predictions else [None]
     chosen: dict[int | None, ChosenSurvival] = {}
     bounds: dict[int | None, LowerBounds] = {}
-    parts: list[PredictedCurves] = []
-    for fold in folds:
-        own = predictions if fold is None else predictions[predictions[FOLD] == fold]
+    for fold, own in by_fold(predictions):
         held = PredictedCurves.of(own[own["part"] == "val"], endpoint)
         if not held.event.any():
             return None
-        key = None if fold is None else int(fold)
         hazard, event = held.within()
-        at = np.column_stack([held.at(horizon) for horizon in HORIZONS_MONTHS])
-        chosen[key] = choose_survival_calibrator(held.time_months, event, hazard, at, seed)
-        bounds[key] = fit_lower_bounds(held.time_months, held.event, held.own)
-        parts.append(PredictedCurves.of(own[own["part"] == "test"], endpoint))
-    joined = parts[0] if len(parts) == 1 else PredictedCurves.of(pd.concat([part.rows for part in parts]), endpoint)
-    bound = np.full(len(joined.rows), np.nan)
-    for key, one in bounds.items():
-        members = np.ones(len(bound), dtype=bool) if key is None else joined.rows[FOLD].to_numpy() == key
-        bound[members] = one(joined.months, joined.survival[members])
-    found = SurvivalDoubt(endpoint, chosen, bounds, joined, joined.survival, bound)
-    return SurvivalDoubt(endpoint, chosen, bounds, joined, found.calibrated(joined.survival), bound)
+        at = predicted_survival(held.rows, HORIZONS_MONTHS)
+        chosen[fold] = choose_survival_calibrator(held.time_months, event, hazard, at, seed)
+        bounds[fold] = fit_lower_bounds(held.time_months, held.event, held.own)
+    tested = PredictedCurves.of(predictions[predictions["part"] == "test"], endpoint)
+    bound = np.full(len(tested.rows), np.nan)
+    for fold, one in bounds.items():
+        members = tested.of_fold(fold)
+        bound[members] = one(tested.months, tested.survival[members])
+    return SurvivalDoubt(endpoint, chosen, bounds, tested, bound)

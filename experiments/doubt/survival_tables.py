@@ -13,11 +13,13 @@ from experiments.doubt.survival_calibrators import (
     HORIZONS_MONTHS,
     LEVEL,
     LINE,
+    cumulative_hazard,
     fit_survival_calibrator,
     horizon_losses,
 )
 from experiments.doubt.survival_doubt import SurvivalDoubt
 from experiments.scores.results_table import Group, groups
+from experiments.scores.survival_curves import predicted_survival
 from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, ratio
 from experiments.statistics.calibration import observed_over_expected, survival_calibration_slope
 from experiments.statistics.estimate import Estimate, undefined
@@ -171,8 +173,8 @@ def survival_local_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, seed: 
     rows = []
     tested = doubt.tested
     hazard, seen = tested.within()
-    after = -np.log(np.clip(doubt.calibrated(np.exp(-hazard)), 1e-6, 1.0))
-    at = doubt.calibrated(np.column_stack([tested.at(months) for months in HORIZONS_MONTHS]))
+    after = cumulative_hazard(doubt.calibrated(np.exp(-hazard)))
+    at = doubt.calibrated(predicted_survival(tested.rows, HORIZONS_MONTHS))
     for group, members in survival_groups(doubt, predictions):
         for local in LOCAL:
             if group.kind != "external" or len(members) < local + _LEFT:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.doubt.calibrators import NONE, ChosenCalibrator, choose_calibrator
 from experiments.doubt.prediction_sets import CONFIDENCE, PredictionSets
-from experiments.scores.outcomes import FOLD, score_columns
+from experiments.scores.outcomes import by_fold, score_columns
 
 CALIBRATION = "calibration.json"
 """File in the folder of a finished run."""
@@ -141,16 +141,13 @@ def task_doubt(predictions: pd.DataFrame, seed: int = 0) -> TaskDoubt | None:
     columns = score_columns(predictions)
     if not columns:
         return None
-    tested = predictions[predictions["part"] == "test"]
-    folds = sorted(tested[FOLD].unique()) if FOLD in predictions else [None]
     chosen: dict[int | None, ChosenCalibrator] = {}
     parts = []
-    for fold in folds:
-        own = predictions if fold is None else predictions[predictions[FOLD] == fold]
+    for fold, own in by_fold(predictions):
         validated = Validated.of(own, seed)
         if validated is None:
             return None
-        chosen[None if fold is None else int(fold)] = validated.chosen
+        chosen[fold] = validated.chosen
         rows = own[own["part"] == "test"]
         asked, target = rows[columns].to_numpy(dtype=np.float64), rows["target"].to_numpy(dtype=np.int64)
         probability = validated.chosen.calibrator(asked)

@@ -74,6 +74,15 @@ def fold_of(predictions: pd.DataFrame) -> np.ndarray | None:
     return predictions[FOLD].to_numpy(dtype=int) if FOLD in predictions else None
 
 
+def by_fold(predictions: pd.DataFrame) -> Iterator[tuple[int | None, pd.DataFrame]]:
+    """The predictions of every fold that tested somebody; all of them under None where there are no folds."""
+    if FOLD not in predictions:
+        yield None, predictions
+        return
+    for fold in sorted(predictions.loc[predictions["part"] == "test", FOLD].unique()):
+        yield int(fold), predictions[predictions[FOLD] == fold]
+
+
 def metric_of(predictions: pd.DataFrame) -> Metric:
     """The metric of the task that was predicted: Harrell's C-index of a survival task; the AUC of two classes, counting
     the positive ones; the macro one-vs-rest AUC of more, counting the patients outside the largest class.

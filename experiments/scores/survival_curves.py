@@ -16,6 +16,11 @@ def curve_columns(predictions: pd.DataFrame) -> list[str]:
     return sorted(found, key=lambda name: float(name.removeprefix(_PREFIX)))
 
 
+def curve_months(predictions: pd.DataFrame) -> np.ndarray:
+    """The times [T] of `curve_columns`."""
+    return np.array([float(name.removeprefix(_PREFIX)) for name in curve_columns(predictions)])
+
+
 def predicted_survival(rows: pd.DataFrame, at_months: Sequence[float] | np.ndarray) -> np.ndarray:
     """Predicted probability of surviving given times.
 
@@ -35,7 +40,7 @@ def predicted_survival(rows: pd.DataFrame, at_months: Sequence[float] | np.ndarr
     result = np.full((len(rows), len(at)), np.nan)
     if not columns:
         return result
-    months = np.array([float(name.removeprefix(_PREFIX)) for name in columns])
+    months = curve_months(rows)
     curves = rows[columns].to_numpy(dtype=np.float64, na_value=np.nan)
     known = np.isfinite(curves)
     for pattern in np.unique(known, axis=0):
