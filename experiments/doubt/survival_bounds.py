@@ -17,7 +17,7 @@ from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate, survival_arrays
 from experiments.statistics.support import Support
-from experiments.statistics.weighted_survival import FollowUp, censoring_survival, just_before
+from experiments.statistics.weighted_survival import FollowUp, censoring_survival, censoring_weights, just_before
 
 CONFIDENCE = 0.9
 LEAST_FOLLOWED = 0.1
@@ -124,9 +124,7 @@ def bound_coverage(time_months: np.ndarray, event: np.ndarray, bound: np.ndarray
     group, broken = FollowUp(time, happened), happened & (time < bound)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        free = censoring_survival(group, just_before(time[broken]), weights)
-        inverse = np.divide(1.0, free, out=np.zeros_like(free), where=free > 0)
-        lost = (weights[:, broken] * inverse).sum(axis=1)
+        lost = (weights[:, broken] * censoring_weights(group, just_before(time[broken]), weights)).sum(axis=1)
         return np.asarray(np.clip(1 - ratio(lost, weights.sum(axis=1)), 0.0, 1.0))
 
     found = bootstrap(Statistic(statistic, Support(0.0, 1.0, len(time))), len(time), replicates)[0]

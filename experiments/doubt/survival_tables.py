@@ -21,14 +21,17 @@ from experiments.doubt.survival_doubt import SurvivalDoubt
 from experiments.scores.results_table import Group, groups
 from experiments.scores.survival_curves import predicted_survival
 from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, ratio
-from experiments.statistics.calibration import observed_over_expected, survival_calibration_slope
+from experiments.statistics.calibration import (
+    observed_over_expected,
+    survival_calibration_error,
+    survival_calibration_slope,
+)
 from experiments.statistics.estimate import Estimate, undefined
 from experiments.statistics.horizons import at_horizon, brier_at, known_by
 from experiments.statistics.support import Support
-from experiments.statistics.weighted_survival import FollowUp, censoring_survival, just_before
+from experiments.statistics.weighted_survival import FollowUp, known_weights
 
 ECE, SLOPE, RATIO, BRIER = "expected calibration error", "slope", "observed over expected", "brier"
-_GROUPS = 5
 _LEFT, _DRAWS = 10, 100
 
 
@@ -77,43 +80,6 @@ def _calibration(
     }
 
 
-def survival_calibration_error(
-    time: np.ndarray, event: np.ndarray, survival: np.ndarray, months: float, parts: int = _GROUPS
-) -> Statistic:
-    """Mean distance of the predicted event rate from the observed one in groups of about equal size by prediction.
-
-    Censoring is weighted away within all patients, as in the Brier score.
-
-    Args:
-        time: Time to event or censoring [N].
-        event: Whether the event was observed [N].
-        survival: Predicted probability of surviving the time [N].
-        months: The time.
-        parts: Groups.
-    """
-    edges = np.unique(np.quantile(survival, np.linspace(0, 1, parts + 1)[1:-1], method="higher"))
-    number = np.searchsorted(edges, survival, side="right")
-    lost = event & (time <= months)
-    group = FollowUp(time, event)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        free = censoring_survival(group, np.append(just_before(time), months), weights)
-        inverse = np.divide(1.0, free, out=np.zeros_like(free), where=free > 0)
-        part = np.where(lost, weights * inverse[:, :-1], 0.0)
-        kept = np.where(time > months, weights * inverse[:, -1:], 0.0)
-        total = np.zeros(len(weights))
-        for one in np.unique(number):
-            members = number == one
-            died, all_known = part[:, members].sum(axis=1), (part + kept)[:, members].sum(axis=1)
-            share = weights[:, members].sum(axis=1, dtype=np.float64)
-            expected = ratio((weights[:, members] * (1 - survival[members])).sum(axis=1), share)
-            distance = np.abs(ratio(died, all_known) - expected)
-            total += np.where(share > 0, np.nan_to_num(distance) * share, 0.0)
-        return np.asarray(ratio(total, weights.sum(axis=1)))
-
-    return Statistic(statistic, Support(0.0, 1.0, len(time)))
-
-
 def bounds_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFrame:
     """Coverage and height of the lower bounds of every group, and the error when the least sure are left out.
 
@@ -145,15 +111,10 @@ def _selective(
     if not np.isfinite(survival).all() or not (time > months).any():
         return undefined(*known_by(time, event, months), "follow-up or curves end before")
     order = np.argsort(-np.abs(survival - 0.5), kind="stable")[: max(1, round(answered * len(survival)))]
-    own_time, own_event, said = time[order], event[order], survival[order] > 0.5
-    lost, kept = own_event & (own_time <= months), own_time > months
-    group = FollowUp(time, event)
+    lost, said, group = (event & (time <= months))[order], survival[order] > 0.5, FollowUp(time, event)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        free = censoring_survival(group, np.append(just_before(own_time), months), weights)
-        inverse = np.divide(1.0, free, out=np.zeros_like(free), where=free > 0)
-        drawn = weights[:, order]
-        known = np.where(lost, drawn * inverse[:, :-1], 0.0) + np.where(kept, drawn * inverse[:, -1:], 0.0)
+        known = known_weights(group, months, weights)[:, order]
         return np.asarray(ratio(np.where(lost == said, known, 0.0).sum(axis=1), known.sum(axis=1)))
 
     whole = Statistic(statistic, Support(0.0, 1.0, len(order)))

@@ -14,10 +14,17 @@ from datamodules.errors import DataError
 from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, ratio, weighted_means
 from experiments.statistics.cox import cox_regression
 from experiments.statistics.cox_fit import NoMaximumError
-from experiments.statistics.estimate import Estimate, probabilities, survival_arrays, undefined
+from experiments.statistics.estimate import (
+    Estimate,
+    predicted_survival_arrays,
+    probabilities,
+    survival_arrays,
+    undefined,
+)
 from experiments.statistics.kaplan_meier import survival_at
 from experiments.statistics.operating_point import wilson
 from experiments.statistics.support import WALD, Support
+from experiments.statistics.weighted_survival import FollowUp, known_weights
 
 CLIP = 1e-6
 """Probabilities nearer to 0 or 1 are moved this far away, since their log-odds are not finite."""
@@ -246,6 +253,39 @@ def survival_calibration_curve(
         rate = kept._replace(value=1 - kept.value, low=1 - kept.high, high=1 - kept.low)
         rows.append({"predicted": float(1 - survival[members].mean()), **_observed(rate)})
     return pd.DataFrame(rows)
+
+
+def survival_calibration_error(
+    time_months: np.ndarray, event: np.ndarray, survival: np.ndarray, horizon_months: float, groups: int = 5
+) -> Statistic:
+    """`expected_calibration_error` of predicted survival at a horizon, as a statistic of weighted patients.
+
+    The observed event rate of a group is that of its patients whose state is known, censoring weighted away within all
+    patients, as in the Brier score. A group of whom no state is known is left out.
+
+    Args:
+        time_months: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        survival: Predicted probability of surviving the horizon [N].
+        horizon_months: The horizon.
+        groups: Groups by quantile of the prediction.
+
+    Raises:
+        DataError: as of `survival_calibration_curve`, or if there is no patient or no group.
+    """
+    time, event, survival = predicted_survival_arrays(time_months, event, survival)
+    members = np.stack(_quantile_groups(survival, groups), axis=1).astype(np.float64)
+    followed, lost = FollowUp(time, event), event & (time <= horizon_months)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        known = known_weights(followed, horizon_months, weights)
+        seen, size = known @ members, weights @ members
+        observed = ratio(np.where(lost, known, 0.0) @ members, seen)
+        expected = ratio((weights * (1 - survival)) @ members, size)
+        distance = np.where(seen > 0, np.abs(observed - expected) * size, 0.0).sum(axis=1)
+        return ratio(distance, np.where(seen > 0, size, 0.0).sum(axis=1))
+
+    return Statistic(statistic, Support(0.0, 1.0, len(time)))
 
 
 def survival_calibration_slope(

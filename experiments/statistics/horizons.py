@@ -16,7 +16,7 @@ from experiments.statistics.auroc import weighted_auroc
 from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate, predicted_survival_arrays, survival_arrays, undefined
 from experiments.statistics.support import auroc_support, share_support
-from experiments.statistics.weighted_survival import FollowUp, censoring_survival, just_before, product_limit
+from experiments.statistics.weighted_survival import FollowUp, censoring_weights, just_before, product_limit
 
 
 def usable_times(
@@ -89,7 +89,7 @@ def dynamic_auc(
         if not len(cases) or not len(controls):
             return np.full(len(weights), np.nan)
         part = np.take(weights, used, axis=1).astype(np.float64)
-        part[:, : len(cases)] *= _inverse(censoring_survival(group, just_before(time[cases]), weights, reference))
+        part[:, : len(cases)] *= censoring_weights(group, just_before(time[cases]), weights, reference)
         return weighted_auroc(target, risk[used], part, places)
 
     return Statistic(statistic, auroc_support(target, places))
@@ -130,7 +130,7 @@ def brier_at(
         if not len(controls):
             return np.full(len(weights), np.nan)
         at = np.append(just_before(time[cases]), horizon_months)
-        inverse = _inverse(censoring_survival(group, at, weights, reference))
+        inverse = censoring_weights(group, at, weights, reference)
         lost = np.take(weights, cases, axis=1) * inverse[:, :-1] @ np.square(survival[cases])
         kept = np.take(weights, controls, axis=1) @ np.square(1 - survival[controls]) * inverse[:, -1]
         return np.asarray(lost + kept) / weights.sum(axis=1, dtype=np.float64)
@@ -260,11 +260,6 @@ def kaplan_meier_brier(
     time, event, _ = survival_arrays(time_months, event)
     known = product_limit(FollowUp(time, event), np.array([horizon_months]), np.ones((1, len(time))))[0, 0]
     return brier_at(time, event, np.full(len(time), known), horizon_months, reference)
-
-
-def _inverse(survival: np.ndarray) -> np.ndarray:
-    """1 / G, and 0 where G is 0, as scikit-survival has it."""
-    return np.divide(1.0, survival, out=np.zeros_like(survival), where=survival > 0)
 
 
 def _increasing(times_months: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -137,3 +137,30 @@ def censoring_survival(
             f"for {last:.1f}; bound the times, or estimate censoring from the evaluated patients."
         )
     return product_limit(reference, np.asarray(times), np.ones((1, len(reference.time_months))), of_censoring=True)
+
+
+def censoring_weights(
+    group: FollowUp, times: np.ndarray, weights: np.ndarray, reference: FollowUp | None = None
+) -> np.ndarray:
+    """1 / `censoring_survival` of the same arguments, and 0 where that is 0, as scikit-survival has it."""
+    survival = censoring_survival(group, times, weights, reference)
+    return np.divide(1.0, survival, out=np.zeros_like(survival), where=survival > 0)
+
+
+def known_weights(group: FollowUp, horizon_months: float, weights: np.ndarray) -> np.ndarray:
+    """Weights of the patients whose state at a time is known, so that they stand for those censored before it as well.
+
+    Args:
+        group: The patients.
+        horizon_months: The time.
+        weights: Of the patients, float [R, N].
+
+    Returns:
+        float64 [R, N]: by 1 / G(t-) of who had the event at t, up to the time, by 1 / G(time) of who outlives it, and 0
+        of the others.
+    """
+    time, event = group
+    inverse = censoring_weights(group, np.append(just_before(time), horizon_months), weights)
+    lost, kept = event & (time <= horizon_months), time > horizon_months
+    known: np.ndarray = weights * (np.where(lost, inverse[:, :-1], 0.0) + np.where(kept, inverse[:, -1:], 0.0))
+    return known

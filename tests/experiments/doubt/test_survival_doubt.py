@@ -15,7 +15,6 @@ from experiments.doubt.survival_tables import (
     ECE,
     RATIO,
     bounds_table,
-    survival_calibration_error,
     survival_calibration_table,
     survival_doubt_metrics,
     survival_local_table,
@@ -128,16 +127,3 @@ def test_local_patients_mend_a_centre_that_is_off() -> None:
         assert (
             table.loc[("external E1", local), "log_loss_after"] < table.loc[("external E1", local), "log_loss_before"]
         )
-
-
-def test_without_censoring_the_calibration_error_is_that_of_plain_groups() -> None:
-    rng = np.random.default_rng(0)
-    survival, time = rng.random(200), rng.exponential(40, 200)
-    found = survival_calibration_error(time, np.ones(200, bool), survival, 36.0, parts=4)(np.ones((1, 200)))[0]
-    edges = np.quantile(survival, [0.25, 0.5, 0.75], method="higher")
-    number = np.searchsorted(edges, survival, side="right")
-    each = [
-        (number == part).mean() * abs((time[number == part] <= 36).mean() - (1 - survival[number == part]).mean())
-        for part in range(4)
-    ]
-    assert found == pytest.approx(sum(each))

@@ -21,6 +21,7 @@ from experiments.statistics.calibration import (
     observed_over_expected,
     scaled_brier,
     survival_calibration_curve,
+    survival_calibration_error,
     survival_calibration_slope,
 )
 from tests.experiments.statistics.cohort import censored, resamples
@@ -163,3 +164,23 @@ def test_survival_calibration_that_is_not_defined() -> None:
             function(time, event, kept + 1, 10.0)
         with pytest.raises(DataError, match="must match"):
             function(time, event, kept[1:], 10.0)
+
+
+def test_without_censoring_the_calibration_error_is_that_of_plain_groups() -> None:
+    rng = np.random.default_rng(0)
+    survival, time = rng.random(200), rng.exponential(40, 200)
+    found = survival_calibration_error(time, np.ones(200, bool), survival, 36.0, groups=4)(np.ones((1, 200)))[0]
+    edges = np.quantile(survival, [0.25, 0.5, 0.75], method="higher")
+    number = np.searchsorted(edges, survival, side="right")
+    each = [
+        (number == part).mean() * abs((time[number == part] <= 36).mean() - (1 - survival[number == part]).mean())
+        for part in range(4)
+    ]
+    assert found == pytest.approx(sum(each))
+
+
+def test_a_group_of_whom_no_state_is_known_is_left_out_of_the_calibration_error() -> None:
+    time = np.repeat([3.0, 20.0, 5.0], [10, 10, 20])
+    survival = np.repeat([0.2, 0.9], 20)  # of those that may live long nobody is followed to the time
+    found = survival_calibration_error(time, time == 3, survival, 10.0, groups=2)(np.ones((1, 40)))[0]
+    assert found == pytest.approx(0.8 - 10 / (10 + 10 * 3))  # one in three is not censored by then
