@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ def calibration_table(doubt: TaskDoubt, predictions: pd.DataFrame, replicates: i
                 INTERCEPT: calibration_intercept(target, probability),
                 BRIER: bootstrap(brier(target, probability), n, replicates, events=events)[0],
             }
-            rows += [_row(group, estimate, stage=stage, statistic=name) for name, estimate in found.items()]
+            rows += [estimate_row(group, estimate, stage=stage, statistic=name) for name, estimate in found.items()]
     return pd.DataFrame(rows)
 
 
@@ -92,7 +92,7 @@ def sets_table(doubt: TaskDoubt, predictions: pd.DataFrame, replicates: int = 20
             members = answers.target == number
             if members.any():
                 found[f"coverage of class {number}"] = coverage(answers.sets[members], answers.target[members])
-        rows += [_row(group, estimate, statistic=name) for name, estimate in found.items()]
+        rows += [estimate_row(group, estimate, statistic=name) for name, estimate in found.items()]
     return pd.DataFrame(rows)
 
 
@@ -121,26 +121,30 @@ def local_table(doubt: TaskDoubt, predictions: pd.DataFrame, seed: int = 0) -> p
     rows = []
     for group, answers in grouped(doubt, predictions):
         target, probability = asked_and_said(answers.target, answers.probability)
-        for local in LOCAL:
-            if group.kind != "external" or len(target) < local + _LEFT:
-                continue
-            rng = np.random.default_rng(seed)
+        classes, scores = answers.target, answers.probability
+        for local in LOCAL if group.kind == "external" else ():
             found = []
-            for _ in range(_DRAWS):
-                order = rng.permutation(len(target))
-                fitted, tested = order[:local], order[local:]
+            for fitted, tested in local_draws(len(target), local, seed):
                 if len(np.unique(target[fitted])) < 2:
                     continue
                 after = _updated(probability, target, fitted, with_slope=local >= max(LOCAL))[tested]
-                classes, scores = answers.target, answers.probability
                 own = centre_sets(scores[fitted], classes[fitted], scores[tested])
                 found.append([
                     *_losses(target[tested], probability[tested]), *_covered(answers.sets[tested], classes[tested]),
                     *_losses(target[tested], after), *_covered(own, classes[tested]),
                 ])  # fmt: skip
             if found:
-                rows.append({"group": group.name, "local": local, "n": len(target) - local, **_summed(np.array(found))})
+                moved = before_and_after(found, ("log_loss", "distance", "coverage", "set_size"))
+                rows.append({"group": group.name, "local": local, "n": len(target) - local, **moved})
     return pd.DataFrame(rows)
+
+
+def local_draws(patients: int, local: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draws of local patients of a centre, and its others, as positions; none where too few would be left."""
+    rng = np.random.default_rng(seed)
+    for _ in range(_DRAWS if patients >= local + _LEFT else 0):
+        order = rng.permutation(patients)
+        yield order[:local], order[local:]
 
 
 def _updated(probability: np.ndarray, target: np.ndarray, fitted: np.ndarray, with_slope: bool) -> np.ndarray:
@@ -161,11 +165,17 @@ def _covered(sets: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     return float(sets[np.arange(len(target)), target].mean()), float(sets.sum(axis=1).mean())
 
 
-def _summed(found: np.ndarray) -> dict[str, float | int]:
-    names = ("log_loss", "distance", "coverage", "set_size")
-    row: dict[str, float | int] = {"draws": len(found)}
+def before_and_after(found: Sequence[Sequence[float]], names: Sequence[str]) -> dict[str, float | int]:
+    """Means over draws, and the 2.5th and 97.5th percentile of the difference, of some names.
+
+    Args:
+        found: Of every draw the values before, then those after.
+        names: What the values are.
+    """
+    values = np.array(found)
+    row: dict[str, float | int] = {"draws": len(values)}
     for place, name in enumerate(names):
-        before, after = found[:, place], found[:, place + len(names)]
+        before, after = values[:, place], values[:, place + len(names)]
         low, high = np.percentile(after - before, [2.5, 97.5])
         row |= {f"{name}_before": float(before.mean()), f"{name}_after": float(after.mean())}
         row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
@@ -176,5 +186,6 @@ def _share(held: np.ndarray) -> Estimate:
     return wilson(int(held.sum()), len(held))
 
 
-def _row(group: Group, estimate: Estimate, **more: str) -> dict[str, object]:
+def estimate_row(group: Group, estimate: Estimate, **more: object) -> dict[str, object]:
+    """A row of a table of doubt: the group, what else there is, and the estimate with its interval."""
     return {"group": group.name, "kind": group.kind, **more, **estimate._asdict()}

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from experiments.doubt.doubt_tables import AFTER, ANSWERED, BEFORE, LOCAL
+from experiments.doubt.doubt_tables import (
+    AFTER,
+    ANSWERED,
+    BEFORE,
+    LOCAL,
+    before_and_after,
+    estimate_row,
+    local_draws,
+)
 from experiments.doubt.survival_bounds import bound_coverage
 from experiments.doubt.survival_calibrators import (
     HORIZONS_MONTHS,
@@ -32,7 +40,8 @@ from experiments.statistics.support import Support
 from experiments.statistics.weighted_survival import FollowUp, known_weights
 
 ECE, SLOPE, RATIO, BRIER = "expected calibration error", "slope", "observed over expected", "brier"
-_LEFT, _DRAWS = 10, 100
+ANSWERED_MONTHS = 36.0
+"""Whether a patient outlives this time is what is answered, or left to a doctor."""
 
 
 def survival_groups(doubt: SurvivalDoubt, predictions: pd.DataFrame) -> Iterator[tuple[Group, np.ndarray]]:
@@ -51,26 +60,29 @@ def survival_calibration_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, 
         Columns group, kind, months, stage (before, after), statistic, value, low, high, n, events, interval.
     """
     rows = []
+    curves = {months: _before_and_calibrated(doubt, months) for months in HORIZONS_MONTHS}
     for group, members in survival_groups(doubt, predictions):
         time, event = doubt.tested.time_months[members], doubt.tested.event[members]
-        for months in HORIZONS_MONTHS:
-            before = doubt.tested.at(months)
-            for stage, values in ((BEFORE, before), (AFTER, doubt.calibrated(before))):
+        for months, stages in curves.items():
+            for stage, values in stages.items():
                 found = _calibration(time, event, values[members], months, replicates)
                 rows += [
-                    {"group": group.name, "kind": group.kind, "months": months, "stage": stage, "statistic": name}
-                    | value._asdict()
+                    estimate_row(group, value, months=months, stage=stage, statistic=name)
                     for name, value in found.items()
                 ]
     return pd.DataFrame(rows)
 
 
+def _before_and_calibrated(doubt: SurvivalDoubt, months: float) -> dict[str, np.ndarray]:
+    before = doubt.tested.at(months)
+    return {BEFORE: before, AFTER: doubt.calibrated(before)}
+
+
 def _calibration(
     time: np.ndarray, event: np.ndarray, survival: np.ndarray, months: float, replicates: int
 ) -> dict[str, Estimate]:
-    if not np.isfinite(survival).all() or not (time > months).any():
-        none = undefined(*known_by(time, event, months), "follow-up or curves end before")
-        return dict.fromkeys((ECE, SLOPE, RATIO, BRIER), none)
+    if not _reached(time, survival, months):
+        return dict.fromkeys((ECE, SLOPE, RATIO, BRIER), _not_reached(time, event, months))
     error = survival_calibration_error(time, event, survival, months)
     return {
         ECE: at_horizon(error, time, event, months, replicates=replicates),
@@ -78,6 +90,15 @@ def _calibration(
         RATIO: observed_over_expected(time, event, survival, months),
         BRIER: at_horizon(brier_at(time, event, survival, months), time, event, months, replicates=replicates),
     }
+
+
+def _reached(time: np.ndarray, survival: np.ndarray, months: float) -> bool:
+    """Whether all curves and the follow-up of somebody reach a time."""
+    return bool(np.isfinite(survival).all() and (time > months).any())
+
+
+def _not_reached(time: np.ndarray, event: np.ndarray, months: float) -> Estimate:
+    return undefined(*known_by(time, event, months), "follow-up or curves end before")
 
 
 def bounds_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFrame:
@@ -88,6 +109,7 @@ def bounds_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, replicates: in
         wrong answers to whether a patient outlives 36 months, all answered and the surest.
     """
     rows = []
+    outlive = doubt.calibrated(doubt.tested.at(ANSWERED_MONTHS))
     for group, members in survival_groups(doubt, predictions):
         time, event = doubt.tested.time_months[members], doubt.tested.event[members]
         bound = doubt.bound_months[members]
@@ -95,26 +117,20 @@ def bounds_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, replicates: in
             "coverage": bound_coverage(time, event, bound, replicates),
             "bound in months": bootstrap(mean_of(bound, 0.0, np.inf), len(bound), replicates)[0],
         }
-        at = doubt.calibrated(doubt.tested.at(36.0))[members]
         for answered in (1.0, ANSWERED):
-            found[f"error of {answered:.0%}"] = _selective(time, event, at, answered, replicates)
-        rows += [
-            {"group": group.name, "kind": group.kind, "statistic": name, **value._asdict()}
-            for name, value in found.items()
-        ]
+            found[f"error of {answered:.0%}"] = _selective(time, event, outlive[members], answered, replicates)
+        rows += [estimate_row(group, value, statistic=name) for name, value in found.items()]
     return pd.DataFrame(rows)
 
 
-def _selective(
-    time: np.ndarray, event: np.ndarray, survival: np.ndarray, answered: float, replicates: int, months: float = 36.0
-) -> Estimate:
-    if not np.isfinite(survival).all() or not (time > months).any():
-        return undefined(*known_by(time, event, months), "follow-up or curves end before")
+def _selective(time: np.ndarray, event: np.ndarray, survival: np.ndarray, answered: float, replicates: int) -> Estimate:
+    if not _reached(time, survival, ANSWERED_MONTHS):
+        return _not_reached(time, event, ANSWERED_MONTHS)
     order = np.argsort(-np.abs(survival - 0.5), kind="stable")[: max(1, round(answered * len(survival)))]
-    lost, said, group = (event & (time <= months))[order], survival[order] > 0.5, FollowUp(time, event)
+    lost, said, group = (event & (time <= ANSWERED_MONTHS))[order], survival[order] > 0.5, FollowUp(time, event)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        known = known_weights(group, months, weights)[:, order]
+        known = known_weights(group, ANSWERED_MONTHS, weights)[:, order]
         return np.asarray(ratio(np.where(lost == said, known, 0.0).sum(axis=1), known.sum(axis=1)))
 
     whole = Statistic(statistic, Support(0.0, 1.0, len(order)))
@@ -137,13 +153,10 @@ def survival_local_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, seed: 
     after = cumulative_hazard(doubt.calibrated(np.exp(-hazard)))
     at = doubt.calibrated(predicted_survival(tested.rows, HORIZONS_MONTHS))
     for group, members in survival_groups(doubt, predictions):
-        for local in LOCAL:
-            if group.kind != "external" or len(members) < local + _LEFT:
-                continue
-            rng, found = np.random.default_rng(seed), []
-            for _ in range(_DRAWS):
-                order = members[rng.permutation(len(members))]
-                fitted, others = order[:local], order[local:]
+        for local in LOCAL if group.kind == "external" else ():
+            found = []
+            for drawn, left in local_draws(len(members), local, seed):
+                fitted, others = members[drawn], members[left]
                 if not seen[fitted].any():
                     continue
                 method = LINE if local >= max(LOCAL) else LEVEL
@@ -151,25 +164,20 @@ def survival_local_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, seed: 
                 given = tested.time_months[others], tested.event[others]
                 found.append([horizon_losses(*given, values).mean() for values in (at[others], changed)])
             if found:
-                losses = np.array(found)
-                low, high = np.percentile(losses[:, 1] - losses[:, 0], [2.5, 97.5])
-                rows.append({
-                    "group": group.name, "local": local, "n": len(members) - local, "draws": len(found),
-                    "log_loss_before": losses[:, 0].mean(), "log_loss_after": losses[:, 1].mean(),
-                    "log_loss_low": low, "log_loss_high": high,
-                })  # fmt: skip
+                moved = before_and_after(found, ("log_loss",))
+                rows.append({"group": group.name, "local": local, "n": len(members) - local, **moved})
     return pd.DataFrame(rows)
 
 
 def survival_doubt_metrics(doubt: SurvivalDoubt, predictions: pd.DataFrame) -> dict[str, float]:
     """Coverage of the bounds, and calibration error at 36 months before and after, of every group, for MLflow."""
     found = {}
+    stages = _before_and_calibrated(doubt, ANSWERED_MONTHS)
     for group, members in survival_groups(doubt, predictions):
         time, event, name = doubt.tested.time_months[members], doubt.tested.event[members], group.name.replace(" ", "_")
         found[f"bound_coverage/{name}"] = bound_coverage(time, event, doubt.bound_months[members], 1).value
-        before = doubt.tested.at(36.0)
-        for stage, values in ((BEFORE, before), (AFTER, doubt.calibrated(before))):
-            if np.isfinite(values[members]).all() and (time > 36.0).any():
-                error = survival_calibration_error(time, event, values[members], 36.0)
+        for stage, values in stages.items():
+            if _reached(time, values[members], ANSWERED_MONTHS):
+                error = survival_calibration_error(time, event, values[members], ANSWERED_MONTHS)
                 found[f"ece_36_months_{stage}/{name}"] = float(error(np.ones((1, len(time))))[0])
     return {name: value for name, value in found.items() if np.isfinite(value)}
