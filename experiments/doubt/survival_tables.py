@@ -26,6 +26,7 @@ from experiments.doubt.survival_calibrators import (
     horizon_losses,
 )
 from experiments.doubt.survival_doubt import SurvivalDoubt
+from experiments.scores.outcomes import fold_of
 from experiments.scores.results_table import Group, groups
 from experiments.scores.survival_curves import predicted_survival
 from experiments.statistics.bootstrap import Statistic, bootstrap, mean_of, ratio
@@ -53,8 +54,10 @@ def survival_groups(doubt: SurvivalDoubt, predictions: pd.DataFrame) -> Iterator
             yield group, rows
 
 
-def survival_calibration_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, replicates: int = 1000) -> pd.DataFrame:
+def survival_calibration_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, replicates: int = 2000) -> pd.DataFrame:
     """Calibration of every group at 12, 36 and 60 months with the curves as they are, and calibrated.
+
+    Intervals are of patients within their folds where there are some, so that a report gives one interval of a score.
 
     Returns:
         Columns group, kind, months, stage (before, after), statistic, value, low, high, n, events, interval.
@@ -63,9 +66,10 @@ def survival_calibration_table(doubt: SurvivalDoubt, predictions: pd.DataFrame, 
     curves = {months: _before_and_calibrated(doubt, months) for months in HORIZONS_MONTHS}
     for group, members in survival_groups(doubt, predictions):
         time, event = doubt.tested.time_months[members], doubt.tested.event[members]
+        folds = fold_of(doubt.tested.rows.iloc[members])
         for months, stages in curves.items():
             for stage, values in stages.items():
-                found = _calibration(time, event, values[members], months, replicates)
+                found = _calibration(time, event, values[members], months, replicates, folds)
                 rows += [
                     estimate_row(group, value, months=months, stage=stage, statistic=name)
                     for name, value in found.items()
@@ -79,16 +83,22 @@ def _before_and_calibrated(doubt: SurvivalDoubt, months: float) -> dict[str, np.
 
 
 def _calibration(
-    time: np.ndarray, event: np.ndarray, survival: np.ndarray, months: float, replicates: int
+    time: np.ndarray,
+    event: np.ndarray,
+    survival: np.ndarray,
+    months: float,
+    replicates: int,
+    folds: np.ndarray | None,
 ) -> dict[str, Estimate]:
     if not _reached(time, survival, months):
         return dict.fromkeys((ECE, SLOPE, RATIO, BRIER), _not_reached(time, event, months))
     error = survival_calibration_error(time, event, survival, months)
+    score = brier_at(time, event, survival, months)
     return {
-        ECE: at_horizon(error, time, event, months, replicates=replicates),
+        ECE: at_horizon(error, time, event, months, replicates=replicates, strata=folds),
         SLOPE: survival_calibration_slope(time, event, survival, months),
         RATIO: observed_over_expected(time, event, survival, months),
-        BRIER: at_horizon(brier_at(time, event, survival, months), time, event, months, replicates=replicates),
+        BRIER: at_horizon(score, time, event, months, replicates=replicates, strata=folds),
     }
 
 

@@ -19,6 +19,9 @@ from experiments.doubt.survival_tables import (
     survival_doubt_metrics,
     survival_local_table,
 )
+from experiments.scores.outcomes import outcomes_of
+from experiments.scores.survival_curves import predicted_survival
+from experiments.statistics.horizons import at_horizon, brier_at
 
 CUTS = (0.0, 6.0, 20.0, 45.0, 90.0)
 GROUPS = [("I1", "internal", "val", 200), ("I1", "internal", "test", 160), ("E1", "external", "test", 90)]
@@ -127,3 +130,16 @@ def test_local_patients_mend_a_centre_that_is_off() -> None:
         assert (
             table.loc[("external E1", local), "log_loss_after"] < table.loc[("external E1", local), "log_loss_before"]
         )
+
+
+def test_a_score_has_the_interval_that_it_has_elsewhere_in_a_report() -> None:
+    predictions = made(folds=True)
+    doubt = survival_doubt(predictions)
+    assert doubt is not None
+    table = survival_calibration_table(doubt, predictions).set_index(["months", "stage", "statistic"])
+    (outcome,) = outcomes_of(predictions[predictions["part"] == "test"])
+    given = outcome.months, outcome.target
+    survival = predicted_survival(outcome.rows, [36.0])[:, 0]
+    expected = at_horizon(brier_at(*given, survival, 36.0), *given, 36.0, strata=outcome.folds)
+    found = table.loc[(36.0, BEFORE, BRIER), ["value", "low", "high"]].to_numpy(float)
+    assert found == pytest.approx(np.array(expected[:3]))
