@@ -92,12 +92,9 @@ def _strangest(gaussians: Gaussians, values: np.ndarray, phases: np.ndarray, nam
 
 def _phase(kidney: ScanKidney, seen: Readings, reference: Reference, score: float) -> GateFinding:
     likelihood = reference.trained.phase_likelihood(seen)
-    # Of a scan that is far from every phase the nearest one says nothing.
-    like = np.sqrt(reference.trained.intensities.squares(seen.measures[:, : len(INTENSITIES)]).min(axis=1))
-    near = like <= reference.threshold[CHECKS.index("intensities")]
     likely = [
         f"most like {PHASES[int(number)].replace('_', '-')}" if known else "like none of those in training"
-        for number, known in zip(likelihood.argmax(axis=1), near, strict=True)
+        for number, known in zip(likelihood.argmax(axis=1), reference.near_a_phase(seen), strict=True)
     ]
     unknown = [number for number, view in enumerate(kidney.views) if view.phase is None]
     if unknown:

@@ -82,10 +82,11 @@ class Reference:
         scaled: np.ndarray = (scores - self.middle) / np.maximum(self.threshold - self.middle, 1e-6)
         return scaled
 
-    def near_a_phase(self, seen: Readings) -> bool:
-        """Whether every view is like the training scans of some phase; of one that is not the nearest says nothing."""
+    def near_a_phase(self, seen: Readings) -> np.ndarray:
+        """Which views are like the training scans of some phase, bool [V]; of the others the nearest says nothing."""
         squares = self.trained.intensities.squares(seen.measures[:, : len(INTENSITIES)]).min(axis=1)
-        return bool((np.sqrt(squares) <= self.threshold[CHECKS.index("intensities")]).all())
+        near: np.ndarray = np.sqrt(squares) <= self.threshold[CHECKS.index("intensities")]
+        return near
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by name."""

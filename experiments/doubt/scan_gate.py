@@ -90,8 +90,7 @@ class Gate:
             return None
         own = [replace(kidney, views=(kidney.views[number],)) for kidney in kidneys]
         seen = [Readings.of(kidney, self.encoder.eval(), self.augmentation) for kidney in own]
-        near = [self.reference.near_a_phase(one) for one in seen]
-        if not all(near):
+        if not all(self.reference.near_a_phase(one).all() for one in seen):
             return {"phase": None, "certainty": None, "read_from": "hounsfield units"}
         likelihood = np.sum([self.reference.trained.phase_likelihood(one)[0] for one in seen], axis=0)
         share = softmax(likelihood)
