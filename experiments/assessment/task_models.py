@@ -32,12 +32,12 @@ from experiments.runs.launch import DONE
 from experiments.runs.pretrained import pretrained_from
 from experiments.scores.outcomes import RISK, score_columns
 from experiments.scores.results_table import groups
+from experiments.statistics.horizons import HORIZONS_MONTHS
 from experiments.statistics.kaplan_meier import survival_at
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import load_exported
 from lightning_modules.export.task_head import HEAD_FOLDER, TaskHead, load_task_head
 
-HORIZONS_MONTHS = (12.0, 36.0, 60.0)
 RISK_GROUPS = {1: ("",), 2: ("low", "high"), 3: ("low", "intermediate", "high")}
 
 

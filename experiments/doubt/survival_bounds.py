@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from datamodules.errors import DataError
+from experiments.doubt.prediction_sets import CONFIDENCE
 from experiments.statistics.bootstrap import Statistic, bootstrap, ratio
 from experiments.statistics.estimate import Estimate, survival_arrays
 from experiments.statistics.support import Support
 from experiments.statistics.weighted_survival import FollowUp, censoring_survival, censoring_weights, just_before
 
-CONFIDENCE = 0.9
 LEAST_FOLLOWED = 0.1
 """Least probability of not being censored up to a time that a bound may reach: later, single events weigh too much."""
 

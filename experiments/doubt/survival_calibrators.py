@@ -11,12 +11,12 @@ from scipy.optimize import minimize
 
 from datamodules.errors import DataError
 from experiments.doubt.calibrators import FOLDS, NONE, choose_method
+from experiments.statistics.horizons import HORIZONS_MONTHS
 from experiments.statistics.weighted_survival import FollowUp, censoring_survival, just_before
 
 LEVEL, LINE = "level", "level and spread"
 METHODS = (NONE, LEVEL, LINE)
 """From the fewest parameters to the most; the first that is as good as the best is taken."""
-HORIZONS_MONTHS = (12.0, 36.0, 60.0)
 FEWEST_EVENTS = 10
 _FLOOR = 1e-6
 """Cumulative hazards and probabilities nearer to 0 are moved this far away, since their logarithms are not finite."""

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.doubt.calibrators import NONE
-from experiments.doubt.survival_bounds import CONFIDENCE, LowerBounds, fit_lower_bounds
+from experiments.doubt.prediction_sets import CONFIDENCE
+from experiments.doubt.survival_bounds import LowerBounds, fit_lower_bounds
 from experiments.doubt.survival_calibrators import (
-    HORIZONS_MONTHS,
     ChosenSurvival,
     choose_survival_calibrator,
     cumulative_hazard,
@@ -20,6 +20,7 @@ from experiments.doubt.survival_calibrators import (
 from experiments.doubt.task_doubt import FORMAT
 from experiments.scores.outcomes import FOLD, RISK, by_fold, endpoints_of
 from experiments.scores.survival_curves import curve_columns, curve_months, predicted_survival
+from experiments.statistics.horizons import HORIZONS_MONTHS
 
 
 @dataclass(frozen=True)

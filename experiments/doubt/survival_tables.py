@@ -18,7 +18,6 @@ from experiments.doubt.doubt_tables import (
 )
 from experiments.doubt.survival_bounds import bound_coverage
 from experiments.doubt.survival_calibrators import (
-    HORIZONS_MONTHS,
     LEVEL,
     LINE,
     cumulative_hazard,
@@ -36,7 +35,7 @@ from experiments.statistics.calibration import (
     survival_calibration_slope,
 )
 from experiments.statistics.estimate import Estimate, undefined
-from experiments.statistics.horizons import at_horizon, brier_at, known_by
+from experiments.statistics.horizons import HORIZONS_MONTHS, at_horizon, brier_at, known_by
 from experiments.statistics.support import Support
 from experiments.statistics.weighted_survival import FollowUp, known_weights
 

@@ -18,6 +18,9 @@ from experiments.statistics.estimate import Estimate, predicted_survival_arrays,
 from experiments.statistics.support import auroc_support, share_support
 from experiments.statistics.weighted_survival import FollowUp, censoring_weights, just_before, product_limit
 
+HORIZONS_MONTHS = (12.0, 36.0, 60.0)
+"""Times that are reported."""
+
 
 def usable_times(
     times_months: Sequence[float] | np.ndarray, group: FollowUp, reference: FollowUp | None = None

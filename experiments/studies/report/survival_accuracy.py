@@ -21,6 +21,7 @@ from experiments.statistics.calibration import (
 from experiments.statistics.concordance import c_index, uno
 from experiments.statistics.estimate import Estimate, undefined
 from experiments.statistics.horizons import (
+    HORIZONS_MONTHS,
     at_horizon,
     brier_at,
     dynamic_auc,
@@ -36,7 +37,6 @@ from experiments.studies.report.journal_words import capital, interval, number
 from experiments.studies.report.pictures import of_group, pooled_groups, seed_words
 from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Text
 
-HORIZONS_MONTHS = (12.0, 36.0, 60.0)
 GRID_MONTHS = np.arange(3.0, 60.1, 3.0)
 """Times that a score is integrated over, as far as follow-up and predictions reach."""
 _FEWEST_A_GROUP = 20

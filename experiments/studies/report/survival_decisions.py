@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from experiments.scores.survival_curves import curve_columns
 from experiments.statistics.decision import survival_decision_curve
+from experiments.statistics.horizons import HORIZONS_MONTHS
 from experiments.studies.report.decisions import Decisions, decision_blocks
 from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.report_page import Block, Text
-from experiments.studies.report.survival_accuracy import HORIZONS_MONTHS, scored_groups
+from experiments.studies.report.survival_accuracy import scored_groups
 
 _THRESHOLDS = (0.1, 0.2, 0.4)
 """Of the table; recurrence and death are rarer than malignancy."""

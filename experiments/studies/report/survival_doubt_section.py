@@ -6,7 +6,7 @@ import pandas as pd
 
 from experiments.doubt.doubt_figures import BOUNDS, coverage_figure
 from experiments.doubt.doubt_tables import ANSWERED
-from experiments.doubt.survival_bounds import CONFIDENCE
+from experiments.doubt.prediction_sets import CONFIDENCE
 from experiments.doubt.survival_doubt import SurvivalDoubt, survival_doubt
 from experiments.doubt.survival_tables import (
     BRIER,

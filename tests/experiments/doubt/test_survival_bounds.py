@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from datamodules.errors import DataError
-from experiments.doubt.survival_bounds import CONFIDENCE, LowerBounds, bound_coverage, fit_lower_bounds
+from experiments.doubt.prediction_sets import CONFIDENCE
+from experiments.doubt.survival_bounds import LowerBounds, bound_coverage, fit_lower_bounds
 
 MONTHS = np.linspace(0, 400, 1601)
 

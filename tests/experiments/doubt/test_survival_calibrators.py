@@ -9,7 +9,6 @@ import pytest
 from datamodules.errors import DataError
 from experiments.doubt.calibrators import NONE, log_loss
 from experiments.doubt.survival_calibrators import (
-    HORIZONS_MONTHS,
     LEVEL,
     LINE,
     SurvivalCalibrator,
@@ -17,6 +16,7 @@ from experiments.doubt.survival_calibrators import (
     fit_survival_calibrator,
     horizon_losses,
 )
+from experiments.statistics.horizons import HORIZONS_MONTHS
 
 
 def drawn(seed: int, count: int, level: float = 0.0, spread: float = 1.0) -> tuple[np.ndarray, ...]:
