@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 
 import pandas as pd
 
@@ -40,6 +40,12 @@ _SETS = {
     "error of 100%": "Error, all answered",
     f"error of {ANSWERED:.0%}": f"Error, surest {ANSWERED:.0%}",
 }
+_LOCAL = {
+    "log_loss": "Log loss",
+    "distance": "Distance of means",
+    "coverage": "Coverage",
+    "set_size": "Classes in a set",
+}
 _PREDICTED, _ANSWERED, _NEAR = (0.1, 0.3, 0.5, 0.7, 0.9), (1.0, 0.9, ANSWERED, 0.6, 0.4), 0.03
 _MISSING = (
     "No calibration and no prediction sets: the predictions hold no validation patients of every class, by whom they "
@@ -65,7 +71,17 @@ def doubt_section(series: PointSeries, note: str) -> Section:
     )
     section.blocks.extend(_calibration_blocks(series, doubt, predictions, note))
     section.blocks.extend(_sets_blocks(series, doubt, predictions, note))
-    section.blocks.append(_local_block(series, doubt, predictions))
+    section.blocks.append(
+        local_block(
+            local_table(doubt, predictions),
+            _LOCAL,
+            f"doubt-local-{series.key}",
+            "Recalibration with local patients of an external centre, and sets made by them alone, tested on its "
+            "others.",
+            "Mean over 100 draws of the local patients: of 20 the intercept is fitted, of 50 intercept and slope; "
+            "their sets share a threshold for all classes (Mondrian by centre).",
+        )
+    )
     section.blocks.extend(maps_blocks(series))
     return section
 
@@ -121,20 +137,13 @@ def _calibration_blocks(series: PointSeries, doubt: TaskDoubt, predictions: pd.D
 
 def _sets_blocks(series: PointSeries, doubt: TaskDoubt, predictions: pd.DataFrame, note: str) -> list[Block]:
     table, curve = sets_table(doubt, predictions), abstention_table(doubt, predictions)
-    rows = []
-    for name, part in table.groupby("group", sort=False):
-        own = part.set_index("statistic")
-        values = [interval(estimate_of(own.loc[key].to_dict(), "value")) for key in _SETS]
-        rows.append(Row((capital(str(name)), str(own.loc["coverage", "n"]), *values)))
     title = TASKS[series.task].title
-    pooled = table[(table["statistic"] == "coverage") & (table["kind"] != "external")]
-    alt = "; ".join(f"{row['group']} {number(row['value'])}" for row in pooled.to_dict("records"))
     pictures = (
         Picture(
             f"doubt-coverage-{series.key}",
             coverage_figure(table, f"{title}: prediction sets", note),
             "Coverage and size of the prediction sets by centre.",
-            f"Coverage by centre with intervals. {alt}.",
+            coverage_words(table),
         ),
         Picture(
             f"doubt-risk-coverage-{series.key}",
@@ -148,7 +157,7 @@ def _sets_blocks(series: PointSeries, doubt: TaskDoubt, predictions: pd.DataFram
             f"doubt-sets-{series.key}",
             f"Prediction sets at {CONFIDENCE:.0%}, and the error when the least sure are left out.",
             ("Group", "n", *(f"{name} (95 % CI)" for name in _SETS.values())),
-            tuple(rows),
+            coverage_rows(table, _SETS),
             table,
             "Coverage with Wilson's interval. External patients are not exchangeable with the validation patients, so "
             "that nothing is promised of them.",
@@ -156,6 +165,23 @@ def _sets_blocks(series: PointSeries, doubt: TaskDoubt, predictions: pd.DataFram
         Gallery(pictures),
         _abstention_table(series, curve),
     ]
+
+
+def coverage_rows(table: pd.DataFrame, shown: Collection[str]) -> tuple[Row, ...]:
+    """A row of each group with the statistics that are shown, from `sets_table` or `bounds_table`."""
+    rows = []
+    for name, part in table.groupby("group", sort=False):
+        own = part.set_index("statistic")
+        values = [interval(estimate_of(own.loc[key].to_dict(), "value")) for key in shown]
+        rows.append(Row((capital(str(name)), str(own.loc["coverage", "n"]), *values)))
+    return tuple(rows)
+
+
+def coverage_words(table: pd.DataFrame) -> str:
+    """What stands for the picture of coverage where it is not seen."""
+    pooled = table[(table["statistic"] == "coverage") & (table["kind"] != "external")]
+    values = "; ".join(f"{row['group']} {number(row['value'])}" for row in pooled.to_dict("records"))
+    return f"Coverage by centre with intervals. {values}."
 
 
 def _smooth_table(series: PointSeries, frame: pd.DataFrame) -> PageTable:
@@ -199,14 +225,6 @@ def _nearest(curve: pd.DataFrame, along: str, at: float, name: str) -> str:
     return interval(Estimate(float(row[name]), float(row["low"]), float(row["high"])))
 
 
-_LOCAL = {
-    "log_loss": "Log loss",
-    "distance": "Distance of means",
-    "coverage": "Coverage",
-    "set_size": "Classes in a set",
-}
-
-
 def _moved(row: Mapping[Hashable, object], name: str) -> str:
     """A value before and after, with the range of the difference over draws."""
     before, after, low, high = (
@@ -215,20 +233,21 @@ def _moved(row: Mapping[Hashable, object], name: str) -> str:
     return f"{before} to {after} ({low} to {high})"
 
 
-def _local_block(series: PointSeries, doubt: TaskDoubt, predictions: pd.DataFrame) -> Block:
-    table = local_table(doubt, predictions)
+def local_block(table: pd.DataFrame, shown: Mapping[str, str], key: str, caption: str, note: str) -> Block:
+    """What local patients of a centre change, from `local_table` or `survival_local_table`.
+
+    Args:
+        table: The table.
+        shown: Titles of what is shown, by name in the table.
+        key: Key of the table on the page.
+        caption: Its caption.
+        note: What is said below it, before that the range is of draws.
+    """
     if table.empty:
         return Text("No recalibration with local patients: no external centre has enough patients.", kind="missing")
     rows = tuple(
-        Row((capital(row["group"]), str(row["local"]), str(row["n"]), *(_moved(row, name) for name in _LOCAL)))
+        Row((capital(row["group"]), str(row["local"]), str(row["n"]), *(_moved(row, name) for name in shown)))
         for row in table.to_dict("records")
     )
-    return PageTable(
-        f"doubt-local-{series.key}",
-        "Recalibration with local patients of an external centre, and sets made by them alone, tested on its others.",
-        ("Centre", "Local", "Tested", *(f"{title} (difference, 95 % of draws)" for title in _LOCAL.values())),
-        rows,
-        table,
-        "Mean over 100 draws of the local patients: of 20 the intercept is fitted, of 50 intercept and slope; their "
-        "sets share a threshold for all classes (Mondrian by centre). The range is that over draws, not over patients.",
-    )
+    header = ("Centre", "Local", "Tested", *(f"{title} (difference, 95 % of draws)" for title in shown.values()))
+    return PageTable(key, caption, header, rows, table, f"{note} The range is that over draws, not over patients.")

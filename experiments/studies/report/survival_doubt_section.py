@@ -18,8 +18,9 @@ from experiments.doubt.survival_tables import (
     survival_local_table,
 )
 from experiments.registry import ENCODERS, TASKS
+from experiments.studies.report.doubt_section import coverage_rows, coverage_words, local_block
 from experiments.studies.report.finished_points import PointSeries
-from experiments.studies.report.journal_words import capital, interval, number
+from experiments.studies.report.journal_words import capital, interval
 from experiments.studies.report.maps_block import maps_blocks
 from experiments.studies.report.pictures import seed_words
 from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
@@ -54,7 +55,15 @@ def survival_doubt_section(series: PointSeries, note: str) -> Section:
     )
     section.blocks.append(_calibration_block(series, doubt, predictions))
     section.blocks.extend(_bounds_blocks(series, doubt, predictions, note))
-    section.blocks.append(_local_block(series, doubt, predictions))
+    section.blocks.append(
+        local_block(
+            survival_local_table(doubt, predictions),
+            {"log_loss": "Weighted log loss"},
+            f"doubt-survival-local-{series.key}",
+            "Recalibration of curves with local patients of an external centre, tested on its others.",
+            "Mean over 100 draws of the local patients: of 20 the level is fitted, of 50 level and spread.",
+        )
+    )
     section.blocks.extend(maps_blocks(series))
     return section
 
@@ -80,26 +89,19 @@ def _calibration_block(series: PointSeries, doubt: SurvivalDoubt, predictions: p
 
 def _bounds_blocks(series: PointSeries, doubt: SurvivalDoubt, predictions: pd.DataFrame, note: str) -> list[Block]:
     table = bounds_table(doubt, predictions)
-    rows = []
-    for name, part in table.groupby("group", sort=False):
-        own = part.set_index("statistic")
-        values = [interval(estimate_of(own.loc[key].to_dict(), "value")) for key in _SHOWN]
-        rows.append(Row((capital(str(name)), str(own.loc["coverage", "n"]), *values)))
-    pooled = table[(table["statistic"] == "coverage") & (table["kind"] != "external")]
-    alt = "; ".join(f"{row['group']} {number(row['value'])}" for row in pooled.to_dict("records"))
     figure = coverage_figure(table, f"{TASKS[series.task].title}: lower bounds", note, BOUNDS)
     picture = Picture(
         f"doubt-bounds-{series.key}",
         figure,
         "Share of patients that outlive their lower bound, and its height, by centre.",
-        f"Coverage by centre with intervals. {alt}.",
+        coverage_words(table),
     )
     return [
         PageTable(
             f"doubt-bounds-{series.key}",
             f"Lower bounds of survival at {CONFIDENCE:.0%}, and the error when the least sure are left out.",
             ("Group", "n", *(f"{name} (95 % CI)" for name in _SHOWN.values())),
-            tuple(rows),
+            coverage_rows(table, _SHOWN),
             table,
             "Censoring is weighted away by Kaplan-Meier of the same group. External patients are not exchangeable with "
             "the validation patients, so that nothing is promised of them. The error is that of saying who outlives 36 "
@@ -107,26 +109,3 @@ def _bounds_blocks(series: PointSeries, doubt: SurvivalDoubt, predictions: pd.Da
         ),
         Gallery((picture,)),
     ]
-
-
-def _local_block(series: PointSeries, doubt: SurvivalDoubt, predictions: pd.DataFrame) -> Block:
-    table = survival_local_table(doubt, predictions)
-    if table.empty:
-        return Text("No recalibration with local patients: no external centre has enough patients.", kind="missing")
-    rows = tuple(
-        Row((
-            capital(row["group"]), str(row["local"]), str(row["n"]),
-            f"{number(row['log_loss_before'], 3)} to {number(row['log_loss_after'], 3)} "
-            f"({number(row['log_loss_low'], 3)} to {number(row['log_loss_high'], 3)})",
-        ))
-        for row in table.to_dict("records")
-    )  # fmt: skip
-    return PageTable(
-        f"doubt-survival-local-{series.key}",
-        "Recalibration of curves with local patients of an external centre, tested on its others.",
-        ("Centre", "Local", "Tested", "Weighted log loss (difference, 95 % of draws)"),
-        rows,
-        table,
-        "Mean over 100 draws of the local patients: of 20 the level is fitted, of 50 level and spread. The range is "
-        "that over draws, not over patients.",
-    )
