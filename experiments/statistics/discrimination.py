@@ -1,4 +1,4 @@
-"""Area under the ROC curve: intervals, paired tests, several classes."""
+"""Area under the ROC curve: intervals, curves, and the difference of two systems."""
 
 from __future__ import annotations
 
