@@ -91,10 +91,10 @@ def _strangest(gaussians: Gaussians, values: np.ndarray, phases: np.ndarray, nam
 
 
 def _phase(kidney: ScanKidney, seen: Readings, reference: Reference, score: float) -> GateFinding:
-    likelihood = reference.trained.phase_likelihood(seen)
+    likelihood = reference.trained.phase_likelihood(seen.measures)
     likely = [
         f"most like {PHASES[int(number)].replace('_', '-')}" if known else "like none of those in training"
-        for number, known in zip(likelihood.argmax(axis=1), reference.near_a_phase(seen), strict=True)
+        for number, known in zip(likelihood.argmax(axis=1), reference.near_a_phase(seen.measures), strict=True)
     ]
     unknown = [number for number, view in enumerate(kidney.views) if view.phase is None]
     if unknown:

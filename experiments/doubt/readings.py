@@ -88,7 +88,7 @@ class Trained:
         noise = _nearest(self.noise, seen.measures[:, split:], seen.phases)
         phase = [
             likelihood.max() - likelihood[stated] if stated >= 0 and self.intensities.known(stated) else 0.0
-            for likelihood, stated in zip(self.phase_likelihood(seen), seen.phases, strict=True)
+            for likelihood, stated in zip(self.phase_likelihood(seen.measures), seen.phases, strict=True)
         ]
         distance = np.sqrt(self.features.squares(seen.features)[:, 0])
         # Of what joins phases, one image for each that an unknown one may be was made: the nearest is the true one.
@@ -96,9 +96,9 @@ class Trained:
         feature = distance.min() if alternatives else distance.max()
         return np.array([intensities.max(), noise.max(), feature, max(phase)])
 
-    def phase_likelihood(self, seen: Readings) -> np.ndarray:
-        """Log-likelihood of every contrast phase by the Hounsfield units of every view, float64 [V, P]."""
-        return self.intensities.log_likelihood(seen.measures[:, : len(INTENSITIES)])
+    def phase_likelihood(self, measures: np.ndarray) -> np.ndarray:
+        """Log-likelihood of every contrast phase by `MEASURES` of every view [V, M], float64 [V, P]."""
+        return self.intensities.log_likelihood(measures[:, : len(INTENSITIES)])
 
 
 def _nearest(gaussians: Gaussians, values: np.ndarray, phases: np.ndarray) -> np.ndarray:

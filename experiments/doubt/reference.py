@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from experiments.doubt.gaussians import Gaussians
-from experiments.doubt.readings import CHECKS, Readings, Trained
+from experiments.doubt.readings import CHECKS, Trained
 from experiments.doubt.region_measures import INTENSITIES, MEASURES
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import weights_sha256
@@ -82,9 +82,12 @@ class Reference:
         scaled: np.ndarray = (scores - self.middle) / np.maximum(self.threshold - self.middle, 1e-6)
         return scaled
 
-    def near_a_phase(self, seen: Readings) -> np.ndarray:
-        """Which views are like the training scans of some phase, bool [V]; of the others the nearest says nothing."""
-        squares = self.trained.intensities.squares(seen.measures[:, : len(INTENSITIES)]).min(axis=1)
+    def near_a_phase(self, measures: np.ndarray) -> np.ndarray:
+        """Which views, by their `MEASURES` [V, M], are like the training scans of some phase, bool [V].
+
+        Of the others the nearest phase says nothing.
+        """
+        squares = self.trained.intensities.squares(measures[:, : len(INTENSITIES)]).min(axis=1)
         near: np.ndarray = np.sqrt(squares) <= self.threshold[CHECKS.index("intensities")]
         return near
 

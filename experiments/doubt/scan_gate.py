@@ -8,7 +8,7 @@ thickness of slices, very dense bodies, and whether model and scan are of one ki
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from experiments.doubt.findings import measured, rules
 from experiments.doubt.fitted_reference import fit_reference
 from experiments.doubt.readings import Readings
 from experiments.doubt.reference import Reference, read_reference
+from experiments.doubt.region_measures import region_measures
 from experiments.doubt.verdict import GateFinding, Verdict
 from experiments.runs.console import say
 from lightning_modules.core.errors import ModelError
@@ -88,12 +89,11 @@ class Gate:
         """
         if self.reference is None or kidneys[0].views[number].phase is not None:
             return None
-        own = [replace(kidney, views=(kidney.views[number],)) for kidney in kidneys]
-        seen = [Readings.of(kidney, self.encoder.eval(), self.augmentation) for kidney in own]
-        if not all(self.reference.near_a_phase(one).all() for one in seen):
+        images = [kidney.views[number].image for kidney in kidneys]
+        measures = np.stack([region_measures(image, self.augmentation.contract) for image in images])
+        if not self.reference.near_a_phase(measures).all():
             return {"phase": None, "certainty": None, "read_from": "hounsfield units"}
-        likelihood = np.sum([self.reference.trained.phase_likelihood(one)[0] for one in seen], axis=0)
-        share = softmax(likelihood)
+        share = softmax(self.reference.trained.phase_likelihood(measures).sum(axis=0))
         best = int(share.argmax())
         return {"phase": PHASES[best], "certainty": float(share[best]), "read_from": "hounsfield units"}
 
