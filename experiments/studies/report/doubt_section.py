@@ -27,7 +27,6 @@ from experiments.registry import ENCODERS, TASKS
 from experiments.statistics.estimate import Estimate
 from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval, number
-from experiments.studies.report.maps_block import maps_blocks
 from experiments.studies.report.pictures import seed_words
 from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
 from experiments.studies.report.result_tables import estimate_of
@@ -59,7 +58,7 @@ def doubt_section(series: PointSeries, note: str) -> Section:
     doubt, title = task_doubt(predictions), ENCODERS[series.index].title
     section = Section(f"{series.key}-doubt", "Doubt")
     if doubt is None:
-        section.blocks.extend([Text(_MISSING, kind="missing"), *maps_blocks(series)])
+        section.blocks.append(Text(_MISSING, kind="missing"))
         return section
     used = sum(one.n for one in doubt.chosen.values())
     section.blocks.append(
@@ -82,7 +81,6 @@ def doubt_section(series: PointSeries, note: str) -> Section:
             "their sets share a threshold for all classes (Mondrian by centre).",
         )
     )
-    section.blocks.extend(maps_blocks(series))
     return section
 
 

@@ -21,7 +21,6 @@ from experiments.registry import ENCODERS, TASKS
 from experiments.studies.report.doubt_section import coverage_rows, coverage_words, local_block
 from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import capital, interval
-from experiments.studies.report.maps_block import maps_blocks
 from experiments.studies.report.pictures import seed_words
 from experiments.studies.report.report_page import Block, Gallery, PageTable, Picture, Row, Section, Text
 from experiments.studies.report.result_tables import estimate_of
@@ -42,7 +41,7 @@ def survival_doubt_section(series: PointSeries, note: str) -> Section:
     section = Section(f"{series.key}-doubt", "Doubt")
     if doubt is None:
         text = "No calibration of curves and no bounds: there are no curves, or no validation patients with an event."
-        section.blocks.extend([Text(text, kind="missing"), *maps_blocks(series)])
+        section.blocks.append(Text(text, kind="missing"))
         return section
     used = sum(one.n for one in doubt.chosen.values())
     events = sum(one.events for one in doubt.chosen.values())
@@ -64,7 +63,6 @@ def survival_doubt_section(series: PointSeries, note: str) -> Section:
             "Mean over 100 draws of the local patients: of 20 the level is fitted, of 50 level and spread.",
         )
     )
-    section.blocks.extend(maps_blocks(series))
     return section
 
 

@@ -18,6 +18,7 @@ from experiments.studies.report.classification_section import class_sections
 from experiments.studies.report.doubt_section import doubt_section
 from experiments.studies.report.finished_points import PointSeries, cells_of, unfinished
 from experiments.studies.report.journal_words import interval, plural
+from experiments.studies.report.maps_block import maps_blocks
 from experiments.studies.report.pictures import curve_blocks, encoder_forest, subgroup_blocks
 from experiments.studies.report.report_page import Block, Section, Text
 from experiments.studies.report.result_tables import estimate_of, results_frame, results_table_of
@@ -85,7 +86,9 @@ def task_section(analyses: list[Analysis], note: str, missing: Text) -> Section:
             part.sections.extend(
                 survival_sections(series, analysis.results, note) if survival else class_sections(series, note)
             )
-            part.sections.append((survival_doubt_section if survival else doubt_section)(series, note))
+            doubt = (survival_doubt_section if survival else doubt_section)(series, note)
+            doubt.blocks.extend(maps_blocks(series))
+            part.sections.append(doubt)
         section.sections.append(part)
     return section
 
