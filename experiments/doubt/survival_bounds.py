@@ -108,7 +108,7 @@ def _followed(time: np.ndarray, event: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def bound_coverage(time_months: np.ndarray, event: np.ndarray, bound: np.ndarray, replicates: int = 2000) -> Estimate:
-    """Share of patients that outlive their bounds, censoring weighted away, with its interval over patients.
+    """`outlived` with its interval over patients.
 
     Args:
         time_months: Time to event or censoring [N].
@@ -117,8 +117,21 @@ def bound_coverage(time_months: np.ndarray, event: np.ndarray, bound: np.ndarray
         replicates: Replicates of the bootstrap.
 
     Returns:
-        The estimate, with n and the events before a bound; weights by Kaplan-Meier of the same patients, anew in each
-        replicate.
+        The estimate, with n and the events before a bound.
+    """
+    found = bootstrap(outlived(time_months, event, bound), len(bound), replicates)[0]
+    return found._replace(events=int((event & (time_months < bound)).sum()))
+
+
+def outlived(time_months: np.ndarray, event: np.ndarray, bound: np.ndarray) -> Statistic:
+    """Share of patients that outlive their bounds as a statistic of weighted patients.
+
+    Censoring is weighted away by Kaplan-Meier of the same patients, anew in each replicate.
+
+    Args:
+        time_months: Time to event or censoring [N].
+        event: Whether the event was observed [N].
+        bound: Bounds in months [N].
     """
     time, happened, bound = survival_arrays(time_months, event, bound)
     group, broken = FollowUp(time, happened), happened & (time < bound)
@@ -127,5 +140,4 @@ def bound_coverage(time_months: np.ndarray, event: np.ndarray, bound: np.ndarray
         lost = (weights[:, broken] * censoring_weights(group, just_before(time[broken]), weights)).sum(axis=1)
         return np.asarray(np.clip(1 - ratio(lost, weights.sum(axis=1)), 0.0, 1.0))
 
-    found = bootstrap(Statistic(statistic, Support(0.0, 1.0, len(time))), len(time), replicates)[0]
-    return found._replace(events=int(broken.sum()))
+    return Statistic(statistic, Support(0.0, 1.0, len(time)))

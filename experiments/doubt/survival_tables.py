@@ -16,7 +16,7 @@ from experiments.doubt.doubt_tables import (
     estimate_row,
     local_draws,
 )
-from experiments.doubt.survival_bounds import bound_coverage
+from experiments.doubt.survival_bounds import bound_coverage, outlived
 from experiments.doubt.survival_calibrators import (
     LEVEL,
     LINE,
@@ -184,9 +184,10 @@ def survival_doubt_metrics(doubt: SurvivalDoubt, predictions: pd.DataFrame) -> d
     stages = _before_and_calibrated(doubt, ANSWERED_MONTHS)
     for group, members in survival_groups(doubt, predictions):
         time, event, name = doubt.tested.time_months[members], doubt.tested.event[members], group.name.replace(" ", "_")
-        found[f"bound_coverage/{name}"] = bound_coverage(time, event, doubt.bound_months[members], 1).value
+        everybody = np.ones((1, len(time)))
+        found[f"bound_coverage/{name}"] = float(outlived(time, event, doubt.bound_months[members])(everybody)[0])
         for stage, values in stages.items():
             if _reached(time, values[members], ANSWERED_MONTHS):
                 error = survival_calibration_error(time, event, values[members], ANSWERED_MONTHS)
-                found[f"ece_36_months_{stage}/{name}"] = float(error(np.ones((1, len(time))))[0])
+                found[f"ece_36_months_{stage}/{name}"] = float(error(everybody)[0])
     return {name: value for name, value in found.items() if np.isfinite(value)}
