@@ -31,7 +31,7 @@ from experiments.statistics.auroc import macro_auroc
 from experiments.statistics.concordance import harrell
 from experiments.statistics.cox_fit import CoxFit, fit_cox
 from experiments.statistics.partial_likelihood import PartialLikelihood
-from experiments.statistics.penalty import balanced_folds, cross_validated_loss
+from experiments.statistics.penalty import balanced_folds, least_loss, weighted_log_loss
 from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.downstream.baseline_hazard import BaselineHazard
 from lightning_modules.export.task_head import HEAD_FOLDER, save_task_head
@@ -216,9 +216,7 @@ def _logistic(module: RoiDataModule, train: ProbePart, val: ProbePart, predicted
 
     def left_out(strength: float, rows: np.ndarray, tested: np.ndarray) -> float:
         model = fitted(strength, both.feature[rows], both.outcome[rows])
-        outcome = both.outcome[tested]
-        probability = model.predict_proba(both.feature[tested])[np.arange(len(tested)), outcome]
-        return float(-(weight[outcome] * np.log(np.maximum(probability, 1e-12))).sum())
+        return weighted_log_loss(model.predict_proba(both.feature[tested]), both.outcome[tested], weight)
 
     strength = _penalty(module, both, both.outcome, LOGISTIC_STRENGTHS, left_out)
     model = fitted(strength, train.feature, train.outcome)
@@ -276,9 +274,7 @@ def _penalty(
     patients choose the penalty and nothing else: the model is fitted on the training patients.
     """
     fold = balanced_folds(_names(module, both), outcome, module.seed)
-    if fold is None:
-        return strengths[len(strengths) // 2]
-    return strengths[int(np.argmin(cross_validated_loss(strengths, fold, left_out)))]
+    return least_loss(strengths, fold, left_out, strengths[len(strengths) // 2])
 
 
 def _within_span(train: ProbePart, others: Sequence[ProbePart]) -> tuple[ProbePart, list[ProbePart], np.ndarray | None]:

@@ -14,7 +14,7 @@ from experiments.aligned.zero_shot.prompt_sets import load_prompts
 from experiments.finetuning.attribute_space import AttributeSpace
 from experiments.registry import TASKS
 from experiments.statistics.partial_likelihood import PartialLikelihood, ascend
-from experiments.statistics.penalty import balanced_folds, cross_validated_loss
+from experiments.statistics.penalty import balanced_folds, least_loss, weighted_log_loss
 from experiments.statistics.prior_logistic import PriorLogistic, fit_prior_logistic
 from lightning_modules.losses.balance import class_weights
 
@@ -92,11 +92,9 @@ def fit_prompted(
 
     def left_out(trust: float, rows: np.ndarray, tested: np.ndarray) -> float:
         model = fit_prior_logistic(readings[rows], target[rows], weights[target[rows]], trust * centre, precision)
-        chance = model.predict_proba(readings[tested])[np.arange(len(tested)), target[tested]]
-        return float(-(weights[target[tested]] * np.log(np.maximum(chance, 1e-12))).sum())
+        return weighted_log_loss(model.predict_proba(readings[tested]), target[tested], weights)
 
-    fold = balanced_folds(names, target, module.seed)
-    trust = TRUST[0] if fold is None else TRUST[int(np.argmin(cross_validated_loss(TRUST, fold, left_out)))]
+    trust = least_loss(TRUST, balanced_folds(names, target, module.seed), left_out, TRUST[0])
     own = slice(0, len(train))
     model = fit_prior_logistic(readings[own], target[own], weights[target[own]], trust * centre, precision)
     # Readings are linear in the features, and so is the model: it may be left for new patients as any other is.

@@ -53,3 +53,25 @@ def cross_validated_loss(
         fitted, tested = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         total += [left_out(strength, fitted, tested) for strength in strengths]
     return total
+
+
+def least_loss(
+    strengths: Sequence[float],
+    fold: np.ndarray | None,
+    left_out: Callable[[float, np.ndarray, np.ndarray], float],
+    otherwise: float,
+) -> float:
+    """The strength of least `cross_validated_loss` over the folds; `otherwise` where no fold can be left out."""
+    return otherwise if fold is None else strengths[int(np.argmin(cross_validated_loss(strengths, fold, left_out)))]
+
+
+def weighted_log_loss(score: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
+    """Total log loss of patients, each weighed by its class.
+
+    Args:
+        score: Scores of the classes [N, C], which sum to one.
+        target: Class of each [N].
+        weight: Weight of every class [C].
+    """
+    own = score[np.arange(len(target)), target]
+    return float(-(weight[target] * np.log(np.maximum(own, 1e-12))).sum())
