@@ -187,6 +187,13 @@ def _validated_survival(val: ProbePart) -> Callable[[np.ndarray], float]:
     return validated
 
 
+def _on_validation(
+    validated: Callable[[np.ndarray], float], predict: Callable[[np.ndarray], np.ndarray], val: ProbePart
+) -> float:
+    """The metric of the validation patients; NaN where there are none."""
+    return validated(predict(val.feature)) if len(val.patient) else float("nan")
+
+
 def _scores(module: RoiDataModule, model: Any, predicted: Sequence[ProbePart]) -> dict[str, np.ndarray]:
     score = np.concatenate([model.predict_proba(part.feature) for part in predicted if len(part.patient)])
     return {f"score_{name}": score[:, number] for number, name in enumerate(module.label.class_names)}
@@ -220,9 +227,7 @@ def _logistic(module: RoiDataModule, train: ProbePart, val: ProbePart, predicted
 
     strength = _penalty(module, both, both.outcome, LOGISTIC_STRENGTHS, left_out)
     model = fitted(strength, train.feature, train.outcome)
-    value = float("nan")
-    if len(val.patient):
-        value = _validated_classes(val, len(counts))(model.predict_proba(val.feature))
+    value = _on_validation(_validated_classes(val, len(counts)), model.predict_proba, val)
     # Of two classes scikit-learn keeps the difference of their logits.
     weight, bias = (np.atleast_2d(value) for value in (model.coef_, model.intercept_))
     if len(counts) == 2:
@@ -236,15 +241,13 @@ def _prompted(
     """A model that starts from the prompts; without a training patient it is the prompts."""
     if module.label.kind == "survival":
         risk = fit_prompted_risk(module, space, (train.feature, val.feature), train.outcome)
-        value = _validated_survival(val)(risk.predict(val.feature)) if len(val.patient) else float("nan")
+        value = _on_validation(_validated_survival(val), risk.predict, val)
         return Fit(_risks(module, risk, train, predicted), {}, value, Linear(risk.weight[None]))
     both = _together(train, val)
     model = fit_prompted(
         module, space, (train.feature, val.feature), (train.outcome, val.outcome), _names(module, both)
     )
-    value = float("nan")
-    if len(val.patient):
-        value = _validated_classes(val, len(model.bias))(model.predict_proba(val.feature))
+    value = _on_validation(_validated_classes(val, len(model.bias)), model.predict_proba, val)
     chosen = {} if np.isnan(model.trust) else {"trust": model.trust}
     left = Linear(model.weight, model.bias) if len(train.patient) else None
     return Fit(_scores(module, model, predicted), chosen, value, left)
@@ -316,7 +319,7 @@ def _cox(module: RoiDataModule, train: ProbePart, val: ProbePart, predicted: Seq
     everybody = PartialLikelihood(both.feature, months, event)
     strength = _penalty(module, both, event, COX_STRENGTHS, left_out)
     model = fitted(strength)
-    value = _validated_survival(val)(model.predict(val.feature)) if len(val.patient) else float("nan")
+    value = _on_validation(_validated_survival(val), model.predict, val)
     weight = model.coefficient if axes is None else axes @ model.coefficient
     return Fit(_risks(module, model, train, predicted), {"penalty": strength}, value, Linear(weight[None]))
 
