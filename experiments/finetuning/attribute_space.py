@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg import block_diag
 from scipy.special import softmax
 
 from datamodules.errors import DataError
@@ -35,10 +36,7 @@ class AttributeSpace:
     @classmethod
     def of_heads(cls, heads: AttributeHeads) -> AttributeSpace:
         """The space of heads; those that are told the phase shift it by a number that standardising takes away."""
-        sizes = [len(values) for values in heads.classes.values()]
-        centring = np.zeros((sum(sizes), sum(sizes)))
-        for start, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
-            centring[start : start + size, start : start + size] = np.eye(size) - 1 / size
+        centring = block_diag(*(np.eye(len(values)) - 1 / len(values) for values in heads.classes.values()))
         weight = heads.heads.weight.detach().double().numpy()
         bias = heads.heads.bias.detach().double().numpy()
         return cls(heads.classes, weight.T @ centring, bias @ centring)
