@@ -441,6 +441,11 @@ def class_words(task: str, name: str) -> str:
     return TASKS[task].words.get(name, name)
 
 
+def prompts_of(task: str) -> str:
+    """The task whose prompts stand for a task: its own, or the one that its entry names."""
+    return TASKS[task].prompts or task
+
+
 def task_label(task: str) -> Label:
     """The label of a task, from the file that fine-tuning takes it from."""
     import yaml

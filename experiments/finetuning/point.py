@@ -9,7 +9,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
 from experiments.aligned.zero_shot.prompt_sets import available
 from experiments.encoders.exported import exported_encoder
-from experiments.registry import ENCODERS, MODES, TASKS, choose
+from experiments.registry import ENCODERS, MODES, TASKS, choose, prompts_of
 from experiments.runs.configuration import Configuration
 from experiments.runs.folders import experiment_of
 from experiments.runs.launch import Launch
@@ -115,7 +115,7 @@ class Point:
                 f"ENCODER={self.encoder} reads attributes, and its export has no heads for them; run `make pretrain "
                 f"STAGES={ENCODERS[self.encoder].stage}` again, with TAG= where the name is taken."
             )
-        if (TASKS[self.task].prompts or self.task) not in available():
+        if prompts_of(self.task) not in available():
             raise DataError(
                 f"ENCODER={self.encoder} starts from prompts, and task {self.task} has none; there are prompts for "
                 f"{', '.join(available())}. Choose another encoder."

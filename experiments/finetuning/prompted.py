@@ -12,7 +12,7 @@ from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule
 from experiments.aligned.zero_shot.prompt_sets import load_prompts
 from experiments.finetuning.attribute_space import AttributeSpace
-from experiments.registry import TASKS
+from experiments.registry import prompts_of
 from experiments.statistics.partial_likelihood import PartialLikelihood, ascend
 from experiments.statistics.penalty import balanced_folds, least_loss, weighted_log_loss
 from experiments.statistics.prior_logistic import PriorLogistic, fit_prior_logistic
@@ -80,7 +80,7 @@ def fit_prompted(
         DataError: if the task has no prompts, or they state nothing that is read.
     """
     train, val = (space.read(rows) for rows in feature)
-    prompts = load_prompts(module.label.name).ordered(module.label.classes)
+    prompts = load_prompts(prompts_of(module.label.name)).ordered(module.label.classes)
     start = space.prompt_weights(prompts, np.concatenate([train, val]))
     if not len(train):
         return Prompted(start @ space.matrix.T, start @ space.shift, float("nan"))
@@ -132,7 +132,7 @@ def fit_prompted_risk(
         DataError: if there are no such prompts, or the fit does not settle.
     """
     train, val = (space.read(rows) for rows in feature)
-    prompts = load_prompts(TASKS[module.label.name].prompts)
+    prompts = load_prompts(prompts_of(module.label.name))
     start = space.prompt_weights(prompts, np.concatenate([train, val]))
     scaler = StandardScaler().fit(train)
     readings = scaler.transform(train)
