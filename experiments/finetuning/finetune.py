@@ -64,7 +64,7 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
     choose("PROFILE", point.profile, dict(PROFILES))
     if point.task == ALL_TASKS:
         return finetune_all(point)
-    check_fraction(point)
+    _check_fraction(point)
     cohort = Cohort.load(point.data)
     folder = point.folder(cohort)
     launches = [point.launch(cohort, fold) for fold in folds_of(cohort)]
@@ -87,7 +87,7 @@ def finetune(point: Point, report: bool = True) -> pd.DataFrame:
     return table
 
 
-def check_fraction(point: Point) -> None:
+def _check_fraction(point: Point) -> None:
     """Refuse a share of the labels that is none; no labels at all are enough for an encoder that starts from prompts.
 
     Raises:
@@ -179,7 +179,7 @@ def _summary(tables: list[pd.DataFrame], refused: dict[str, str]) -> str:
             value = f"{metric} {with_interval(row[metric], row['low'], row['high'], row['interval'])}"
             lines.append(f"{row['task']:16s}{row['group']:20s}{row['n']:6d}{row[count]:8d}   {value}")
     lines += [f"{name:16s}refused: {reason}" for name, reason in refused.items()]
-    return "\n".join([*lines, "events: of two classes the positive ones, of three the patients outside the largest"])
+    return "\n".join([*lines, "events: of two classes the positive ones, of more the patients outside the largest"])
 
 
 def curve_run(point: Point, cohort: Cohort) -> str | None:
