@@ -56,11 +56,10 @@ def worded(values: Mapping[str, str], side: str, schema: AttributeSchema) -> str
         side: left or right.
         schema: Attributes, in whose order they are worded, those of the kidney last.
     """
-    known = _sentences()
     diseased = values.get(PRESENCE) != "no"
     order = [PRESENCE, *(a.name for a in schema.attributes if a.level == "lesion" and diseased)]
     order += [a.name for a in schema.attributes if a.level != "lesion" and a.name != PRESENCE]
-    return " ".join(known[name][values[name]].format(side=side) for name in order if name in values)
+    return " ".join(sentence(name, values[name], side) for name in order if name in values)
 
 
 def stated_attributes(codes: np.ndarray, schema: AttributeSchema) -> dict[str, list[str]]:
