@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,6 +157,11 @@ def read_call(text: str, figures: Mapping[str, Figure], where: str) -> Call:
             f"{', '.join(figure.arguments) or 'none'}."
         )
     arguments = dict(zip(figure.arguments, given, strict=True))
-    put = {key: value.format(**arguments) for key, value in (("table", figure.table), ("value", figure.value))}
-    row = {key: value.format(**arguments) for key, value in figure.row.items()}
-    return Call(text, Figure(name, put["table"], row, put["value"], (), figure.digits, figure.signed), column)
+    put = replace(
+        figure,
+        table=figure.table.format(**arguments),
+        row={key: value.format(**arguments) for key, value in figure.row.items()},
+        value=figure.value.format(**arguments),
+        arguments=(),
+    )
+    return Call(text, put, column)
