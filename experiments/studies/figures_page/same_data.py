@@ -72,7 +72,7 @@ class CohortRecord:
         for kind, own in self._held.items():
             used = there.rows[(there.rows["kind"] == kind) & there.rows["patient"].isin(self._splits.index)]
             # A volume lies in the set of its contract; one that is in any set of the cohort is of this cohort.
-            kept = used.merge(own.drop_duplicates(), on=[*_KEYS, "value"])
+            kept = used.merge(own, on=[*_KEYS, "value"])
             if len(kept) < len(used):
                 found.append(f"{len(used) - len(kept)} {kind} differ")
         return found
@@ -116,4 +116,5 @@ def _kidney(table: pd.DataFrame) -> np.ndarray:
 
 
 def _rows(patient: np.ndarray, kidney: np.ndarray | int, item: np.ndarray | int, value: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"patient": patient, "kidney": kidney, "item": item, "value": value})
+    rows = pd.DataFrame({"patient": patient, "kidney": kidney, "item": item, "value": value})
+    return rows.drop_duplicates()
