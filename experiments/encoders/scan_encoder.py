@@ -47,7 +47,7 @@ class ScanEncoder:
         phase: str | None = None,
         labels: str | Mapping[int, str] = "kits",
     ) -> dict[str, np.ndarray]:
-        """Features of the kidneys of one scan: the mean over its contrast phases, as a cohort's patients have them.
+        """Features of the kidneys of one scan, its contrast phases read together or averaged, as in a cohort.
 
         The scan is read, cut and windowed by the functions that prepare a cohort.
 
