@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datamodules.errors import DataError
 from experiments.front_door.commands import COMMANDS, SHORT, Command, Option, definition
-from experiments.registry import did_you_mean
+from experiments.registry import ENCODERS, did_you_mean
 
 FROM_MAKE = "--from_make"
 """First flag of a command that make starts: its NAME=value stand in MAKEFLAGS, its targets in MAKE_TARGETS."""
@@ -207,24 +207,31 @@ def check_options(name: str, given: Mapping[str, str]) -> list[str]:
     ]
     if missing:
         raise DataError(f"{name} needs {', '.join(missing)}; `{name} --help` says what each is.")
-    flags = []
+    flags, unlabelled = [], _without_labels(command, given)
     for key, value in given.items():
         option = command.option(key)
         assert option is not None
-        flags.append(f"--{key}={value if key == 'extra' else _checked(option, value)}")
+        flags.append(f"--{key}={value if key == 'extra' else _checked(option, value, unlabelled)}")
     return flags
 
 
-def _checked(option: Option, value: str) -> str:
+def _without_labels(command: Command, given: Mapping[str, str]) -> bool:
+    """Whether an encoder is asked for that starts from prompts, which are enough; of several all are where none is."""
+    every = ",".join(ENCODERS) if command.option("encoders") else ""
+    named = re.findall(r"\w+", given.get("encoder", given.get("encoders", every)))
+    return any(ENCODERS[name].prompts for name in named if name in ENCODERS)
+
+
+def _checked(option: Option, value: str, unlabelled: bool) -> str:
     if option.listed and not value.lstrip().startswith("["):
         entries = [entry.strip() for entry in value.split(",") if entry.strip()]
-        return f"[{', '.join(_checked_one(option, entry) for entry in entries)}]"
+        return f"[{', '.join(_checked_one(option, entry, unlabelled) for entry in entries)}]"
     if option.listed:
         return value
-    return _checked_one(option, value)
+    return _checked_one(option, value, unlabelled)
 
 
-def _checked_one(option: Option, value: str) -> str:
+def _checked_one(option: Option, value: str, unlabelled: bool) -> str:
     words = f"{option.name.upper()}={value[:80]}"
     kinds = set(re.findall(r"\w+", option.type))
     if value in ("None", "null") and "None" in kinds:
@@ -237,7 +244,7 @@ def _checked_one(option: Option, value: str) -> str:
             raise DataError(f"{words}: expected true or false.")
         return truth[value.lower()]
     if "float" in kinds and "str" not in kinds:
-        return _number(words, value, share=option.name in ("fraction", "fractions"))
+        return _number(words, value, share=option.name in ("fraction", "fractions"), unlabelled=unlabelled)
     if "int" in kinds and not kinds & {"str", "dict"}:
         if not re.fullmatch(r"[+-]?\d+", value.strip()):
             raise DataError(f"{words}: expected a whole number.")
@@ -260,7 +267,7 @@ def _choice(option: Option, value: str, words: str) -> str:
     raise DataError(f"{words} is not known; choose one of {', '.join(option.choices)}.{hint}")
 
 
-def _number(words: str, value: str, *, share: bool) -> str:
+def _number(words: str, value: str, *, share: bool, unlabelled: bool) -> str:
     """A number; of a share also that it is one, since 20 % is written in many ways."""
     name, text = words.partition("=")[0], value.strip()
     percent, point = re.fullmatch(r"(\d+(?:[.,]\d+)?)\s*%", text), re.fullmatch(r"\d+,\d+", text)
@@ -273,7 +280,7 @@ def _number(words: str, value: str, *, share: bool) -> str:
         number = float(text)
     except ValueError:
         raise DataError(f"{words}: expected a number.") from None
-    if share and not 0 < number <= 1:
+    if share and not (0 < number <= 1 or (unlabelled and number == 0)):
         hint = f"; for {number:g} % write {name}={number / 100:g}" if 1 < number <= 100 else ""
         raise DataError(f"{words}: expected a share above 0 and at most 1{hint}.")
     return text

@@ -220,6 +220,21 @@ def test_a_wrong_name_lists_the_choices(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["finetune", "--task=malignancy", "--encoder=stage1_prompts", "--fraction=0"],
+        ["curve", "--task=malignancy", "--encoders=stage1_prompts,size", "--fractions=0,0.2"],
+        ["curve", "--task=malignancy", "--fractions=0,0.2"],
+    ],
+)
+def test_no_label_is_asked_for_where_an_encoder_starts_from_prompts(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--data=nowhere"]) == 2
+    assert "nowhere: no such folder" in capsys.readouterr().err
+
+
 def _fit_arguments(root: Path, config: Path, run_dir: Path) -> list[str]:
     from experiments.registry import compose
 
