@@ -78,13 +78,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tasks": tuple(registry.TASKS),
     "encoder": tuple(registry.ENCODERS),
     "encoders": tuple(registry.ENCODERS),
-    "reference": tuple(registry.ENCODERS),
+    "compare.reference": tuple(registry.ENCODERS),
     "profile": tuple(registry.PROFILES),
     "mode": tuple(registry.MODES),
     "stages": tuple(registry.STAGES),
     "bench": tuple(registry.BENCHMARKS),
 }
-"""Names that an option of this name takes."""
+"""Names that an option of this name takes, or that of one command where others mean something else by it."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def definition(name: str) -> Command:
             ast.unparse(parameter.annotation) if parameter.annotation else "str",
             None if value is None else ast.unparse(value),
             meanings.get(parameter.arg, ""),
-            CHOICES.get(parameter.arg, ()) or _literals(parameter.annotation),
+            CHOICES.get(f"{name}.{parameter.arg}", CHOICES.get(parameter.arg, ())) or _literals(parameter.annotation),
         )
         for parameter, value in zip(given, values, strict=True)
     )

@@ -52,6 +52,7 @@ def score_reports(
         reference: System that the others are compared with; the first where it has no reports.
         replicates: Bootstrap replicates.
     """
+    choose("REFERENCE", reference, dict(SYSTEMS))
     origin, cohort = pretrained_from(pretrained), Cohort.load(data)
     seed, tag = origin.seed, origin.tag
     names = _with_reports(cohort, systems, seed, runs, tag)
