@@ -95,15 +95,14 @@ def test_tasks_encoders_and_baselines_are_trained_and_tested(
     frame["tumor_size_mm"], frame["age_years"] = 20.0 + 10.0 * (number % 7), 50.0 + number % 11
     write_parquet(root / "patients.parquet", frame, header)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    shared = (f"DATA={root}", f"RUNS={tmp_path / 'runs'}")
+    shared = (f"DATA={root}", f"RUNS={tmp_path / 'runs'}", f"ARGS=--config={tmp_path / 'tiny.yaml'}")
     expected = {
-        "TASK=advanced_stage": ("advanced_stage/scratch-finetune-f1-s42", f"--config={tmp_path / 'tiny.yaml'}"),
-        "ENCODER=densenet": ("malignancy/densenet-finetune-f1-s42", f"--config={tmp_path / 'tiny.yaml'}"),
-        "ENCODER=age_and_size": ("malignancy/age_and_size-finetune-f1-s42", f"--config={tmp_path / 'tiny.yaml'}"),
+        "TASK=advanced_stage": "advanced_stage/scratch-finetune-f1-s42",
+        "ENCODER=densenet": "malignancy/densenet-finetune-f1-s42",
+        "ENCODER=age_and_size": "malignancy/age_and_size-finetune-f1-s42",
     }
-    for last, (folder, config) in expected.items():
-        words = [*recipes[last], *shared, *([f"ARGS={config}"] if config else [])]
-        _run(checkout, "-m", "experiments", *words)
+    for last, folder in expected.items():
+        _run(checkout, "-m", "experiments", *recipes[last], *shared)
         table = pd.read_csv(tmp_path / "runs/renal/tiny" / folder / "results.csv").set_index("group")
         assert table.loc["pooled external", "n"] > 10
     told = pd.read_parquet(tmp_path / "runs/renal/tiny/advanced_stage/scratch-finetune-f1-s42/predictions.parquet")
