@@ -11,11 +11,9 @@ import pandas as pd
 
 from tests.chaos.sandbox import CANARY, Case, ask
 from tests.chaos.scans import bad_nifti
-from tests.chaos.stage import Stage
-from tests.chaos.texts import JSON
+from tests.chaos.stage import ENCODER, MALIGNANCY, Stage
+from tests.chaos.texts import JSON, put
 
-ENCODER = "assess/runs/renal/few/pretrain/image-s42/encoder"
-MALIGNANCY = "assess/runs/renal/few/malignancy/stage1-probe-f1-s42"
 _EARLIER = ("out/{}/assessment.json", "out/{}/input.json", "out/{}/refused.json")
 _MODELS = (f"{ENCODER}/likeness.json", f"{ENCODER}/attribute_heads.json", f"{MALIGNANCY}/head/head.json")
 FOLDERS = (
@@ -31,21 +29,19 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def finished(folder: Path) -> dict[str, str]:
+def finished(out: Path) -> dict[str, str]:
     """What an assessment of several patients left: the assessment of each, by what it is called."""
-    return {path.parent.name: path.read_text() for path in sorted((folder / "out").glob("*/assessment.json"))}
+    return {path.parent.name: path.read_text() for path in sorted(out.glob("*/assessment.json"))}
 
 
 def as_undamaged(stage: Stage, folder: Path) -> bool:
     """Whether the results are those of undamaged patients and models."""
-    expected = {path.parent.name: path.read_text() for path in sorted((stage.root / "assessed").glob("*/*.json"))
-                if path.name == "assessment.json"}  # fmt: skip
-    return finished(folder) == expected
+    return finished(folder / "out") == finished(stage.root / "assessed")
 
 
 def accounted(stage: Stage, folder: Path) -> bool:
     """Whether the results are those of undamaged models, or say what is missing, or say nothing of any patient."""
-    found = [json.loads(text) for text in finished(folder).values()]
+    found = [json.loads(text) for text in finished(folder / "out").values()]
     left_out = [one["models"]["tasks_without_a_model"].get("malignancy") for one in found]
     outside = [kidney["training_data"]["outside_training"] for one in found for kidney in one["kidneys"]]
     return as_undamaged(stage, folder) or (bool(found) and (all(left_out) or all(outside)))
@@ -78,7 +74,7 @@ def _scan(stage: Stage, rng: np.random.Generator, number: int) -> Case:
         return command
 
     def harmless(folder: Path) -> bool:
-        return len(finished(folder)) == 3
+        return len(finished(folder / "out")) == 3
 
     return Case("assess", f"scan: {how} {seed}", prepare, harmless, one_refused)
 
@@ -89,9 +85,8 @@ def _json(rng: np.random.Generator, files: tuple[str, ...]) -> tuple[str, str, C
     return name, files[int(rng.integers(len(files)))], JSON[name]
 
 
-def _put(path: Path, change: Callable[[str], str | bytes]) -> None:
-    content = change(path.read_text() if path.is_file() else '{"reason": "", "fingerprint": ""}')
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+def _change(path: Path, change: Callable[[str], str | bytes]) -> None:
+    put(path, change(path.read_text() if path.is_file() else '{"reason": "", "fingerprint": ""}'))
 
 
 def _earlier(stage: Stage, rng: np.random.Generator, number: int) -> Case:
@@ -100,7 +95,7 @@ def _earlier(stage: Stage, rng: np.random.Generator, number: int) -> Case:
     def prepare(folder: Path) -> list[str]:
         command = stage.assess(folder)
         ask(command, folder)
-        _put(folder / file.format(sorted(finished(folder))[1]), change)
+        _change(folder / file.format(sorted(finished(folder / "out"))[1]), change)
         return command
 
     return Case("assess", f"{name} in {file}", prepare, lambda folder: as_undamaged(stage, folder))
@@ -111,7 +106,7 @@ def _model(stage: Stage, rng: np.random.Generator, number: int) -> Case:
 
     def prepare(folder: Path) -> list[str]:
         stage.copy("assess", folder)
-        _put(folder / file, change)
+        _change(folder / file, change)
         return stage.assess(folder)
 
     return Case("assess", f"{name} in {Path(file).name}", prepare, lambda folder: accounted(stage, folder))
@@ -127,7 +122,7 @@ def _folder(stage: Stage, rng: np.random.Generator, number: int) -> Case:
 
     def right(folder: Path) -> bool:
         table = (folder / "out" / "assessments.csv").read_text()
-        return len(finished(folder)) == 3 and "\n=" not in table and "\x1b" not in table
+        return len(finished(folder / "out")) == 3 and "\n=" not in table and "\x1b" not in table
 
     return Case("assess", f"folder {name[:20]!r}, named: {identified}", prepare, right)
 

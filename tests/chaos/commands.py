@@ -11,55 +11,39 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.volumes.volume_files import is_whole
 from tests.chaos.assessments import as_undamaged
 from tests.chaos.sandbox import ask
-from tests.chaos.stage import POINT, Stage, import_manifest, import_slices, statuses
+from tests.chaos.stage import POINT, Stage, import_manifest, import_slices, in_processes, statuses
 
 Commands = dict[str, Callable[[Stage, Path], list[str]]]
 
 
 def _data_check(stage: Stage, folder: Path) -> list[str]:
-    return ["data-check", f"--data={_tiny(stage, folder)}", "--deep=true"]
-
-
-def _tiny(stage: Stage, folder: Path) -> Path:
-    return folder / "tiny" if (folder / "tiny").exists() else stage.copy("tiny", folder)
-
-
-def _imported(stage: Stage, folder: Path) -> Path:
-    return folder / "imported" if (folder / "imported").exists() else stage.copy("imported", folder)
-
-
-def _runs(stage: Stage, folder: Path) -> Path:
-    return folder / "runs" if (folder / "runs").exists() else stage.copy_runs(folder)
+    return ["data-check", f"--data={stage.copy('tiny', folder)}", "--deep=true"]
 
 
 def _scans(stage: Stage, folder: Path) -> list[str]:
-    _ = (folder / "scans").exists() or stage.copy("scans", folder)
+    stage.copy("scans", folder)
     return import_manifest(folder)
 
 
-def _in_processes(command: list[str]) -> list[str]:
-    return [flag if flag != "--workers=1" else "--workers=2" for flag in command]
-
-
 def _slices(stage: Stage, folder: Path) -> list[str]:
-    _ = (folder / "slices").exists() or stage.copy("slices", folder)
+    stage.copy("slices", folder)
     return import_slices(folder)
 
 
 def _resume(stage: Stage, folder: Path) -> list[str]:
-    run = _runs(stage, folder) / POINT
+    run = stage.copy_runs(folder) / POINT
     for left in ("DONE", "predictions.parquet", "results.csv"):
         (run / left).unlink(missing_ok=True)
     return ["resume", str(run), f"--runs={folder / 'runs'}"]
 
 
 def _report(stage: Stage, folder: Path) -> list[str]:
-    where = [f"--data={_tiny(stage, folder)}", f"--runs={_runs(stage, folder)}"]
+    where = [f"--data={stage.copy('tiny', folder)}", f"--runs={stage.copy_runs(folder)}"]
     return ["report", *where, "--tasks=[malignancy]", f"--out={folder / 'report'}"]
 
 
 def _assess(stage: Stage, folder: Path) -> list[str]:
-    _ = (folder / "assess").exists() or stage.copy("assess", folder)
+    stage.copy("assess", folder)
     return stage.assess(folder)
 
 
@@ -69,34 +53,29 @@ def _once(stage: Stage, folder: Path, command: Callable[[Stage, Path], list[str]
     return command(stage, folder)
 
 
-def _of_imported(stage: Stage, folder: Path, command: str, *more: str) -> list[str]:
-    source = [f"--source={stage.root / 'scans' / 'manifest.csv'}", "--options={plan: {name: chaos}}"]
-    return [command, f"--data={_imported(stage, folder)}", *source, *more]
-
-
 COMMANDS: Commands = {
     "data-check": _data_check,
     "import": _scans,
     "import of DICOM": _slices,
-    "import in processes": lambda stage, folder: _in_processes(_scans(stage, folder)),
-    "radiomics in processes": lambda stage, folder: _in_processes(COMMANDS["radiomics"](stage, folder)),
-    "finetune": lambda stage, folder: stage.finetune(folder, data=_tiny(stage, folder)),
+    "import in processes": lambda stage, folder: in_processes(_scans(stage, folder)),
+    "radiomics in processes": lambda stage, folder: in_processes(COMMANDS["radiomics"](stage, folder)),
+    "finetune": lambda stage, folder: stage.finetune(folder, data=stage.copy("tiny", folder)),
     "resume": _resume,
     "report": _report,
-    "qc": lambda stage, folder: ["qc", f"--data={_tiny(stage, folder)}"],
-    "attributes": lambda stage, folder: ["attributes", f"--data={_tiny(stage, folder)}"],
+    "qc": lambda stage, folder: ["qc", f"--data={stage.copy('tiny', folder)}"],
+    "attributes": lambda stage, folder: ["attributes", f"--data={stage.copy('tiny', folder)}"],
     "radiomics": lambda stage, folder: [
-        "radiomics", f"--data={_imported(stage, folder)}", f"--runs={folder / 'runs'}", "--workers=1"
+        "radiomics", f"--data={stage.copy('imported', folder)}", f"--runs={folder / 'runs'}", "--workers=1"
     ],
     "assess": _assess,
     "assess again": lambda stage, folder: _once(stage, folder, _assess),
     "import again": lambda stage, folder: _once(stage, folder, _scans),
     "import of DICOM again": lambda stage, folder: _once(stage, folder, _slices),
-    "refresh": lambda stage, folder: _of_imported(stage, folder, "refresh"),
-    "volumes": lambda stage, folder: _of_imported(
-        stage, folder, "volumes", "--encoder=scratch", "--profile=small", "--workers=1"
+    "refresh": lambda stage, folder: stage.of_imported(folder, "refresh"),
+    "volumes": lambda stage, folder: stage.of_imported(
+        folder, "volumes", "--encoder=scratch", "--profile=small", "--workers=1"
     ),
-    "doctor": lambda stage, folder: ["doctor", f"--data={_tiny(stage, folder)}", f"--runs={folder / 'runs'}"],
+    "doctor": lambda stage, folder: ["doctor", f"--data={stage.copy('tiny', folder)}", f"--runs={folder / 'runs'}"],
 }  # fmt: skip
 
 

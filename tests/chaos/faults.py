@@ -20,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.chaos.assessments import ENCODER, MALIGNANCY
 from tests.chaos.commands import COMMANDS, is_healthy
 from tests.chaos.sandbox import LIMIT_S, Answer, Outcome, ask
-from tests.chaos.stage import POINT, Stage
+from tests.chaos.stage import ENCODER, MALIGNANCY, POINT, Stage
 
 Hook = Callable[[], None]
 
@@ -249,8 +248,6 @@ def stage_fault(stage: Stage, fault: Fault, folder: Path) -> tuple[Outcome, Answ
     """Run a command with its fault, then without."""
     folder.mkdir(parents=True)
     arguments = COMMANDS[fault.command](stage, folder)
-    if fault.command in ("finetune",) and fault.kind != "permission":
-        (folder / "runs").mkdir(exist_ok=True)
     before, end = fault.begin(folder)
     answer = ask(arguments, folder, before, limit_s=LIMIT_S)
     end()

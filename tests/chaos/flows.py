@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.chaos.stage import IMAGE, POINT, Stage, import_manifest
+from tests.chaos.stage import IMAGE, POINT, Stage, import_manifest, in_processes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _many_scans(stage: Stage, folder: Path, runs: Path) -> list[str]:
         for m, row in enumerate(frame.to_dict("records"))
     ]
     pd.DataFrame(rows).to_csv(path, index=False)
-    return [flag if flag != "--workers=1" else "--workers=2" for flag in import_manifest(folder)]
+    return in_processes(import_manifest(folder))
 
 
 def _attributes(stage: Stage, folder: Path, runs: Path) -> list[str]:
@@ -81,14 +81,6 @@ def _alignment(stage: Stage, folder: Path, runs: Path) -> list[str]:
     return ["pretrain", "--stages=[alignment]", *_where(stage, runs), "--extra=" + json.dumps(own)]
 
 
-def _of_imported(command: str, *more: str) -> Callable[[Stage, Path, Path], list[str]]:
-    def prepare(stage: Stage, folder: Path, runs: Path) -> list[str]:
-        source = [f"--source={stage.root / 'scans' / 'manifest.csv'}", "--options={plan: {name: chaos}}"]
-        return [command, f"--data={stage.copy('imported', folder)}", *source, *more]
-
-    return prepare
-
-
 def _radiomics(stage: Stage, folder: Path, runs: Path) -> list[str]:
     return ["radiomics", f"--data={stage.root / 'imported'}", f"--runs={runs}", "--workers=2"]
 
@@ -111,8 +103,8 @@ FLOWS = (
     Flow("pretrain text in three", _stage("text", *TEXT, "--text.projection=16", base=True),
          ("renal/*/pretrain/text-s42/*/checkpoints/last.ckpt",)),
     Flow("pretrain alignment", _alignment, ("renal/*/pretrain/alignment-s42/checkpoints/last.ckpt",)),
-    Flow("refresh", _of_imported("refresh"), ("imported/*.parquet", "imported/cohort.json")),
-    Flow("volumes", _of_imported("volumes", "--encoder=scratch", "--profile=small", "--workers=1"),
+    Flow("refresh", lambda s, f, r: s.of_imported(f, "refresh"), ("imported/*.parquet", "imported/cohort.json")),
+    Flow("volumes", lambda s, f, r: s.of_imported(f, "volumes", "--encoder=scratch", "--profile=small", "--workers=1"),
          ("imported/volumes/**/*.bin", "imported/volumes/**/*.npz")),
     Flow("assess", lambda s, f, r: s.assess(f, 6),
          ("out/*/assessment.json", "out/*/assessment.html", "out/assessments.csv", "out/assessments.parquet")),

@@ -34,6 +34,8 @@ SMALL = {
 }
 POINT = "renal/tiny/malignancy/scratch-finetune-f1-s42"
 IMAGE = "renal/tiny/pretrain/image-s42"
+ENCODER = "assess/runs/renal/few/pretrain/image-s42/encoder"
+MALIGNANCY = "assess/runs/renal/few/malignancy/stage1-probe-f1-s42"
 UID = "1.2.826.0.1.3680043.8.498."
 
 
@@ -56,8 +58,11 @@ class Stage:
         return "--extra=" + json.dumps([f"--config={self.root / 'tiny.yaml'}"])
 
     def copy(self, name: str, folder: Path) -> Path:
-        """A copy of one of the folders."""
-        return Path(shutil.copytree(self.root / name, folder / name, symlinks=True))
+        """A copy of one of the folders; the one that is there, where a command is given again."""
+        copied = folder / name
+        if not copied.exists():
+            shutil.copytree(self.root / name, copied, symlinks=True)
+        return copied
 
     def copy_runs(self, folder: Path) -> Path:
         """A copy of the runs whose own descriptions speak of the copy."""
@@ -80,6 +85,11 @@ class Stage:
         where = [f"--data={place / 'few'}", f"--runs={place / 'runs'}", f"--out={folder / 'out'}"]
         return ["assess", f"--source={folder / 'patients'}", *where, "--outside_training=true", "--intensity=rendered"]
 
+    def of_imported(self, folder: Path, command: str, *more: str) -> list[str]:
+        """A command on a copy of the imported cohort and the scans that it was made from."""
+        source = [f"--source={self.root / 'scans' / 'manifest.csv'}", "--options={plan: {name: chaos}}"]
+        return [command, f"--data={self.copy('imported', folder)}", *source, *more]
+
     def finetune(self, folder: Path, *more: str, data: Path | None = None) -> list[str]:
         """The command of a point whose runs lie in `folder`, in a store that holds none."""
         if not (folder / "runs").exists():
@@ -90,7 +100,6 @@ class Stage:
 
 def build(root: Path) -> Stage:
     """Make everything, by the suite's own commands."""
-
     root.mkdir(parents=True)
     stage = Stage(root)
     (root / "tiny.yaml").write_text(yaml.safe_dump(SMALL))
@@ -102,19 +111,13 @@ def build(root: Path) -> Stage:
         stage.finetune(root),
         ["pretrain", "--stages=[image]", f"--data={root / 'tiny'}", f"--runs={root / 'runs'}", stage.flags],
     ):
-        answer = ask(arguments, root, limit_s=600, modules=root / "modules.txt")
-        if answer.code != 0:
-            raise RuntimeError(f"{arguments[0]} failed on an undamaged cohort: {answer.text[-3000:]}")
-        _import_all(root / "modules.txt")
+        _done(arguments, root)
     make_base(root / "base", num_hidden_layers=2)
     reports_cohort(root / "texts", patients=60)
     export_text(root / "base", root / "runs", Cohort.load(root / "tiny"), 1)
     make_place(root / "assess")
-    reference(root / "assess" / "runs" / "renal/few/pretrain/image-s42/encoder")
-    answer = ask(stage.assess(root), root, limit_s=600, modules=root / "modules.txt")
-    if answer.code != 0:
-        raise RuntimeError(f"Undamaged patients were not assessed: {answer.text[-3000:]}")
-    _import_all(root / "modules.txt")
+    reference(root / ENCODER)
+    _done(stage.assess(root), root)
     (root / "out").rename(root / "assessed")
     rows = []
     for number in range(3):
@@ -123,27 +126,24 @@ def build(root: Path) -> Stage:
         row = {"patient_id": f"p{number}", "study_id": f"e{number}", "series_id": f"s{number}", "center": "A"}
         rows.append(row | {"phase": "venous", "image": f"ct{number}.nii.gz", "mask": f"mask{number}.nii.gz"})
     pd.DataFrame(rows).to_csv(root / "scans" / "manifest.csv", index=False)
-    answer = ask(import_manifest(root), root, modules=root / "modules.txt")
-    _import_all(root / "modules.txt")
-    if statuses(root) != ["imported"] * 3:
-        raise RuntimeError(f"Undamaged scans were not imported: {answer.text[-3000:]}")
+    _done(import_manifest(root), root, 3)
     (root / "out").rename(root / "imported")
     for number in range(3):
         study = f"{UID}{number + 1}"
         scan = Scan(patient=f"MRN-{number}", study=study, series=f"{study}.1", seed=number)
         scan.write(root / "slices" / str(number))
         segmentation(scan).save_as(root / "slices" / str(number) / "seg", enforce_file_format=True)
-    answer = ask(import_slices(root), root, modules=root / "modules.txt")
-    if statuses(root) != ["imported"] * 3:
-        raise RuntimeError(f"Undamaged slices were not imported: {answer.text[-3000:]}")
-    _import_all(root / "modules.txt")
+    _done(import_slices(root), root, 3)
     shutil.rmtree(root / "out")
     return stage
 
 
-def _import_all(modules: Path) -> None:
-    """Import what a command did, so that every case, a fork of this process, has it."""
-    for name in modules.read_text().splitlines():
+def _done(arguments: list[str], root: Path, imported: int = 0) -> None:
+    """Run a command on undamaged data, and import what it did, so that every case, a fork of this process, has it."""
+    answer = ask(arguments, root, limit_s=600, modules=root / "modules.txt")
+    if answer.code != 0 or statuses(root) != ["imported"] * imported:
+        raise RuntimeError(f"{arguments[0]} failed on undamaged data: {answer.text[-3000:]}")
+    for name in (root / "modules.txt").read_text().splitlines():
         if name not in sys.modules:
             with contextlib.suppress(ImportError):  # some names are made by a module, for itself
                 importlib.import_module(name)
@@ -161,6 +161,11 @@ def import_slices(folder: Path) -> list[str]:
 
 def _import(source: Path, folder: Path, options: str) -> list[str]:
     return ["import", f"--source={source}", f"--out={folder / 'out'}", "--workers=1", f"--options={options}"]
+
+
+def in_processes(command: list[str]) -> list[str]:
+    """The same command with two processes."""
+    return [flag if flag != "--workers=1" else "--workers=2" for flag in command]
 
 
 def statuses(folder: Path) -> list[str]:

@@ -85,6 +85,11 @@ def _finished_if(harmless: bool) -> Callable[[Path], bool]:
     return lambda folder: harmless and (folder / "runs" / POINT / "DONE").is_file()
 
 
+def put(path: Path, content: str | bytes) -> None:
+    """Write what a case put in the place of a file."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def _edited(frame: pd.DataFrame, column: str, value: object) -> str:
     frame = frame.astype(object)
     frame.loc[1, column] = value
@@ -134,8 +139,7 @@ def csv_cases(stage: Stage, rng: np.random.Generator, count: int) -> Iterator[Ca
 
         def prepare(folder: Path, change: Callable[[str, pd.DataFrame], str | bytes] = change) -> list[str]:
             path = stage.copy("scans", folder) / "manifest.csv"
-            content = change(path.read_text(), pd.read_csv(path))
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
+            put(path, change(path.read_text(), pd.read_csv(path)))
             return import_manifest(folder)
 
         yield Case("CSV", name, prepare, lambda folder, ok=harmless: ok and statuses(folder) == ["imported"] * 3)
@@ -184,8 +188,7 @@ def json_cases(stage: Stage, rng: np.random.Generator, count: int) -> Iterator[C
             else:
                 (target,) = stage.copy("tiny", folder).glob(file)
                 command = ["data-check", f"--data={folder / 'tiny'}"]
-            content = JSON[name](target.read_text())
-            target.write_bytes(content.encode() if isinstance(content, str) else content)
+            put(target, JSON[name](target.read_text()))
             return command
 
         yield Case("JSON", f"{name} in {file}", prepare)
