@@ -187,7 +187,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> tuple[pd.DataF
         columns: Columns to read; all when left out.
 
     Raises:
-        DataError: if the file is not a whole Parquet file.
+        DataError: if the file is not a whole Parquet file, or lacks a column.
     """
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
@@ -200,7 +200,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> tuple[pd.DataF
             others = file.read(plain).to_pandas(types_mapper=_nullable, ignore_metadata=True)
             # One after the other: of a large table a single column is held twice at a time.
             content = {name: _texts(file.read([name]).column(0)) if name in texts else others[name] for name in names}
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise DataError(f"{path.name} is not a readable Parquet file ({error}); write it again.") from error
     header = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     return pd.DataFrame(content, index=others.index), header

@@ -119,3 +119,9 @@ def test_a_table_that_pandas_wrote_with_an_index_keeps_its_columns(tmp_path: Pat
     named = read_parquet(tmp_path / "named.parquet")[0]
     assert sorted(named.columns) == ["age_years", "patient_id", "score"]
     assert named["patient_id"].tolist() == ["b", "c"]
+
+
+def test_a_column_that_a_table_lacks_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"patient_id": ["a"]}).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(DataError, match=r"table\.parquet is not a readable Parquet file .*study_id"):
+        read_parquet(tmp_path / "table.parquet", ["patient_id", "study_id"])
