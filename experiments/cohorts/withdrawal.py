@@ -6,18 +6,17 @@ A run is not removed: whether weights that have seen a patient may be kept is no
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.identity import PARTS, digests
 from datamodules.cohort.trained_on import TRAINING_DATA
+from datamodules.errors import DataError
+from datamodules.files import read_parquet
 from experiments.runs.folders import EMBEDDINGS, FEATURES, cache_folder
 from experiments.runs.run_data import DATA
 
@@ -65,11 +64,11 @@ def uses(runs: Path, patients: Sequence[str]) -> list[Use]:
         runs: Folder of all runs.
         patients: Pseudonyms.
     """
-    known = digests(patients)
+    names = dict(zip(digests(patients).tolist(), patients, strict=True))
     found: dict[Path, dict[str, set[str]]] = {}
     for path in sorted(runs.rglob("*")) if runs.is_dir() else []:
         if path.is_file():
-            for how, who in _known_by(path, patients, known):
+            for how, who in _known_by(path, names):
                 found.setdefault(path.parent, {}).setdefault(how, set()).update(who)
     return [
         Use(folder.relative_to(runs).as_posix(), ", ".join(f"{how} {len(who)}" for how, who in kinds.items()))
@@ -77,36 +76,32 @@ def uses(runs: Path, patients: Sequence[str]) -> list[Use]:
     ]
 
 
-def _known_by(path: Path, patients: Sequence[str], known: np.ndarray) -> Iterator[tuple[str, set[str]]]:
-    """What a file says of some patients."""
-    names = dict(zip(known.tolist(), patients, strict=True))
+def _known_by(path: Path, names: Mapping[int, str]) -> Iterator[tuple[str, set[str]]]:
+    """What a file says of some patients, whose pseudonyms are given by their digests."""
     if path.name in (DATA, TRAINING_DATA):
-        columns = ["patient", "part"] if path.name == DATA else ["patient"]
-        rows = _columns(path, columns)
+        rows = _columns(path, ["patient", "part"] if path.name == DATA else ["patient"])
         if rows is not None:
-            rows = rows[rows["patient"].isin(known)]
+            rows = rows[rows["patient"].isin(list(names))]
             parts = rows["part"] if "part" in rows else pd.Series("train", index=rows.index)
             for part in PARTS:
                 who = {names[int(one)] for one in rows.loc[parts == part, "patient"]}
                 if who:
                     yield _WORDS[part], who
-    elif path.suffix == ".parquet":
+        return
+    who = set()
+    if path.suffix == ".parquet":
         rows = _columns(path, [_NAMES])
-        who = set() if rows is None else set(rows[_NAMES].astype(str)) & set(patients)
-        if who:
-            yield "names", who
+        who = set() if rows is None else set(rows[_NAMES].astype(str)) & set(names.values())
     elif path.suffix in _TEXTS:
         content = path.read_bytes()
-        who = {patient for patient in patients if patient.encode() in content}
-        if who:
-            yield "names", who
+        who = {patient for patient in names.values() if patient.encode() in content}
+    if who:
+        yield "names", who
 
 
-def _columns(path: Path, names: list[str]) -> pd.DataFrame | None:
-    """Columns of a Parquet file; None where it lacks one, or is damaged."""
+def _columns(path: Path, columns: list[str]) -> pd.DataFrame | None:
+    """Columns of a Parquet file; None where it lacks one, or is damaged, and names nobody who could be found."""
     try:
-        if not set(names) <= set(pq.read_schema(path).names):
-            return None
-        return pq.read_table(path, columns=names).to_pandas()
-    except pa.ArrowInvalid:  # a damaged file names nobody who could be found
+        return read_parquet(path, columns)[0]
+    except DataError:
         return None
