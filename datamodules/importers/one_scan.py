@@ -251,7 +251,7 @@ def _link_masks(masks: Sequence[Path], folder: Path, patient: str) -> None:
 def _boxes(folder: Path, scratch: Path, boxes: Mapping[str, str]) -> Path:
     """The table of boxes that the importer reads, with a row for every CT series."""
     index = build_index(folder, scratch / "index", PublicNames())
-    headers = [header for patient in index.summary()["patients"] for header in index.headers(patient)]
+    headers = [header for patient in index.summary["patients"] for header in index.headers(patient)]
     series = {entry.series_uid for entry in headers if refusal(entry) is None}
     rows = [(uid, side, box) for uid in sorted(series) for side, box in sorted(boxes.items())]
     return _table(scratch / "boxes.csv", ("series_uid", "side", "box_ras_mm"), rows)

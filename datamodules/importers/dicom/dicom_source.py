@@ -187,7 +187,7 @@ class DicomSource:
             DataError: if a table is refused, or the folder holds no DICOM file.
         """
         _ = self._rules, self._boxes, self._clinical, self._reports
-        summary = self._index.summary()
+        summary = self._index.summary
         if not summary["patients"]:
             raise DataError(
                 f"No DICOM file was found ({summary['other_files']} other files, {summary['empty_folders']} empty "
@@ -200,7 +200,7 @@ class DicomSource:
     @functools.cached_property
     def _unmatched(self) -> dict[str, str]:
         """Entry of the import report to its reason, of every table with rows that match no scan."""
-        summary, naming = self._index.summary(), self._naming
+        summary, naming = self._index.summary, self._naming
         joined = (
             ("patients", self.patients, "patient_id", naming.patient, set(summary["patients"])),
             ("reports", self.reports, "study_id", naming.study, set(summary["studies"])),
@@ -222,7 +222,7 @@ class DicomSource:
             SkipPatient: if no series can be used, with all reasons.
             DataError: if that is because of a damaged file.
         """
-        summary = self._index.summary()
+        summary = self._index.summary
         if patient_id == EMPTY_FOLDERS:
             raise SkipPatient(f"{summary['empty_folders']} empty folders.")
         if patient_id == DAMAGED_FILES:
@@ -258,7 +258,7 @@ class DicomSource:
 
     def patient_print(self, patient_id: str) -> str:
         """Hash of the settings and files that the volumes of a patient are from."""
-        if patient_id not in self._index.summary()["patients"]:
+        if patient_id not in self._index.summary["patients"]:
             return self.fingerprint  # an entry of what belongs to nobody
         headers = self._index.headers(patient_id)
         files = sorted({self.folder / header.path for header in headers})

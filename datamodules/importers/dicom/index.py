@@ -40,12 +40,19 @@ _DONE = "complete.json"
 class DicomIndex:
     """The headers of one imported folder.
 
+    What it holds in all is read once; of a patient it reads what it is asked for.
+
     Args:
         folder: Where the index lies.
     """
 
     folder: Path
 
+    def __reduce__(self) -> tuple[type[DicomIndex], tuple[Path]]:
+        """The place alone: a worker reads for itself what it needs."""
+        return type(self), (self.folder,)
+
+    @functools.cached_property
     def summary(self) -> dict[str, Any]:
         """`patients` (identifier to file), and `files` in all, `empty_folders`, `damaged_files` and `other_files` that
         have no patient, the `reasons` of the damaged ones, the pseudonyms of all `studies` and `series`, and `left`:
@@ -54,7 +61,7 @@ class DicomIndex:
 
     def headers(self, patient_id: str) -> list[SliceHeader]:
         """All slices and other objects of a patient, in the order of their paths."""
-        lines = (self.folder / self.summary()["patients"][patient_id]).read_text(encoding="utf-8").splitlines()
+        lines = (self.folder / self.summary["patients"][patient_id]).read_text(encoding="utf-8").splitlines()
         return [SliceHeader.from_dict(json.loads(line)) for line in lines]
 
     def forget(self, patients: Sequence[str], naming: Naming) -> bool:
@@ -67,7 +74,7 @@ class DicomIndex:
         Returns:
             False where it forgot others before, who are to be found again: it must be built anew.
         """
-        summary = self.summary()
+        summary = self.summary
         left = set(summary.get("left", []))
         if left - {_digest(patient) for patient in patients}:
             return False
@@ -169,9 +176,8 @@ def build_index(
     about = {"reasons": dict(reasons), "crc32": crc32, "place": place, "left": []}
     write_json(store / _DONE, {**found_all, **about})
     _remove_older(store, place)
-    built = DicomIndex(store)
-    built.forget(without, naming)
-    return built
+    DicomIndex(store).forget(without, naming)
+    return DicomIndex(store)
 
 
 def _remove_older(store: Path, place: str) -> None:

@@ -446,8 +446,8 @@ def test_a_damaged_index_is_made_again(how: str, tmp_path: Path) -> None:
     naming = Pseudonyms.load(tmp_path / "out.private", tmp_path / "out")
     store = tmp_path / "out.private" / "index"
     index = dicom_index.build_index(tmp_path / "in", store, naming)
-    ((patient, name),) = index.summary()["patients"].items()
-    expected, summary = index.headers(patient), index.summary()
+    ((patient, name),) = index.summary["patients"].items()
+    expected, summary = index.headers(patient), index.summary
     content = (store / name).read_text()
     if how == "a line less":
         (store / name).write_text("".join(content.splitlines(keepends=True)[:-1]))
@@ -461,7 +461,7 @@ def test_a_damaged_index_is_made_again(how: str, tmp_path: Path) -> None:
         (store / "complete.json").write_text("[" if how == "no JSON" else "[]")
     assert (store / name).is_file() == (how != "lost")
     again = dicom_index.build_index(tmp_path / "in", store, naming)
-    assert (again.headers(patient), again.summary()) == (expected, summary)
+    assert (again.headers(patient), again.summary) == (expected, summary)
 
 
 def test_a_folder_that_cannot_be_read_is_not_left_out_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
