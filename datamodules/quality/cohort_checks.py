@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.columns import ENDPOINTS
 from datamodules.cohort.label_fractions import MINIMUM_PER_CLASS
 from datamodules.cohort.study_times import STUDY, study_times
 from datamodules.errors import DataError, Finding
 from datamodules.files import read_parquet
+from datamodules.quality.volume_set_checks import check_volume_sets, named
 from datamodules.reports.disclosures import check_disclosures
 from datamodules.reports.language import foreign_reports
-from datamodules.volumes.shards import VolumeSet
-from datamodules.volumes.volume_files import check_files
 
 _ENTRIES_SHOWN = 5
 LOCAL_PATHS = Path(".build", "made_from.json")
@@ -52,7 +48,7 @@ def check_cohort(root: Path, *, verify: bool = True, deep: bool = False) -> list
         )
         findings.append(Finding("WARN", "holds paths of the machine that imported the cohort", where, "no path", fix))
     findings += _check_import(root)
-    findings += _check_volume_sets(cohort, verify, deep)
+    findings += check_volume_sets(cohort, verify, deep)
     return findings
 
 
@@ -94,10 +90,6 @@ def _check_import(root: Path) -> list[Finding]:
     return findings or [Finding("PASS", f"all {len(report)} entries were imported", path.name)]
 
 
-def _named(values: list[str], shown: int = 3) -> str:
-    return ", ".join(values[:shown]) + (f" and {len(values) - shown} more" if len(values) > shown else "")
-
-
 def _check_times(cohort: Cohort) -> list[Finding]:
     times, kidneys, patients = study_times(cohort), cohort["kidneys"], cohort["patients"]
     known = times["days_from_origin"].notna()
@@ -118,7 +110,7 @@ def _check_times(cohort: Cohort) -> list[Finding]:
         findings.append(
             Finding(
                 "FAIL",
-                f"{len(marked)} studies after treatment are marked index ({_named(sorted(set(marked['patient_id'])))})",
+                f"{len(marked)} studies after treatment are marked index ({named(sorted(set(marked['patient_id'])))})",
                 "kidneys.parquet",
                 "an index kidney of a study before treatment",
                 "set is_index of them to false, or correct days_from_origin",
@@ -129,7 +121,7 @@ def _check_times(cohort: Cohort) -> list[Finding]:
         findings.append(
             Finding(
                 "WARN",
-                f"{len(without)} patients have no study before treatment ({_named(without)})",
+                f"{len(without)} patients have no study before treatment ({named(without)})",
                 "studies.parquet",
                 "a scan of the tumour",
                 "they enter no task; where day 0 is not the treatment, state `treatment_days`",
@@ -141,7 +133,7 @@ def _check_times(cohort: Cohort) -> list[Finding]:
         findings.append(
             Finding(
                 "WARN",
-                f"{len(unclear)} patients have days of studies and no time_origin ({_named(unclear)})",
+                f"{len(unclear)} patients have days of studies and no time_origin ({named(unclear)})",
                 "patients.parquet",
                 "what day 0 is",
                 "state it; day 0 is taken for the treatment",
@@ -173,7 +165,7 @@ def _check_index_kidneys(cohort: Cohort) -> list[Finding]:
         findings.append(
             Finding(
                 "FAIL",
-                f"{len(several)} patients have two index kidneys ({_named(several)})",
+                f"{len(several)} patients have two index kidneys ({named(several)})",
                 "kidneys.parquet",
                 "one kidney with the largest lesion",
                 "set is_index of the other to false",
@@ -183,7 +175,7 @@ def _check_index_kidneys(cohort: Cohort) -> list[Finding]:
         findings.append(
             Finding(
                 "WARN",
-                f"{len(none)} patients have no index kidney ({_named(none)})",
+                f"{len(none)} patients have no index kidney ({named(none)})",
                 "kidneys.parquet",
                 "a lesion",
                 "they serve pretraining only",
@@ -202,7 +194,7 @@ def _check_endpoints(cohort: Cohort) -> list[Finding]:
                 Finding(
                     "FAIL",
                     f"{len(half)} patients have a time or an event of {name} without the other "
-                    f"({_named(list(half['patient_id']))})",
+                    f"({named(list(half['patient_id']))})",
                     "patients.parquet",
                     "both or neither",
                     "complete it",
@@ -214,7 +206,7 @@ def _check_endpoints(cohort: Cohort) -> list[Finding]:
         findings.append(
             Finding(
                 "FAIL",
-                f"{len(wrong)} patients died of cancer and not of any cause ({_named(list(wrong['patient_id']))})",
+                f"{len(wrong)} patients died of cancer and not of any cause ({named(list(wrong['patient_id']))})",
                 "patients.parquet",
                 "dss_event implies os_event",
                 "correct the endpoint",
@@ -227,7 +219,7 @@ def _check_endpoints(cohort: Cohort) -> list[Finding]:
             Finding(
                 "FAIL",
                 f"{len(late)} patients have recurrence-free time beyond their overall follow-up "
-                f"({_named(list(late['patient_id']))})",
+                f"({named(list(late['patient_id']))})",
                 "patients.parquet",
                 "rfs_months <= os_months",
                 "correct the times",
@@ -283,119 +275,3 @@ def _check_classes(cohort: Cohort) -> list[Finding]:
     return findings or [
         Finding("PASS", "both classes of malignancy and aggressiveness can be trained", "patients.parquet")
     ]
-
-
-def _check_volume_sets(cohort: Cohort, verify: bool, deep: bool) -> list[Finding]:
-    folders = sorted(path for path in (cohort.root / "volumes").glob("*") if path.is_dir())
-    if not folders:
-        return [Finding("FAIL", "no volume set", "volumes", "at least one", "run `make cohort` or `make import` again")]
-    findings: list[Finding] = []
-    for folder in folders:
-        try:
-            volumes = VolumeSet(folder)
-        except DataError as error:
-            findings.append(Finding("FAIL", str(error).rstrip("."), folder.name))
-            continue
-        found = (
-            _check_coverage(cohort, volumes)
-            + _check_same_scans(cohort, volumes)
-            + (_check_contents(volumes) if verify else [])
-        )
-        found += check_files(folder, content=verify, shards=deep)
-        if not any(finding.level == "FAIL" for finding in found):
-            told = f"{len(volumes)} volumes{' with right checksums' if verify else ''}"
-            found.append(Finding("PASS", f"{told}{', every byte read' if deep else ''}", folder.name))
-        findings += found
-    return findings
-
-
-def _check_coverage(cohort: Cohort, volumes: VolumeSet) -> list[Finding]:
-    kidneys = cohort["kidneys"]
-    index = kidneys[kidneys["is_index"]]
-    keys = ["patient_id", "study_id", "side"]
-    missing = index.merge(volumes.index[keys].drop_duplicates(), on=keys, how="left", indicator=True)
-    lost = sorted(missing.loc[missing["_merge"] == "left_only", "patient_id"].unique())
-    findings = []
-    if lost:
-        findings.append(
-            Finding(
-                "FAIL",
-                f"{len(lost)} patients have no volume of their index kidney ({_named(lost)})",
-                volumes.folder.name,
-                "one per phase",
-                "import them again",
-            )
-        )
-    known = pd.MultiIndex.from_frame(cohort["series"][["patient_id", "study_id", "series_id"]])
-    found = pd.MultiIndex.from_frame(volumes.index[["patient_id", "study_id", "series_id"]])
-    strange = sorted({str(values[0]) for values in found[~found.isin(known)]})
-    if strange:
-        findings.append(
-            Finding(
-                "FAIL",
-                f"volumes of series that series.parquet does not list ({_named(strange)})",
-                volumes.folder.name,
-                "a row each",
-                "import the cohort again",
-            )
-        )
-    return findings
-
-
-def _check_same_scans(cohort: Cohort, volumes: VolumeSet) -> list[Finding]:
-    """One scan under the identifiers of two patients: a leak where they are in two splits or roles."""
-    owners = volumes.index[["crc32", "patient_id"]].drop_duplicates()
-    shared = owners[owners.duplicated("crc32", keep=False)]
-    if shared.empty:
-        return []
-    parts = cohort.patients()[["patient_id", "role", "split", "fold"]].astype("string").fillna("")
-    joined = shared.merge(parts, on="patient_id")
-    apart = joined.groupby("crc32")[["role", "split", "fold"]].nunique().max(axis=1)
-    findings = []
-    for level, scans, where in (
-        ("FAIL", apart.index[apart > 1], "in two splits, folds or roles"),
-        ("WARN", apart.index[apart <= 1], "in one split and role"),
-    ):
-        patients = sorted(map(str, joined.loc[joined["crc32"].isin(scans), "patient_id"].unique()))
-        if patients:
-            findings.append(
-                Finding(
-                    "FAIL" if level == "FAIL" else "WARN",
-                    f"{len(scans)} volumes are those of two patients {where} ({_named(patients)})",
-                    volumes.folder.name,
-                    "a scan of one patient each",
-                    "find out who it is and leave the other out",
-                )
-            )
-    return findings
-
-
-def _check_contents(volumes: VolumeSet) -> list[Finding]:
-    findings = []
-    for position, row in enumerate(volumes.index.itertuples(index=False)):
-        try:
-            image = volumes.read(position)
-        except DataError as error:
-            findings.append(Finding("FAIL", str(error).rstrip("."), f"{row.patient_id}, {row.side}, {row.phase}"))
-            continue
-        if image.min() == image.max():
-            findings.append(
-                Finding(
-                    "FAIL",
-                    f"every voxel is {image.flat[0]} HU",
-                    f"{row.patient_id}, {row.side}, {row.phase}",
-                    "a scan",
-                    "import the patient again",
-                )
-            )
-        elif np.mean(image <= volumes.contract.pad_hu) > 0.9:
-            findings.append(
-                Finding(
-                    "WARN",
-                    "more than 90 % of the voxels are padding",
-                    f"{row.patient_id}, {row.side}, {row.phase}",
-                    "a kidney in the box",
-                    "check the kidney mask",
-                )
-            )
-    return findings
