@@ -19,7 +19,7 @@ from datamodules.errors import DataError
 from datamodules.importers.assemble import NO_INDEX, Located, Reasons, SeriesInput, StudyInput, assemble
 from datamodules.importers.dicom.dicom_source import DicomSource
 from datamodules.importers.dicom.index import build_index
-from datamodules.importers.dicom.series import refusal
+from datamodules.importers.dicom.slice_refusals import refusal
 from datamodules.importers.locate import LocatedKidney, locate_box, locate_kidneys, parse_box
 from datamodules.importers.masks import KidneyMask, fit, read_binary_masks, read_mask, read_segmentation
 from datamodules.importers.nifti.scan import read_nifti

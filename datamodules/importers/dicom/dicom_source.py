@@ -24,7 +24,9 @@ from datamodules.importers.dicom.headers import SliceHeader
 from datamodules.importers.dicom.index import DicomIndex, build_index, files_below
 from datamodules.importers.dicom.pixels import read_stack, same_pixels
 from datamodules.importers.dicom.segmentation import Segmentation, is_segmentation, read_seg
-from datamodules.importers.dicom.series import TRUNCATED, Stack, fault, refusal, split_series, step_mm
+from datamodules.importers.dicom.series import split_series
+from datamodules.importers.dicom.slice_refusals import TRUNCATED, fault, refusal
+from datamodules.importers.dicom.stack_geometry import Stack, step_mm
 from datamodules.importers.dicom.study_time import dicom_study_days
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys

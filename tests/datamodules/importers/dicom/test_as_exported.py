@@ -15,7 +15,9 @@ from pydicom.uid import ImplicitVRLittleEndian
 from datamodules.errors import DataError
 from datamodules.importers.dicom.headers import NotDicom, SliceHeader, read_headers
 from datamodules.importers.dicom.pixels import read_pixels, read_stack
-from datamodules.importers.dicom.series import fault, geometry, refusal, split_series
+from datamodules.importers.dicom.series import split_series
+from datamodules.importers.dicom.slice_refusals import fault, refusal
+from datamodules.importers.dicom.stack_geometry import geometry
 from tests.datamodules.importers.dicom_phantom import AXIAL, Scan, enhanced
 
 STEP_MM = 10.0

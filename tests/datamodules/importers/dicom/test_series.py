@@ -12,7 +12,9 @@ import torchio as tio
 from datamodules.errors import DataError
 from datamodules.importers.dicom.headers import SliceHeader, read_headers
 from datamodules.importers.dicom.pixels import read_stack, same_pixels
-from datamodules.importers.dicom.series import Stack, refusal, split_series
+from datamodules.importers.dicom.series import split_series
+from datamodules.importers.dicom.slice_refusals import refusal
+from datamodules.importers.dicom.stack_geometry import Stack
 from tests.datamodules.importers.dicom_phantom import (
     AXIAL,
     CORONAL,

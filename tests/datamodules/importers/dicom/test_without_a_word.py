@@ -13,7 +13,9 @@ from datamodules.errors import DataError
 from datamodules.importers.dicom.dicom_source import DicomSource
 from datamodules.importers.dicom.pixels import read_stack
 from datamodules.importers.dicom.segmentation import read_seg
-from datamodules.importers.dicom.series import Stack, fault, refusal, split_series
+from datamodules.importers.dicom.series import split_series
+from datamodules.importers.dicom.slice_refusals import fault, refusal
+from datamodules.importers.dicom.stack_geometry import Stack
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.records import PatientRecord
 from datamodules.volumes.contract import PreprocessingContract
