@@ -16,7 +16,8 @@ import torchio as tio
 
 from datamodules.cohort.columns import PHASES, SIDES
 from datamodules.errors import DataError
-from datamodules.importers.assemble import NO_INDEX, Located, Reasons, SeriesInput, StudyInput, assemble
+from datamodules.importers.assemble import NO_INDEX, assemble
+from datamodules.importers.cut_study import Located, Reasons, SeriesInput, StudyInput
 from datamodules.importers.dicom.dicom_source import DicomSource
 from datamodules.importers.dicom.index import build_index
 from datamodules.importers.dicom.slice_refusals import refusal

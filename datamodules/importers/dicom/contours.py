@@ -17,7 +17,7 @@ import torchio as tio
 from skimage.draw import polygon
 
 from datamodules.errors import DataError
-from datamodules.importers.dicom.headers import SliceHeader
+from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.values import quiet
 from datamodules.importers.masks import KidneyMask, compose
 from datamodules.importers.part_names import meaning

@@ -15,16 +15,17 @@ import torchio as tio
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.engine import default_workers
 from datamodules.errors import DataError
-from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble, table_rows
+from datamodules.importers.assemble import assemble, table_rows
 from datamodules.importers.boxes import Boxes, read_boxes
 from datamodules.importers.builder import Progress
 from datamodules.importers.companions import read_patients, read_reports
+from datamodules.importers.cut_study import Located, Reasons, SeriesInput, StudyInput
 from datamodules.importers.dicom.contours import Contours, is_structure_set, read_contours
-from datamodules.importers.dicom.headers import SliceHeader
 from datamodules.importers.dicom.index import DicomIndex, build_index, files_below
 from datamodules.importers.dicom.pixels import read_stack, same_pixels
 from datamodules.importers.dicom.segmentation import Segmentation, is_segmentation, read_seg
 from datamodules.importers.dicom.series import split_series
+from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.slice_refusals import TRUNCATED, fault, refusal
 from datamodules.importers.dicom.stack_geometry import Stack, step_mm
 from datamodules.importers.dicom.study_time import dicom_study_days

@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple
 from datamodules.engine import Lost, Needs, open_pool
 from datamodules.errors import DataError
 from datamodules.files import read_json_mapping, write_json
-from datamodules.importers.dicom.headers import NotDicom, SliceHeader, read_headers
+from datamodules.importers.dicom.headers import NotDicom, read_headers
+from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.pseudonyms import Naming
 
 Progress = Callable[[int, int], None]

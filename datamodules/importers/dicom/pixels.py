@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from scipy import ndimage
 
 from datamodules.errors import DataError
-from datamodules.importers.dicom.headers import SliceHeader
+from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.stack_geometry import TILT_DEGREES, Stack, StackGeometry, geometry
 from datamodules.importers.dicom.values import quiet
 from datamodules.importers.nifti.scan import MOST_VOXELS, check_hu, check_spacing

@@ -16,8 +16,8 @@ import pydicom
 import torchio as tio
 
 from datamodules.errors import DataError
-from datamodules.importers.dicom.headers import SliceHeader
 from datamodules.importers.dicom.pixels import complete
+from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.stack_geometry import SAME_AXES
 from datamodules.importers.dicom.values import quiet
 from datamodules.importers.masks import KidneyMask, compose

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from datamodules.importers.dicom.headers import SliceHeader
+from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.stack_geometry import EVEN_MM, SAME_AXES, Stack, along_normal, axes_of, is_even
 
 _LEAST_INTERLEAVED = 4

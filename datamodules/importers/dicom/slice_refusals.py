@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from datamodules.importers.dicom.headers import SliceHeader
+from datamodules.importers.dicom.slice_header import SliceHeader
 
 CT_CLASSES = ("CT Image Storage", "Enhanced CT Image Storage", "Legacy Converted Enhanced CT Image Storage")
 TRUNCATED = "truncated files"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datamodules.errors import DataError
-from datamodules.importers.dicom.headers import SliceHeader
+from datamodules.importers.dicom.slice_header import SliceHeader
 
 EVEN_MM = 0.02
 """Distances of slices that differ by less than this, or 2 %, are equal; positions that are rounded may differ by more,

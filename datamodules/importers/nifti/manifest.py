@@ -15,8 +15,9 @@ from datamodules.cohort.cohort import CohortInfo
 from datamodules.cohort.columns import PHASES, ROLES, Column, Table
 from datamodules.cohort.tables import TABLES
 from datamodules.errors import DataError
-from datamodules.importers.assemble import Located, Reasons, SeriesInput, StudyInput, assemble, table_rows
+from datamodules.importers.assemble import assemble, table_rows
 from datamodules.importers.companions import read_patients, read_reports
+from datamodules.importers.cut_study import Located, Reasons, SeriesInput, StudyInput
 from datamodules.importers.delimited import read_table, records
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys, parse_box

@@ -13,9 +13,10 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import ImplicitVRLittleEndian
 
 from datamodules.errors import DataError
-from datamodules.importers.dicom.headers import NotDicom, SliceHeader, read_headers
+from datamodules.importers.dicom.headers import NotDicom, read_headers
 from datamodules.importers.dicom.pixels import read_pixels, read_stack
 from datamodules.importers.dicom.series import split_series
+from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.slice_refusals import fault, refusal
 from datamodules.importers.dicom.stack_geometry import geometry
 from tests.datamodules.importers.dicom_phantom import AXIAL, Scan, enhanced

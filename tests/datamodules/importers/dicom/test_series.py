@@ -10,9 +10,10 @@ import pytest
 import torchio as tio
 
 from datamodules.errors import DataError
-from datamodules.importers.dicom.headers import SliceHeader, read_headers
+from datamodules.importers.dicom.headers import read_headers
 from datamodules.importers.dicom.pixels import read_stack, same_pixels
 from datamodules.importers.dicom.series import split_series
+from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.slice_refusals import refusal
 from datamodules.importers.dicom.stack_geometry import Stack
 from tests.datamodules.importers.dicom_phantom import (
