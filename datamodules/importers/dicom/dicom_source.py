@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torchio as tio
 
 from datamodules.cohort.cohort import CohortInfo
 from datamodules.engine import default_workers
@@ -19,28 +17,19 @@ from datamodules.importers.assemble import assemble, table_rows
 from datamodules.importers.boxes import Boxes, read_boxes
 from datamodules.importers.builder import Progress
 from datamodules.importers.companions import read_patients, read_reports
-from datamodules.importers.cut_study import Located, Reasons, SeriesInput, StudyInput
-from datamodules.importers.dicom.contours import Contours, is_structure_set, read_contours
+from datamodules.importers.cut_study import Reasons, SeriesInput, StudyInput
 from datamodules.importers.dicom.index import DicomIndex, build_index, files_below
-from datamodules.importers.dicom.pixels import read_stack, same_pixels
-from datamodules.importers.dicom.segmentation import Segmentation, is_segmentation, read_seg
-from datamodules.importers.dicom.series import split_series
 from datamodules.importers.dicom.slice_header import SliceHeader
-from datamodules.importers.dicom.slice_refusals import TRUNCATED, fault, refusal
-from datamodules.importers.dicom.stack_geometry import Stack, step_mm
+from datamodules.importers.dicom.study_series import StudyReader
 from datamodules.importers.dicom.study_time import dicom_study_days
 from datamodules.importers.fingerprints import fingerprint
-from datamodules.importers.locate import locate_box, locate_kidneys
 from datamodules.importers.masks import (
     check_folder,
     files_of,
     find_segmentation,
-    fit,
     mapping,
-    merge,
-    read_segmentation,
 )
-from datamodules.importers.phases import PhaseRule, guess_phase, read_phase_rules, ruled_phase
+from datamodules.importers.phases import PhaseRule, read_phase_rules
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, check_outside, private_folder
 from datamodules.importers.records import PatientRecord, SkipPatient
@@ -153,6 +142,12 @@ class DicomSource:
         return {} if self.boxes is None else read_boxes(Path(self.boxes))
 
     @functools.cached_property
+    def _reader(self) -> StudyReader:
+        masks = None if self.masks is None else Path(self.masks)
+        folder, naming, rules, boxes = self.folder, self._naming, self._rules, self._boxes
+        return StudyReader(folder, naming, rules, boxes, masks, self.labels, self.minimum_slices, self.burned_in)
+
+    @functools.cached_property
     def _clinical(self) -> Mapping[str, Mapping[str, Any]]:
         """Clinical values by the patient's identifier in the cohort."""
         rows = {} if self.patients is None else read_patients(Path(self.patients))
@@ -247,7 +242,7 @@ class DicomSource:
             own = [header for header in headers if header.study_uid == study_uid]
             # A mask that is named by the patient says nothing of which study it was drawn on.
             names = [self._naming.study(study_uid), *([patient_id] if len(studies) == 1 else [])]
-            series = self._study(own, names, reasons, used)
+            series = self._reader.series(own, names, reasons, used)
             inputs.append(self._timed(study_uid, series, own[0], clinical))
         center = self._center(patient_id, clinical)
         record = assemble(patient_id, center, inputs, clinical, contract, reasons)
@@ -308,127 +303,9 @@ class DicomSource:
         facts: dict[str, Any] = {"age_years": min(ages)} if ages else {}
         return facts | ({"sex": next(iter(sexes))} if len(sexes) == 1 else {})
 
-    def _study(
-        self, headers: Sequence[SliceHeader], names: Sequence[str], reasons: Reasons, used: dict[str, set[str]]
-    ) -> list[SeriesInput]:
-        """The usable series of one study, whose masks may be called `names`; the others are among the reasons, and the
-        files of each are added to `used` under its identifier in the cohort."""
-        stacks: list[Stack] = []
-        for uid in sorted({header.series_uid for header in headers if not _is_drawing(header)}):
-            where = f"series {self._naming.series(uid)}"
-            own = [header for header in headers if header.series_uid == uid and not _is_drawing(header)]
-            slices = _usable(own, where, reasons, burned_in=self.burned_in)
-            if slices:
-                found = split_series(slices, functools.partial(same_pixels, root=self.folder))
-                if slices[0].unnamed:
-                    reasons.add(f"{where}: {len(slices)} files name no series and were put together by their folder.")
-                if len(found) > 1:
-                    reasons.add(f"{where}: {len(found)} stacks in one series were read apart.")
-                stacks += found
-        drawings = self._drawings(headers, stacks, reasons, used)
-        inputs = [self._input(stack, names, drawings, reasons) for stack in stacks]
-        for series, stack in zip(inputs, stacks, strict=True):
-            if series is not None:
-                used.setdefault(series.series_id, set()).update(header.path for header in stack.slices)
-        return [series for series in inputs if series is not None]
-
-    def _drawings(
-        self, headers: Sequence[SliceHeader], stacks: Sequence[Stack], reasons: Reasons, used: dict[str, set[str]]
-    ) -> list[Segmentation | Contours]:
-        """What SEG and RTSTRUCT objects of a study show of the kidneys."""
-        steps: dict[str, float] = {}
-        for stack in stacks:
-            first = stack.slices[0]
-            steps |= {first.frame_of_reference: step_mm(stack), first.series_uid: step_mm(stack)}
-        found: list[Segmentation | Contours] = []
-        for header in headers:
-            path, name = self.folder / header.path, self._naming.series(header.series_uid)
-            try:
-                if is_segmentation(header):
-                    drawing: Segmentation | Contours | None = read_seg(path, f"segmentation {name}", steps)
-                elif is_structure_set(header):
-                    drawing = read_contours(path, f"structure set {name}")
-                else:
-                    continue
-            except DataError as error:
-                reasons.add(str(error), damaged=True)
-                continue
-            if drawing is None:
-                reasons.add(f"{header.modality} {name}: it names no kidney and no lesion of one; left out.")
-            else:
-                used.setdefault("", set()).add(header.path)
-                found.append(drawing)
-        return found
-
-    def _input(
-        self, stack: Stack, names: Sequence[str], drawings: Sequence[Segmentation | Contours], reasons: Reasons
-    ) -> SeriesInput | None:
-        first = stack.slices[0]
-        series_id = self._naming.series(stack.series_uid) + ("" if stack.count == 1 else f"-{stack.number}")
-        where = f"series {series_id}"
-        guess = ruled_phase(self._rules, stack.series_uid, stack.number, first.description) or guess_phase(
-            first.description, first.protocol, first.delay_s
-        )
-        if guess.phase is None:
-            reasons.add(f"{where}: the contrast phase is unknown ({guess.evidence}); state it in the phases table.")
-            return None
-        own = _drawn_on(first, drawings)
-        exact = (stack.name, stack.series_uid, series_id)
-        file = None if self.masks is None else find_segmentation(Path(self.masks), [*exact, *names])
-        boxes = self._boxes.get(stack.series_uid, ())
-        locate = functools.partial(self._locate, where, own, file, boxes)
-        return SeriesInput(
-            series_id=series_id,
-            where=where,
-            phase=guess.phase,
-            phase_evidence=guess.evidence,
-            read=functools.partial(read_stack, stack, self.folder, where, self.minimum_slices),
-            locate=locate if own or file is not None or boxes else None,
-            slice_thickness_mm=first.thickness_mm,
-        )
-
-    def _locate(
-        self,
-        where: str,
-        drawings: Sequence[Segmentation | Contours],
-        file: Path | None,
-        boxes: Sequence[tuple[str, tuple[float, ...]]],
-        image: tio.ScalarImage,
-    ) -> Located:
-        """The kidneys of one series: its SEG and RTSTRUCT first, then a segmentation program's mask, then its boxes."""
-        if drawings:
-            mask = fit(merge([one.on(image, where) for one in drawings], where), image, where, exact_geometry=True)
-        elif file is not None:
-            mask = fit(read_segmentation(file, f"{where}, segmentation", self.labels), image, where)
-        else:
-            return [locate_box(side, box, image, voxels=False) for side, box in boxes], []
-        kidneys, notes = locate_kidneys(mask, image, where)
-        return kidneys, [*mask.notes, *notes]
-
     def finish(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         """Add `centers` and `splits`."""
         return self.plan.finish(tables)
-
-
-def _usable(headers: Sequence[SliceHeader], where: str, reasons: Reasons, *, burned_in: bool) -> list[SliceHeader]:
-    """The slices of one series that can be part of a CT volume; how many others there are is kept as a reason.
-
-    A volume never comes from part of its slices: where one of them cannot be used, none is.
-    """
-    found = [refusal(header, burned_in=burned_in) for header in headers]
-    for reason, count in Counter(filter(None, found)).items():
-        text = f"{where}: {count} of {len(headers)} objects are {reason}; left out."
-        reasons.add(text, damaged=reason == TRUNCATED)
-    kept = [header for header, reason in zip(headers, found, strict=True) if reason is None]
-    lost = sum(reason is not None and reason == fault(header) for header, reason in zip(headers, found, strict=True))
-    if kept and lost:
-        reasons.add(
-            f"{where}: {lost} of its slices cannot be used, so that the other {len(kept)} are no whole volume; all "
-            "were left out. Export the series again.",
-            damaged=True,
-        )
-        return []
-    return kept
 
 
 def _sexes(headers: Sequence[SliceHeader]) -> set[str]:
@@ -447,17 +324,3 @@ def _with_account(record: PatientRecord, files: set[str], used: Mapping[str, set
         return record
     note = f"{len(left)} of {len(files)} files were not used."
     return replace(record, notes=(note, *record.notes), scan_notes=(note, *record.scan_notes))
-
-
-def _is_drawing(header: SliceHeader) -> bool:
-    return is_segmentation(header) or is_structure_set(header)
-
-
-def _drawn_on(header: SliceHeader, drawings: Sequence[Segmentation | Contours]) -> list[Segmentation | Contours]:
-    """All objects that name the series, or else those that name none and share its coordinate system."""
-    named = [one for one in drawings if header.series_uid in one.series_uids]
-    return named or [
-        one
-        for one in drawings
-        if not one.series_uids and one.frame_of_reference and one.frame_of_reference == header.frame_of_reference
-    ]
