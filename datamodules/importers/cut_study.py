@@ -11,7 +11,8 @@ import pandas as pd
 import torchio as tio
 
 from datamodules.errors import DataError
-from datamodules.importers.locate import LocatedKidney, draws_lesions, in_place
+from datamodules.importers.kidney_places import in_place
+from datamodules.importers.locate import LocatedKidney, draws_lesions
 from datamodules.importers.plausibility import check_tissue
 from datamodules.importers.records import SkipPatient
 from datamodules.volumes.contract import PreprocessingContract

@@ -17,7 +17,8 @@ from datamodules.anatomy.nephrometry.mask_geometry import bounding_slices
 from datamodules.anatomy.nephrometry.measures import measures
 from datamodules.anatomy.tissues import LESION, Tissue
 from datamodules.errors import DataError
-from datamodules.importers.masks import SIDE_CODES, KidneyMask, voxels_of
+from datamodules.importers.mask_grids import voxels_of
+from datamodules.importers.masks import SIDE_CODES, KidneyMask
 from datamodules.volumes.contract import Region
 
 Point = tuple[float, float, float]
@@ -212,56 +213,6 @@ def _measures(kidney: Kidney) -> dict[str, Any]:
     """Columns of `kidneys` that a mask answers; a mask without lesions cannot say that there is none."""
     row = measures(kidney)
     return row if kidney.lesions else {"kidney_volume_ml": row["kidney_volume_ml"]}
-
-
-def in_place(own: Sequence[LocatedKidney], kept: Sequence[LocatedKidney]) -> tuple[list[LocatedKidney], list[str]]:
-    """The kidneys of a series at the places of the mask that its study keeps.
-
-    Two masks of one kidney differ by how they were drawn, or because the kidney lay elsewhere, as between two breaths.
-    It lay elsewhere where the masks agree better once one is moved onto the other.
-
-    Args:
-        own: Kidneys of the series.
-        kept: Kidneys of the mask that the study keeps.
-
-    Returns:
-        A kidney each, those among them that its own mask does not show, and notes on those that lie elsewhere.
-    """
-    places = {kidney.side: kidney for kidney in kept}
-    found, notes = [], []
-    for kidney in own:
-        place = places.get(kidney.side)
-        if place is None or place is kidney or place.labels is None or kidney.labels is None:
-            found.append(kidney)
-            continue
-        shift = np.subtract(kidney.center_ras_mm, place.center_ras_mm)
-        if overlap(kidney.labels, place.labels, shift) > overlap(kidney.labels, place.labels, np.zeros(3)):
-            found.append(kidney)
-            notes.append(
-                f"the {kidney.side} kidney lies {np.linalg.norm(shift):.0f} mm from its place in the series whose mask "
-                "is kept; the region was moved with it."
-            )
-        else:
-            found.append(place)
-    sides = {kidney.side for kidney in own}
-    return [*found, *(kidney for kidney in kept if kidney.side not in sides)], notes
-
-
-def overlap(first: tio.LabelMap, second: tio.LabelMap, shift_mm: np.ndarray) -> float:
-    """Share of the labelled voxels of a map that are labelled in another one.
-
-    Args:
-        first: The map.
-        second: The other one, on any grid.
-        shift_mm: By how much the first lies further along x, y and z than it would for the comparison.
-    """
-    points = np.argwhere(first.data[0].numpy() > 0)
-    placed = points @ first.affine[:3, :3].T + first.affine[:3, 3] - shift_mm
-    inverse = np.linalg.inv(second.affine)
-    voxels = np.round(placed @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
-    inside = ((voxels >= 0) & (voxels < np.array(second.spatial_shape))).all(axis=1)
-    hits = second.data[0].numpy()[tuple(voxels[inside].T)] > 0
-    return float(hits.sum()) / len(points)
 
 
 def draws_lesions(kidneys: Sequence[LocatedKidney]) -> bool:

@@ -22,7 +22,8 @@ from datamodules.importers.dicom.dicom_source import DicomSource
 from datamodules.importers.dicom.index import build_index
 from datamodules.importers.dicom.slice_refusals import refusal
 from datamodules.importers.locate import LocatedKidney, locate_box, locate_kidneys, parse_box
-from datamodules.importers.masks import KidneyMask, fit, read_binary_masks, read_mask, read_segmentation
+from datamodules.importers.mask_grids import fit
+from datamodules.importers.masks import KidneyMask, read_binary_masks, read_mask, read_segmentation
 from datamodules.importers.nifti.scan import read_nifti
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import PublicNames

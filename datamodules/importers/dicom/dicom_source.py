@@ -23,12 +23,7 @@ from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.study_series import StudyReader
 from datamodules.importers.dicom.study_time import dicom_study_days
 from datamodules.importers.fingerprints import fingerprint
-from datamodules.importers.masks import (
-    check_folder,
-    files_of,
-    find_segmentation,
-    mapping,
-)
+from datamodules.importers.masks import check_folder, files_of, find_segmentation, mapping
 from datamodules.importers.phases import PhaseRule, read_phase_rules
 from datamodules.importers.plan import CohortPlan
 from datamodules.importers.pseudonyms import Naming, Pseudonyms, check_outside, private_folder

@@ -21,7 +21,8 @@ from datamodules.importers.dicom.slice_header import SliceHeader
 from datamodules.importers.dicom.slice_refusals import TRUNCATED, fault, refusal
 from datamodules.importers.dicom.stack_geometry import Stack, step_mm
 from datamodules.importers.locate import locate_box, locate_kidneys
-from datamodules.importers.masks import find_segmentation, fit, merge, read_segmentation
+from datamodules.importers.mask_grids import fit, merge
+from datamodules.importers.masks import find_segmentation, read_segmentation
 from datamodules.importers.phases import PhaseRule, guess_phase, ruled_phase
 from datamodules.importers.pseudonyms import Naming
 

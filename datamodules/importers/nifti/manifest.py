@@ -21,12 +21,12 @@ from datamodules.importers.cut_study import Located, Reasons, SeriesInput, Study
 from datamodules.importers.delimited import read_table, records
 from datamodules.importers.fingerprints import fingerprint
 from datamodules.importers.locate import locate_box, locate_kidneys, parse_box
+from datamodules.importers.mask_grids import fit
 from datamodules.importers.masks import (
     KidneyMask,
     check_folder,
     files_of,
     find_segmentation,
-    fit,
     mapping,
     read_binary_masks,
     read_mask,

@@ -11,13 +11,13 @@ import torchio as tio
 from datamodules.anatomy.tissues import Tissue
 from datamodules.errors import DataError
 from datamodules.importers.locate import locate_kidneys, parse_box
+from datamodules.importers.mask_grids import fit
 from datamodules.importers.masks import (
     SIDE_CODES,
     KidneyMask,
     codes_in,
     compose,
     find_segmentation,
-    fit,
     mapping,
     read_binary_masks,
     read_mask,

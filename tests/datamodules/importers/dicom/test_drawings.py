@@ -21,7 +21,8 @@ from datamodules.importers.dicom.headers import read_headers
 from datamodules.importers.dicom.pixels import read_stack
 from datamodules.importers.dicom.segmentation import Segmentation, read_seg
 from datamodules.importers.dicom.series import split_series
-from datamodules.importers.masks import KidneyMask, merge
+from datamodules.importers.mask_grids import merge
+from datamodules.importers.masks import KidneyMask
 from datamodules.importers.part_names import meaning
 from tests.datamodules.importers.dicom_phantom import KIDNEYS_RAS_MM, TUMOR_RAS_MM, Scan, base, block, segmentation
 
