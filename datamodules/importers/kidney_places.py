@@ -8,6 +8,7 @@ import numpy as np
 import torchio as tio
 
 from datamodules.importers.locate import LocatedKidney
+from datamodules.importers.mask_grids import values_at
 
 
 def in_place(own: Sequence[LocatedKidney], kept: Sequence[LocatedKidney]) -> tuple[list[LocatedKidney], list[str]]:
@@ -55,6 +56,4 @@ def overlap(first: tio.LabelMap, second: tio.LabelMap, shift_mm: np.ndarray) -> 
     placed = points @ first.affine[:3, :3].T + first.affine[:3, 3] - shift_mm
     inverse = np.linalg.inv(second.affine)
     voxels = np.round(placed @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
-    inside = ((voxels >= 0) & (voxels < np.array(second.spatial_shape))).all(axis=1)
-    hits = second.data[0].numpy()[tuple(voxels[inside].T)] > 0
-    return float(hits.sum()) / len(points)
+    return float((values_at(second, voxels) > 0).sum()) / len(points)

@@ -140,9 +140,7 @@ def _share_outside(labels: tio.LabelMap, image: tio.ScalarImage) -> float:
     placed = voxels_of(labels, image)
     if (placed >= -_ONE_VOXEL).all() and (placed <= last + _ONE_VOXEL).all():
         return 0.0
-    voxels = np.argwhere(labels.data[0].numpy() > 0)
-    turn = np.linalg.inv(image.affine) @ labels.affine
-    placed = voxels @ turn[:3, :3].T + turn[:3, 3]
+    placed = placed_in(image, np.argwhere(labels.data[0].numpy() > 0), labels)
     return float(((placed < -_ONE_VOXEL) | (placed > last + _ONE_VOXEL)).any(axis=1).mean())
 
 
@@ -159,3 +157,15 @@ def voxels_of(labels: tio.LabelMap, image: tio.ScalarImage) -> np.ndarray:
     corners = np.array(np.meshgrid(*[(part.start, part.stop - 1) for part in box], indexing="ij"))
     placed = np.linalg.inv(image.affine) @ labels.affine @ np.vstack([corners.reshape(3, -1), np.ones(8)])
     return placed[:3].T
+
+
+def placed_in(image: tio.Image, voxels: np.ndarray, labels: tio.LabelMap) -> np.ndarray:
+    """Voxels [N, 3] of a label map as voxel indices of a scan, between its voxels and beyond its edges, too."""
+    turn = np.linalg.inv(image.affine) @ labels.affine
+    return np.asarray(voxels @ turn[:3, :3].T + turn[:3, 3])
+
+
+def values_at(image: tio.Image, voxels: np.ndarray) -> np.ndarray:
+    """What an image holds at those of some whole voxel indices [N, 3] that lie in it."""
+    inside = ((voxels >= 0) & (voxels < np.array(image.spatial_shape))).all(axis=1)
+    return np.asarray(image.data[0].numpy()[tuple(voxels[inside].T)])

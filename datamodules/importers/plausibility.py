@@ -9,6 +9,7 @@ import torchio as tio
 
 from datamodules.anatomy.tissues import Tissue
 from datamodules.errors import DataError
+from datamodules.importers.mask_grids import placed_in, values_at
 
 KIDNEY_HU = (-30.0, 400.0)
 """Median HU of a kidney in any phase: 20 to 45 unenhanced, 80 to 220 enhanced, with room for low voltages and fat of
@@ -94,14 +95,12 @@ def _voxels(labels: tio.LabelMap, image: tio.ScalarImage) -> np.ndarray:
     if not len(places):
         places = np.flatnonzero(array)
     points = np.column_stack(np.unravel_index(places[:: max(1, len(places) // _SAMPLE)], array.shape))
-    turn = np.linalg.inv(image.affine) @ labels.affine
-    return np.asarray(np.round(points @ turn[:3, :3].T + turn[:3, 3]).astype(int))
+    return np.asarray(np.round(placed_in(image, points, labels)).astype(int))
 
 
 def _sampled(image: tio.ScalarImage, voxels: np.ndarray) -> np.ndarray:
     """HU at voxels that lie in the scan."""
-    inside = ((voxels >= 0) & (voxels < np.array(image.spatial_shape))).all(axis=1)
-    return np.asarray(image.data[0].numpy()[tuple(voxels[inside].T)], dtype=np.float32)
+    return values_at(image, voxels).astype(np.float32)
 
 
 def _mirrored(image: tio.ScalarImage, voxels: np.ndarray, axis: int) -> np.ndarray:
