@@ -137,22 +137,22 @@ def targets(cohort: Cohort, label: Label) -> pd.DataFrame:
 
 
 def _classes(cohort: Cohort, patients: pd.DataFrame, label: Label) -> pd.DataFrame:
-    found, codes = _values(cohort, patients, label), label.codes()
-    strange = [str(value) for value in found.dropna() if plain_words(value) not in codes]
-    if strange and not label.groups:
+    found, strange = _coded(cohort, patients, label)
+    if len(strange) and not label.groups:
         raise DataError(
             f"Task {label.name}: {label.column} holds {sorted(set(strange))}; expected one of {label.classes}."
         )
-    found = found.map(lambda value: codes.get(plain_words(value)), na_action="ignore")
     known = patients[found.notna().to_numpy()].copy()
     known["target"] = found.dropna().astype(int).to_numpy()
     return known
 
 
-def _values(cohort: Cohort, patients: pd.DataFrame, label: Label) -> pd.Series:
-    if label.table == "patients":
-        return patients[label.column].astype(object)
-    return _of_index_kidney(cohort, patients, label.column).astype(object)
+def _coded(cohort: Cohort, patients: pd.DataFrame, label: Label) -> tuple[pd.Series, pd.Series]:
+    """Class index of every patient, missing where the value is not known or of no class, and the values of no class."""
+    values = patients[label.column] if label.table == "patients" else _of_index_kidney(cohort, patients, label.column)
+    values, codes = values.astype(object), label.codes()
+    found = values.map(lambda value: codes.get(plain_words(value)), na_action="ignore")
+    return found, values[values.notna() & found.isna()].map(str)
 
 
 def of_no_class(cohort: Cohort, label: Label) -> dict[str, int]:
@@ -164,9 +164,8 @@ def of_no_class(cohort: Cohort, label: Label) -> dict[str, int]:
     """
     if not label.groups:
         return {}
-    codes, values = label.codes(), _values(cohort, _eligible(cohort, label), label).dropna()
-    counts = pd.Series([str(value) for value in values if plain_words(value) not in codes]).value_counts()
-    return {str(name): int(count) for name, count in counts.items()}
+    _, strange = _coded(cohort, _eligible(cohort, label), label)
+    return {str(name): int(count) for name, count in strange.value_counts().items()}
 
 
 def _eligible(cohort: Cohort, label: Label) -> pd.DataFrame:
