@@ -30,11 +30,20 @@ def test_centres_have_their_sizes() -> None:
     assert min(center_sizes(60).values()) == SMALLEST_CENTER
 
 
-def test_further_pretraining_patients_change_no_other_centre_and_no_patient() -> None:
-    few, more = DemoSource(1000, 42), DemoSource(1000, 42, pretraining=680)
+@pytest.mark.parametrize(
+    ("role", "count", "before", "further"),
+    [
+        ("pretrain", 680, {}, {"pretraining": 680}),
+        ("external", 630, {"pretraining": 680}, {"pretraining": 680, "external": 630}),
+    ],
+)
+def test_further_patients_change_no_other_centre_and_no_patient(
+    role: str, count: int, before: dict[str, int], further: dict[str, int]
+) -> None:
+    few, more = DemoSource(1000, 42, **before), DemoSource(1000, 42, **further)
     grown = {name: more.sizes[name] - few.sizes[name] for name in few.sizes if more.sizes[name] != few.sizes[name]}
-    assert sum(grown.values()) == 680
-    assert set(grown) == {center.name for center in CENTERS if center.role == "pretrain"}
+    assert sum(grown.values()) == count
+    assert set(grown) == {center.name for center in CENTERS if center.role == role}
     assert set(few.patient_ids()) < set(more.patient_ids())
     assert few.fingerprint != more.fingerprint
 
@@ -44,15 +53,6 @@ def test_further_pretraining_patients_leave_all_other_splits_as_they_were() -> N
     one, other = (table[~table["patient_id"].str.startswith("P")].reset_index(drop=True) for table in (few, more))
     assert len(more) == len(few) + 40
     pd.testing.assert_frame_equal(one, other)
-
-
-def test_further_external_patients_change_no_other_centre_and_no_patient() -> None:
-    few, more = DemoSource(1000, 42, pretraining=680), DemoSource(1000, 42, pretraining=680, external=630)
-    grown = {name: more.sizes[name] - few.sizes[name] for name in few.sizes if more.sizes[name] != few.sizes[name]}
-    assert sum(grown.values()) == 630
-    assert set(grown) == {center.name for center in CENTERS if center.role == "external"}
-    assert set(few.patient_ids()) < set(more.patient_ids())
-    assert few.fingerprint != more.fingerprint
 
 
 def test_further_external_patients_leave_every_table_of_the_others_as_it_was() -> None:
