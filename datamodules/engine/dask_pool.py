@@ -162,9 +162,6 @@ class _Cluster(Tries):
         self._ready: set[str] = set()
         self._looked = -LOOK_S
 
-    def _idle(self) -> bool:
-        return self._free() is not None
-
     def _busy(self) -> bool:
         return bool(self._given)
 
@@ -197,13 +194,15 @@ class _Cluster(Tries):
             self._ready.add(worker)
         return True
 
-    def _give(self, task: Any) -> None:
+    def _give(self, task: Any) -> bool:
         worker = self._free()
-        assert worker is not None
+        if worker is None:
+            return False
         future = self._client.submit(
             _apply, self._name, task, pure=False, workers=[worker], key=f"task-{uuid.uuid4().hex}"
         )
         self._given[future] = _Given(task, worker)
+        return True
 
     def _wait(self) -> list[tuple[Any, Any]]:
         from distributed import CancelledError, KilledWorker, wait
@@ -241,10 +240,9 @@ class _Cluster(Tries):
         """Give the tasks of workers that left in peace, as at the time limit of their job, to others."""
         self._look()
         for future, given in list(self._given.items()):
-            if given.worker not in self._slots and self._free() is not None:
+            if given.worker not in self._slots and self._give(given.task):
                 future.cancel()
                 del self._given[future]
-                self._give(given.task)
 
 
 def _workers(dask_scheduler: Any) -> dict[str, tuple[int, int]]:

@@ -70,19 +70,19 @@ class Processes(Tries):
         for process, _connection in self._processes.values():
             process.join()
 
-    def _idle(self) -> bool:
-        return len(self._tasks) < len(self._environments)
-
     def _busy(self) -> bool:
         return bool(self._tasks)
 
-    def _give(self, task: Any) -> None:
-        number = next(number for number in range(len(self._environments)) if number not in self._tasks)
+    def _give(self, task: Any) -> bool:
+        number = next((number for number in range(len(self._environments)) if number not in self._tasks), None)
+        if number is None:
+            return False
         if number not in self._processes:
             self._processes[number] = self._started(self._environments[number])
         self._tasks[number] = task
         with suppress(OSError):  # it died while it was idle, which the next wait finds
             self._processes[number][1].send(task)
+        return True
 
     def _wait(self) -> list[tuple[Any, Any]]:
         ready = wait([self._processes[number][1] for number in self._tasks])

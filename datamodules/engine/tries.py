@@ -22,16 +22,12 @@ class Tries(ABC):
     """
 
     @abstractmethod
-    def _idle(self) -> bool:
-        """Whether a process has nothing to do."""
-
-    @abstractmethod
     def _busy(self) -> bool:
         """Whether a process has something to do."""
 
     @abstractmethod
-    def _give(self, task: Any) -> None:
-        """Give a task to an idle process."""
+    def _give(self, task: Any) -> bool:
+        """Give a task to a process that has nothing to do; whether there was one."""
 
     @abstractmethod
     def _wait(self) -> list[tuple[Any, Any]]:
@@ -42,10 +38,10 @@ class Tries(ABC):
         waiting, alone = deque(tasks), deque[Any]()
         deaths, finished, again = 0, False, False
         while waiting or alone or self._busy():
-            while waiting and self._idle():
-                self._give(waiting.popleft())
-            if not waiting and alone and not self._busy() and self._idle():
-                self._give(alone.popleft())
+            while waiting and self._give(waiting[0]):
+                waiting.popleft()
+            if alone and not waiting and not self._busy() and self._give(alone[0]):
+                alone.popleft()
                 again = True
             for task, outcome in self._wait():
                 if not isinstance(outcome, Lost):
