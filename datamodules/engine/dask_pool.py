@@ -188,7 +188,7 @@ class _Cluster(Tries):
         if worker not in self._ready:
             try:
                 self._client.run(_keep, self._name, self._work, self._needs, os.getcwd(), workers=[worker])
-            except (OSError, KeyError, TimeoutError, ValueError):  # it died a moment ago
+            except OSError:  # it died a moment ago
                 self._slots = {name: slots for name, slots in self._slots.items() if name != worker}
                 return False
             self._ready.add(worker)

@@ -149,3 +149,11 @@ def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(VARIABLE, "dask://127.0.0.1:9")
     with pytest.raises(DataError, match="no scheduler answered within 1 s"), open_pool(own_pid, 2):
         pass
+
+
+@pytest.mark.slow
+def test_a_folder_that_workers_do_not_see_is_told(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, scheduler)
+    monkeypatch.setattr(os, "getcwd", lambda: "/not/on/this/worker")
+    with open_pool(own_pid, 2) as pool, pytest.raises(DataError, match="is not on worker .*a disk that all workers see"):
+        list(pool.run(range(2)))
