@@ -4,4 +4,5 @@ from datamodules.engine.pool import Lost as Lost
 from datamodules.engine.pool import Needs as Needs
 from datamodules.engine.pool import Pool as Pool
 from datamodules.engine.pool import default_workers as default_workers
+from datamodules.engine.pool import in_this_process as in_this_process
 from datamodules.engine.pool import open_pool as open_pool

@@ -100,6 +100,15 @@ def chosen_engine() -> str:
     return name
 
 
+def in_this_process(workers: int) -> bool:
+    """Whether `open_pool` does the work in this very process: one is asked for, and ENGINE= names no other place.
+
+    Raises:
+        DataError: if there is no such engine.
+    """
+    return workers <= 1 and chosen_engine() == "local"
+
+
 def open_pool(
     work: Callable[[Task], Outcome], workers: int, needs: Needs | None = None, *, local: bool = False
 ) -> AbstractContextManager[Pool]:

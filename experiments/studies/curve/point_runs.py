@@ -14,8 +14,7 @@ from filelock import SoftFileLease
 
 from callbacks.failure import failure_sentence
 from datamodules.cohort.cohort import Cohort
-from datamodules.engine import Lost, Needs, Pool, open_pool
-from datamodules.engine.pool import chosen_engine
+from datamodules.engine import Lost, Needs, Pool, in_this_process, open_pool
 from datamodules.errors import DataError
 from experiments.finetuning.finetune import curve_run, finetune
 from experiments.finetuning.point import Point
@@ -101,7 +100,7 @@ def run_points(points: list[Point], cohort: Cohort, jobs: int, ranks: int = 1) -
     if ranks > 1:  # in step, in this process
         return _work_off(open_pool(_run_in_step, 1, local=True), waiting, _said())
     workers, work = min(jobs, len(waiting)), partial(run_point, points[0].data)
-    if workers == 1 and chosen_engine() == "local":
+    if in_this_process(workers):
         return _work_off(open_pool(work, 1), waiting, _said())
     waiting = [replace(point, devices="1") for point in waiting]
     needs = Needs(gpu=True, environment=store_environment(), begin=configure_output)

@@ -12,8 +12,7 @@ from optuna import Study
 from datamodules.batch import MISSING
 from datamodules.bound_data import FITTED
 from datamodules.cohort.cohort import Cohort
-from datamodules.engine import Lost, Needs, open_pool
-from datamodules.engine.pool import chosen_engine
+from datamodules.engine import Lost, Needs, in_this_process, open_pool
 from datamodules.errors import DataError
 from datamodules.tasks import RoiDataModule
 from experiments.finetuning.finetune import ALL_TASKS, finetune
@@ -113,7 +112,7 @@ def sweep(
     bind_results(folder / "trials.csv", [cli.datamodule.identity.of(FITTED)])
     study = open_study(plan, cohort, url, pruner, own, parse([]))
     parent = shared_run(runs, cohort, point.experiment(cohort), "sweep", sweep=folder.name)
-    if jobs == 1 and chosen_engine() == "local":
+    if in_this_process(jobs):
         search(plan, study, TrialObjective(plan, cohort, parent), trials)
     else:
         _search_beside(_Search(plan, data, url, pruner, trials, parent), jobs)
