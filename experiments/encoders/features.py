@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from datamodules.base import VolumeDataModule
-from datamodules.engine import Lost, Needs, open_pool
+from datamodules.engine import Lost, Needs, in_this_process, open_pool
 from datamodules.errors import DataError
 from datamodules.files import replacing
 from datamodules.loading.joined_phases import VolumeReader
@@ -115,10 +116,13 @@ def _compute(
     kept = f"; those of {count - len(positions)} are there already" if count > len(positions) else ""
     what = "visits" if joins_phases(network) else "volumes"
     say(f"Computing features of {len(positions)} {what}{kept}; they are kept for every task that uses this encoder.")
-    work, workers = _Extraction(network.eval(), module.augmentation, read), max(1, torch.cuda.device_count())
-    if workers > 1:
-        network.cpu()  # each process takes it to a GPU of its own
     at_once = max(1, min(_BATCH, _VOXELS // math.prod(module.augmentation.config.crop)))
+    chunks = np.array_split(positions, -(-len(positions) // at_once))
+    workers = max(1, min(torch.cuda.device_count(), len(chunks)))
+    network = network.eval()
+    if not in_this_process(workers):
+        network = copy.deepcopy(network).cpu()  # each process takes it to a GPU of its own; the caller's stays in place
+    work = _Extraction(network, module.augmentation, read)
     done: list[np.ndarray] = []
     features: list[np.ndarray] = []
     since = time.monotonic()
@@ -126,7 +130,7 @@ def _compute(
         bar.disable = not is_main_rank()
         task = bar.add_task("features", total=len(positions))
         try:
-            for chunk, found in pool.run(np.array_split(positions, -(-len(positions) // at_once))):
+            for chunk, found in pool.run(chunks):
                 if isinstance(found, Lost):
                     raise DataError(f"Features of {len(chunk)} {what} could not be computed: {found.sentence}.")
                 done.append(chunk)
