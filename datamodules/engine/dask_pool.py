@@ -159,7 +159,8 @@ class _Cluster(Tries):
         self._name, self._work = uuid.uuid4().hex, work
         self._given: dict[Any, _Given] = {}
         self._slots: dict[str, int] = {}
-        self._ready: set[str] = set()
+        self._began: dict[str, str] = {}
+        self._ready: dict[str, str] = {}
         self._looked = -LOOK_S
 
     def _busy(self) -> bool:
@@ -178,20 +179,21 @@ class _Cluster(Tries):
     def _look(self) -> None:
         """See which workers are there; a task of one that left in peace, as at its time limit, goes to another one."""
         found = self._client.run_on_scheduler(_workers)
-        offered = {worker: gpus for worker, (_, gpus) in found.items() if gpus}
+        offered = {worker: gpus for worker, (_, gpus, _) in found.items() if gpus}
         with_gpu = self._needs.gpu and offered
-        self._slots = offered if with_gpu else {worker: threads for worker, (threads, _) in found.items()}
+        self._slots = offered if with_gpu else {worker: threads for worker, (threads, _, _) in found.items()}
+        self._began = {worker: process for worker, (_, _, process) in found.items()}
         self._looked = time.monotonic()
 
     def _prepared(self, worker: str) -> bool:
-        """Send the work to a worker once; whether it is there."""
-        if worker not in self._ready:
+        """Send the work to a worker once, and again where a fresh one took over its address; whether it is there."""
+        if self._ready.get(worker) != self._began[worker]:
             try:
                 self._client.run(_keep, self._name, self._work, self._needs, os.getcwd(), workers=[worker])
             except OSError:  # it died a moment ago
                 self._slots = {name: slots for name, slots in self._slots.items() if name != worker}
                 return False
-            self._ready.add(worker)
+            self._ready[worker] = self._began[worker]
         return True
 
     def _give(self, task: Any) -> bool:
@@ -245,10 +247,10 @@ class _Cluster(Tries):
                 del self._given[future]
 
 
-def _workers(dask_scheduler: Any) -> dict[str, tuple[int, int]]:
-    """Threads and GPUs of every worker that takes tasks, by its address."""
+def _workers(dask_scheduler: Any) -> dict[str, tuple[int, int, str]]:
+    """Threads, GPUs and process of every worker that takes tasks, by its address."""
     return {
-        worker.address: (worker.nthreads, int(worker.resources.get(_GPU, 0)))
+        worker.address: (worker.nthreads, int(worker.resources.get(_GPU, 0)), worker.server_id)
         for worker in dask_scheduler.workers.values()
         if worker.status.name == "running"
     }
@@ -274,4 +276,10 @@ def _keep(name: str, work: Callable[[Any], Any], needs: Needs, folder: str) -> N
 
 
 def _apply(name: str, task: Any) -> Any:
-    return _KEPT[name](task)
+    work = _KEPT.get(name)
+    if work is None:
+        raise DataError(
+            f"A worker on {socket.gethostname()} was given to another command meanwhile; expected a Dask cluster that "
+            "works for one command at a time. Run this one again when the other is done; what is finished is kept."
+        )
+    return work(task)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,31 +24,38 @@ from tests.datamodules.engine.tasks import Counted, own_pid
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Dask scheduler with two workers, started as a user does it."""
+@contextmanager
+def _cluster(folder: Path, workers: int, *flags: str) -> Iterator[str]:
+    """A Dask scheduler with workers, started as a user does it; its address."""
     pytest.importorskip("distributed", reason="Dask is an extra: renal-vlm-suite[cluster]")
-    folder = tmp_path_factory.mktemp("dask")
     place = folder / "scheduler.json"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     begin = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", f"--scheduler-file={place}"]
     started = [subprocess.Popen([*begin, "--host=127.0.0.1", "--port=0"], cwd=folder, env=environment)]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-dashboard", f"--scheduler-file={place}"]
-    worker += ["--nthreads=1", "--nworkers=2", f"--local-directory={folder}"]
+    worker += ["--nthreads=1", f"--nworkers={workers}", f"--local-directory={folder}", *flags]
     started.append(subprocess.Popen(worker, cwd=folder, env=environment))
     deadline = time.monotonic() + 60
-    while not place.is_file():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    from distributed import Client
+    try:
+        while not place.is_file():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        from distributed import Client
 
-    with Client(scheduler_file=str(place)) as client:
-        client.wait_for_workers(2, timeout=60)
-        address = str(client.scheduler.address).replace("tcp://", "dask://")
-    yield address
-    for process in reversed(started):
-        process.terminate()
-        process.wait()
+        with Client(scheduler_file=str(place)) as client:
+            client.wait_for_workers(workers, timeout=60)
+            address = str(client.scheduler.address).replace("tcp://", "dask://")
+        yield address
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with _cluster(tmp_path_factory.mktemp("dask"), 2) as address:
+        yield address
 
 
 @pytest.fixture(params=["local", "dask"])
@@ -155,5 +164,30 @@ def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) 
 def test_a_folder_that_workers_do_not_see_is_told(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, scheduler)
     monkeypatch.setattr(os, "getcwd", lambda: "/not/on/this/worker")
-    with open_pool(own_pid, 2) as pool, pytest.raises(DataError, match="is not on worker .*a disk that all workers see"):
+    with open_pool(own_pid, 2) as pool, pytest.raises(DataError, match="expected a disk that all workers see"):
         list(pool.run(range(2)))
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_back_at_its_address_has_the_work_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a firewall workers have ports of their own, which a fresh process takes over from one that was killed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with _cluster(tmp_path, 1, f"--worker-port={port}") as address:
+        monkeypatch.setenv(VARIABLE, address)
+        (tmp_path / "work").mkdir()
+        with open_pool(Counted(tmp_path / "work", once=(1,)), 1) as pool:
+            assert sorted(pool.run(range(4))) == [(number, number * number) for number in range(4)]
+
+
+@pytest.mark.slow
+def test_a_worker_that_another_command_took_is_told(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, scheduler)
+    with open_pool(own_pid, 2) as first, open_pool(own_pid, 2) as second:
+        assert len(list(first.run(range(4)))) == 4
+        assert len(list(second.run(range(4)))) == 4
+        with pytest.raises(DataError, match="works for one command at a time"):
+            list(first.run(range(4)))
