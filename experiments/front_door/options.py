@@ -22,7 +22,7 @@ MAKE_OWN = ("ARGS", "BASE_PYTHON", "LAUNCH", "PYTEST", "TESTERS", "FOR")
 NAMED = re.compile(r"[A-Za-z_][\w.]*=")
 """How an option as NAME=value begins, as make takes it."""
 
-_COUNTS = ("workers", "jobs", "nodes", "trials", "replicates", "batch")
+_COUNTS = ("workers", "jobs", "nodes", "points", "trials", "replicates", "batch")
 """Options that count something of which there is at least one."""
 
 STUDY = "study"

@@ -16,7 +16,6 @@ from experiments.runs.console import say
 
 _CLUSTER = Path(__file__).parents[2] / "cluster"
 _TRAIN, _POINTS, _ONE = "train.sbatch", "points.sbatch", "one.sbatch"
-_TASKS = ("malignancy",)
 
 
 @dataclass(frozen=True)
@@ -63,18 +62,23 @@ def study(words: Sequence[str], points: int) -> list[SlurmJob]:
     Args:
         words: Options as NAME=value; each job takes those that its command knows.
         points: Jobs of each curve.
+
+    Raises:
+        DataError: if stages are named, which are all of them.
     """
     given = dict(word.split("=", 1) for word in words)
-    tasks = [task for task in given.get("TASKS", ",".join(_TASKS)).split(",") if task]
+    if "STAGES" in given:
+        raise DataError(f"STAGES={given['STAGES'][:40]} was given; a study submits every stage, so leave it out.")
+    tasks = [task for task in given.get("TASKS", "malignancy").split(",") if task]
 
-    def options(target: str, *own: str) -> tuple[str, ...]:
-        return (target, *own, *(f"{name}={value}" for name, value in given.items() if taken_by(target, name)))
+    def options(target: str, **own: str) -> tuple[str, ...]:
+        # Of a NAME that is there twice make would take the last.
+        taken = {name: value for name, value in given.items() if name not in own and taken_by(target, name)}
+        return (target, *(f"{name}={value}" for name, value in (own | taken).items()))
 
-    stages = [SlurmJob(name, _TRAIN, options("pretrain", f"STAGES={name}")) for name in ("image", "text")]
-    stages.append(SlurmJob("alignment", _TRAIN, options("pretrain", "STAGES=alignment"), ("image", "text")))
-    curves = [
-        SlurmJob(f"curve-{task}", _POINTS, options("curve", f"TASK={task}"), ("alignment",), points) for task in tasks
-    ]
+    stages = [SlurmJob(name, _TRAIN, options("pretrain", STAGES=name)) for name in ("image", "text")]
+    stages.append(SlurmJob("alignment", _TRAIN, options("pretrain", STAGES="alignment"), ("image", "text")))
+    curves = [SlurmJob(f"curve-{task}", _POINTS, options("curve", TASK=task), ("alignment",), points) for task in tasks]
     zero = SlurmJob("zeroshot", _ONE, options("zeroshot"), ("alignment",))
     last = SlurmJob("report", _ONE, options("report"), (*(job.name for job in curves), zero.name))
     return [*stages, *curves, zero, last]
@@ -113,7 +117,7 @@ def submit(
         command = entry.command([*flags, *own], numbers)
         if dry_run:
             numbers[entry.name] = f"<{entry.name}>"
-            say(shlex.join(command).replace("'", ""))
+            say(shlex.join(command))
             continue
         numbers[entry.name] = _submitted(command, numbers)
         say(f"{entry.name}: job {numbers[entry.name]}")

@@ -92,6 +92,16 @@ def test_an_option_that_no_job_takes_is_refused() -> None:
         check(["submit", "JOB=study", "SOURCE=a"])
     with pytest.raises(DataError, match="TASKS=rfs is not known"):
         check(["submit", "JOB=finetune", "TASKS=rfs"])
+    with pytest.raises(DataError, match="STAGES=image was given; a study submits every stage"):
+        study(["STAGES=image"], 4)
+    with pytest.raises(DataError, match="POINTS"):
+        check(["submit", "JOB=study", "POINTS=-1"])
+
+
+def test_an_option_of_one_job_leaves_what_another_sets_itself() -> None:
+    found = {job.name: job.words for job in study(["TASKS=rfs", "TASK=grade"], 4)}
+    assert found["curve-rfs"] == ("curve", "TASK=rfs")
+    assert found["zeroshot"] == ("zeroshot", "TASK=grade")
 
 
 @pytest.mark.parametrize("script", ["train", "points", "one"])
