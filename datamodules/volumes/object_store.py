@@ -22,7 +22,8 @@ from datamodules.errors import DataError
 from datamodules.files import copy_file, replacing
 from datamodules.volumes.shard_cache import ShardCache
 
-# A store that does not answer is given up after ATTEMPTS x (CONNECT_S or READ_S); litdata itself tries 1000 times.
+# A store that does not answer is given up after ATTEMPTS x (CONNECT_S or READ_S), where volumes are fetched one by one
+# after ATTEMPTS times as long; litdata itself tries 1000 times.
 CONNECT_S, READ_S, ATTEMPTS = 10, 60, 3
 
 _PAUSE_S = 0.5
