@@ -101,19 +101,17 @@ def measure(patients: int, way: str) -> dict[str, Any]:
         MB and requests of an epoch, estimated from a part of it; processor ms and fetches a second.
     """
     size = EACH * patients * _SMALL // 10
-    # Rooms as they would be at the volumes' true size.
     with tempfile.TemporaryDirectory() as folder:
         store = _Store(
             "s3://bench/set", Path(folder) / "set", Path(folder) / "cache", f"{size / 1000:.3f}KB", way == "order",
             _SMALL if way == "volumes" else None,
         )  # fmt: skip
-        if way != "volumes":
+        if way != "volumes":  # rooms as they would be at the volumes' true size
             store.cache.count = max(1, min(1024, int(EACH * patients * VOLUME_MB / 10 / 2147)))
-        (store.cache.rooms / f"of-{store.cache.count}").parent.mkdir(parents=True, exist_ok=True)
+        store.cache.rooms.mkdir(parents=True)
         (store.cache.rooms / f"of-{store.cache.count}").touch()
         _filled(store, patients, np.random.default_rng(0))
         draws = list(islice(iter(_order(patients, 2000 if way == "order" else None)), _DRAWS))
-        store._client()
         wall, processor = time.perf_counter(), time.process_time()
         for draw in draws:
             _read(store, draw)
