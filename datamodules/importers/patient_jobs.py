@@ -147,6 +147,8 @@ def run_jobs(job: PatientJob, pending: Sequence[str], workers: int) -> Iterator[
         DataError: if no worker lives long enough to finish anyone.
         OSError: if the disk does not take what is written.
     """
+    if not pending:  # no cluster is reached, and no job of SLURM asked for, where nothing is left to do
+        return
     with open_pool(job, workers, Needs(one_thread=True)) as pool:
         for patient, outcome in pool.run(pending):
             yield job.lost(patient) if isinstance(outcome, Lost) else patient
