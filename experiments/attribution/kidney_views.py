@@ -1,4 +1,4 @@
-"""A kidney as a network is shown it, whole or with parts of it taken away."""
+"""A kidney as a network is shown it, whole or with parts of it taken away, and how sure it then is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from monai.networks.layers import GaussianFilter
 from torch import nn
 
 from datamodules.volumes.contract import ABSENT
+from experiments.attribution.network_questions import Asked
 
 BLUR_MM = 12.0
 """Standard deviation of the blur that stands for what is taken away outside of the organ."""
@@ -42,7 +43,6 @@ class KidneyViews:
             anatomy: float [5, D, H, W], shares of other, parenchyma, tumour, cyst and sinus, from a mask or painted;
                 where left out, or where it holds no parenchyma, all is blurred.
         """
-        there = ~(image == ABSENT).flatten(2).all(dim=2)[:, :, None, None, None]
         with torch.no_grad():
             fill = _blurred(image, spacing_mm)
             if anatomy is not None:
@@ -52,16 +52,20 @@ class KidneyViews:
                     own = image[:, :, healthy]
                     drawn = torch.randint(own.shape[2], (int(organ.sum()),), generator=torch.Generator().manual_seed(0))
                     fill[:, :, organ] = own[:, :, drawn]
-            return cls(image, torch.where(there, fill, torch.full_like(fill, ABSENT)))
+            return cls(image, torch.where(_there(image), fill, image))
 
     def there(self) -> torch.Tensor:
         """Which channels hold a phase, bool [V, C, 1, 1, 1]."""
-        return ~(self.image == ABSENT).flatten(2).all(dim=2)[:, :, None, None, None]
+        return _there(self.image)
 
     def shown(self, kept: torch.Tensor) -> torch.Tensor:
         """Images float [N, V, C, D, H, W] that keep shares [N, D, H, W] in [0, 1] of every voxel."""
         share = kept[:, None, None].to(self.image.dtype)
         return share * self.image + (1 - share) * self.fill
+
+
+def _there(image: torch.Tensor) -> torch.Tensor:
+    return ~(image == ABSENT).flatten(2).all(dim=2)[:, :, None, None, None]
 
 
 def _blurred(image: torch.Tensor, spacing_mm: tuple[float, float, float]) -> torch.Tensor:
@@ -81,3 +85,10 @@ def features(encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:
     at_once = max(1, _VOXELS // flat[0].numel())
     found = torch.cat([encoder(part) for part in flat.split(at_once)])
     return found.unflatten(0, images.shape[:2])
+
+
+@torch.no_grad()
+def evidence_shown(encoder: nn.Module, views: KidneyViews, asked: Asked, kept: torch.Tensor) -> torch.Tensor:
+    """Evidence of answers float64 [Q, N] where shares float [N, D, H, W] of every voxel are kept."""
+    feature = features(encoder, views.shown(kept))
+    return torch.stack([question.evidence(feature, answer).double() for question, answer in asked])

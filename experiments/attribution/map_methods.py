@@ -11,14 +11,14 @@ that of the mean kidney.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from monai.visualize import SmoothGrad
 from torch import nn
 
-from experiments.attribution.kidney_views import KidneyViews
-from experiments.attribution.network_questions import NetworkQuestion
+from experiments.attribution.kidney_views import KidneyViews, evidence_shown
+from experiments.attribution.network_questions import Asked, NetworkQuestion
 from lightning_modules.networks.image.region_readings import owners, region_shares
 from lightning_modules.networks.image.regions import REGIONS as NAMES
 from lightning_modules.networks.image.regions import RegionEncoder
@@ -34,9 +34,6 @@ NOISE, NOISY = 0.05, 8
 STEPS = 32
 """Steps of integrated gradients."""
 _AT_ONCE = 16
-
-Asked = Sequence[tuple[NetworkQuestion, int]]
-"""Questions, each with the answer whose evidence is mapped."""
 
 
 def available(encoder: nn.Module) -> tuple[str, ...]:
@@ -72,7 +69,7 @@ class _Evidence(nn.Module):
         self.lowest, self.highest = float(present.min()), float(present.max())
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        split = image[:, : self.views.image.shape[:2].numel()].unflatten(1, self.views.image.shape[:2])
+        split = image.unflatten(1, self.views.image.shape[:2])
         # Which phases there are is told by values: noise may make none of an absent one, nor take one away.
         split = torch.where(self.there, split.clamp(self.lowest, self.highest), self.views.image)
         feature = self.encoder(split.flatten(0, 1)).unflatten(0, split.shape[:2])
@@ -93,29 +90,25 @@ def _gradient(
     return found
 
 
-@torch.no_grad()
 def _occlusion(
     encoder: nn.Module, views: KidneyViews, asked: Asked, spacing_mm: tuple[float, float, float]
 ) -> list[torch.Tensor]:
     size = views.image.shape[2:]
     axes = [_blocks(length, WINDOW_MM / step, STRIDE_MM / step) for length, step in zip(size, spacing_mm, strict=True)]
-    model, blocks = _Evidence(encoder, views, asked).eval(), list(itertools.product(*axes))
-    whole = model(views.image.flatten(0, 1)[None])[0]
+    blocks = list(itertools.product(*axes))
+    whole = evidence_shown(encoder, views, asked, torch.ones(1, *size))
     total, count = torch.zeros(len(asked), *size), torch.zeros(size)
-    for chosen in _batched(blocks):
+    for start in range(0, len(blocks), _AT_ONCE):
+        chosen = blocks[start : start + _AT_ONCE]
         kept = torch.ones(len(chosen), *size)
         for number, block in enumerate(chosen):
             kept[number][block] = 0
-        drops = whole - model(views.shown(kept).flatten(1, 2))
-        for drop, block in zip(drops, chosen, strict=True):
+        drops = whole - evidence_shown(encoder, views, asked, kept)
+        for drop, block in zip(drops.T, chosen, strict=True):
             for own, fallen in zip(total, drop, strict=True):
                 own[block] += fallen
             count[block] += 1
     return list(total / count)
-
-
-def _batched(blocks: list[tuple[slice, ...]]) -> Iterator[list[tuple[slice, ...]]]:
-    yield from (blocks[start : start + _AT_ONCE] for start in range(0, len(blocks), _AT_ONCE))
 
 
 def _blocks(length: int, window: float, stride: float) -> list[slice]:

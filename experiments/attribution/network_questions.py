@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,10 @@ class NetworkQuestion:
     def answer(self, feature: torch.Tensor) -> int:
         """The likeliest answer for one kidney, from the features float [1, V, F] of its views."""
         return max(range(len(self.answers)), key=lambda number: float(self.evidence(feature, number)[0]))
+
+
+Asked = Sequence[tuple[NetworkQuestion, int]]
+"""Questions, each with the answer whose evidence is followed."""
 
 
 def of_head(head: TaskHead, title: str) -> NetworkQuestion:

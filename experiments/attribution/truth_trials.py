@@ -15,8 +15,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from experiments.attribution.kidney_views import KidneyViews, features
-from experiments.attribution.network_questions import NetworkQuestion
+from experiments.attribution.kidney_views import KidneyViews, evidence_shown
+from experiments.attribution.network_questions import Asked
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3)
 """Shares of the voxels that are taken away or given, the first of the map first; a lesion of 3 cm has 0.005."""
@@ -60,17 +60,17 @@ def pointing(values: torch.Tensor, lesion: torch.Tensor) -> float:
     return float(lesion[values == values.max()].double().mean())
 
 
-def curves(
-    encoder: nn.Module, views: KidneyViews, question: NetworkQuestion, answer: int, values: torch.Tensor
-) -> SurenessCurves:
+def curves(encoder: nn.Module, views: KidneyViews, asked: Asked, values: torch.Tensor) -> list[SurenessCurves]:
     """Deletion and insertion by the order of a map (Petsiuk et al., RISE, BMVC 2018).
 
     Args:
         encoder: In evaluation mode.
         views: The kidney.
-        question: What it is asked.
-        answer: Whose evidence is followed.
+        asked: What is followed.
         values: float [D, H, W], the map.
+
+    Returns:
+        The curves of each of `asked`.
     """
     order, voxels = values.flatten().argsort(descending=True, stable=True), values.numel()
     kept = torch.ones(2 * len(SHARES) + 2, voxels)
@@ -78,18 +78,21 @@ def curves(
     for number, share in enumerate(SHARES):
         first = order[: max(1, round(share * voxels))]
         kept[number, first], kept[len(SHARES) + number, first] = 0, 1
-    sure = _sureness(encoder, views, question, answer, kept.view(-1, *values.shape))
-    deletion, insertion = sure[: len(SHARES)], sure[len(SHARES) : -2]
-    return SurenessCurves(deletion, insertion, float(sure[-2]), float(sure[-1]))
+    return [
+        SurenessCurves(sure[: len(SHARES)], sure[len(SHARES) : -2], float(sure[-2]), float(sure[-1]))
+        for sure in _sureness(encoder, views, asked, kept.view(-1, *values.shape))
+    ]
 
 
 def erased(
-    encoder: nn.Module, views: KidneyViews, question: NetworkQuestion, answer: int, parts: dict[str, torch.Tensor]
-) -> dict[str, float]:
-    """How much sureness falls when parts, bool [D, H, W] by name, give way to the fill."""
+    encoder: nn.Module, views: KidneyViews, asked: Asked, parts: dict[str, torch.Tensor]
+) -> list[dict[str, float]]:
+    """How much the sureness of each answer falls when parts, bool [D, H, W] by name, give way to the fill."""
     kept = torch.stack([torch.zeros_like(next(iter(parts.values()))), *parts.values()]).logical_not().float()
-    sure = _sureness(encoder, views, question, answer, kept)
-    return {name: float(sure[0] - fallen) for name, fallen in zip(parts, sure[1:], strict=True)}
+    return [
+        {name: float(sure[0] - fallen) for name, fallen in zip(parts, sure[1:], strict=True)}
+        for sure in _sureness(encoder, views, asked, kept)
+    ]
 
 
 LESION, PARENCHYMA, OPPOSITE = "lesion", "as much parenchyma", "the other side"
@@ -141,8 +144,6 @@ def randomised(encoder: nn.Module, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def _sureness(
-    encoder: nn.Module, views: KidneyViews, question: NetworkQuestion, answer: int, kept: torch.Tensor
-) -> np.ndarray:
-    with torch.no_grad():
-        return question.evidence(features(encoder, views.shown(kept)), answer).double().sigmoid().numpy()
+def _sureness(encoder: nn.Module, views: KidneyViews, asked: Asked, kept: torch.Tensor) -> np.ndarray:
+    """float64 [Q, N], as of `evidence_shown`."""
+    return evidence_shown(encoder, views, asked, kept).sigmoid().numpy()

@@ -140,16 +140,11 @@ def run_trials(
                 patient,
             )
             parts = parts_to_erase(lesion, organ)
-            for question, answer in own:
+            for question, _ in own:
                 right[question.name] += 1
-                if parts is not None:
-                    lost.append(
-                        {
-                            "patient": patient,
-                            "question": question.name,
-                            **erased(encoder, views, question, answer, parts),
-                        }
-                    )
+            if parts is not None:
+                fallen = zip(own, erased(encoder, views, own, parts), strict=True)
+                lost += [{"patient": patient, "question": question.name, **cost} for (question, _), cost in fallen]
             if len(examples) < shown:
                 phase = int((~(image[0] < 0).flatten(1).all(dim=1)).nonzero()[-1])
                 examples.append(MapExample(image[0, phase].numpy(), lesion.numpy(), kept))
@@ -173,14 +168,14 @@ def _one(
 ) -> list[tuple[str, str, str, np.ndarray]]:
     """Add the rows of one kidney; its maps."""
     blob, kept = centred_blob(tuple(lesion.shape)), []  # type: ignore[arg-type]
-    floors = {question.name: curves(encoder, views, question, answer, blob) for question, answer in own}
+    floors = curves(encoder, views, own, blob)
     for method in methods:
         started = time.monotonic()
         found = maps_of(encoder, views, own, spacing, method)
         seconds = time.monotonic() - started
         other = [None] * len(own) if strange is None else maps_of(strange, views, own, spacing, method)
-        for (question, answer), values, chance in zip(own, found, other, strict=True):
-            curve, floor = curves(encoder, views, question, answer, values), floors[question.name]
+        for (question, answer), values, chance, floor in zip(own, found, other, floors, strict=True):
+            (curve,) = curves(encoder, views, [(question, answer)], values)
             rows.append({
                 "patient": patient, "question": question.name, "method": method, "seconds": seconds / len(own),
                 "pointing": pointing(values, lesion), "floor_pointing": pointing(blob, lesion),

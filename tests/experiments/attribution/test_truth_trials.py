@@ -41,8 +41,8 @@ def test_the_pointing_game_counts_ties_by_their_share() -> None:
 
 def test_a_true_map_loses_by_deletion_and_wins_by_insertion_more_than_a_blob() -> None:
     kidney = views()
-    true = curves(BoxMean(), kidney, SIGN, 1, lesion().float())
-    blob = curves(BoxMean(), kidney, SIGN, 1, centred_blob(SIZE))
+    (true,) = curves(BoxMean(), kidney, [(SIGN, 1)], lesion().float())
+    (blob,) = curves(BoxMean(), kidney, [(SIGN, 1)], centred_blob(SIZE))
     assert true.lost > blob.lost + 0.05
     assert true.won > blob.won + 0.05
     assert true.whole == pytest.approx(blob.whole)
@@ -57,7 +57,7 @@ def test_erasing_the_lesion_costs_what_the_other_parts_do_not() -> None:
     assert parts is not None
     assert int(parts[PARENCHYMA].sum()) == int(lesion().sum())
     assert not any((parts[name] & lesion()).any() for name in (PARENCHYMA, OPPOSITE))
-    fallen = erased(BoxMean(), views(), SIGN, 1, parts)
+    (fallen,) = erased(BoxMean(), views(), [(SIGN, 1)], parts)
     assert fallen[LESION] > 0.01
     assert fallen[PARENCHYMA] == pytest.approx(0, abs=1e-6)
     assert fallen[OPPOSITE] == pytest.approx(0, abs=1e-6)
