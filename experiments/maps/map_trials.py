@@ -112,12 +112,15 @@ def run_trials(
     truth = {question.name: model.truth(question, numbers) for model in asked for question in model.questions}
     strange = randomised(encoder, seed)
     spacing = presented_spacing(module.augmentation.contract)
+    joined, visits = joins_phases(encoder), module.visits("test")
+    read = VolumeReader(module.plan.volumes, joined)
+    volumes = dict(zip(visits.kidney, (found[:1] if joined else found for found in visits.volumes), strict=True))
     rows: list[dict[str, Any]] = []
     lost: list[dict[str, Any]] = []
     right = {question.name: 0 for question in questions}
     examples: list[MapExample] = []
     for place, number in enumerate(numbers):
-        image, labels = _kidney(module, encoder, number)
+        image, labels = _kidney(module, read, volumes[number], number)
         anatomy = anatomy_of(labels, image, module.augmentation, encoder)
         assert anatomy is not None
         views = KidneyViews.of(image, spacing, anatomy)
@@ -128,17 +131,9 @@ def run_trials(
         own = [(question, answer) for question, answer in own if truth[question.name][place] in (None, answer)]
         patient = int(module.plan.kidneys["row"].iloc[number])
         if lesion.any() and own:
-            kept = _one(
-                encoder,
-                strange if place < random_kidneys else None,
-                views,
-                own,
-                methods,
-                spacing,
-                lesion,
-                rows,
-                patient,
-            )
+            chance = strange if place < random_kidneys else None
+            tried, kept = _one(encoder, chance, views, own, methods, spacing, lesion)
+            rows += [{"patient": patient, **row} for row in tried]
             parts = parts_to_erase(lesion, organ)
             for question, _ in own:
                 right[question.name] += 1
@@ -146,7 +141,7 @@ def run_trials(
                 fallen = zip(own, erased(encoder, views, own, parts), strict=True)
                 lost += [{"patient": patient, "question": question.name, **cost} for (question, _), cost in fallen]
             if len(examples) < shown:
-                phase = int((~(image[0] < 0).flatten(1).all(dim=1)).nonzero()[-1])
+                phase = int(views.there()[0].flatten().nonzero()[-1])
                 examples.append(MapExample(image[0, phase].numpy(), lesion.numpy(), kept))
         show(place + 1, len(numbers))
     if not rows:
@@ -163,11 +158,9 @@ def _one(
     methods: Sequence[str],
     spacing: tuple[float, float, float],
     lesion: torch.Tensor,
-    rows: list[dict[str, Any]],
-    patient: int,
-) -> list[tuple[str, str, str, np.ndarray]]:
-    """Add the rows of one kidney; its maps."""
-    blob, kept = centred_blob(tuple(lesion.shape)), []  # type: ignore[arg-type]
+) -> tuple[list[dict[str, Any]], list[tuple[str, str, str, np.ndarray]]]:
+    """The rows of one kidney, without its patient, and its maps."""
+    blob, rows, kept = centred_blob(tuple(lesion.shape)), [], []  # type: ignore[arg-type]
     floors = curves(encoder, views, own, blob)
     for method in methods:
         started = time.monotonic()
@@ -177,7 +170,7 @@ def _one(
         for (question, answer), values, chance, floor in zip(own, found, other, floors, strict=True):
             (curve,) = curves(encoder, views, [(question, answer)], values)
             rows.append({
-                "patient": patient, "question": question.name, "method": method, "seconds": seconds / len(own),
+                "question": question.name, "method": method, "seconds": seconds / len(own),
                 "pointing": pointing(values, lesion), "floor_pointing": pointing(blob, lesion),
                 "deletion": curve.lost, "floor_deletion": floor.lost,
                 "insertion": curve.won, "floor_insertion": floor.won,
@@ -185,7 +178,7 @@ def _one(
                 "alike": np.nan if chance is None else alike(values, chance),
             })  # fmt: skip
             kept.append((question.title, question.answers[answer], method, values.numpy()))
-    return kept
+    return rows, kept
 
 
 def _chosen(module: Any, kidneys: int, seed: int) -> tuple[list[int], int]:
@@ -218,12 +211,8 @@ def _by_text(kidneys: pd.DataFrame) -> dict[tuple[str, ...], float]:
     return dict(zip(keys, known["lesion_diameter_mm"].astype(float), strict=True))
 
 
-def _kidney(module: Any, encoder: torch.nn.Module, number: int) -> tuple[torch.Tensor, np.ndarray]:
+def _kidney(module: Any, read: VolumeReader, positions: Sequence[int], number: int) -> tuple[torch.Tensor, np.ndarray]:
     """Views of a kidney as the network reads them, and its label map."""
-    visits = module.visits("test")
-    positions = visits.volumes[visits.kidney.index(number)]
-    read = VolumeReader(module.plan.volumes, joins_phases(encoder))
-    chosen = positions[:1] if joins_phases(encoder) else positions
-    image = torch.cat([module.augmentation.evaluate(read(position)[None]) for position in chosen])
+    image = torch.cat([module.augmentation.evaluate(read(position)[None]) for position in positions])
     key = module.plan.kidneys.loc[number, _KEYS].astype(str).tolist()
     return image, module.plan.volumes.masks(key[0])[(key[1], key[2])]
