@@ -216,9 +216,7 @@ def _runs_of(cohort: Cohort, point: Point, encoder: str, fold: int | None) -> di
     found = {}
     for task in TASKS:
         own = Point(**{**point.__dict__, "task": task, "encoder": encoder})
-        folder = own.folder(cohort)
-        if fold is not None:
-            folder = folder / f"fold{fold}"
+        folder = own.folder(cohort, fold)
         if (folder / DONE).is_file():
             found[task] = folder
     return found

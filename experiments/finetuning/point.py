@@ -82,9 +82,10 @@ class Point:
         """MLflow experiment, which is also the folder under `runs`."""
         return experiment_of(cohort, self.task)
 
-    def folder(self, cohort: Cohort) -> Path:
-        """Where the run lies."""
-        return self.runs / self.experiment(cohort) / self.name
+    def folder(self, cohort: Cohort, fold: int | None = None) -> Path:
+        """Where the run lies, or that of one fold."""
+        folder = self.runs / self.experiment(cohort) / self.name
+        return folder if fold is None else folder / f"fold{fold}"
 
     def command(self) -> dict[str, object]:
         """What `make resume` calls again, as plain data."""
@@ -147,7 +148,7 @@ class Point:
             options["model.init_args.pretrained_sha256"] = weights_sha256(weights)
             if entry.prompts:
                 self._check_prompts(weights)
-        folder = self.folder(cohort) if fold is None else self.folder(cohort) / f"fold{fold}"
+        folder = self.folder(cohort, fold)
         pretrained = entry.stage is not None and not entry.tabular and self.mode == "finetune"
         variant = FROM_PRETRAINED if pretrained else None
         return Launch(

@@ -151,7 +151,7 @@ def prompted(point: Point, cohort: Cohort, fold: int | None) -> AskedModel:
 
 
 def _finished(point: Point, cohort: Cohort, fold: int | None) -> Path:
-    folder = point.folder(cohort) if fold is None else point.folder(cohort) / f"fold{fold}"
+    folder = point.folder(cohort, fold)
     if not (folder / DONE).is_file():
         raise DataError(
             f"{folder.name} is not finished; run `make finetune TASK={point.task} MODE={point.mode} "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from experiments.attribution.tested_maps import ALIKE, DELETION, FLOOR, INSERTION, POINTING, RANDOM, read_of_run
 from experiments.finetuning.point import Point
 from experiments.registry import ENCODERS
+from experiments.runs.folders import folds_of
 from experiments.statistics.estimate import Estimate
 from experiments.studies.report.finished_points import PointSeries
 from experiments.studies.report.journal_words import interval
@@ -25,11 +28,10 @@ _SHOWN = {
 
 
 def maps_blocks(series: PointSeries) -> list[Block]:
-    """The maps of the index encoder's first run; how to test them where they were not."""
-    found = {}
+    """The maps of the index encoder's first run, in folds of the first; how to test them where they were not."""
+    found: dict[str, Any] = {}
     for seed in series.seeds(series.fraction)[:1]:
-        folder = _folder(series, seed)
-        found = read_of_run(folder) or {}
+        found = read_of_run(_folder(series, seed)) or {}
     command = f"make maps TASK={series.task} ENCODER={series.index}" + (
         "" if series.mode == "probe" else f" MODE={series.mode}"
     )
@@ -85,13 +87,13 @@ def _folder(series: PointSeries, seed: int) -> Path:
         series.task, series.fraction, series.index, data=series.cohort.root, seed=seed, runs=series.runs,
         tag=series.tag, mode=series.mode,
     )  # fmt: skip
-    return point.folder(series.cohort)
+    return point.folder(series.cohort, folds_of(series.cohort)[0])
 
 
-def _cell(figure: dict[str, object] | None) -> str:
+def _cell(figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "\N{EN DASH}"
     value, low, high = (
-        float("nan") if figure[name] is None else float(str(figure[name])) for name in ("value", "low", "high")
+        float("nan") if figure[name] is None else float(figure[name]) for name in ("value", "low", "high")
     )
     return interval(Estimate(value, low, high))
