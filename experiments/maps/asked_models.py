@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from datamodules.attributes import attribute_codes
@@ -16,9 +15,8 @@ from datamodules.errors import DataError
 from datamodules.reports.schema import load_schema
 from datamodules.tasks import RoiDataModule
 from experiments.aligned.shared_space import SpaceOptions, load_space
-from experiments.aligned.zero_shot.prompt_scores import class_means
-from experiments.aligned.zero_shot.prompt_sets import load_prompts
-from experiments.attribution.network_questions import NetworkQuestion, of_attributes, of_head, of_network, of_prompts
+from experiments.aligned.zero_shot.prompt_question import prompt_question
+from experiments.attribution.network_questions import NetworkQuestion, of_attributes, of_head, of_network
 from experiments.attribution.tested_maps import aligned_weights, attribute_weights, head_weights, weights_of
 from experiments.doubt.statements import PRESENT
 from experiments.encoders.exported import exported_encoder
@@ -141,11 +139,8 @@ def prompted(point: Point, cohort: Cohort, fold: int | None) -> AskedModel:
     space = load_space(cohort, SpaceOptions(point.runs, origin.seed, fold, encoder=point.encoder, tag=origin.tag))
     if space.folder is None or not isinstance(space.model, AlignedModel):
         raise DataError(f"ENCODER={point.encoder} is published; maps are made of models that the suite aligned.")
-    texts, code = load_prompts(point.task).ordered(module.label.classes).prompts()
-    embedded = space.texts(texts, whole=True)
-    text = torch.from_numpy(class_means(embedded, code))
     model = load_aligned(space.folder)
-    question = of_prompts(model, point.task, TASKS[point.task].title, tuple(module.label.class_names), text)
+    question = prompt_question(space, model, point.task, module.label)
     weights = aligned_weights(space.folder)
     return AskedModel(model.image_encoder.eval(), module, [question], space.folder, weights)
 

@@ -7,18 +7,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datamodules.augmentation import VolumeAugmentation
 from datamodules.importers.one_scan import ScanKidney
 from experiments.aligned.shared_space import SharedSpace
-from experiments.aligned.zero_shot.prompt_scores import class_means
-from experiments.aligned.zero_shot.prompt_sets import load_prompts
-from experiments.attribution.network_questions import of_attributes, of_prompts
+from experiments.aligned.zero_shot.prompt_question import prompt_question
+from experiments.attribution.network_questions import of_attributes
 from experiments.attribution.shown_maps import ShownMap, shown_maps, write_map
 from experiments.attribution.tested_maps import POINTING, aligned_weights, attribute_weights, read_tested
 from experiments.encoders.attribute_reader import AttributeReader
 from experiments.registry import TASKS, task_label
+from lightning_modules.export.aligned import load_aligned
 from lightning_modules.networks.joint.aligned_model import AlignedModel
 
 MAPS_FOLDER = "maps"
@@ -79,12 +77,9 @@ def _of_prompts(
     tested = read_tested(space.folder, aligned_weights(space.folder))
     if tested is None:
         return []
-    questions = []
-    for task in TASKS:
-        if task in said and f"prompt {task}" in tested["questions"]:
-            label = task_label(task)
-            texts, code = load_prompts(task).ordered(label.classes).prompts()
-            text = torch.from_numpy(class_means(space.texts(texts, whole=True), code)).to(space.device)
-            names = tuple(label.class_names)
-            questions.append(of_prompts(space.model, task, TASKS[task].title, names, text))
-    return shown_maps(kidney, space.model.image_encoder, augmentation, questions, tested)
+    tasks = [task for task in TASKS if task in said and f"prompt {task}" in tested["questions"]]
+    if not tasks:
+        return []
+    model = load_aligned(space.folder)
+    questions = [prompt_question(space, model, task, task_label(task)) for task in tasks]
+    return shown_maps(kidney, model.image_encoder, augmentation, questions, tested)
