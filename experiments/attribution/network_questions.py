@@ -14,6 +14,7 @@ from lightning_modules.export.task_head import TaskHead
 from lightning_modules.networks.joint.aligned_model import AlignedModel
 
 HIGH, LOW = "higher risk", "lower risk"
+_ATTRIBUTE = "attribute "
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class NetworkQuestion:
     title: str
     answers: tuple[str, ...]
     logits: Callable[[torch.Tensor], torch.Tensor]
+
+    @property
+    def attribute(self) -> str | None:
+        """The attribute that is asked for; None of another question."""
+        return self.name.removeprefix(_ATTRIBUTE) if self.name.startswith(_ATTRIBUTE) else None
 
     def evidence(self, feature: torch.Tensor, answer: int) -> torch.Tensor:
         """Log-odds of an answer, float [N], from features float [N, V, F] of the views of kidneys.
@@ -100,7 +106,7 @@ def of_attributes(heads: AttributeHeads) -> list[NetworkQuestion]:
         return of
 
     return [
-        NetworkQuestion(f"attribute {name}", name.replace("_", " "), tuple(values), logits(place))
+        NetworkQuestion(f"{_ATTRIBUTE}{name}", name.replace("_", " "), tuple(values), logits(place))
         for place, (name, values) in enumerate(heads.classes.items())
     ]
 

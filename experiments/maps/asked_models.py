@@ -58,14 +58,14 @@ class AskedModel:
         A risk has none; an attribute that the report does not state has -100.
         """
         plan = self.module.plan
-        if question.name == f"attribute {PRESENT}":
+        name = question.attribute
+        if name == PRESENT:
             return [question.answers.index("yes")] * len(kidneys)  # the mask draws one in each of them
-        if question.name.startswith("attribute "):
-            name, schema = question.name.removeprefix("attribute "), load_schema()
-            rows = plan.kidneys.loc[list(kidneys)].reset_index(drop=True)
+        if name is not None:
+            rows, schema = plan.kidneys.loc[list(kidneys)].reset_index(drop=True), load_schema()
             codes = attribute_codes(plan.cohort["attributes"], rows, schema, [name])[:, 0]
-            values = [schema.classes[name][code] if code != MISSING else None for code in codes]
-            return [MISSING if value is None else question.answers.index(value) for value in values]
+            values = schema.classes[name]
+            return [MISSING if code == MISSING else question.answers.index(values[code]) for code in codes]
         if self.module.label.kind == "survival":
             return [None] * len(kidneys)
         return [int(plan.fields["target"][kidney]) for kidney in kidneys]
@@ -105,8 +105,10 @@ def fine_tuned(point: Point, cohort: Cohort, fold: int | None) -> AskedModel:
     return AskedModel(model.encoder.eval(), cli.datamodule, [question], folder, weights_of(file_sha256(path)))
 
 
-def attributes_of(point: Point, cohort: Cohort, fold: int | None, names: Sequence[str]) -> AskedModel:
-    """The attribute heads beside an exported encoder, on the kidneys of a task.
+def attributes_of(
+    point: Point, cohort: Cohort, fold: int | None, names: Sequence[str], probe: AskedModel
+) -> AskedModel:
+    """The attribute heads beside the exported encoder of a probe, on its kidneys.
 
     Raises:
         DataError: if there are no heads, or an attribute is not among them.
@@ -116,14 +118,14 @@ def attributes_of(point: Point, cohort: Cohort, fold: int | None, names: Sequenc
         raise DataError(f"ENCODER={point.encoder} has no attribute heads beside it; choose ENCODER=stage1.")
     if "attributes" not in cohort.tables and list(names) != [PRESENT]:
         raise DataError(f"Cohort {cohort.info.name} has no attributes; run `make attributes DATA=` first.")
-    encoder, _ = load_exported(folder)
-    known = {question.name.removeprefix("attribute "): question for question in of_attributes(load_heads(folder))}
+    known = {question.attribute: question for question in of_attributes(load_heads(folder))}
     absent = [name for name in names if name not in known]
     if absent:
-        raise DataError(f"ATTRIBUTES={','.join(absent)} is not read by these heads; they know {', '.join(known)}.")
-    module = point.launch(cohort, fold).configuration.build().datamodule
-    weights = attribute_weights(folder)
-    return AskedModel(encoder, module, [known[name] for name in names], folder, weights)
+        raise DataError(
+            f"ATTRIBUTES={','.join(absent)} is not read by these heads; they know {', '.join(map(str, known))}."
+        )
+    questions, weights = [known[name] for name in names], attribute_weights(folder)
+    return AskedModel(probe.encoder, probe.module, questions, folder, weights)
 
 
 def prompted(point: Point, cohort: Cohort, fold: int | None) -> AskedModel:

@@ -111,10 +111,12 @@ def _asked(point: Point, cohort: Cohort, fold: int | None, attributes: list[str]
         if attributes:
             raise DataError("ATTRIBUTES were named with PROMPTS=true; ask for one after the other.")
         return [prompted(point, cohort, fold)]
-    found = [probed(point, cohort, fold) if point.mode == "probe" else fine_tuned(point, cohort, fold)]
-    if attributes and point.mode != "probe":
-        raise DataError("ATTRIBUTES were named with MODE=finetune, whose encoder has no attribute heads any more.")
-    return [*found, attributes_of(point, cohort, fold, attributes)] if attributes else found
+    if point.mode != "probe":
+        if attributes:
+            raise DataError("ATTRIBUTES were named with MODE=finetune, whose encoder has no attribute heads any more.")
+        return [fine_tuned(point, cohort, fold)]
+    probe = probed(point, cohort, fold)
+    return [probe, attributes_of(point, cohort, fold, attributes, probe)] if attributes else [probe]
 
 
 def _keep(model: AskedModel, table: pd.DataFrame, lost: pd.DataFrame, trials: MapTrials, cohort: Cohort) -> None:

@@ -65,7 +65,7 @@ def _of_attributes(
     if reader is None or reader.folder is None:
         return []
     tested = read_tested(reader.folder, attribute_weights(reader.folder))
-    questions = [one for one in of_attributes(reader.heads) if one.name.removeprefix("attribute ") in said]
+    questions = [one for one in of_attributes(reader.heads) if one.attribute in said]
     return shown_maps(kidney, reader.encoder, augmentation, questions, tested)
 
 
