@@ -19,9 +19,9 @@ from torch import nn
 
 from experiments.attribution.kidney_views import KidneyViews, evidence_shown
 from experiments.attribution.network_questions import Asked, NetworkQuestion
-from lightning_modules.networks.image.region_readings import owners, region_shares
+from lightning_modules.networks.image.region_readings import owners
 from lightning_modules.networks.image.regions import REGIONS as NAMES
-from lightning_modules.networks.image.regions import RegionEncoder
+from lightning_modules.networks.image.regions import RegionEncoder, painted_regions
 
 GRADIENT, OCCLUSION, REGIONS = "gradient", "occlusion", "regions"
 METHODS = (GRADIENT, OCCLUSION, REGIONS)
@@ -125,7 +125,7 @@ def _regions(
         raise TypeError(f"{type(encoder).__name__} has no tokens of regions.")
     with torch.no_grad():
         seen = encoder.see(views.image)
-        share = region_shares(seen.anatomy)
+        share = painted_regions(seen.anatomy)
     volume = share.flatten(2).sum(dim=2).clamp_min(1.0)
     found = []
     for question, answer in asked:

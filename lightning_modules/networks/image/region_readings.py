@@ -6,7 +6,7 @@ import torch
 
 from lightning_modules.networks.image.hounsfield import GEOMETRY, STATISTICS
 from lightning_modules.networks.image.lesion_shape import SHAPE
-from lightning_modules.networks.image.regions import PHASES, REGIONS, RegionEncoder, pooled_regions
+from lightning_modules.networks.image.regions import PHASES, REGIONS, RegionEncoder
 
 
 def owners(encoder: RegionEncoder) -> torch.Tensor:
@@ -28,13 +28,3 @@ def owners(encoder: RegionEncoder) -> torch.Tensor:
         [nobody] * (2 * token),
     ]
     return torch.tensor([owner for part in parts for owner in part])
-
-
-@torch.no_grad()
-def region_shares(logits: torch.Tensor) -> torch.Tensor:
-    """Shares of every voxel in `REGIONS`, float [B, R, D, H, W], as the encoder pools by them.
-
-    Args:
-        logits: float [B, 5, D, H, W], of `Seen.anatomy`.
-    """
-    return pooled_regions(logits.float().softmax(dim=1))

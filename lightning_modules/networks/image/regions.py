@@ -165,7 +165,7 @@ class RegionEncoder(nn.Module):
         """What is measured and learned of the regions of images."""
         fine, coarse, deep = maps
         with torch.no_grad():
-            regions = pooled_regions(logits.detach().float().softmax(dim=1) if anatomy is None else anatomy.float())
+            regions = painted_regions(logits) if anatomy is None else pooled_regions(anatomy.float())
             geometry = region_geometry(regions)
             part = {name: regions[:, number, None] for number, name in enumerate(REGIONS)}
             shape = lesion_shape(part["lesion"], part["outer rim"], part["parenchyma"], part["sinus"])
@@ -252,6 +252,11 @@ class RegionEncoder(nn.Module):
             parts += [mean, (variance + 1e-4).sqrt()]
         pooled = torch.cat(parts, dim=2)
         return torch.stack([token(pooled[:, number]) for number, token in enumerate(self.tokens)], dim=1)
+
+
+def painted_regions(logits: torch.Tensor) -> torch.Tensor:
+    """Shares of every voxel in `REGIONS` as of `pooled_regions`, from logits of `ANATOMY` [B, 5, D, H, W]."""
+    return pooled_regions(logits.detach().float().softmax(dim=1))
 
 
 def pooled_regions(anatomy: torch.Tensor) -> torch.Tensor:
