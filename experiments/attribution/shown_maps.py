@@ -1,7 +1,8 @@
-"""Maps of one patient's kidney, those alone that passed their test: what `assess` and `embed` call."""
+"""Maps of one patient's kidney, those alone that passed their test: what `embed` calls."""
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,10 +160,4 @@ def write_map(path: Path, shown: ShownMap, kidney: ScanKidney, contract: Preproc
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
     with replacing(path) as temporary:
-        temporary.write_bytes(_compressed(image))
-
-
-def _compressed(image: nib.Nifti1Image) -> bytes:
-    import gzip
-
-    return gzip.compress(image.to_bytes(), mtime=0)
+        temporary.write_bytes(gzip.compress(image.to_bytes(), mtime=0))

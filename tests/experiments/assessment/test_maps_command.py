@@ -15,9 +15,8 @@ from datamodules.importers.one_scan import Place as Shown
 from datamodules.importers.one_scan import read_scan
 from experiments.attribution.network_questions import of_attributes, of_head
 from experiments.attribution.shown_maps import shown_maps, write_map
-from experiments.attribution.tested_maps import MAPS, POINTING, read_tested
+from experiments.attribution.tested_maps import MAPS, POINTING, head_weights, read_tested
 from experiments.cli import main
-from experiments.maps.asked_models import head_weights
 from lightning_modules.export.attribute_heads import load_heads
 from lightning_modules.export.image import load_exported
 from lightning_modules.export.task_head import HEAD_FOLDER, load_task_head
