@@ -18,8 +18,7 @@ from experiments.assessment.jobs import Jobs
 from experiments.assessment.patient_files import patients_in
 from experiments.assessment.serve_page import create_app
 from experiments.assessment.uploads import Limits
-from experiments.runs.console import say
-from experiments.runs.local_pages import HOST, LOCAL, serve
+from experiments.runs.local_pages import HOST, LOCAL, serve, serve_until_stopped
 
 
 def serve_assessments(
@@ -73,17 +72,13 @@ def serve_assessments(
     token = "" if host in LOCAL else secrets.token_urlsafe(24)
     jobs = Jobs()
     limits = Limits(upload_bytes=limit_mb << 20, unpacked_bytes=3 * (limit_mb << 20))
-    hosts = LOCAL if host in LOCAL else (*LOCAL, host) if host != "0.0.0.0" else ()
+    hosts = () if host == "0.0.0.0" else (*LOCAL, host)
     server = serve(create_app(_Assess(assessor, keep, dicom), jobs, limits, assessor.origin, token, hosts), port, host)
+    shown = f"http://{host}:{server.port}/{f'?token={token}' if token else ''}"
+    kept = f"Assessments are kept in {keep.name}." if keep else "Nothing is kept."
     try:
-        shown = f"http://{host}:{server.port}/{f'?token={token}' if token else ''}"
-        kept = f"Assessments are kept in {keep.name}." if keep else "Nothing is kept."
-        say(f"{assessor.origin} {kept}\nOpen {shown} in the browser; stop with Ctrl-C.")
-        server.serve_forever()
-    except KeyboardInterrupt:
-        pass  # how it ends
+        serve_until_stopped(server, f"{assessor.origin} {kept}\nOpen {shown} in the browser; stop with Ctrl-C.")
     finally:
-        server.server_close()
         jobs.close()
     return 0
 

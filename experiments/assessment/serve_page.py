@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, redirect, render_template, request, session, url_for
-from jinja2 import StrictUndefined
 from werkzeug.wrappers import Response as AnyResponse
 
 from datamodules.cohort.columns import PHASES
 from datamodules.errors import DataError
 from experiments.assessment.jobs import DONE, Job, Jobs
 from experiments.assessment.uploads import Limits, receive
-from experiments.runs.local_pages import LOCAL, POLICY, prepared, told
+from experiments.runs.local_pages import LOCAL, POLICY, check_token, local_page, told
 
 TOKEN_HEADER = "X-Assess-Token"
 RESULT_POLICY = (
@@ -27,7 +25,6 @@ RESULT_POLICY = (
     "frame-ancestors 'self'"
 )
 """Of the assessment itself, which holds its style and its pictures, and no script."""
-_HERE = Path(__file__).parent
 _TYPES = {".html": "text/html", ".json": "application/json", ".dcm": "application/dicom"}
 
 Assess = Callable[[Path, Callable[[str], None]], Mapping[str, bytes]]
@@ -46,15 +43,8 @@ def create_app(
         token: Who does not know it is sent away; empty on a server of this machine alone.
         hosts: Names by which the page may be asked for.
     """
-    app = Flask("assess", template_folder=str(_HERE / "templates"), static_folder=str(_HERE / "static"))
-    prepared(app, "assess", limits.upload_bytes, list(hosts))
-    app.jinja_env.undefined = StrictUndefined
-    app.jinja_env.globals |= {
-        "token": _token,
-        "note": note,
-        "known_phases": PHASES,
-        "limit_mb": limits.upload_bytes >> 20,
-    }
+    app = local_page("assess", Path(__file__).parent, limits.upload_bytes, hosts)
+    app.jinja_env.globals |= {"note": note, "known_phases": PHASES, "limit_mb": limits.upload_bytes >> 20}
     if token:
         _add_door(app, token)
     _add_routes(app, assess, jobs, limits)
@@ -86,7 +76,7 @@ def _add_routes(app: Flask, assess: Assess, jobs: Jobs, limits: Limits) -> None:
 
     @app.post("/studies")
     def take() -> tuple[dict[str, str], int] | Response:
-        _check_token()
+        check_token(request.headers.get(TOKEN_HEADER, ""))
         study, mask = request.files.get("study"), request.files.get("mask")
         if study is None or not study.filename:
             return told("No study was sent; choose a .zip, .nii or .nii.gz file.", 400)
@@ -126,7 +116,7 @@ def _add_routes(app: Flask, assess: Assess, jobs: Jobs, limits: Limits) -> None:
 
     @app.delete("/studies/<key>")
     def forget(key: str) -> tuple[str, int]:
-        _check_token()
+        check_token(request.headers.get(TOKEN_HEADER, ""))
         jobs.forget(key)
         return "", 204
 
@@ -136,13 +126,3 @@ def _known(jobs: Jobs, key: str) -> Job:
     if job is None:
         abort(404, "This study is not known here, or was forgotten; send it again.")
     return job
-
-
-def _token() -> str:
-    """The token of this session, which other pages cannot read and every change must carry."""
-    return str(session.setdefault("change", secrets.token_urlsafe(32)))
-
-
-def _check_token() -> None:
-    if not hmac.compare_digest(request.headers.get(TOKEN_HEADER, "").encode(), _token().encode()):
-        abort(403, "The page is older than the server, or the request came from another page; open the page anew.")

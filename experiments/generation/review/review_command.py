@@ -25,7 +25,7 @@ from experiments.generation.review.scans import Scans
 from experiments.generation.systems import SYSTEMS
 from experiments.runs.console import say
 from experiments.runs.folders import system_folder
-from experiments.runs.local_pages import HOST, serve
+from experiments.runs.local_pages import HOST, serve, serve_until_stopped
 from experiments.runs.locks import lease, taken
 from experiments.runs.pretrained import pretrained_from
 from experiments.scores.results_table import caption
@@ -78,16 +78,11 @@ def review(
     try:
         work = Review(cases, order_seed, folder, caption(cohort.info))
         server = serve(create_app(work, scans), port)
-        try:
-            say(
-                f"{len(cases)} kidneys, {len(work.systems)} systems. {work.note}\nOpen http://{HOST}:{server.port}/ in "
-                f"the browser of this machine; stop with Ctrl-C. Folder: {folder.as_posix()}"
-            )
-            server.serve_forever()
-        except KeyboardInterrupt:
-            pass  # how a review ends
-        finally:
-            server.server_close()
+        serve_until_stopped(
+            server,
+            f"{len(cases)} kidneys, {len(work.systems)} systems. {work.note}\nOpen http://{HOST}:{server.port}/ in "
+            f"the browser of this machine; stop with Ctrl-C. Folder: {folder.as_posix()}",
+        )
     finally:
         claim.release()
     _end(work, cohort)

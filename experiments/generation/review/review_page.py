@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
 import math
 import re
-import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, redirect, render_template, request, session, url_for
-from jinja2 import StrictUndefined
 from werkzeug.wrappers import Response as AnyResponse
 
 from datamodules.errors import DataError
@@ -20,7 +17,7 @@ from experiments.generation.review.marks import MEANING, SYMBOLS
 from experiments.generation.review.ratings import ERRORS, QUALITIES
 from experiments.generation.review.review import Review
 from experiments.generation.review.scans import PLANES, WINDOW_HU, Scans
-from experiments.runs.local_pages import LOCAL, prepared
+from experiments.runs.local_pages import check_token, local_page
 
 TOKEN_HEADER = "X-Review-Token"
 LONGEST_COMMENT = 4000
@@ -28,7 +25,6 @@ _NAME = re.compile(r"[\w][\w .-]{0,31}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _FIELDS = {"case", "letter", "quality", "errors", "comment", "seconds", "marks_visible"}
 _LONGEST_S = 1e6
-_HERE = Path(__file__).parent
 
 
 def create_app(review: Review, scans: Scans) -> Flask:
@@ -38,12 +34,10 @@ def create_app(review: Review, scans: Scans) -> Flask:
         review: Cases and ratings.
         scans: Pictures of the kidneys.
     """
-    app = Flask("review", template_folder=str(_HERE / "templates"), static_folder=str(_HERE / "static"))
-    prepared(app, "review", 1 << 16, list(LOCAL))
-    app.jinja_env.undefined = StrictUndefined
+    app = local_page("review", Path(__file__).parent, 1 << 16)
     app.jinja_env.globals |= {
-        "token": _token, "symbols": SYMBOLS, "meaning": MEANING, "verdicts": VERDICTS, "qualities": QUALITIES,
-        "errors": ERRORS, "note": review.note, "longest": LONGEST_COMMENT, "window": WINDOW_HU,
+        "symbols": SYMBOLS, "meaning": MEANING, "verdicts": VERDICTS, "qualities": QUALITIES, "errors": ERRORS,
+        "note": review.note, "longest": LONGEST_COMMENT, "window": WINDOW_HU,
     }  # fmt: skip
     _add_pages(app, review, scans)
     _add_data(app, review, scans)
@@ -59,7 +53,7 @@ def _add_pages(app: Flask, review: Review, scans: Scans) -> None:
 
     @app.post("/start")
     def begin() -> AnyResponse | tuple[str, int]:
-        _check_token(request.form.get("token", ""))
+        check_token(request.form.get("token", ""))
         name = " ".join(request.form.get("reviewer", "").split())
         if not _NAME.fullmatch(name):
             problem = "A name has 1 to 32 letters, digits, blanks, dots, hyphens or underscores."
@@ -70,7 +64,7 @@ def _add_pages(app: Flask, review: Review, scans: Scans) -> None:
 
     @app.post("/leave")
     def leave() -> AnyResponse:
-        _check_token(request.form.get("token", ""))
+        check_token(request.form.get("token", ""))
         session.pop("reviewer", None)
         return redirect(url_for("start"), 303)
 
@@ -114,7 +108,7 @@ def _add_data(app: Flask, review: Review, scans: Scans) -> None:
     @app.post("/rate")
     def rate() -> dict[str, Any]:
         reviewer = _reviewer()
-        _check_token(request.headers.get(TOKEN_HEADER, ""))
+        check_token(request.headers.get(TOKEN_HEADER, ""))
         said = _checked(request.get_json(silent=True))
         number = said.pop("case")
         rating = _known(lambda: review.rating(reviewer, number, said.pop("letter")))
@@ -164,13 +158,3 @@ def _known(read: Any) -> Any:
         return read()
     except DataError as error:
         abort(404, str(error))
-
-
-def _token() -> str:
-    """The token of this session, which other pages cannot read and every change must carry."""
-    return str(session.setdefault("token", secrets.token_urlsafe(32)))
-
-
-def _check_token(given: str) -> None:
-    if not hmac.compare_digest(given.encode(), _token().encode()):
-        abort(403, "The page is older than the server, or the request came from another page; open the page anew.")
