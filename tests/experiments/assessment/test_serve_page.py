@@ -11,7 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from datamodules.errors import DataError
 from experiments.assessment.jobs import Job, Jobs
 from experiments.assessment.serve_page import TOKEN_HEADER, create_app
 from experiments.assessment.uploads import Limits
-from experiments.runs.local_pages import LOCAL, serve
+from tests.experiments.runs.local_server import running
 
 if TYPE_CHECKING:  # the page itself needs no torch, and most tests of it none
     from tests.experiments.assessment.place import Place
@@ -41,19 +41,10 @@ def echo(folder: Path, step: Callable[[str], None]) -> Mapping[str, bytes]:
     return {"assessment.html": f"<h1>{names}</h1>".encode(), "assessment.json": b"{}"}
 
 
-@contextmanager
 def served(
     assess: Callable[..., Any] = echo, jobs: Jobs | None = None, token: str = "", limits: Limits = LIMITS
-) -> Iterator[str]:
-    server = serve(create_app(assess, jobs or Jobs(), limits, "Of phantoms.", token, LOCAL), 0)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+) -> AbstractContextManager[str]:
+    return running(create_app(assess, jobs or Jobs(), limits, "Of phantoms.", token))
 
 
 def zipped(*names: str) -> bytes:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +21,7 @@ from experiments.generation.review.review import Review
 from experiments.generation.review.review_page import create_app
 from experiments.generation.review.scans import Scans
 from experiments.runs.folders import system_folder
-from experiments.runs.local_pages import serve
+from tests.experiments.runs.local_server import running
 
 SYSTEMS = ("writer", "template", "nearest")
 ATTACK = '<script>alert("report")</script> & <img src=x onerror=alert(1)>'
@@ -53,18 +51,9 @@ def open_review(root: Path, runs: Path, folder: Path, seed: int = 0) -> Review:
     return Review(cases, seed, folder, "Phantom results.")
 
 
-@contextmanager
-def served(review: Review, root: Path) -> Iterator[str]:
+def served(review: Review, root: Path) -> AbstractContextManager[str]:
     """The address of a running server."""
-    server = serve(create_app(review, Scans(VolumeSet.find(root))), 0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return running(create_app(review, Scans(VolumeSet.find(root))))
 
 
 class Reader:
