@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,27 +12,18 @@ import pandas as pd
 from datamodules.csv_files import write_csv
 from datamodules.engine import Lost, Needs, open_pool
 from datamodules.errors import DataError
-from datamodules.files import read_json_mapping, write_json, write_parquet
-from datamodules.importers.fingerprints import fingerprint
+from datamodules.files import read_json_mapping, write_parquet
 from datamodules.importers.patient_jobs import failure_of_patient, of_target
 from datamodules.importers.pseudonyms import Pseudonyms, private_folder
-from experiments.assessment.assessment_page import write_page
-from experiments.assessment.assessor import SCHEMA, Assessed, Assessor
-from experiments.assessment.dicom_objects import scan_headers
-from experiments.assessment.dicom_regions import write_regions
-from experiments.assessment.dicom_report import write_report
-from experiments.assessment.located import found_by_totalsegmentator
-from experiments.assessment.own_outlines import paints
+from experiments.assessment.assessment_job import RESULT, AssessmentJob
+from experiments.assessment.assessor import Assessor
+from experiments.assessment.dicom_objects import highdicom
 from experiments.assessment.patient_files import PatientFiles, patients_in
 from experiments.assessment.rows import ASSESSED, refused_row, row_of
-from experiments.assessment.task_models import Models
 from experiments.runs.console import configure_output, say
 from experiments.runs.locks import held
 from experiments.runs.tracking import store_environment
 from lightning_modules.core.errors import ModelError
-
-RESULT, PAGE = "assessment.json", "assessment.html"
-_INPUT, _REFUSED = "input.json", "refused.json"
 
 
 def assess(
@@ -112,139 +99,24 @@ def assess(
         raise DataError(
             "MASK or BOX was given for a folder of patients; put a mask called mask.nii.gz into each of their folders."
         )
-    given = tuple(mask or ())
-    settings: dict[str, Any] = {
-        "schema": SCHEMA,
-        "labels": labels,
-        "phase": phase,
-        "locate": locate,
-        "box": box,
-        "identified": identified,
-        "dicom": dicom,
-    }
-    settings |= {"cases": cases, "encoder": encoder, "pretrained": pretrained, "fold": fold, "mode": mode}
-    settings |= {"seed": seed, "tag": tag, "outside_training": outside_training, "intensity": intensity}
+    if dicom:
+        highdicom()
     names = _names(patients, out, identified) if many else [""]
     started = time.monotonic()
     assessor = Assessor.of_runs(
         data, runs, encoder, pretrained, fold, mode, seed, tag, cases, intensity, outside_training
     )
     say(f"Models are read in {time.monotonic() - started:.1f} s.")
-    settings["models"] = assessor.fingerprint
-    job = _Job(assessor, settings, given, box, labels, phase, identified, dicom, locate)
+    chosen = {"encoder": encoder, "pretrained": pretrained, "fold": fold, "mode": mode, "seed": seed, "tag": tag}
+    chosen |= {"cases": cases, "outside_training": outside_training, "intensity": intensity}
+    chosen["models"] = assessor.fingerprint
+    job = AssessmentJob(assessor, chosen, tuple(mask or ()), box, labels, phase, locate, identified, dicom)
     with held(out / ".assessing.lock"):
         if not many:
             job.run(patients[0], out, again=False)
             say(f"{_summary(read_json_mapping(out / RESULT))}\nFolder: {out.as_posix()}")
             return 0
         return _batch(job, patients, names, out, workers)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is done with every patient."""
-
-    assessor: Assessor
-    settings: dict[str, Any]
-    masks: tuple[Path, ...]
-    box: dict[str, str] | None
-    labels: str | dict[int, str]
-    phase: str | None
-    identified: bool
-    dicom: bool
-    locate: str
-
-    def run(self, patient: PatientFiles, folder: Path, *, again: bool) -> None:
-        """Assess one patient into a folder, unless that is done.
-
-        Args:
-            patient: The files.
-            folder: Folder of its results; `assessment.json` is written last.
-            again: Whether a result of other files or models gives way to a new one.
-
-        Raises:
-            DataError: if the patient cannot be assessed, or the folder holds something else.
-        """
-        patient = PatientFiles(patient.folder, patient.image, self.masks or patient.masks)
-        state = {"fingerprint": fingerprint(self.settings, patient.files)}
-        if (folder / RESULT).is_file():
-            known = _known(folder / _INPUT, *state) or {}
-            same = known.get("fingerprint") == state["fingerprint"]
-            if same and known.get("result") == _digest(_known(folder / RESULT)):
-                return
-            if not again and not same:
-                raise DataError(
-                    f"Folder {folder.name} holds the assessment of another scan, or by other models or settings; name "
-                    "another one with OUT=, or delete it."
-                )
-            (folder / RESULT).unlink()
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="located-") as scratch:
-            by_package = self.locate == "totalsegmentator" and not patient.masks and not self.box
-            shown = found_by_totalsegmentator(patient, Path(scratch)) if by_package else patient
-            found = self.assessor(shown.image, shown.masks, self.box, self.labels, self.phase)
-        if by_package:
-            found.content["located_by"] = "TotalSegmentator"
-        if self.identified:
-            found.content["identified"] = {"folder": patient.folder.name}
-        if self.dicom:
-            if not isinstance(patient.image, Path) or not patient.image.is_dir():
-                raise DataError("DICOM objects were asked for and the scan is NIfTI; leave DICOM= out.")
-            write_objects(folder, patient.image, found, self.assessor.models, identified=self.identified)
-        write_page(folder / PAGE, found, self.assessor.models.contract)
-        write_json(folder / _INPUT, {**state, "result": _digest(found.content)})
-        write_json(folder / RESULT, found.content)
-        say(f"Assessed in {time.monotonic() - started:.1f} s.")
-
-    def refused(self, patient: PatientFiles, folder: Path) -> str | None:
-        """Why a patient was refused before, where nothing has changed since."""
-        known = _known(folder / _REFUSED, "reason")
-        if known is None or known != self._refusal(patient, str(known["reason"])):
-            return None
-        return str(known["reason"])
-
-    def refuse(self, patient: PatientFiles, folder: Path, reason: str) -> None:
-        """Keep why a patient was refused."""
-        write_json(folder / _REFUSED, self._refusal(patient, reason))
-
-    def _refusal(self, patient: PatientFiles, reason: str) -> dict[str, str]:
-        return {"reason": reason, "fingerprint": fingerprint({**self.settings, "refused": reason}, patient.files)}
-
-
-def write_objects(folder: Path, source: Path, found: Assessed, models: Models, *, identified: bool) -> list[Path]:
-    """Write the DICOM objects of an assessment: what the encoder paints, the lesions, and their measurements.
-
-    Args:
-        folder: Folder to write.
-        source: Folder of the scan's DICOM files.
-        found: The assessment.
-        models: Its models.
-        identified: Whether the objects name the patient.
-
-    Returns:
-        The files.
-
-    Raises:
-        DataError: if the source holds no CT with a frame of reference.
-        ModelError: if highdicom is not installed.
-    """
-    headers = scan_headers(source, identified=identified)
-    regions = write_regions(folder, headers, found.kidneys, models) if paints(models) else []
-    return [*regions, *write_report(folder, headers, found.content, found.outlines, models.sha256)]
-
-
-def _digest(content: Any) -> str:
-    """Hash of what a JSON file holds, by which a damaged result is known."""
-    plain = json.loads(json.dumps(content, default=lambda value: value.item()))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def _known(path: Path, *names: str) -> dict[str, Any] | None:
-    """What an earlier call left; None where there is nothing, or it is damaged, so that it is made again."""
-    try:
-        return read_json_mapping(path, *names) if path.is_file() else None
-    except DataError:
-        return None
 
 
 def _names(patients: list[PatientFiles], out: Path, identified: bool) -> list[str]:
@@ -255,7 +127,7 @@ def _names(patients: list[PatientFiles], out: Path, identified: bool) -> list[st
     return [naming.patient(patient.folder.name) for patient in patients]
 
 
-def _batch(job: _Job, patients: list[PatientFiles], names: list[str], out: Path, workers: int) -> int:
+def _batch(job: AssessmentJob, patients: list[PatientFiles], names: list[str], out: Path, workers: int) -> int:
     """Every patient of a folder; the tables hold all that were reached, in the order of the folders."""
     found: dict[str, dict[str, Any]] = {}
     tasks = list(zip(patients, names, strict=True))
@@ -277,7 +149,7 @@ def _batch(job: _Job, patients: list[PatientFiles], names: list[str], out: Path,
     return 1 if lost else 0
 
 
-def _one(job: _Job, out: Path, named: tuple[PatientFiles, str]) -> dict[str, Any]:
+def _one(job: AssessmentJob, out: Path, named: tuple[PatientFiles, str]) -> dict[str, Any]:
     (patient, name), folder = named, out / named[1]
     known = job.refused(patient, folder)
     if known is not None:

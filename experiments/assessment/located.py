@@ -38,13 +38,11 @@ def found_by_totalsegmentator(patient: PatientFiles, folder: Path) -> PatientFil
 
 def _one_series(patient: PatientFiles, folder: Path) -> Path:
     """One NIfTI file, or a folder of the DICOM files of the series with most slices."""
-    if not isinstance(patient.image, Path):
-        return next(iter(patient.image.values()))
-    if not patient.image.is_dir():
-        return patient.image
+    if patient.dicom_folder is None:
+        return patient.image if isinstance(patient.image, Path) else next(iter(patient.image.values()))
     series = folder / "series"
     series.mkdir()
-    for number, path in enumerate(largest_series(list(files_below(patient.image)))):
+    for number, path in enumerate(largest_series(list(files_below(patient.dicom_folder)))):
         (series / f"{number:05d}.dcm").symlink_to(path.resolve())
     return series
 

@@ -33,6 +33,11 @@ class PatientFiles:
     masks: tuple[Path, ...] = ()
 
     @property
+    def dicom_folder(self) -> Path | None:
+        """The folder of its DICOM files; None of NIfTI files."""
+        return self.image if isinstance(self.image, Path) and self.image.is_dir() else None
+
+    @property
     def files(self) -> list[Path]:
         """All files that are read, in a fixed order."""
         images = [self.image] if isinstance(self.image, Path) else list(self.image.values())

@@ -5,17 +5,16 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from datamodules.errors import DataError
-from datamodules.files import write_json
-from experiments.assessment.assess_command import PAGE, RESULT, write_objects
-from experiments.assessment.assessment_page import write_page
+from experiments.assessment.assessment_job import write_results
 from experiments.assessment.assessor import Assessor
+from experiments.assessment.dicom_objects import highdicom
 from experiments.assessment.jobs import Jobs
-from experiments.assessment.patient_files import patients_in
+from experiments.assessment.patient_files import one_patient
 from experiments.assessment.serve_page import create_app
 from experiments.assessment.uploads import Limits
 from experiments.runs.local_pages import HOST, LOCAL, serve, serve_until_stopped
@@ -66,6 +65,8 @@ def serve_assessments(
     """
     if limit_mb < 1:
         raise DataError(f"LIMIT_MB={limit_mb} was found; expected 1 or more.")
+    if dicom:
+        highdicom()
     assessor = Assessor.of_runs(
         data, runs, encoder, pretrained, fold, mode, seed, tag, cases, intensity, outside_training
     )
@@ -73,7 +74,8 @@ def serve_assessments(
     jobs = Jobs()
     limits = Limits(upload_bytes=limit_mb << 20, unpacked_bytes=3 * (limit_mb << 20))
     hosts = () if host == "0.0.0.0" else (*LOCAL, host)
-    server = serve(create_app(_Assess(assessor, keep, dicom), jobs, limits, assessor.origin, token, hosts), port, host)
+    work = partial(_assess_study, assessor, keep, dicom)
+    server = serve(create_app(work, jobs, limits, assessor.origin, token, hosts), port, host)
     shown = f"http://{host}:{server.port}/{f'?token={token}' if token else ''}"
     kept = f"Assessments are kept in {keep.name}." if keep else "Nothing is kept."
     try:
@@ -83,37 +85,22 @@ def serve_assessments(
     return 0
 
 
-@dataclass(frozen=True)
-class _Assess:
-    """Assesses a study that was sent.
-
-    Args:
-        assessor: The models.
-        keep: Folder of kept assessments.
-        dicom: Whether DICOM objects are written.
-    """
-
-    assessor: Assessor
-    keep: Path | None
-    dicom: bool
-
-    def __call__(self, folder: Path, step: Callable[[str], None]) -> Mapping[str, bytes]:
-        """Results by file name; as of `create_app`."""
-        step("reading the study")
-        (patient,) = patients_in(folder, batch=False)
-        step("measuring, and asking the models")
-        found = self.assessor(patient.image, patient.masks)
-        step("drawing the page")
-        with tempfile.TemporaryDirectory(prefix="renal-result-") as name:
-            out = Path(name)
-            write_page(out / PAGE, found, self.assessor.models.contract)
-            write_json(out / RESULT, found.content)
-            if self.dicom and isinstance(patient.image, Path) and patient.image.is_dir():
-                write_objects(out, patient.image, found, self.assessor.models, identified=False)
-            results = {path.name: path.read_bytes() for path in sorted(out.iterdir())}
-        if self.keep is not None:
-            kept = self.keep / secrets.token_hex(6)
-            kept.mkdir(parents=True)
-            for file, content in results.items():
-                (kept / file).write_bytes(content)
-        return results
+def _assess_study(
+    assessor: Assessor, keep: Path | None, dicom: bool, folder: Path, step: Callable[[str], None]
+) -> Mapping[str, bytes]:
+    """Assess a study that was sent; results by file name, as of `create_app`."""
+    step("reading the study")
+    patient = one_patient(folder)
+    step("measuring, and asking the models")
+    found = assessor(patient.image, patient.masks)
+    step("drawing the page")
+    with tempfile.TemporaryDirectory(prefix="renal-result-") as name:
+        out = Path(name)
+        write_results(out, found, assessor.models, patient.dicom_folder if dicom else None)
+        results = {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+    if keep is not None:
+        kept = keep / secrets.token_hex(6)
+        kept.mkdir(parents=True)
+        for file, content in results.items():
+            (kept / file).write_bytes(content)
+    return results

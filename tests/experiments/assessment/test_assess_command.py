@@ -21,7 +21,7 @@ from datamodules.errors import WriteError
 from datamodules.importers.one_scan import Place as Shown
 from datamodules.importers.one_scan import read_scan
 from datamodules.phantoms.phantom_source import DemoSource
-from experiments.assessment import assess_command
+from experiments.assessment import assessment_job
 from experiments.assessment.assessor import Assessed, Assessor
 from experiments.assessment.lesion_outlines import grid_affine
 from experiments.assessment.own_outlines import painted
@@ -163,7 +163,7 @@ def test_a_full_disk_stops_a_batch_and_is_nobodys_refusal(
     source, out = tmp_path / "patients", tmp_path / "out"
     for name in ("E1-0001", "E1-0002"):
         shutil.copytree(place.files / name, source / name)
-    writing = assess_command.write_page
+    writing = assessment_job.write_page
 
     def full(path: Path, *rest: Any) -> None:
         if len(list(out.glob("*/assessment.json"))):
@@ -171,7 +171,7 @@ def test_a_full_disk_stops_a_batch_and_is_nobodys_refusal(
         writing(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(assess_command, "write_page", full)
+        patch.setattr(assessment_job, "write_page", full)
         assert run(place, source, out, "--cases=false") == 1
     assert "error: assessment.html could not be written" in capsys.readouterr().err
     assert not list(out.glob("*/refused.json"))

@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,12 +210,12 @@ def test_a_browser_drops_a_study_and_reads_its_assessment(
     place: Place, browser: Any, tmp_path: Path, scratch: Path
 ) -> None:
     from experiments.assessment.assessor import Assessor
-    from experiments.assessment.serve_command import _Assess
+    from experiments.assessment.serve_command import _assess_study
 
     assessor = Assessor.of_runs(place.data, place.runs, cases=False, outside_training=True)
     study = shutil.make_archive(str(tmp_path / "study"), "zip", place.files / "E1-0001")
     limits = Limits(upload_bytes=1 << 26, unpacked_bytes=1 << 28)
-    with served(_Assess(assessor, None, False), limits=limits) as address:
+    with served(partial(_assess_study, assessor, None, False), limits=limits) as address:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         problems: list[str] = []
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
