@@ -1,4 +1,4 @@
-"""What every DICOM object of an assessment shares: the headers of its scan, with or without the patient, and makers."""
+"""What every DICOM object of an assessment shares: the headers of its scan, and how masks become one."""
 
 from __future__ import annotations
 
@@ -86,23 +86,6 @@ def _kept(header: pydicom.Dataset, identified: bool) -> pydicom.Dataset:
     return kept
 
 
-def made_by(version: str) -> dict[str, Any]:
-    """Who made an object, and new identities for it.
-
-    Args:
-        version: Hash of the models.
-    """
-    return {
-        "series_instance_uid": generate_uid(),
-        "sop_instance_uid": generate_uid(),
-        "instance_number": 1,
-        "manufacturer": MAKER,
-        "manufacturer_model_name": MODEL,
-        "software_versions": version[:12],
-        "device_serial_number": "0",
-    }
-
-
 def segmentation(
     masks: Sequence[np.ndarray],
     affine: np.ndarray,
@@ -138,7 +121,13 @@ def segmentation(
         segment_descriptions=list(segments),
         series_number=number,
         series_description=title,
-        **made_by(version),
+        series_instance_uid=generate_uid(),
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer=MAKER,
+        manufacturer_model_name=MODEL,
+        software_versions=version[:12],
+        device_serial_number="0",
     )
 
 

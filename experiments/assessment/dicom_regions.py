@@ -26,8 +26,8 @@ SEGMENTS = {
 
 def write_regions(
     folder: Path, headers: Sequence[pydicom.Dataset], kidneys: Sequence[ScanKidney], models: Models
-) -> list[Path]:
-    """Write one object a kidney, in the coordinate system of the source.
+) -> None:
+    """Write one object for each kidney in which something is painted, in the coordinate system of the source.
 
     Args:
         folder: Folder to write.
@@ -35,13 +35,9 @@ def write_regions(
         kidneys: The kidneys of the scan.
         models: An encoder that paints regions.
 
-    Returns:
-        The files; none of a kidney in which nothing is painted.
-
     Raises:
         ModelError: if highdicom is not installed.
     """
-    written = []
     for kidney in kidneys:
         labels = painted(kidney, models)
         codes = [number for number, name in enumerate(ANATOMY) if name in SEGMENTS and (labels == number).any()]
@@ -62,8 +58,6 @@ def write_regions(
         )
         with replacing(path) as temporary:
             found.save_as(temporary)
-        written.append(path)
-    return written
 
 
 def described(number: int, label: str, kind: str, version: str, tracking: Any = None, *, by_model: bool = True) -> Any:

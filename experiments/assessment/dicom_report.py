@@ -11,7 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from datamodules.files import replacing
-from experiments.assessment.dicom_objects import MAKER, MODEL, highdicom, made_by, segmentation
+from experiments.assessment.dicom_objects import MAKER, MODEL, highdicom, segmentation
 from experiments.assessment.dicom_regions import described
 from experiments.assessment.lesion_outlines import LesionOutline
 from experiments.registry import TASKS
@@ -35,8 +35,10 @@ def write_report(
     content: Mapping[str, Any],
     outlines: Mapping[str, Sequence[LesionOutline]],
     version: str,
-) -> list[Path]:
+) -> None:
     """Write the outlines of all lesions, one Segmentation a kidney, and the report that measures them.
+
+    Nothing is written where there is no lesion.
 
     Args:
         folder: Folder to write.
@@ -45,14 +47,11 @@ def write_report(
         outlines: By side, the outline of every lesion in the order of the assessment.
         version: Hash of the models.
 
-    Returns:
-        The files, the report last; none where there is no lesion.
-
     Raises:
         ModelError: if highdicom is not installed.
     """
     hd = highdicom()
-    written, groups, segments = [], [], []
+    groups, segments = [], []
     for kidney in content["kidneys"]:
         side, lesions = kidney["side"], kidney["lesions"] or []
         if not lesions:
@@ -71,21 +70,17 @@ def write_report(
             f"Lesions by the {kidney['outlined_by']}, research use only",
             version,
         )
-        path = folder / f"lesions_{side}.dcm"
-        with replacing(path) as temporary:
+        with replacing(folder / f"lesions_{side}.dcm") as temporary:
             drawn.save_as(temporary)
-        written.append(path)
         segments.append(drawn)
         groups += [
             _group(lesion, side, hd.sr.TrackingIdentifier(uid, name), drawn, headers[0].SeriesInstanceUID)
             for lesion, (name, uid) in zip(lesions, tracked, strict=True)
         ]
-    if not groups:
-        return []
-    report = _report(groups, [*segments, *headers], version)
-    with replacing(folder / REPORT) as temporary:
-        report.save_as(temporary)
-    return [*written, folder / REPORT]
+    if groups:
+        report = _report(groups, [*segments, *headers], version)
+        with replacing(folder / REPORT) as temporary:
+            report.save_as(temporary)
 
 
 def _report(groups: Sequence[Any], evidence: Sequence[pydicom.Dataset], version: str) -> pydicom.Dataset:
@@ -100,14 +95,14 @@ def _report(groups: Sequence[Any], evidence: Sequence[pydicom.Dataset], version:
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    made = made_by(version)
     found = hd.sr.Comprehensive3DSR(
         evidence=list(evidence),
         content=report,
         series_number=920,
         is_complete=True,
-        **{name: value for name, value in made.items() if name in ("series_instance_uid", "sop_instance_uid")},
-        instance_number=made["instance_number"],
+        series_instance_uid=generate_uid(),
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
         manufacturer=MAKER,
     )
     found.SeriesDescription = "Measurements of renal lesions, research use only"
