@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
-from callbacks.predictions import PREDICTIONS
 from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.base import SINGLE_PHASE_ORDER
 from datamodules.cohort.cohort import Cohort
 from datamodules.errors import DataError
-from datamodules.files import read_parquet
 from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
+from experiments.assessment.held_out import RISK_GROUPS, certainty_of, courses_of, result_of
 from experiments.doubt.task_doubt import Validated
 from experiments.encoders.exported import BEST, exported_encoder
 from experiments.encoders.scan_encoder import network_input
@@ -30,15 +26,10 @@ from experiments.registry import ENCODERS, TASKS, choose
 from experiments.runs.console import say
 from experiments.runs.launch import DONE
 from experiments.runs.pretrained import pretrained_from
-from experiments.scores.outcomes import RISK, score_columns
-from experiments.scores.results_table import groups
 from experiments.statistics.horizons import HORIZONS_MONTHS
-from experiments.statistics.kaplan_meier import survival_at
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.image import load_exported
 from lightning_modules.export.task_head import HEAD_FOLDER, TaskHead, load_task_head
-
-RISK_GROUPS = {1: ("",), 2: ("low", "high"), 3: ("low", "intermediate", "high")}
 
 
 @dataclass(frozen=True)
@@ -194,11 +185,11 @@ def load_models(
             f"No task of cohort {cohort.info.name} has a model on ENCODER={name}: {next(iter(absent.values()))}. Run "
             f"`make finetune TASK=all MODE={mode} ENCODER={name}` first."
         )
-    held_out = {task: _held_out(found[name][task].parent if fold is not None else found[name][task]) for task in heads}
+    held_out = {task: result_of(found[name][task].parent if fold is not None else found[name][task]) for task in heads}
     classified = [task for task, head in heads.items() if head.outcome != "survival"]
-    sure = {task: _certainty(found[name][task], heads[task]) for task in classified}
+    sure = {task: certainty_of(found[name][task], heads[task]) for task in classified}
     certainty = {task: one for task, one in sure.items() if one is not None}
-    courses = {task: _courses(found[name][task], head) for task, head in heads.items() if head.outcome == "survival"}
+    courses = {task: courses_of(found[name][task], head) for task, head in heads.items() if head.outcome == "survival"}
     contract = PreprocessingContract.from_dict(exported.contract)
     say(f"ENCODER={name} with {len(heads)} tasks of cohort {cohort.info.name}.")
     return Models(name, folder, network, exported.sha256, contract, heads, held_out, certainty, absent, courses)
@@ -215,118 +206,7 @@ def _runs_of(cohort: Cohort, point: Point, encoder: str, fold: int | None) -> di
     """Folders of the finished runs of an encoder by task; those of one fold where there are folds."""
     found = {}
     for task in TASKS:
-        own = Point(**{**point.__dict__, "task": task, "encoder": encoder})
-        folder = own.folder(cohort, fold)
+        folder = replace(point, task=task, encoder=encoder).folder(cohort, fold)
         if (folder / DONE).is_file():
             found[task] = folder
     return found
-
-
-def group_courses(predictions: pd.DataFrame, head: TaskHead) -> dict[str, dict[str, Any]]:
-    """How held-out patients of every risk group fared: Kaplan-Meier with its 95 % interval, n and events.
-
-    The curve of a Cox model has no interval for one patient; this one is that of patients whom the model put into the
-    same group, and whom it had not learned from.
-
-    Args:
-        predictions: As `PredictionWriter` writes them.
-        head: The model, whose cuts part the groups.
-
-    Returns:
-        By group: `patients` (who they are), `n`, `events`, and for each of `HORIZONS_MONTHS` value, low, high.
-    """
-    tested = {group.name: group for group in groups(predictions)}
-    names = RISK_GROUPS.get(len(head.risk_cuts) + 1, ())
-    chosen = next((tested[name] for name in _HELD_OUT if name in tested), None)
-    if chosen is None or len(names) < 2:
-        return {}
-    rows = chosen.rows[chosen.rows[f"{head.endpoint}_event"].notna()]
-    number = head.risk_group(torch.from_numpy(rows[RISK].to_numpy(dtype=np.float64))).numpy()
-    found = {}
-    for place, name in enumerate(names):
-        own = rows[number == place]
-        if own.empty:
-            continue
-        months = own[f"{head.endpoint}_months"].to_numpy(dtype=np.float64)
-        event = own[f"{head.endpoint}_event"].to_numpy(dtype=bool)
-        at = {f"{month:g}_months": survival_at(months, event, month) for month in HORIZONS_MONTHS}
-        found[name] = {
-            "patients": chosen.name,
-            "n": len(own),
-            "events": int(event.sum()),
-            "survival": {
-                month: {
-                    key: None if np.isnan(getattr(one, key)) else getattr(one, key) for key in ("value", "low", "high")
-                }
-                for month, one in at.items()
-            },
-        }
-    return found
-
-
-_HELD_OUT = ("pooled external", "out-of-fold", "internal test")
-_COUNTS = ("positives", "minority", "events")
-
-
-def _certainty(folder: Path, head: TaskHead) -> Validated | None:
-    """How sure the scores of a run are, by its validation patients."""
-    predictions = read_parquet(folder / PREDICTIONS)[0]  # a damaged file is a DataError of its own
-    try:
-        found = Validated.of(predictions)
-        columns = len(score_columns(predictions))
-    except (ValueError, LookupError, TypeError) as error:
-        raise _damaged(folder, PREDICTIONS) from error
-    if columns != len(head.classes):
-        raise _damaged(folder, PREDICTIONS)
-    return found
-
-
-def _courses(folder: Path, head: TaskHead) -> dict[str, dict[str, Any]]:
-    """How the held-out patients of a run fared, by risk group."""
-    try:
-        return group_courses(read_parquet(folder / PREDICTIONS)[0], head)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise _damaged(folder, PREDICTIONS) from error
-
-
-def _damaged(folder: Path, name: str) -> DataError:
-    return DataError(
-        f"{name} of run {folder.name} is damaged: it does not hold what the run wrote. Delete {DONE} there and run the "
-        "same `make finetune` again."
-    )
-
-
-def _held_out(folder: Path) -> dict[str, Any]:
-    """Metric, n, events and interval of the run on everyone that it was tested on outside of its training."""
-    path = folder / "results.csv"
-    if not path.is_file():
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):  # half a number is a number, too
-            raise ValueError("the last line has no end")
-        return _best_row(pd.read_csv(io.StringIO(text)))
-    except (ValueError, LookupError, TypeError, StopIteration) as error:  # pandas raises ValueErrors of several kinds
-        raise _damaged(folder, path.name) from error
-
-
-def _best_row(table: pd.DataFrame) -> dict[str, Any]:
-    if "endpoint" in table:
-        table = table[table["endpoint"] == table["endpoint"].iloc[0]]
-    for wanted in _HELD_OUT:
-        rows: Sequence[dict[str, Any]] = table[table["group"] == wanted].to_dict("records")  # type: ignore[assignment]
-        if rows:
-            row = rows[0]
-            metric = "c_index" if "c_index" in row else "auroc"
-            count = next(name for name in _COUNTS if name in row)
-            numbers = {"value": row[metric], "low": row["low"], "high": row["high"]}
-            return {
-                "group": wanted,
-                "metric": metric,
-                "n": int(row["n"]),
-                count: int(row[count]),
-                **{name: None if pd.isna(value) else float(value) for name, value in numbers.items()},
-            }
-    return {}
