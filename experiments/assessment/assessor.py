@@ -146,7 +146,7 @@ class Assessor:
     @property
     def fingerprint(self) -> str:
         """Hash of all that an assessment follows from beside the scan, from which results are told apart."""
-        known = [dict(self.facts), dict(self.models.held_out), dict(self.models.courses)]
+        known = [dict(self.facts), dict(self.models.held_out), dict(self.models.courses), self.draft.to_dict()]
         digest = hashlib.sha256(json.dumps([self.models.fingerprint, *known], default=str).encode())
         arrays: list[np.ndarray] = []
         if self.gate.reference is not None:
