@@ -77,7 +77,7 @@ class Draft:
     def of_dict(cls, content: Mapping[str, Mapping[str, Any]]) -> Draft:
         """From plain data."""
         return cls(
-            {name: Calibrator(one["method"], tuple(one["parameters"])) for name, one in content.items()},
+            {name: Calibrator.of_dict(one) for name, one in content.items()},
             {name: int(one["kidneys"]) for name, one in content.items()},
         )
 

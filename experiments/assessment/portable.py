@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from datamodules.augmentation import AugmentationConfig, VolumeAugmentation
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.files import read_json_mapping, write_json
 from datamodules.volumes.contract import PreprocessingContract
@@ -145,8 +143,8 @@ def _validated(content: Mapping[str, Any]) -> Validated:
     target = np.repeat(np.arange(len(own)), [len(scores) for scores in own])
     score = np.zeros((len(target), len(own)))
     score[np.arange(len(target)), target] = np.concatenate(own)
-    calibrator = Calibrator(content["method"], tuple(content["parameters"]))
-    return Validated(ChosenCalibrator(calibrator, {}, content["validation_patients"]), PredictionSets(score, target))
+    chosen = ChosenCalibrator(Calibrator.of_dict(content), {}, content["validation_patients"])
+    return Validated(chosen, PredictionSets(score, target))
 
 
 def _read(folder: Path, intensity: str, outside_training: bool) -> Assessor:
@@ -172,7 +170,7 @@ def _read(folder: Path, intensity: str, outside_training: bool) -> Assessor:
     if (folder / HEADS).is_file():
         reader = AttributeReader(encoder, load_heads(folder), exported.contract, TrainedOn.nobody())
     draft = Draft.of_dict(content["draft"])
-    gate = open_gate(folder, encoder, VolumeAugmentation(contract, AugmentationConfig(crop=models.crop)))
+    gate = open_gate(folder, encoder, models.augmentation)
     return Assessor(models, reader, gate, None, intensity, outside_training, content["origin"], content["facts"], draft)
 
 
@@ -183,7 +181,7 @@ def card_of(assessor: Assessor) -> str:
         assessor: The models.
     """
     models, facts = assessor.models, assessor.facts
-    data = json.loads((models.folder / CONFIG).read_text(encoding="utf-8")).get("training_data_sha256", "")
+    data = read_json_mapping(models.folder / CONFIG).get("training_data_sha256", "")
     rows = []
     for task, head in models.heads.items():
         found, sure = models.held_out.get(task, {}), models.certainty.get(task)

@@ -58,6 +58,11 @@ class Calibrator:
         """As plain data."""
         return {"method": self.method, "parameters": [dict(given) for given in self.parameters]}
 
+    @classmethod
+    def of_dict(cls, content: Mapping[str, Any]) -> Calibrator:
+        """From plain data, whatever else stands beside it."""
+        return cls(content["method"], tuple(content["parameters"]))
+
 
 @dataclass(frozen=True)
 class ChosenCalibrator:
