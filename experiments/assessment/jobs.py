@@ -25,7 +25,7 @@ class Job:
     """One study.
 
     Args:
-        work: Assesses it in the folder of the job, told how to say what it does; returns the results by file name.
+        work: Assesses it, told how to say what it does; returns the results by file name.
         folder: Where the study lies until it is assessed.
         key: What a browser calls it; cannot be guessed.
         state: waiting, running, done or refused.
@@ -35,7 +35,7 @@ class Job:
         began: When it was sent, and `ended` when it was finished, in seconds of the monotonic clock.
     """
 
-    work: Callable[[Path, Callable[[str], None]], Mapping[str, bytes]]
+    work: Callable[[Callable[[str], None]], Mapping[str, bytes]]
     folder: Path
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     state: str = WAITING
@@ -119,7 +119,7 @@ class Jobs:
             job.step = step
 
         try:
-            job.results = job.work(job.folder, say)
+            job.results = job.work(say)
             job.state = DONE
         except DataError as error:
             job.reason, job.state = " ".join(str(error).split()), REFUSED

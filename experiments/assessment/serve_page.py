@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _add_routes(app: Flask, assess: Assess, jobs: Jobs, limits: Limits) -> None:
         except BaseException:
             shutil.rmtree(folder)
             raise
-        job = jobs.add(Job(lambda _, say: assess(root, say), folder))
+        job = jobs.add(Job(partial(assess, root), folder))
         return {"study": job.key}, 202
 
     @app.get("/studies/<key>")
