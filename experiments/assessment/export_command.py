@@ -8,7 +8,7 @@ from datamodules.errors import DataError
 from experiments.assessment.assessor import Assessor
 from experiments.assessment.portable import ASSESSMENT, PortableAssessor
 from experiments.runs.console import say
-from lightning_modules.export.onnx_encoder import ONNX, export_onnx
+from lightning_modules.export.onnx_encoder import ONNX, export_onnx, onnx_runtime
 
 
 def export(
@@ -41,6 +41,8 @@ def export(
     """
     if (out / ASSESSMENT).is_file():
         raise DataError(f"Folder {out.name} holds an export already; name another one with OUT=, or delete it.")
+    if onnx:
+        onnx_runtime()
     assessor = Assessor.of_runs(data, runs, encoder, pretrained, fold, mode, seed, tag, cases=False)
     model = PortableAssessor(assessor)
     model.save_pretrained(out)

@@ -59,7 +59,7 @@ def export_onnx(folder: Path, out: Path, crop: tuple[int, int, int], seed: int =
     Raises:
         ModelError: if onnx or onnxruntime is not installed, or the two differ by more than `TOLERANCE`.
     """
-    runtime = _runtime()
+    runtime = onnx_runtime()
     found = read_encoder(folder)
     # How weights lie in memory changes no result, and a graph knows nothing of it.
     encoder = build_encoder(replace(found.config, channels_last=False, compile=False, checkpointing=False)).eval()
@@ -127,7 +127,12 @@ def _options(runtime: Any) -> Any:
     return options
 
 
-def _runtime() -> Any:
+def onnx_runtime() -> Any:
+    """onnxruntime, with what the exporter needs.
+
+    Raises:
+        ModelError: if a package is not installed.
+    """
     try:
         import onnx  # noqa: F401 - the exporter needs it
         import onnxruntime
