@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import ModelHubMixin
 
 from datamodules.cohort.trained_on import TrainedOn
 from datamodules.files import read_json_mapping, write_json
@@ -27,6 +26,7 @@ from experiments.encoders.attribute_reader import AttributeReader
 from experiments.registry import TASKS
 from lightning_modules.core.errors import ModelError
 from lightning_modules.export.attribute_heads import HEADS, HEADS_CONFIG, load_heads
+from lightning_modules.export.hub import hub_folder
 from lightning_modules.export.image import CONFIG, CONTRACT, WEIGHTS, load_exported
 from lightning_modules.export.layout import CARD
 from lightning_modules.export.task_head import load_task_head, save_task_head
@@ -113,22 +113,15 @@ class PortableAssessor(ModelHubMixin, library_name="renal-vlm-suite", tags=["ren
         """
         folder = Path(model_id).expanduser()
         if not folder.is_dir():
-            try:
-                folder = Path(
-                    snapshot_download(
-                        model_id,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        force_download=force_download,
-                        local_files_only=local_files_only,
-                        token=token,
-                    )
-                )
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
-                raise ModelError(
-                    f"{folder.name} is no folder here and was not found on the hub ({type(error).__name__}); check the "
-                    "name, the network and `hf auth login` for a private repository."
-                ) from error
+            folder = hub_folder(
+                folder.name,
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
         return cls(_read(folder, intensity, outside_training), (folder / CARD).read_text(encoding="utf-8"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.core.errors import ModelError
+from lightning_modules.export.hub import hub_folder
 from lightning_modules.export.image import CONFIG, CONTRACT, WEIGHTS, load_pretrained, read_encoder, save_encoder
 from lightning_modules.export.layout import CARD, Layout
 from lightning_modules.networks.image.encoders import EncoderConfig, build_encoder
@@ -109,17 +110,8 @@ def model_folder(source: str | Path) -> Path:
         return folder
     if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
         raise ModelError(f"Aligned model {folder.name} is no folder here, and no hub id (owner/name); name either one.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
     wanted = [WEIGHTS, CONFIG, CONTRACT, CARD, ALIGNMENT, HEADS, "likeness.*", "*.parquet", f"{TEXT}/*"]
-    try:
-        return Path(snapshot_download(source, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelError(
-            f"Aligned model {source} is no folder here and was not found on the hub ({type(error).__name__}); check "
-            "the name, the network and `hf auth login` for a private repository."
-        ) from error
+    return hub_folder(f"Aligned model {source}", source, allow_patterns=wanted)
 
 
 def load_pair(name: str, weights: Path, folder: Path, contract: Mapping[str, Any], sha256: str = "") -> PublishedPair:

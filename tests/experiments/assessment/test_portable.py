@@ -11,7 +11,6 @@ from typing import Any
 import huggingface_hub.hub_mixin
 import pytest
 
-from experiments.assessment import portable
 from experiments.assessment.assessor import Assessor
 from experiments.assessment.patient_files import one_patient
 from experiments.assessment.portable import ASSESSMENT, PortableAssessor
@@ -75,7 +74,7 @@ def test_it_goes_to_the_hub_and_comes_back(
             raise OSError("offline")
         return str(tmp_path / "hub" / repo_id)
 
-    monkeypatch.setattr(portable, "snapshot_download", fetched)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
     monkeypatch.setattr(
         huggingface_hub.hub_mixin, "hf_hub_download", lambda repo_id, filename, **_: f"{fetched(repo_id)}/{filename}"
     )
@@ -83,7 +82,7 @@ def test_it_goes_to_the_hub_and_comes_back(
     assert loaded.assessor.models.sha256 == assessor.models.sha256
     assert not loaded.assessor.outside_training
     with pytest.raises(ModelError, match="was not found on the hub"):
-        portable.PortableAssessor._from_pretrained(
+        PortableAssessor._from_pretrained(
             model_id="nobody/nothing", revision=None, cache_dir=None, force_download=False, local_files_only=False,
             token=None,
         )  # fmt: skip
