@@ -33,6 +33,9 @@ from lightning_modules.export.task_head import load_task_head, save_task_head
 
 ASSESSMENT, TASK_HEADS = "assessment.json", "tasks"
 FORMAT = 1
+_FIELDS = (
+    "encoder", "encoder_sha256", "tasks", "held_out", "calibration", "absent", "courses", "draft", "origin", "facts",
+)  # fmt: skip
 _ENCODER = (WEIGHTS, CONFIG, CONTRACT, HEADS, HEADS_CONFIG, LIKENESS, LIKENESS_CONFIG)
 """Files of the exported encoder that travel; whom it was trained on does not, but for a hash."""
 
@@ -110,6 +113,7 @@ class PortableAssessor(ModelHubMixin, library_name="renal-vlm-suite", tags=["ren
 
         Raises:
             ModelError: if there is neither, or a file is absent, damaged, or belongs to another encoder.
+            DataError: if `assessment.json` is not JSON.
         """
         folder = Path(model_id).expanduser()
         if not folder.is_dir():
@@ -122,7 +126,8 @@ class PortableAssessor(ModelHubMixin, library_name="renal-vlm-suite", tags=["ren
                 local_files_only=local_files_only,
                 token=token,
             )
-        return cls(_read(folder, intensity, outside_training), (folder / CARD).read_text(encoding="utf-8"))
+        card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+        return cls(_read(folder, intensity, outside_training), card)
 
 
 def _plain(certainty: Validated) -> dict[str, Any]:
@@ -146,6 +151,9 @@ def _read(folder: Path, intensity: str, outside_training: bool) -> Assessor:
     content = read_json_mapping(folder / ASSESSMENT)
     if content.get("format") != FORMAT:
         raise ModelError(f"{folder.name} has format {content.get('format')}; expected {FORMAT}.")
+    absent = [name for name in _FIELDS if name not in content]
+    if absent:
+        raise ModelError(f"{folder.name}: {ASSESSMENT} has no {', '.join(absent)}; fetch or export it again.")
     encoder, exported = load_exported(folder)
     if exported.sha256 != content["encoder_sha256"]:
         raise ModelError(

@@ -114,6 +114,9 @@ def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) 
     (other / ASSESSMENT).write_text(json.dumps({**content, "encoder_sha256": "0" * 64}))
     with pytest.raises(ModelError, match="its tasks belong to 000000000000"):
         PortableAssessor.from_pretrained(other)
+    (other / ASSESSMENT).write_text(json.dumps({name: content[name] for name in content if name != "calibration"}))
+    with pytest.raises(ModelError, match="has no calibration"):
+        PortableAssessor.from_pretrained(other)
     (other / ASSESSMENT).write_text(json.dumps({**content, "format": 99}))
     with pytest.raises(ModelError, match="format 99"):
         PortableAssessor.from_pretrained(other)
