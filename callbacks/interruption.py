@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -65,23 +65,25 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 @contextmanager
-def goes_on_from(checkpoint: Path) -> Iterator[None]:
+def goes_on_from(*checkpoints: Path) -> Iterator[None]:
     """Have an interruption of a block say from where the same command will go on.
 
     Args:
-        checkpoint: Checkpoint of the run's last epoch.
+        checkpoints: Checkpoints of the run that it may go on from, the newest first. While the newest is replaced,
+            only the one before is there.
     """
     try:
         yield
     except BaseException as stop:
         # A file that was being written may raise an error of its own while it is closed.
         if any(isinstance(one, KeyboardInterrupt | SystemExit) for one in chain(stop)):
-            stop.add_note(_place(checkpoint))
+            stop.add_note(_place(checkpoints))
         raise
 
 
-def _place(checkpoint: Path) -> str:
-    if not checkpoint.is_file():
+def _place(checkpoints: Sequence[Path]) -> str:
+    checkpoint = next((path for path in checkpoints if path.is_file()), None)
+    if checkpoint is None:
         return "No epoch was finished yet."
     try:
         # Mapped, not read: its weights may be large, and whoever ends the process may not wait.

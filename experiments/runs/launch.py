@@ -146,7 +146,7 @@ def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finishe
     cli.trainer.logger = logger
     cli.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     try:
-        with goes_on_from(checkpoints / LAST):
+        with goes_on_from(*(checkpoints / name for name in _RESUMED)):
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
         if resume is not None and resume.name != LAST:  # it may have been of the last epoch: nothing was left to train
             cli.trainer.save_checkpoint(checkpoints / LAST)

@@ -12,7 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
 from datamodules.bound_data import BoundDataModule
-from datamodules.files import replacing
+from datamodules.files import replacing, settle
 from lightning_modules.core.errors import ModelError
 from lightning_modules.core.precision import has_native_bf16
 from lightning_modules.core.suite_module import SuiteModule
@@ -109,6 +109,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
                     torch.save(checkpoint, file)
                 except RuntimeError as error:  # what torch makes of a full disk while it closes its archive
                     raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+            settle(temporary)  # slow, and until both files have their names there is no `last.ckpt`
             if target.name in PREVIOUS and target in self._whole and target.is_file():
                 target.replace(target.with_name(PREVIOUS[target.name]))
         self._whole.add(target)

@@ -28,6 +28,7 @@ from datamodules.errors import DataError
 from experiments.cli import main
 from experiments.runs.console import configure_output
 from experiments.runs.failures import describe, end
+from experiments.runs.trainer import PREVIOUS, DurableCheckpointIO
 
 ROOT = Path(__file__).parents[3]
 _TINY = {
@@ -110,7 +111,8 @@ def test_a_training_that_is_stopped_says_from_where_it_goes_on(
         process.kill()
     assert process.returncode == code, said
     lines = [line for line in said.splitlines() if line.startswith(word)]
-    assert lines == [f"{word} The same command goes on after epoch {_epoch(last) + 1}."]
+    newest = last if last.is_file() else last.with_name("last.previous.ckpt")  # stopped while it was replaced
+    assert lines == [f"{word} The same command goes on after epoch {_epoch(newest) + 1}."]
     assert "Traceback" not in said
     assert _nobody_is_left(process.pid)
 
@@ -162,6 +164,25 @@ def test_an_import_that_is_stopped_leaves_no_process_and_no_trace(number: int, c
     assert "The same command goes on" in said
     assert "Traceback" not in said
     assert _nobody_is_left(process.pid)
+
+
+def test_an_interruption_while_the_last_checkpoint_is_replaced_names_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer, last = DurableCheckpointIO(), tmp_path / "last.ckpt"
+    writer.save_checkpoint({"epoch": 4}, last)
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise Terminated
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(Terminated) as found, goes_on_from(last, tmp_path / PREVIOUS[last.name]):
+        writer.save_checkpoint({"epoch": 5}, last)
+    assert end(found.value) == 143
+    assert capsys.readouterr().err == "Terminated. The same command goes on after epoch 5.\n"
 
 
 class _LocalError(Exception):
