@@ -37,6 +37,7 @@ class BufferedMLFlowLogger(MLFlowLogger):
         self._name = name
         self._log_batch_kwargs: dict[str, Any] = {}
         self._gathered: list[Metric] = []
+        self._last: dict[str, tuple[int, str]] = {}
         self._written = time.monotonic()
 
     @property
@@ -66,9 +67,17 @@ class BufferedMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keep the metrics of a step, with the time at which they were measured."""
+        """Keep the metrics of a step, with the time at which they were measured.
+
+        A value that is repeated at one step is kept once: Lightning adds `epoch` to all that it logs, and a run that
+        resumes between two of them would not write the second.
+        """
         now_ms = int(time.time() * 1000)
-        self._gathered += [Metric(name, float(value), now_ms, step or 0) for name, value in metrics.items()]
+        for name, value in metrics.items():
+            point = (step or 0, repr(float(value)))
+            if self._last.get(name) != point:
+                self._last[name] = point
+                self._gathered.append(Metric(name, float(value), now_ms, step or 0))
         if time.monotonic() - self._written >= self.seconds:
             self.write()
 

@@ -148,6 +148,23 @@ def test_a_resumed_run_writes_no_point_twice(runs: Path) -> None:
     assert [value for step, value in _stored(runs, "train/loss") if step == 7] == [0.125, 0.25, 0.5]
 
 
+def test_what_lightning_adds_to_every_metric_is_written_once_a_step(runs: Path) -> None:
+    """A run that is killed between two metrics of a step, and resumed, writes what one does that is never killed."""
+    killed = [({"val/auc": 0.5, "epoch": 0.0}, 3)]
+    whole = [*killed, ({"train/loss": 0.25, "epoch": 0.0}, 3)]
+    whole += [({"train/loss": 0.125, "epoch": 1.0}, 7), ({"val/auc": 0.75, "epoch": 1.0}, 7)]
+    for metrics in (killed, whole):
+        logger = _logger(runs)
+        for values, step in metrics:
+            logger.log_metrics(values, step)
+            time.sleep(0.01)  # the store itself knows points of one millisecond as one
+        logger.write()
+        assert logger.outbox.drain()
+    assert _stored(runs, "epoch") == [(3, 0.0), (7, 1.0)]
+    assert _stored(runs, "train/loss") == [(3, 0.25), (7, 0.125)]
+    assert _stored(runs, "val/auc") == [(3, 0.5), (7, 0.75)]
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds in the place of minutes; the store's own patience is left alone."""
