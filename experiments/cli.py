@@ -16,6 +16,7 @@ from experiments.front_door.help import command_page, document, overview
 from experiments.front_door.options import (
     FROM_MAKE,
     NAMED,
+    check_cohort,
     check_options,
     command_options,
     from_words,
@@ -41,6 +42,8 @@ def main(args: Sequence[str] | None = None) -> int:
             print(page)
             return 0
         checked = words if words[0] in TRAINER_COMMANDS else check(words)
+        if words[0] not in TRAINER_COMMANDS:
+            check_cohort(checked)
     except DataError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -122,6 +123,31 @@ class Point:
                 f"{', '.join(available())}. Choose another encoder."
             )
 
+    def configuration(self, values: Mapping[str, object]) -> Configuration:
+        """The configuration of the run, with the user's settings over it.
+
+        Args:
+            values: What follows from the cohort and the runs that it starts from, by dotted key.
+        """
+        entry = ENCODERS[self.encoder]
+        pretrained = entry.stage is not None and not entry.tabular and self.mode == "finetune"
+        own: dict[str, object] = {
+            "seed_everything": self.seed,
+            "trainer.devices": self.devices,
+            "trainer.num_nodes": self.nodes,
+            "data.init_args.root": self.data,
+            "data.init_args.fraction": self.fraction,
+        }
+        return Configuration.of(
+            "finetune",
+            profile=self.profile,
+            encoder=self.encoder,
+            task=self.task,
+            variant=FROM_PRETRAINED if pretrained else None,
+            values={**own, **values},
+            flags=self.extra,
+        )
+
     def launch(self, cohort: Cohort, fold: int | None) -> Launch:
         """The run, or that of one fold.
 
@@ -129,14 +155,7 @@ class Point:
             DataError: if a name is unknown, or the encoder was not trained yet.
         """
         choose("MODE", self.mode, dict(MODES))
-        options: dict[str, object] = {
-            "seed_everything": self.seed,
-            "trainer.devices": self.devices,
-            "trainer.num_nodes": self.nodes,
-            "data.init_args.root": self.data,
-            "data.init_args.fraction": self.fraction,
-            "data.init_args.fold": fold,
-        }
+        options: dict[str, object] = {"data.init_args.fold": fold}
         entry = ENCODERS[choose("ENCODER", self.encoder, dict(ENCODERS))]
         if entry.tabular:
             options |= {"baseline.columns": list(entry.columns), "baseline.model": entry.model}
@@ -149,18 +168,8 @@ class Point:
             if entry.prompts:
                 self._check_prompts(weights)
         folder = self.folder(cohort, fold)
-        pretrained = entry.stage is not None and not entry.tabular and self.mode == "finetune"
-        variant = FROM_PRETRAINED if pretrained else None
         return Launch(
-            configuration=Configuration.of(
-                "finetune",
-                profile=self.profile,
-                encoder=self.encoder,
-                task=self.task,
-                variant=variant,
-                values={**options, "run_dir": folder},
-                flags=self.extra,
-            ),
+            configuration=self.configuration({**options, "run_dir": folder}),
             folder=folder,
             runs=self.runs,
             experiment=self.experiment(cohort),

@@ -174,6 +174,25 @@ def values_of(args: Sequence[str]) -> dict[str, str]:
     return dict(word[2:].partition("=")[::2] for word in args[1:])
 
 
+def check_cohort(args: Sequence[str]) -> None:
+    """Refuse a cohort whose folder is not there, before anything is imported to look into it.
+
+    Args:
+        args: A command line in the parser's form.
+
+    Raises:
+        DataError: naming the folder. The cohort that is drawn where it is missing, and `doctor`, may ask for none.
+    """
+    option, given = definition(args[0]).option("data"), values_of(args).get("data")
+    if option is None or option.type != "Path" or args[0] == "doctor" or given is None:
+        return
+    if Path(given) != Path(option.shown_default) and not os.path.lexists(given):
+        raise DataError(
+            f"DATA={Path(given).name}: no such folder; expected a cohort, as `make cohort` and `make import` make it. "
+            "Name its folder."
+        )
+
+
 def _next(rest: list[str], word: str) -> str:
     if not rest or rest[0].startswith("--"):
         raise DataError(f"{word} needs a value: {word}=VALUE.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,9 +29,8 @@ def pretrain(wanted: Pretraining) -> None:
         DataError: if the cohort is refused, has nothing to learn from, a stage is unknown, or one of those asked for
             does not take a flag.
     """
-    chosen = chosen_parts(wanted.stages or tuple(name for name, entry in STAGES.items() if entry.default))
     check_launcher(wanted.nodes)
-    check_flags(wanted, chosen)
+    chosen = checked_stages(wanted)
     cohort = Cohort.load(wanted.data)
     if is_main_rank():
         wanted = replace(wanted, parent=_parent(wanted, cohort))
@@ -75,16 +74,16 @@ def chosen_parts(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {name: () if name in whole else tuple(dict.fromkeys(parts)) for name, parts in chosen.items()}
 
 
-def check_flags(wanted: Pretraining, chosen: Mapping[str, tuple[str, ...]]) -> None:
-    """Read the configuration of every stage that was asked for, before the first of them trains.
+def checked_stages(wanted: Pretraining) -> dict[str, tuple[str, ...]]:
+    """The stages that were asked for and their parts, after the configuration of each was read, before one trains.
 
     Args:
-        wanted: What was asked for.
-        chosen: Stages and their parts, as `chosen_parts` gives them.
+        wanted: What was asked for; of no stage, those that `make pretrain` runs by default.
 
     Raises:
-        DataError: naming the stage that does not take a flag.
+        DataError: if a stage or part is unknown, or naming the stage that does not take a flag.
     """
+    chosen = chosen_parts(wanted.stages or tuple(name for name, entry in STAGES.items() if entry.default))
     for name, parts in chosen.items() if wanted.extra else ():
         for files in replace(STAGES[name], parts=parts or STAGES[name].parts).files(name, wanted.profile):
             values = {"data.init_args.root": wanted.data, **placeholders(files)}
@@ -97,6 +96,7 @@ def check_flags(wanted: Pretraining, chosen: Mapping[str, tuple[str, ...]]) -> N
                     f"Stage {name} does not take the flags of --extra ({' '.join(str(error).split())[:300]}); nothing "
                     f"was trained{apart}."
                 ) from error
+    return chosen
 
 
 def _parent(wanted: Pretraining, cohort: Cohort) -> str | None:

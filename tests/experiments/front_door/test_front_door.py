@@ -76,6 +76,7 @@ def test_the_makefile_knows_every_command() -> None:
         (["NODES=0"], "NODES=0: expected at least 1"),
         (["ARGS=--sede=1"], "Did you mean --seed?"),
         (["ARGS=--seed"], "--seed needs a value"),
+        (["DATA=/nowhere/mine"], "DATA=mine: no such folder; expected a cohort"),
     ],
 )
 def test_a_wrong_word_is_refused_before_anything_is_done(arguments: list[str], sentence: str, tmp_path: Path) -> None:
@@ -83,6 +84,29 @@ def test_a_wrong_word_is_refused_before_anything_is_done(arguments: list[str], s
     assert done.returncode == 2
     assert sentence in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == [".venv", "Makefile"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["finetune", "TASK=rfs", "optimizer.lr=much"], 'Parser key "optimizer.lr"'),
+        (["finetune", "TASK=all", "ENCODER=stage1", "trainer.nothing=1"], "trainer.nothing"),
+        (["curve", "TASK=rfs", "MODE=probe", "trainer.nothing=1"], "trainer.nothing"),
+        (["sweep", "PARAMS=absent.yaml"], "PARAMS=absent.yaml is not known"),
+        (["finetune", "PARAMS=absent.yaml"], "absent.yaml does not exist"),
+        (["pretrain", "STAGES=image", "trainer.max_epochs=x"], "Stage image does not take"),
+        (["pretrain", "trainer.nothing=1"], "does not take"),
+        (["zeroshot", "TASK=malignancy"], "run `make cohort` or an importer first"),
+        (["generate"], "run `make cohort` or an importer first"),
+    ],
+)
+def test_no_cohort_is_drawn_for_what_is_refused_afterwards(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_reach_the_command_as_they_were_typed(tmp_path: Path) -> None:
