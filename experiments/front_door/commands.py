@@ -20,47 +20,62 @@ from experiments import registry
 ROOT = Path(__file__).resolve().parents[__name__.count(".")]
 """Folder that holds the outermost package."""
 
-COMMANDS: dict[str, str] = {
-    "cohort": "experiments.cohorts.cohort_commands:cohort",
-    "import": "experiments.cohorts.cohort_commands:import_cohort",
-    "refresh": "experiments.cohorts.cohort_commands:refresh",
-    "volumes": "experiments.encoders.published.write_volumes:volumes",
-    "encoders": "experiments.encoders.published.encoder_table:encoders",
-    "data-check": "experiments.cohorts.cohort_commands:data_check",
-    "qc": "experiments.cohorts.quality_page:qc",
-    "reports": "experiments.cohorts.cohort_commands:reports",
-    "attributes": "experiments.cohorts.attributes:attributes",
-    "pretrain": "experiments.front_door.training:pretrain",
-    "finetune": "experiments.front_door.training:finetune",
-    "probe": "experiments.pretraining.evaluation.attribute_probe:probe",
-    "radiomics": "experiments.encoders.radiomics.measure:radiomics",
-    "curve": "experiments.studies.curve.curve:curve",
-    "sweep": "experiments.studies.sweep.sweep:sweep",
-    "compare": "experiments.studies.compare:compare",
-    "report": "experiments.studies.report.study_report:report",
-    "results": "experiments.studies.figures_page.results_command:results",
-    "evaluate-text": "experiments.pretraining.evaluation.text_evaluation:evaluate_text",
-    "masked-loss": "experiments.pretraining.evaluation.masked_tokens:masked_loss",
-    "zeroshot": "experiments.aligned.zero_shot.classify:zeroshot",
-    "retrieval": "experiments.aligned.retrieval.search:retrieval",
-    "maps": "experiments.maps.maps_command:maps",
-    "embed": "experiments.aligned.one_scan.scan:embed",
-    "assess": "experiments.assessment.assess_command:assess",
-    "serve": "experiments.assessment.serve_command:serve_assessments",
-    "export": "experiments.assessment.export_command:export",
-    "generate": "experiments.generation.generate:generate",
-    "score-reports": "experiments.generation.evaluate:score_reports",
-    "review": "experiments.generation.review.review_command:review",
-    "resume": "experiments.front_door.training:resume",
-    "submit": "experiments.front_door.submission:submit",
-    "ui": "experiments.front_door.care:ui",
-    "doctor": "experiments.doctor:doctor",
-    "gpu-check": "experiments.gpu_check.gpu_check:gpu_check",
-    "licences": "experiments.licences.licence_table:licences",
-    "figure": "experiments.front_door.care:figure",
-    "benchmarks": "experiments.front_door.care:benchmarks",
+GROUPS: dict[str, dict[str, str]] = {
+    "Cohorts": {
+        "cohort": "experiments.cohorts.cohort_commands:cohort",
+        "import": "experiments.cohorts.cohort_commands:import_cohort",
+        "refresh": "experiments.cohorts.cohort_commands:refresh",
+        "volumes": "experiments.encoders.published.write_volumes:volumes",
+        "data-check": "experiments.cohorts.cohort_commands:data_check",
+        "qc": "experiments.cohorts.quality_page:qc",
+        "reports": "experiments.cohorts.cohort_commands:reports",
+        "attributes": "experiments.cohorts.attributes:attributes",
+    },
+    "Training": {
+        "pretrain": "experiments.front_door.training:pretrain",
+        "finetune": "experiments.front_door.training:finetune",
+        "sweep": "experiments.studies.sweep.sweep:sweep",
+        "resume": "experiments.front_door.training:resume",
+        "submit": "experiments.front_door.submission:submit",
+    },
+    "Comparing encoders": {
+        "encoders": "experiments.encoders.published.encoder_table:encoders",
+        "radiomics": "experiments.encoders.radiomics.measure:radiomics",
+        "probe": "experiments.pretraining.evaluation.attribute_probe:probe",
+        "curve": "experiments.studies.curve.curve:curve",
+        "compare": "experiments.studies.compare:compare",
+        "report": "experiments.studies.report.study_report:report",
+        "results": "experiments.studies.figures_page.results_command:results",
+    },
+    "Scans and reports": {
+        "evaluate-text": "experiments.pretraining.evaluation.text_evaluation:evaluate_text",
+        "masked-loss": "experiments.pretraining.evaluation.masked_tokens:masked_loss",
+        "zeroshot": "experiments.aligned.zero_shot.classify:zeroshot",
+        "retrieval": "experiments.aligned.retrieval.search:retrieval",
+        "generate": "experiments.generation.generate:generate",
+        "score-reports": "experiments.generation.evaluate:score_reports",
+        "review": "experiments.generation.review.review_command:review",
+    },
+    "New patients": {
+        "assess": "experiments.assessment.assess_command:assess",
+        "serve": "experiments.assessment.serve_command:serve_assessments",
+        "embed": "experiments.aligned.one_scan.scan:embed",
+        "maps": "experiments.maps.maps_command:maps",
+        "export": "experiments.assessment.export_command:export",
+    },
+    "The suite itself": {
+        "ui": "experiments.front_door.care:ui",
+        "doctor": "experiments.doctor:doctor",
+        "gpu-check": "experiments.gpu_check.gpu_check:gpu_check",
+        "benchmarks": "experiments.front_door.care:benchmarks",
+        "licences": "experiments.licences.licence_table:licences",
+        "figure": "experiments.front_door.care:figure",
+    },
 }
-"""Module and function of every command, in the order in which a user meets them."""
+"""Module and function of every command, under what it is for, in the order in which a user meets them."""
+
+COMMANDS: dict[str, str] = {name: place for commands in GROUPS.values() for name, place in commands.items()}
+"""The same without the groups."""
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 """Commands of the Trainer, whose options are those of the parser of configurations."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from experiments.front_door.commands import COMMANDS, SHORT, Option, definition
+from experiments.front_door.commands import GROUPS, SHORT, Option, definition
 
 _WIDTH = 110
 _COLUMN = 20
@@ -12,12 +12,12 @@ _COLUMN = 20
 
 def overview() -> str:
     """Every command with its purpose."""
-    lines = [
-        "make COMMAND NAME=value ...   or   renal-vlm COMMAND --name=value ...",
-        "",
-        *(_entry(name, definition(name).purpose) for name in COMMANDS),
-        *(_entry(name, f"{base} with {_given(options)}") for name, (base, options) in SHORT.items()),
-        "",
+    lines = ["make COMMAND NAME=value ...   or   renal-vlm COMMAND --name=value ...", ""]
+    for group, commands in GROUPS.items():
+        lines += [group, *(_entry(name, definition(name).purpose) for name in commands)]
+        short = ((name, *base) for name, base in SHORT.items() if base[0] in commands)
+        lines += [*(_entry(name, f"{base} with {_given(options)}") for name, base, options in short), ""]
+    lines += [
         "make help FOR=COMMAND lists the options of one. Targets of make's own: test, test-all, chaos, lint, docs,",
         "setup, release, clean.",
         "Options by make: NAME=value in capitals; a.b=value for a setting of the configuration, as optimizer.lr=1e-4;",
@@ -61,9 +61,10 @@ def document() -> str:
         "This page is written by `python -m experiments help --markdown`.",
         "",
     ]
-    for name in COMMANDS:
+    for group, name in ((group, name) for group, commands in GROUPS.items() for name in commands):
         command = definition(name)
-        lines += [f"## {name}", "", *(" ".join(part.split()) + "\n" for part in command.text.split("\n\n"))]
+        lines += [f"## {group}", ""] if name == next(iter(GROUPS[group])) else []
+        lines += [f"### {name}", "", *(" ".join(part.split()) + "\n" for part in command.text.split("\n\n"))]
         rows = [option for option in command.options if option.name != "extra"]
         if rows:
             lines += ["| option | meaning | default |", "|---|---|---|"]
