@@ -71,7 +71,7 @@ def locate_kidneys(mask: KidneyMask, image: tio.ScalarImage, where: str) -> tupl
         The kidneys, left first, and notes for the import report.
 
     Raises:
-        DataError: if the mask holds no piece large enough to be a kidney.
+        DataError: if the mask holds no piece large enough to be a kidney, or a lesion far from any kidney.
     """
     mask, specks = without_specks(mask, where)
     canonical, named = _canonical(mask)
@@ -82,7 +82,8 @@ def locate_kidneys(mask: KidneyMask, image: tio.ScalarImage, where: str) -> tupl
     if not kidneys:
         raise DataError(f"{where}: the mask holds no piece that is large enough to be a kidney (3 ml).")
     sides, notes = _sides(kidneys, named, where)
-    notes = [*specks, *notes]
+    alone = [f"{where}: the mask shows one kidney, the {side} one." for side in sides if len(sides) == 1]
+    notes = [*specks, *notes, *alone]
     found = []
     for kidney, side in zip(kidneys, sides, strict=True):
         located = _located(kidney, side, canonical.affine)
@@ -104,6 +105,10 @@ def without_specks(mask: KidneyMask, where: str) -> tuple[KidneyMask, list[str]]
     Args:
         mask: The mask.
         where: How the note names the scan.
+
+    Raises:
+        DataError: if a larger piece that lies apart from every kidney is lesion only: it would be counted as a lesion
+            of the other kidney, and is often a kidney itself, of a mask whose codes are right and left.
     """
     labels = mask.labels.data[0].numpy()
     box = bounding_slices(labels > 0)
@@ -114,6 +119,10 @@ def without_specks(mask: KidneyMask, where: str) -> tuple[KidneyMask, list[str]]
     volumes_ml = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * float(spacing.prod()) / 1000.0
     places = ndimage.find_objects(pieces)
     large = [place for place, volume in zip(places, volumes_ml, strict=True) if volume >= KIDNEY_ML]
+    drawn_ml = (
+        np.bincount(pieces[labels[box] == Tissue.KIDNEY], minlength=count + 1)[1:] * float(spacing.prod()) / 1000.0
+    )
+    _check_strays(list(zip(places, volumes_ml, drawn_ml, strict=True)), spacing, where)
     apart = [
         number
         for number, (place, volume) in enumerate(zip(places, volumes_ml, strict=True), start=1)
@@ -128,6 +137,19 @@ def without_specks(mask: KidneyMask, where: str) -> tuple[KidneyMask, list[str]]
         f"{_APART_MM:g} mm from the kidneys and were left out."
     )
     return replace(mask, labels=tio.LabelMap(tensor=kept[None], affine=mask.labels.affine)), [note]
+
+
+def _check_strays(pieces: Sequence[tuple[tuple[slice, ...], float, float]], spacing: np.ndarray, where: str) -> None:
+    """Refuse a piece, with its volume and that of kidney tissue in it in ml, that is a lesion far from any kidney."""
+    kidneys = [place for place, _, drawn in pieces if drawn >= KIDNEY_ML]
+    for place, volume, drawn in pieces:
+        gap = min((_gap_mm(place, other, spacing) for other in kidneys), default=0.0)
+        if volume >= KIDNEY_ML > drawn and gap > _APART_MM:
+            raise DataError(
+                f"{where}: {volume:.0f} ml that the mask calls tumour or cyst lie {gap:.0f} mm from the nearest kidney "
+                "tissue; expected lesions at a kidney. If the codes of the mask are the right and the left kidney, say "
+                "so with the option `labels`, such as {1: kidney_right, 2: kidney_left}."
+            )
 
 
 def _gap_mm(first: tuple[slice, ...], second: tuple[slice, ...], spacing: np.ndarray) -> float:

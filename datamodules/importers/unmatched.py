@@ -37,7 +37,8 @@ class CompanionTable:
         return f"{UNASSIGNED}rows-of-{self.kind}"
 
     def unmatched(self) -> str | None:
-        """How many rows match no scan, in words that show no identifier; None where all match.
+        """How many rows match no scan, in words that show no identifier, whether there is none, and whether the last
+        may have been cut; None where all match and the file is whole.
 
         Raises:
             DataError: if such a row would match but for leading zeros, case, blanks or a `.0` of a spreadsheet: the
@@ -47,6 +48,8 @@ class CompanionTable:
         column = next((name for name in frame.columns if str(name).casefold() == self.column), None)
         if column is None:
             return None
+        if frame.empty:
+            return f"{self.path.name} holds no row below its header."
         ids = frame[column].dropna()
         lost = ids[[not self.known(str(value)) for value in ids]]
         near = [line for line, value in lost.items() if any(self.known(other) for other in _spellings(str(value)))]
@@ -57,9 +60,14 @@ class CompanionTable:
                 "the scan letter by letter. Correct the table; a spreadsheet keeps zeros where the column is formatted "
                 "as text."
             )
-        if lost.empty:
-            return None
-        return f"{len(lost)} of {len(ids)} rows of {self.path.name} match no scan ({_rows(list(lost.index))})."
+        found = []
+        if not lost.empty:
+            found.append(
+                f"{len(lost)} of {len(ids)} rows of {self.path.name} match no scan ({_rows(list(lost.index))})."
+            )
+        if not self.path.read_bytes().rstrip(b" \t\0").endswith((b"\n", b"\r")):
+            found.append(f"{self.path.name} does not end with the end of a line: its last row may have been cut.")
+        return " ".join(found) or None
 
 
 def _rows(lines: Sequence[object]) -> str:

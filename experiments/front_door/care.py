@@ -56,6 +56,7 @@ def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None
     name = BENCHMARKS[choose("BENCH", bench, dict(BENCHMARKS))]
     if not (ROOT / "tests" / "benchmarks").is_dir():
         raise DataError("The benchmarks stand beside the tests and are not installed; measure in a checkout.")
+    sys.path.insert(0, str(ROOT))  # a package that somebody installed may bring a `tests` of its own
     module = importlib.import_module(name)
     module.run(quick=quick, **({} if out is None else {"out": out}))
     return 0

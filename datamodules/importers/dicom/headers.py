@@ -127,6 +127,8 @@ def read_headers(path: Path, root: Path) -> tuple[str, list[SliceHeader]]:
 
 
 def _read_headers(path: Path, root: Path) -> tuple[str, list[SliceHeader]]:
+    if path.exists() and not path.is_file():
+        raise NotDicom  # a pipe or a socket, which nobody may ever write to
     with path.open("rb") as file:
         head = file.read(_PREAMBLE + 4)
         file.seek(0)

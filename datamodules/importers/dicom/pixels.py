@@ -26,6 +26,8 @@ _NO_TISSUE_HU = (-900.0, 3000.0)
 """Padding beyond is padding wherever it stands; between, a voxel of tissue may have the same value."""
 _MOST_HU = 16384.0
 """More than a scanner can produce: unsigned values beyond it are signed ones."""
+_SKIP, _JUMP_HU = 2, 10.0
+"""Every second row and column of a slice is compared; by how many HU two neighbours may jump."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -63,6 +65,7 @@ def read_stack(stack: Stack, root: Path, where: str, minimum_slices: int) -> tup
     if bare:
         notes.append(f"{where}: its files state no rescale slope or intercept; stored values were taken for HU.")
     array, wrapped = read_pixels(stack.slices, root, where)
+    _check_scales(stack.slices, array, where)
     if wrapped:
         notes.append(
             f"{where}: {wrapped} of {len(array)} slices say that their values are unsigned and hold signed ones; they "
@@ -78,6 +81,29 @@ def read_stack(stack: Stack, root: Path, where: str, minimum_slices: int) -> tup
         image = tio.ScalarImage(tensor=array.transpose(2, 1, 0)[None].copy(), affine=_LPS_TO_RAS @ affine)
     check_spacing(image.affine, where)
     return image, [*notes, *check_hu(image, where)]
+
+
+def _check_scales(slices: tuple[SliceHeader, ...], volume: np.ndarray, where: str) -> None:
+    """Refuse slices whose scale is another than their neighbour's, where their pixels fit that of the neighbour.
+
+    Some scanners give each slice a scale of its own; then neighbours differ more under one scale than under their own.
+
+    Raises:
+        DataError: with the number of such slices.
+    """
+    scales = [(header.slope, header.intercept) for header in slices]
+    wrong = 0
+    for place in [at for at in range(1, len(slices)) if scales[at] != scales[at - 1]]:
+        before, here = (volume[at, ::_SKIP, ::_SKIP] for at in (place - 1, place))
+        (slope, intercept), (other_slope, other_intercept) = scales[place], scales[place - 1]
+        as_before = (here - intercept) / slope * other_slope + other_intercept
+        own, other = (float(np.abs(plane - before).mean()) for plane in (here, as_before))
+        wrong += own > 2 * other + _JUMP_HU
+    if wrong:
+        raise DataError(
+            f"{where}: {len(set(scales))} rescale slopes and intercepts are stated, and at {wrong} places the pixels "
+            "of neighbours fit one scale only; expected each slice in its own. Export the series again."
+        )
 
 
 def read_pixels(slices: tuple[SliceHeader, ...], root: Path, where: str) -> tuple[np.ndarray, int]:

@@ -58,10 +58,28 @@ def _absent(slices: Sequence[SliceHeader]) -> list[str]:
     if images is not None and images > len(slices) and len({header.acquisition for header in slices}) == 1:
         return [f"its files say that the acquisition gave {images} slices, and {len(slices)} are here"]
     numbers = [header.instance for header in slices]
+    if _two_passes(numbers):
+        return ["its instance numbers count two sets of slices that lie between each other, which may be two scans"]
+    first = min((number for number in numbers if number is not None), default=1)
+    if 1 < first <= len(slices):
+        return [f"its instance numbers begin at {first}, so that slices before may be missing"]
     steps = {abs(after - before) for before, after in itertools.pairwise(number or 0 for number in numbers)}
     if len(slices) > 2 and None not in numbers and len(steps) == 1 and max(steps) > 1:
         return [f"its instance numbers rise by {max(steps)}, so that the slices between may be missing"]
     return []
+
+
+def _two_passes(numbers: Sequence[int | None]) -> bool:
+    """Whether every second slice has a number that rises or falls steadily, and all of them together have not."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers) or len(known) < 2 * _LEAST_INTERLEAVED:
+        return False
+    return _steady(known[::2]) and _steady(known[1::2]) and not _steady(known)
+
+
+def _steady(numbers: Sequence[int]) -> bool:
+    steps = np.diff(numbers)
+    return bool((steps > 0).all() or (steps < 0).all())
 
 
 def _by_geometry(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:

@@ -27,6 +27,9 @@ _MANY, _AT_TOP = 0.01, 1e-3
 _LEAST_AIR = 0.05
 _DEEPEST_CLIP_HU, _HIGHEST_CLIP_HU = -950.0, 1000.0
 _BESIDE_HU, _PILE, _LEAST_PILE = 20.0, 4, 20
+_SKIP = 4
+"""Of a plane every fourth row and column tells whether a closer look is needed."""
+_METAL_HU, _MOST_METAL = 3071.0, 0.25
 HU_LIMITS = (-32768, 32767)
 MOST_VOXELS = 2**30
 """Voxels that a scan can have: 512 x 512 in each of 4096 slices. What a header asks for beyond is not allocated."""
@@ -172,7 +175,7 @@ def check_hu(image: tio.ScalarImage, where: str) -> list[str]:
         where: How the message names it.
 
     Returns:
-        A note for the import report where the scan was clipped to a window.
+        Notes for the import report where the scan was clipped to a window, or planes repeat or are blank.
 
     Raises:
         DataError: if the scan is constant, its range is that of an MR, a normalised or a damaged image, or its air is
@@ -193,6 +196,7 @@ def check_hu(image: tio.ScalarImage, where: str) -> list[str]:
             "rescale intercept was subtracted twice, or the scan holds air only: convert it again from DICOM."
         )
     sample = image.data[0, ::2, ::2, ::2].numpy().ravel()
+    planes = _spoiled_planes(image.data[0].numpy(), where)
     notes = _clipped(sample, low, high, where)
     air = None if notes else _air_level(sample)
     if air is not None and not AIR_HU[0] <= air <= AIR_HU[1]:
@@ -204,6 +208,51 @@ def check_hu(image: tio.ScalarImage, where: str) -> list[str]:
             f"{where}: its air is at {air:.0f} HU; expected about -1000. {cause}, or the scan is not in Hounsfield "
             "units: convert it again from DICOM."
         )
+    if not notes and low > _DARK_HU:
+        notes = [f"{where}: its lowest value is {low:.0f} HU, so that it shows no air; check that it is in HU."]
+    return [*notes, *planes]
+
+
+def _spoiled_planes(data: np.ndarray, where: str) -> list[str]:
+    """Notes on planes of a body that repeat the plane before, voxel by voxel, or hold one value: what stood there is
+    lost. Noise makes any two planes of a scanner differ.
+
+    Args:
+        data: HU [X, Y, Z].
+        where: How the notes name the scan.
+
+    Raises:
+        DataError: if a plane is denser than any body, as one whose bytes were exchanged.
+    """
+    notes = []
+    for axis in range(3):
+        planes = np.moveaxis(data, axis, 0)
+        few = planes[:, ::_SKIP, ::_SKIP].reshape(len(planes), -1)
+        dense = np.flatnonzero((few > _METAL_HU).mean(axis=1) > _MOST_METAL)
+        if len(dense):
+            raise DataError(
+                f"{where}: {len(dense)} planes, the first at {dense[0]}, hold more than {_MOST_METAL:.0%} of values "
+                f"above {_METAL_HU:g} HU; expected metal in a small part. The bytes of the pixels were exchanged or moved: "
+                "export the scan again."
+            )
+        flat = few.min(axis=1) == few.max(axis=1)
+        again = [
+            at
+            for at in np.flatnonzero((few[1:] == few[:-1]).all(axis=1) & ~flat[1:]) + 1
+            if np.array_equal(planes[at], planes[at - 1])
+        ]
+        if again:
+            notes.append(
+                f"{where}: {len(again)} planes repeat the one before them, voxel by voxel, the first at {again[0]}."
+            )
+        inside = np.flatnonzero(~flat)
+        blank = [
+            int(at)
+            for at in np.flatnonzero(flat)
+            if len(inside) and inside[0] < at < inside[-1] and planes[at].min() == planes[at].max()
+        ]
+        if blank:
+            notes.append(f"{where}: {len(blank)} planes inside the scan hold one value, the first at {blank[0]}.")
     return notes
 
 

@@ -2,19 +2,22 @@
 
     python -m tests.datamodules.importers.hostile [COUNT] [SEED]
 
+draws COUNT damages, and then every kind of `odd_dicom`, `odd_nifti` and `odd_tables` once.
+
 An input is silent when its volumes, masks or rows are others than those of the undamaged one and nobody says so; a
 trace is any exception that is neither a refusal nor a skipped patient.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
 import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +26,16 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from datamodules.errors import DataError
 from datamodules.importers.companions import read_patients, read_reports
 from datamodules.importers.dicom.dicom_source import DicomSource
 from datamodules.importers.nifti.manifest import ManifestSource
 from datamodules.importers.plan import CohortPlan
-from datamodules.importers.records import PatientRecord, SkipPatient, Source
-from datamodules.importers.unmatched import UNASSIGNED
-from datamodules.volumes.contract import PreprocessingContract
+from datamodules.importers.records import Source
+from tests.datamodules.importers import odd_dicom, odd_nifti, odd_tables
 from tests.datamodules.importers.dicom_phantom import Scan, segmentation
 from tests.datamodules.importers.nifti_phantom import AFFINE, labels, save, scan_hu
+from tests.datamodules.importers.outcomes import CONTRACT, Outcome, Reader, contents, judge_source, judge_table
 
-CONTRACT = PreprocessingContract(grid=(10, 14, 14))
 TAGS = re.findall(
     r"\w+",
     "SOPClassUID SOPInstanceUID PatientID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality ImageType "
@@ -56,14 +57,10 @@ VALUES: tuple[Any, ...] = (
     "1\\0\\0\\0\\1\\0",
 )
 
-Outcome = tuple[str, str]
-
 
 def dicom_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
     """Twelve slices and their masks, of which some have a tag removed, replaced, swapped, or are cut or doubled."""
-    made = Scan()
-    paths = made.write(folder / "in")
-    segmentation(made).save_as(folder / "in" / "seg", enforce_file_format=True)
+    paths = _write_dicom(folder)
     how = str(rng.choice(["remove", "replace", "swap", "cut", "double", "flip", "bare", "describe", "scale"]))
     chosen = rng.permutation(12)[: int(rng.choice([1, 6, 12]))]
     name = str(rng.choice(TAGS))
@@ -118,14 +115,23 @@ def _change(path: Path, name: str, value: str | None) -> None:
     dataset.save_as(path)
 
 
+def _write_dicom(folder: Path) -> list[Path]:
+    segmentation(Scan()).save_as(_made(folder / "in") / "seg", enforce_file_format=True)
+    return Scan().write(folder / "in")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _dicom(folder: Path) -> Source:
     return DicomSource(folder / "in", CohortPlan("hostile"), folder / "out")
 
 
 def nifti_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
     """A scan and a mask, of which one has another header, other values, or is cut."""
-    save(folder / "ct.nii.gz", scan_hu())
-    save(folder / "mask.nii.gz", labels())
+    _write_nifti(folder)
     which = str(rng.choice(["ct.nii.gz", "mask.nii.gz"]))
     how = str(
         rng.choice(
@@ -156,6 +162,8 @@ def nifti_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
     elif how == "shape":
         save(path, data[:, :, : int(rng.integers(1, 20))])
     elif how == "speck":
+        path = folder / "mask.nii.gz"  # one bright voxel of a scan may be a seed or a clip, and is no damage to see
+        data = labels()
         dotted = data.copy()
         dotted[tuple(rng.integers(0, 3, 3))] = 1
         save(path, dotted)
@@ -169,19 +177,28 @@ def nifti_case(folder: Path, rng: np.random.Generator) -> tuple[str, Source]:
         plain.set_qform(AFFINE, code=1)
         plain.set_sform(turned, code=1)
         nibabel.save(plain, path)
+    return f"NIfTI {how} of {which}", _nifti(folder)
+
+
+def _write_nifti(folder: Path) -> None:
+    save(folder / "ct.nii.gz", scan_hu())
+    save(folder / "mask.nii.gz", labels())
+
+
+def _nifti(folder: Path) -> Source:
     head = "patient_id,study_id,series_id,center,phase,image,mask\n"
     (folder / "manifest.csv").write_text(head + "p1,e1,s1,c,venous,ct.nii.gz,mask.nii.gz\n")
-    return f"NIfTI {how} of {which}", ManifestSource(folder / "manifest.csv", CohortPlan("hostile"))
+    return ManifestSource(folder / "manifest.csv", CohortPlan("hostile"))
 
 
 PATIENTS = "patient_id,age_years,sex,malignancy,os_months,os_event\np1,63,male,1,12.5,true\np2,71,female,0,30,false\n"
 REPORTS = 'study_id,text\ne1,"Left renal mass, 3 cm."\ne2,No mass.\n'
 
 
-def csv_case(folder: Path, rng: np.random.Generator) -> tuple[str, Callable[[], Any], Any]:
+def csv_case(folder: Path, rng: np.random.Generator) -> tuple[str, Path, Reader, Any]:
     """A clinical table or reports of which the form was changed, what reads it, and what it must give."""
     text, read = ((PATIENTS, read_patients), (REPORTS, read_reports))[int(rng.integers(2))]
-    path = folder / "table.csv"
+    path = folder / ("patients.csv" if read is read_patients else "reports.csv")
     path.write_text(text)
     truth = read(path)
     how = str(
@@ -211,7 +228,7 @@ def csv_case(folder: Path, rng: np.random.Generator) -> tuple[str, Callable[[], 
         lines[at] = lines[at].rpartition(",")[0]
         content = "\n".join(lines).encode()
     elif how == "cut":
-        content = content[: int(rng.integers(1, len(content)))]
+        content = content[: int(rng.integers(1, len(content)))].rstrip(b"\n")  # between two rows nobody can see it
     elif how == "float":
         content = text.replace("true", "1.0").replace("false", "0.0").replace(",1,", ",1.0,").encode()
     elif how == "nul":
@@ -221,58 +238,17 @@ def csv_case(folder: Path, rng: np.random.Generator) -> tuple[str, Callable[[], 
             text.replace("study_id", "Study_ID").replace("patient_id", "PATIENT_ID").replace(",male", ",M").encode()
         )
     path.write_bytes(content)
-    return f"CSV {how} of {read.__name__}", lambda: read(path), truth
-
-
-def judge_source(name: str, source: Source, truth: dict[Any, Any]) -> Outcome:
-    """What became of a case that a source reads."""
-    said: list[str] = []
-    volumes: dict[Any, Any] = {}
-    try:
-        for patient in source.patient_ids():
-            try:
-                record = source.load(patient, CONTRACT)
-            except (DataError, SkipPatient) as reason:
-                said.append(str(reason))
-            else:
-                said += [] if patient.startswith(UNASSIGNED) else list(record.notes)
-                volumes |= contents(record)
-    except DataError as reason:
-        said.append(str(reason))
-    except Exception as error:
-        return "trace", f"{name}: {type(error).__name__}: {error}"
-    if same(volumes, truth):
-        return "right", name
-    if any(len(text) > 10 for text in said):
-        return "refused or noted", name
-    return "silent", f"{name}: volumes {sorted(map(str, volumes))}"
-
-
-def contents(record: PatientRecord) -> dict[Any, Any]:
-    """Volumes and masks by side, whatever their identifiers."""
-    found: dict[Any, Any] = {("volume", one.side): one.image for one in record.volumes}
-    return found | {("mask", one.side): one.labels for one in record.masks}
-
-
-def same(found: dict[Any, Any], truth: dict[Any, Any]) -> bool:
-    """Whether volumes are equal up to the rounding of HU."""
-    if found.keys() != truth.keys():
-        return False
-    return all(np.abs(found[key].astype(int) - truth[key].astype(int)).max() <= 1 for key in truth)
+    return f"CSV {how} of {read.__name__}", path, read, truth
 
 
 def truth_of(kind: str, folder: Path) -> dict[Any, Any]:
     """Volumes of the undamaged files."""
     if kind == "DICOM":
-        Scan().write(folder / "in")
-        segmentation(Scan()).save_as(folder / "in" / "seg", enforce_file_format=True)
+        _write_dicom(folder)
         source: Source = _dicom(folder)
     else:
-        save(folder / "ct.nii.gz", scan_hu())
-        save(folder / "mask.nii.gz", labels())
-        head = "patient_id,study_id,series_id,center,phase,image,mask\n"
-        (folder / "manifest.csv").write_text(head + "p1,e1,s1,c,venous,ct.nii.gz,mask.nii.gz\n")
-        source = ManifestSource(folder / "manifest.csv", CohortPlan("hostile"))
+        _write_nifti(folder)
+        source = _nifti(folder)
     (patient,) = source.patient_ids()
     return contents(source.load(patient, CONTRACT))
 
@@ -285,17 +261,10 @@ def run(count: int, seed: int) -> list[Outcome]:
         seed: Seed of all of them.
     """
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        root = Path(name)
-        truths = {}
-        for kind in ("DICOM", "NIfTI"):
-            (root / kind).mkdir()
-            truths[kind] = truth_of(kind, root / kind)
+    with _workplace() as (root, truths):
         for number in range(count):
             rng = np.random.default_rng([seed, number])
-            folder = root / str(number)
-            folder.mkdir()
+            folder = _made(root / str(number))
             kind = ("DICOM", "NIfTI", "CSV", "DICOM", "NIfTI", "CSV", "DICOM", "NIfTI", "CSV", "DICOM")[number % 10]
             if kind == "CSV":
                 outcomes.append(judge_table(*csv_case(folder, rng)))
@@ -305,22 +274,50 @@ def run(count: int, seed: int) -> list[Outcome]:
     return outcomes
 
 
-def judge_table(name: str, read: Callable[[], Any], truth: Any) -> Outcome:
-    """What became of a case that is a table."""
-    try:
-        found = read()
-    except DataError:
-        return "refused or noted", name
-    except Exception as error:
-        return "trace", f"{name}: {type(error).__name__}: {error}"
-    return ("right", name) if found == truth else ("silent", f"{name}: {found}")
+def run_odd(seed: int) -> list[Outcome]:
+    """Judge every kind of odd scan and odd table once."""
+    outcomes: list[Outcome] = []
+    with _workplace() as (root, truths):
+        for number, scan in enumerate((*odd_dicom.KINDS, *odd_nifti.KINDS, *odd_tables.KINDS)):
+            rng = np.random.default_rng([seed, number])
+            folder = _made(root / str(number))
+            if scan in odd_dicom.KINDS:
+                _write_dicom(folder)
+                scan(folder / "in", rng)
+                outcomes.append(judge_source(f"DICOM {scan.__name__}", _dicom(folder), truths["DICOM"]))
+            elif scan in odd_nifti.KINDS:
+                _write_nifti(folder)
+                scan(folder, rng)
+                outcomes.append(judge_source(f"NIfTI {scan.__name__}", _nifti(folder), truths["NIfTI"]))
+            else:
+                outcomes.append(judge_table(*odd_table(scan, folder, rng)))
+    return outcomes
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[tuple[Path, dict[str, dict[Any, Any]]]]:
+    """A folder, and the volumes of the undamaged files."""
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root = Path(name)
+        yield root, {kind: truth_of(kind, _made(root / kind)) for kind in ("DICOM", "NIfTI")}
+
+
+def odd_table(kind: odd_tables.Kind, folder: Path, rng: np.random.Generator) -> tuple[str, Path, Reader, Any]:
+    """A clinical table or reports made odd in one way, what reads it, and what it must give."""
+    text, read = ((PATIENTS, read_patients), (REPORTS, read_reports))[int(rng.integers(2))]
+    path = folder / ("patients.csv" if read is read_patients else "reports.csv")
+    path.write_text(text)
+    truth = read(path)
+    path.write_bytes(kind(text, rng))
+    return f"CSV {kind.__name__} of {read.__name__}", path, read, truth
 
 
 def main() -> int:
     """Print how many inputs were read right, refused or noted, silent, or ended in a trace."""
     count, seed = (int(text) for text in (*sys.argv[1:], "100", "23")[:2])
-    outcomes = run(count, seed)
-    print(dict(Counter(kind for kind, _ in outcomes)))
+    outcomes = [*run(count, seed), *run_odd(seed)]
+    print(len(outcomes), dict(Counter(kind for kind, _ in outcomes)))
     for kind, text in outcomes:
         if kind in ("silent", "trace"):
             print(kind, text)
