@@ -232,8 +232,8 @@ def _spoiled_planes(data: np.ndarray, where: str) -> list[str]:
         if len(dense):
             raise DataError(
                 f"{where}: {len(dense)} planes, the first at {dense[0]}, hold more than {_MOST_METAL:.0%} of values "
-                f"above {_METAL_HU:g} HU; expected metal in a small part. The bytes of the pixels were exchanged or moved: "
-                "export the scan again."
+                f"above {_METAL_HU:g} HU; expected metal in a small part. The bytes of the pixels were exchanged "
+                "or moved: export the scan again."
             )
         flat = few.min(axis=1) == few.max(axis=1)
         again = [

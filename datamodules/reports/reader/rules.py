@@ -17,7 +17,7 @@ from datamodules.reports.reader.organs import LESION, side_mentions
 from datamodules.reports.reader.statements import Statement
 from datamodules.reports.schema import AttributeSchema, load_schema
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 """Raised with every change of the rules' code: the fingerprint holds it."""
 
 _TIED = re.compile(r"(?: (?!and\b|or\b)[\w.-]+){0,4} (?:in|of|on|at)(?: the)? ")
@@ -25,6 +25,12 @@ _OF_ALL = re.compile(r"(?:the )?(?:larg|bigg|great)est|(?:a )?(?:few|couple)|two
 """Numbers that two kidneys may share, so that neither has several for certain."""
 _LISTED = re.compile(r"\d ?[cm]m(?:,|,? and|,? &) \d+(?:[.,]\d+)? ?[cm]m\b", re.IGNORECASE)
 """Sizes in a row, "two masses, 3 cm and 5 cm": the largest lesion has the largest."""
+_EXCHANGED = re.compile(
+    r"\b(?:should (?:read|say|state)|instead of|rather than|incorrect\w*|erroneous\w*|wrong\w*|mistaken\w*|laterality"
+    r"|transposed|not (?:on |in |of )?(?:the )?(?:left|right))\b",
+    re.IGNORECASE,
+)
+"""What an addendum says that takes back what stood there, be it the side: which of the sentences, nobody can tell."""
 _NUMBER = "lesion_number"
 _HEDGED, _CARRIED, _CONTRADICTED, _IMPLIED = 0.7, 0.9, 0.6, 0.95
 """Factors of the confidence: an order of trust, no calibrated probability."""
@@ -34,8 +40,9 @@ class RuleExtractor:
     """Finds what a report states with the patterns of the schema.
 
     A clause's words state a value; words around them negate or hedge it; the clause's side and lesion say of what it
-    is. Attributes of a lesion are those of the largest of its side. Findings go before the impression; where they
-    contradict each other the confidence is lowered. The evidence is the clause.
+    is. Attributes of a lesion are those of the largest of its side. An addendum goes before the findings, these before
+    the impression; where they contradict each other the confidence is lowered. The evidence is the clause. Of a report
+    whose addendum exchanges sides nothing is read.
 
     Args:
         schema: What to read; the suite's own by default.
@@ -65,6 +72,8 @@ class RuleExtractor:
         return [list(self._statements(read_report(text))) for text in reports]
 
     def _statements(self, report: Report) -> Iterator[Statement]:
+        if any(clause.part == "addendum" and _EXCHANGED.search(clause.text) for clause in report.clauses):
+            return
         kidneys = {side: ReportedKidney() for side in SIDES}
         unsided: list[Reading] = []
         # Findings first, wherever they stand, because the impression refers to their lesions.
@@ -122,6 +131,10 @@ class RuleExtractor:
 
     def _of_kidney(self, report: Report, side: str, kidney: ReportedKidney) -> Iterator[Statement]:
         pool = list(kidney.readings)
+        amended = [entry for entry in pool if entry.clause.part == "addendum" and entry.attribute == PRESENCE]
+        if amended and all(entry.value == "no" for entry in amended):  # what was said of a lesion is taken back
+            pool = [entry for entry in pool if self.schema[entry.attribute].level != "lesion"]
+            kidney = ReportedKidney(readings=pool)
         if kidney.lesions:
             pool += kidney.main.readings + kidney.loose
             pool += _presence(kidney) + _further(kidney)
@@ -140,6 +153,7 @@ class RuleExtractor:
         chosen = min(
             enumerate(candidates),
             key=lambda pair: (
+                pair[1].clause.part != "addendum",
                 pair[1].implied,
                 attribute.name == PRESENCE and pair[1].value != "yes",
                 pair[1].clause.part != "findings",
@@ -183,8 +197,10 @@ def _presence(kidney: ReportedKidney) -> list[Reading]:
 
 
 def _further(kidney: ReportedKidney) -> list[Reading]:
-    """That there are several lesions, from the one that the report adds with a size of its own."""
+    """That there are several lesions, from one that the report adds with a size of its own; an addendum adds none."""
     added = [lesion for lesion in kidney.lesions[1:] if lesion.readings and not lesion.largest]
+    if any(entry.clause.part == "addendum" for lesion in kidney.lesions for entry in lesion.readings):
+        return []
     return [
         replace(lesion.readings[0], attribute=_NUMBER, value="several", implied=True, uncertain=False)
         for lesion in added

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from datamodules.reports.reader.organs import LESION, places
+from datamodules.reports.reader.tables import spread
 
-Part = Literal["findings", "impression", "aside"]
+Part = Literal["findings", "impression", "addendum", "aside"]
 
 _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(rf"\b(?:{pattern})", re.IGNORECASE))
     for kind, pattern in {
+        "addendum": r"addend|amendment|corrigend|errat",
         "aside": r"techni|protocol|procedure|method|compar|prior|previous|earlier|indication|history"
         r"|clinical (?!impr)|reason"
         r"|contrast|acquisition|exam|study|referr|background|recommend|modality|scan parameters",
@@ -28,10 +30,11 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     }.items()
 )
 """Kinds of sections by a word of their heading; the first that fits counts."""
+_ADDENDUM = re.compile(r"(?:addend|amend|corrig|correct|errat)\w*(?: reports?)?[ \d/(),-]*", re.IGNORECASE)
 _FINDINGS = re.compile(
     r"\bfindings?\b(?<!other findings)(?<!additional findings)(?<!incidental findings)", re.IGNORECASE
 )
-_OF_KIDNEYS = {"findings", "impression", "left", "right", "other"}
+_OF_KIDNEYS = {"findings", "impression", "addendum", "left", "right", "other"}
 _LINE_HEADING = re.compile(
     r"^[ \d.)*#\u2022>-]*(?P<name>[A-Za-z(][\w()/&,' -]{0,48}?)(?P<colon> ?:|(?=\n|$))", re.MULTILINE
 )
@@ -108,11 +111,14 @@ _PLAIN = str.maketrans(
 
 
 def plain_text(text: str) -> tuple[str, tuple[int, ...]]:
-    """A report with runs of blanks as one, typographic signs as plain ones and short forms of sides written out, and
-    where every character stood."""
+    """A report with runs of blanks as one, typographic signs as plain ones, tables and short forms of sides written
+    out, and where every character stood."""
     kept: list[str] = []
     origin: list[int] = []
-    for letter, position in _written_out(text.translate(_PLAIN)):
+    letters = spread(text)
+    written = _written_out("".join(letter for letter, _ in letters).translate(_PLAIN))
+    for letter, place in written:
+        position = letters[place][1]
         if letter == " " and (not kept or kept[-1] in " \n"):
             continue
         if letter == "\n" and kept and kept[-1] == " ":
@@ -154,7 +160,7 @@ def sections(plain: str) -> Iterator[tuple[Part, str | None, int, int]]:
     part: Part = "aside" if first < len(kinds) and not set(kinds[:first]) & _OF_KIDNEYS else "findings"
     for place, (match, name) in enumerate(headings):
         yield part, section, position, match.start()
-        if name in ("aside", "impression", "findings"):
+        if name in ("aside", "impression", "findings", "addendum"):
             part, section = name, None  # type: ignore[assignment]
         else:
             part, section = "findings" if part == "aside" else part, name
@@ -187,6 +193,8 @@ def _headings(plain: str) -> list[tuple[re.Match[str], str]]:
 def _kind(heading: re.Match[str]) -> str | None:
     """The kind of a heading, None for text; without a colon only one or two words or capitals are one."""
     name = heading["name"].strip()
+    if heading["colon"] and _ADDENDUM.fullmatch(name):
+        return "addendum"
     count = len(name.split())
     if count > 6 or (not heading["colon"] and count > 2 and not name.isupper()) or _IS_TEXT.search(name):
         return None
@@ -201,7 +209,8 @@ def _kind(heading: re.Match[str]) -> str | None:
 def _stands_apart(plain: str, heading: re.Match[str], name: str) -> bool:
     """Whether a heading is no part of its text; "Adrenals: normal" needs its first word."""
     first = re.split(r"[.\n]", plain[heading.end() :].lstrip(), maxsplit=1)[0]
-    return name != "other" or not places(heading["name"]) or bool(places(first))
+    own = places(heading["name"])
+    return name not in ("other", "findings") or not own or bool(places(first))
 
 
 def sentences(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
