@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from datamodules.reports.reader.organs import LESION, places
-from datamodules.reports.reader.tables import spread
+from datamodules.reports.reader.side_tables import spread
 
 Part = Literal["findings", "impression", "addendum", "aside"]
 

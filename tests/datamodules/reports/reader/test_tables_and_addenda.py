@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datamodules.reports.reader.rules import RuleExtractor
-from datamodules.reports.reader.tables import spread
+from datamodules.reports.reader.side_tables import spread
 
 YES, NO, NONE, MILD = "yes", "no", "none", "mild"
 SPACED = """KIDNEYS
