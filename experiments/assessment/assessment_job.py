@@ -19,13 +19,16 @@ from experiments.assessment.assessor import SCHEMA, Assessed, Assessor
 from experiments.assessment.dicom_objects import scan_headers
 from experiments.assessment.dicom_regions import write_regions
 from experiments.assessment.dicom_report import write_report
+from experiments.assessment.kidney_maps import map_file
 from experiments.assessment.located import found_by_totalsegmentator
 from experiments.assessment.own_outlines import paints
 from experiments.assessment.patient_files import PatientFiles
 from experiments.assessment.task_models import Models
+from experiments.attribution.shown_maps import write_map
 from experiments.runs.console import say
 
 RESULT, PAGE = "assessment.json", "assessment.html"
+_OBJECTS = ("map_*.nii.gz", "regions_*.dcm", "lesions_*.dcm", "measurements.dcm")
 _INPUT, _REFUSED = "input.json", "refused.json"
 
 
@@ -134,11 +137,18 @@ def write_results(
         DataError: if the source holds no CT with a frame of reference.
         ModelError: if objects are asked for and highdicom is not installed.
     """
+    for pattern in _OBJECTS:  # those of an earlier result, which this one may not have
+        for path in folder.glob(pattern):
+            path.unlink()
     if source is not None:
         headers = scan_headers(source, identified=identified)
         if paints(models):
             write_regions(folder, headers, found.kidneys, models)
         write_report(folder, headers, found.content, found.outlines, models.sha256)
+    for kidney in found.kidneys:
+        for shown in found.maps.get(kidney.side, ()):
+            if kidney.located is not None:
+                write_map(folder / map_file(kidney.side, shown), shown, kidney, models.contract)
     write_page(folder / PAGE, found, models.contract)
     write_json(folder / RESULT, found.content)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.aligned.one_scan.scan_figure import PLANES, draw_plane
 from experiments.assessment.assessor import Assessed
+from experiments.attribution.map_methods import GRADIENT, OCCLUSION, REGIONS
 from experiments.registry import TASKS, class_words
 from experiments.studies.report.report_page import Picture
 
@@ -23,6 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _COLORS = {"rfs": "#0072b2", "dss": "#d55e00", "os": "#009e73"}
 _SHOWN = ("venous", "arterial", "delayed", "non_contrast", None)
 """Contrast phase that is drawn: the first of these that there is."""
+METHOD_WORDS = {GRADIENT: "gradients", OCCLUSION: "occlusion", REGIONS: "the encoder's regions"}
 RENAL_TASKS = tuple(name for name in TASKS if name.startswith("renal_"))
 
 
@@ -48,6 +51,7 @@ def write_page(path: Path, assessed: Assessed, contract: PreprocessingContract) 
     }
     content = assessed.content
     pictures = {kidney.side: _scan(kidney, contract) for kidney in assessed.kidneys}
+    maps = {kidney.side: _maps(kidney, assessed, contract) for kidney in assessed.kidneys}
     curves = {
         entry["side"]: _curves(entry)
         for entry in content["kidneys"]
@@ -55,7 +59,7 @@ def write_page(path: Path, assessed: Assessed, contract: PreprocessingContract) 
     }
     ordered = sorted(content["kidneys"], key=lambda entry: not entry["index"])
     text = environment.get_template("assessment.html").render(
-        content=content, kidneys=ordered, pictures=pictures, curves=curves, renal_tasks=RENAL_TASKS,
+        content=content, kidneys=ordered, pictures=pictures, maps=maps, curves=curves, renal_tasks=RENAL_TASKS,
         style=(TEMPLATES / "assessment.css").read_text(encoding="utf-8"),
     )  # fmt: skip
     with replacing(path) as temporary:
@@ -103,16 +107,41 @@ def _survival(tasks: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scan(kidney: ScanKidney, contract: PreprocessingContract) -> Picture:
     """Three planes of a kidney in one phase, with the outlines of its map."""
-    phases = [view.phase for view in kidney.views]
-    phase = next(phase for phase in _SHOWN if phase in phases)
-    figure = Figure(figsize=(9.0, 3.2), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    for axis, (name, plane) in zip(figure.subplots(1, 3), PLANES, strict=True):
-        draw_plane(axis, kidney, name, plane, contract, phases.index(phase))
+    figure, phase = _planes(kidney, contract, 3.2)
     shown = "of unknown phase" if phase is None else f"in the {words(phase)} phase"
     outlined = "" if kidney.labels is None else " Green: kidney; orange: lesions, as the mask draws them."
     caption = f"{kidney.side.capitalize()} kidney {shown}, on the grid that the models read.{outlined}"
     return Picture(f"{kidney.side}_kidney", figure, caption, f"Axial, coronal and sagittal slice. {caption}")
+
+
+def _planes(
+    kidney: ScanKidney, contract: PreprocessingContract, height: float, warm: np.ndarray | None = None
+) -> tuple[Figure, str | None]:
+    """Three planes of a kidney side by side, with a map laid over, and the phase that is drawn."""
+    phases = [view.phase for view in kidney.views]
+    phase = next(phase for phase in _SHOWN if phase in phases)
+    figure = Figure(figsize=(9.0, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    for axis, (name, plane) in zip(figure.subplots(1, 3), PLANES, strict=True):
+        draw_plane(axis, kidney, name, plane, contract, phases.index(phase), warm)
+    return figure, phase
+
+
+def _maps(kidney: ScanKidney, assessed: Assessed, contract: PreprocessingContract) -> list[Picture]:
+    """The maps of a kidney over its planes."""
+    entry = next(one for one in assessed.content["kidneys"] if one["side"] == kidney.side)
+    found = []
+    for shown, told in zip(assessed.maps.get(kidney.side, ()), entry.get("maps", ()), strict=True):
+        figure, _ = _planes(kidney, contract, 2.4, shown.values)
+        point = told["points_at_lesions"]
+        here = "" if told["largest_in"] is None else f" Here its largest value lies in the {told['largest_in']}."
+        caption = (
+            f"What \u201c{words(shown.title)}: {words(shown.answer)}\u201d rests on ({METHOD_WORDS[shown.method]}); "
+            f"the warmer, the more it speaks for the answer. Such maps point at the lesion in {point['value']:.0%} "
+            f"({point['low']:.0%} to {point['high']:.0%}) of {point['n']} held-out patients.{here}"
+        )
+        found.append(Picture(f"{kidney.side}_{shown.stem}", figure, caption, f"Three slices with a map. {caption}"))
+    return found
 
 
 def _curves(entry: Mapping[str, Any]) -> Picture:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ import numpy as np
 from datamodules.cohort.cohort import Cohort
 from datamodules.importers.locate import draws_lesions
 from datamodules.importers.one_scan import Place, ScanKidney, read_scan
-from experiments.aligned.one_scan.scan import USE, stated
+from experiments.aligned.one_scan.scan import USE
+from experiments.assessment.answers import answers, consistent
 from experiments.assessment.draft import Draft
+from experiments.assessment.kidney_maps import kidney_maps, map_entry, tested_maps
 from experiments.assessment.kidney_measures import Lesions, drawn_lesions, index_side, lesions_of
 from experiments.assessment.lesion_outlines import LesionOutline, grid_affine
 from experiments.assessment.like_cases import Cases, cases_of
 from experiments.assessment.own_outlines import painted_tissues, paints
 from experiments.assessment.task_models import Models, load_models
+from experiments.attribution.shown_maps import ShownMap
 from experiments.doubt.scan_gate import ACQUIRED, Gate, check_kind, open_gate
 from experiments.doubt.verdict import headline, silenced, speaks
 from experiments.encoders.attribute_reader import AttributeReader, attribute_reader, attribute_scores
@@ -53,11 +57,13 @@ class Assessed:
         content: As it is written to `assessment.json`.
         kidneys: The kidneys with their images, for pictures and objects.
         outlines: By side, the outline of every lesion in the order of the content.
+        maps: By side, the maps that may be shown, in the order of the content.
     """
 
     content: dict[str, Any]
     kidneys: Sequence[ScanKidney]
     outlines: Mapping[str, Sequence[LesionOutline]] = field(default_factory=dict)
+    maps: Mapping[str, Sequence[ShownMap]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,10 +149,16 @@ class Assessor:
         }
         return cls(models, reader, gate, near, intensity, outside_training, caption(cohort.info), facts, draft)
 
+    @cached_property
+    def tested_maps(self) -> dict[str, Mapping[str, Any]]:
+        """What became of the test of maps, by question."""
+        return tested_maps(self.models, self.reader)
+
     @property
     def fingerprint(self) -> str:
         """Hash of all that an assessment follows from beside the scan, from which results are told apart."""
         known = [dict(self.facts), dict(self.models.held_out), dict(self.models.courses), self.draft.to_dict()]
+        known.append(self.tested_maps)
         digest = hashlib.sha256(json.dumps([self.models.fingerprint, *known], default=str).encode())
         arrays: list[np.ndarray] = []
         if self.gate.reference is not None:
@@ -203,7 +215,7 @@ class Assessor:
             described.append(entry)
         if not drawn:
             notes.append(NOT_DRAWN)
-        index = index_side(described)
+        index, maps = index_side(described), {}
         for kidney, entry, verdict in zip(kidneys, described, verdicts, strict=True):
             entry |= {"index": entry["side"] == index, "training_data": verdict.to_dict()}
             if entry["lesions"] == []:
@@ -212,6 +224,8 @@ class Assessor:
                 entry |= self._read(kidney)
                 measures = kidney.measures if entry["outlined_by"] == "mask" else {}
                 entry["draft"] = self.draft.sentences(kidney.side, measures, entry["attributes"])
+                maps[kidney.side] = kidney_maps(kidney, self.models, self.reader, self.tested_maps, answers(entry))
+                entry["maps"] = [map_entry(kidney, one) for one in maps[kidney.side]]
             else:
                 entry["silenced"] = silenced(verdict)
         seen = sorted({view.phase or "unknown" for kidney in kidneys for view in kidney.views})
@@ -236,7 +250,7 @@ class Assessor:
             "kidneys": described,
             "notes": notes,
         }
-        return Assessed(rounded(content), kidneys, outlines)
+        return Assessed(rounded(content), kidneys, outlines, maps)
 
     def _with_phases(self, kidneys: list[ScanKidney]) -> tuple[list[ScanKidney], dict[str, Any] | None]:
         """The kidneys with a phase that was not stated read from their Hounsfield units, where these tell; and how."""
@@ -267,27 +281,6 @@ class Assessor:
         if self.cases is not None:
             found["like_cases"] = self.cases.nearest(self.models.feature(kidney, "joined", self.models.crop), CASES)
         return found
-
-
-def consistent(
-    kidney: ScanKidney, tasks: dict[str, dict[str, Any]], attributes: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """What the models say of a kidney, without what contradicts its measures or another statement.
-
-    Args:
-        kidney: The kidney.
-        tasks: As of `Models.scores`; a class that is withheld is marked with the reason, and its scores stay.
-        attributes: As of `attribute_scores`.
-
-    Returns:
-        `tasks`, `attributes`, and `withheld`: which statements are not made, and why.
-    """
-    classes = {name: found for name, found in tasks.items() if "scores" in found}
-    said = stated(kidney.measures, attributes, classes)
-    for entry in said["withheld"]:
-        if entry["question"] in tasks:
-            tasks[entry["question"]]["withheld"] = entry["reason"]
-    return {"tasks": tasks, "attributes": said["attributes"], "withheld": said["withheld"]}
 
 
 def rounded(value: Any, digits: int = 6) -> Any:

@@ -17,6 +17,7 @@ from experiments.assessment.assessment_page import held_out
 from experiments.assessment.assessor import Assessed, Assessor
 from experiments.assessment.draft import Draft
 from experiments.assessment.task_models import Models
+from experiments.attribution.tested_maps import MAPS
 from experiments.doubt.calibrators import Calibrator, ChosenCalibrator
 from experiments.doubt.prediction_sets import PredictionSets
 from experiments.doubt.reference import LIKENESS, LIKENESS_CONFIG
@@ -34,9 +35,10 @@ from lightning_modules.export.task_head import load_task_head, save_task_head
 ASSESSMENT, TASK_HEADS = "assessment.json", "tasks"
 FORMAT = 1
 _FIELDS = (
-    "encoder", "encoder_sha256", "tasks", "held_out", "calibration", "absent", "courses", "draft", "origin", "facts",
+    "encoder", "encoder_sha256", "tasks", "held_out", "calibration", "absent", "courses", "tested_maps",
+    "draft", "origin", "facts",
 )  # fmt: skip
-_ENCODER = (WEIGHTS, CONFIG, CONTRACT, HEADS, HEADS_CONFIG, LIKENESS, LIKENESS_CONFIG)
+_ENCODER = (WEIGHTS, CONFIG, CONTRACT, HEADS, HEADS_CONFIG, LIKENESS, LIKENESS_CONFIG, MAPS)
 """Files of the exported encoder that travel; whom it was trained on does not, but for a hash."""
 
 
@@ -89,6 +91,7 @@ class PortableAssessor(ModelHubMixin, library_name="renal-vlm-suite", tags=["ren
             "calibration": {task: _plain(one) for task, one in models.certainty.items()},
             "absent": dict(models.absent),
             "courses": {task: dict(found) for task, found in models.courses.items()},
+            "tested_maps": dict(models.tested_maps),
             "draft": self.assessor.draft.to_dict(),
             "origin": self.assessor.origin,
             "facts": dict(self.assessor.facts),
@@ -165,11 +168,11 @@ def _read(folder: Path, intensity: str, outside_training: bool) -> Assessor:
     certainty = {task: _validated(one) for task, one in content["calibration"].items()}
     models = Models(
         content["encoder"], folder, encoder, exported.sha256, contract, heads, content["held_out"], certainty,
-        content["absent"], content["courses"],
+        content["absent"], content["courses"], content["tested_maps"],
     )  # fmt: skip
     reader = None
     if (folder / HEADS).is_file():
-        reader = AttributeReader(encoder, load_heads(folder), exported.contract, TrainedOn.nobody())
+        reader = AttributeReader(encoder, load_heads(folder), exported.contract, TrainedOn.nobody(), folder)
     draft = Draft.of_dict(content["draft"])
     gate = open_gate(folder, encoder, models.augmentation)
     return Assessor(models, reader, gate, None, intensity, outside_training, content["origin"], content["facts"], draft)

@@ -26,7 +26,7 @@ RESULT_POLICY = (
     "frame-ancestors 'self'"
 )
 """Of the assessment itself, which holds its style and its pictures, and no script."""
-_TYPES = {".html": "text/html", ".json": "application/json", ".dcm": "application/dicom"}
+_TYPES = {".html": "text/html", ".json": "application/json", ".dcm": "application/dicom", ".gz": "application/gzip"}
 
 Assess = Callable[[Path, Callable[[str], None]], Mapping[str, bytes]]
 
@@ -111,7 +111,7 @@ def _add_routes(app: Flask, assess: Assess, jobs: Jobs, limits: Limits) -> None:
             abort(404, "There is no such result.")
         found = Response(job.results[name], mimetype=_TYPES[Path(name).suffix])
         found.headers["Content-Security-Policy"] = RESULT_POLICY
-        if name.endswith(".dcm") or "save" in request.args:
+        if name.endswith((".dcm", ".gz")) or "save" in request.args:
             found.headers["Content-Disposition"] = f"attachment; filename={json.dumps(name)}"
         return found
 

@@ -18,6 +18,7 @@ from datamodules.errors import DataError
 from datamodules.importers.one_scan import ScanKidney
 from datamodules.volumes.contract import PreprocessingContract
 from experiments.assessment.held_out import RISK_GROUPS, certainty_of, courses_of, result_of
+from experiments.attribution.tested_maps import head_weights, read_tested
 from experiments.doubt.task_doubt import Validated
 from experiments.encoders.exported import BEST, exported_encoder
 from experiments.encoders.scan_encoder import network_input
@@ -47,6 +48,7 @@ class Models:
         certainty: By task, how sure its scores are, where validation patients tell.
         absent: By task, why it has no head, in words.
         courses: By survival task and risk group, how held-out patients of that group fared.
+        tested_maps: By task what became of the test of its maps, where `make maps` made one.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Models:
     certainty: Mapping[str, Validated]
     absent: Mapping[str, str]
     courses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tested_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def crop(self) -> tuple[int, int, int]:
@@ -90,12 +93,8 @@ class Models:
             phases: How the task takes the phases of a visit.
             crop: Voxels that the network sees.
         """
-        views = kidney.views
-        if phases == "single" and all(view.phase is not None for view in views):
-            views = (min(views, key=lambda view: SINGLE_PHASE_ORDER.index(str(view.phase))),)
-        chosen = ScanKidney(kidney.side, views, kidney.labels, kidney.measures)
         augmentation = VolumeAugmentation(self.contract, AugmentationConfig(crop=crop))
-        image, _ = network_input(chosen, augmentation, self.encoder)
+        image, _ = network_input(views_read(kidney, phases), augmentation, self.encoder)
         return self.encoder(image).double().mean(dim=0, keepdim=True)
 
     def scores(self, kidney: ScanKidney) -> dict[str, dict[str, Any]]:
@@ -114,6 +113,13 @@ class Models:
                 own = _classes(head, features[key], self.certainty.get(task))
             found[task] = {"title": TASKS[task].title, **own, "held_out": dict(self.held_out.get(task, {}))}
         return found
+
+
+def views_read(kidney: ScanKidney, phases: str) -> ScanKidney:
+    """A kidney with the views that a task reads, by how it takes the phases of a visit."""
+    if phases != "single" or any(view.phase is None for view in kidney.views):
+        return kidney
+    return replace(kidney, views=(min(kidney.views, key=lambda view: SINGLE_PHASE_ORDER.index(str(view.phase))),))
 
 
 def _classes(head: TaskHead, feature: torch.Tensor, certainty: Validated | None) -> dict[str, Any]:
@@ -190,9 +196,11 @@ def load_models(
     sure = {task: certainty_of(found[name][task], heads[task]) for task in classified}
     certainty = {task: one for task, one in sure.items() if one is not None}
     courses = {task: courses_of(found[name][task], head) for task, head in heads.items() if head.outcome == "survival"}
+    maps = {task: read_tested(found[name][task], head_weights(found[name][task], exported.sha256)) for task in heads}
+    tested = {task: content["questions"][task] for task, content in maps.items() if content is not None}
     contract = PreprocessingContract.from_dict(exported.contract)
     say(f"ENCODER={name} with {len(heads)} tasks of cohort {cohort.info.name}.")
-    return Models(name, folder, network, exported.sha256, contract, heads, held_out, certainty, absent, courses)
+    return Models(name, folder, network, exported.sha256, contract, heads, held_out, certainty, absent, courses, tested)
 
 
 def _imaging(encoder: str) -> str:

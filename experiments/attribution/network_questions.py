@@ -17,6 +17,16 @@ HIGH, LOW = "higher risk", "lower risk"
 _ATTRIBUTE = "attribute "
 
 
+def attribute_key(attribute: str) -> str:
+    """Key of the maps of an attribute."""
+    return f"{_ATTRIBUTE}{attribute}"
+
+
+def prompt_key(task: str) -> str:
+    """Key of the maps of a task's prompts."""
+    return f"prompt {task}"
+
+
 @dataclass(frozen=True)
 class NetworkQuestion:
     """One question, answered from features alone.
@@ -106,7 +116,7 @@ def of_attributes(heads: AttributeHeads) -> list[NetworkQuestion]:
         return of
 
     return [
-        NetworkQuestion(f"{_ATTRIBUTE}{name}", name.replace("_", " "), tuple(values), logits(place))
+        NetworkQuestion(attribute_key(name), name.replace("_", " "), tuple(values), logits(place))
         for place, (name, values) in enumerate(heads.classes.items())
     ]
 
@@ -125,7 +135,7 @@ def of_prompts(
     """
     scale = model.scale().detach()
     return NetworkQuestion(
-        f"prompt {task}",
+        prompt_key(task),
         f"{title}, by prompts",
         answers,
         lambda feature: scale * (model.embed_features(feature).to(text.dtype) @ text.T),

@@ -1,8 +1,9 @@
-"""Maps of one patient's kidney, those alone that passed their test: what `embed` calls."""
+"""Maps of one patient's kidney, those alone that passed their test: what `embed` and `assess` call."""
 
 from __future__ import annotations
 
 import gzip
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from datamodules.volumes.crop import roi_affine
 from experiments.attribution.kidney_views import KidneyViews, features
 from experiments.attribution.map_methods import maps_of
 from experiments.attribution.network_questions import NetworkQuestion
-from experiments.attribution.tested_maps import method_shown
+from experiments.attribution.tested_maps import POINTING, method_shown
 from experiments.encoders.scan_encoder import network_input
 from lightning_modules.networks.image.regions import RegionEncoder
 
@@ -53,6 +54,21 @@ class ShownMap:
     tested: Mapping[str, Any]
     seconds: float
 
+    @property
+    def stem(self) -> str:
+        """The question as a part of a file's name."""
+        return re.sub(r"[^a-z0-9]+", "-", self.question.lower())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON tells it: question, answer, method, and how often such maps point at the lesion."""
+        return {
+            "question": self.question,
+            "title": self.title,
+            "answer": self.answer,
+            "method": self.method,
+            "points_at_lesions": dict(self.tested["figures"][POINTING]),
+        }
+
 
 def shown_maps(
     kidney: ScanKidney,
@@ -60,6 +76,7 @@ def shown_maps(
     augmentation: VolumeAugmentation,
     questions: Sequence[NetworkQuestion],
     tested: Mapping[str, Any] | None,
+    said: Mapping[str, str | None],
 ) -> list[ShownMap]:
     """The maps of one kidney that may be shown.
 
@@ -69,11 +86,13 @@ def shown_maps(
         augmentation: How regions become its input.
         questions: What it is asked.
         tested: As of `read_tested`; where that is None nothing is shown.
+        said: By name of the question the answer that is said of the kidney, None where any is. Maps of right answers
+            were tested: of one that is not said, or contradicts the mask, nothing is shown.
 
     Returns:
         A map for each question that has one that passed; none of the others.
     """
-    chosen = [(question, method_shown(tested, question.name)) for question in questions]
+    chosen = [(question, method_shown(tested, question.name)) for question in questions if question.name in said]
     wanted = [(question, method) for question, method in chosen if method is not None]
     if not wanted or tested is None:
         return []
@@ -84,6 +103,11 @@ def shown_maps(
     result = []
     for method in dict.fromkeys(method for _, method in wanted):
         own = [(question, question.answer(feature)) for question, kept in wanted if kept == method]
+        own = [
+            (question, answer) for question, answer in own if said[question.name] in (None, question.answers[answer])
+        ]
+        if not own:
+            continue
         started = time.monotonic()
         found = maps_of(encoder, views, own, spacing, method)
         seconds = (time.monotonic() - started) / len(own)

@@ -171,7 +171,9 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def write_tested(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Keep the result of a test beside the model; questions that were tested before with the same weights stay.
+    """Keep the result of a test beside the model; what else was tested before with the same weights stays.
+
+    Kinds of maps of one question may be tested one after the other.
 
     Returns:
         The file.
@@ -180,8 +182,10 @@ def write_tested(folder: Path, content: Mapping[str, Any]) -> Path:
     if path.is_file():
         before = read_json_mapping(path)
         if before.get("format") == FORMAT and before.get("weights") == content["weights"]:
-            merged = {name: {**before[name], **content[name]} for name in ("questions", "erased")}
-            content = {**content, **merged}
+            questions = dict(before["questions"])
+            for question, methods in content["questions"].items():
+                questions[question] = {**questions.get(question, {}), **methods}
+            content = {**content, "questions": questions, "erased": {**before["erased"], **content["erased"]}}
     write_json(path, dict(content))
     return path
 

@@ -113,8 +113,7 @@ def embed(
         read = _attributes(kidneys[number], reader, augmentation)
         results[number] |= stated(kidneys[number].measures, read, found[row])
         results[number]["nearest_reports"] = near[row] if near else []
-        said = {*results[number]["attributes"], *results[number]["zero_shot"]}
-        results[number]["maps"] = scan_maps(kidneys[number], space, reader, augmentation, said, out)
+        results[number]["maps"] = scan_maps(kidneys[number], space, reader, augmentation, results[number], out)
     if reader is None:
         notes.append("No attribute heads were found; run `make pretrain-image`, or name their folder (--attributes).")
     note, head = _note(space, cohort, notes), headline(verdicts)

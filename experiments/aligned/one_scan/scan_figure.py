@@ -103,8 +103,9 @@ def _withheld(axis: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_plane(
-    axis: Axes, kidney: ScanKidney, name: str, plane: int, contract: PreprocessingContract, view: int = 0
-) -> None:
+    axis: Axes, kidney: ScanKidney, name: str, plane: int, contract: PreprocessingContract, view: int = 0,
+    warm: np.ndarray | None = None,
+) -> None:  # fmt: skip
     """A slice through the middle of the lesion, or of the region; radiological convention.
 
     Args:
@@ -114,6 +115,7 @@ def draw_plane(
         plane: Axis that it is a slice of: 0 axial, 1 coronal, 2 sagittal.
         contract: Preprocessing contract of the region.
         view: Which of the kidney's views.
+        warm: float [D, H, W], a map that is laid over the slice where it is above a twentieth of its largest value.
     """
     image = kidney.views[view].image
     level = image.shape[plane] // 2
@@ -130,6 +132,11 @@ def draw_plane(
         image[cut][::-1, ::-1], cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], aspect=spacing[0] / spacing[1],
         interpolation="bilinear",
     )  # fmt: skip
+    if warm is not None and warm.max() > 0:
+        shown = np.ma.masked_less(warm[cut][::-1, ::-1], 0.05 * float(warm.max()))
+        axis.imshow(
+            shown, cmap="autumn", vmin=0.0, vmax=float(warm.max()), alpha=0.5, aspect=spacing[0] / spacing[1]
+        )  # fmt: skip
     for color, mask in outlines.items():
         flat = mask[cut][::-1, ::-1]
         if flat.any() and not flat.all():

@@ -85,6 +85,15 @@ def test_of_maps_that_passed_the_one_that_points_best_is_shown(tmp_path: Path) -
     assert tested["questions"]["malignancy"]["gradient"]["failed"]
 
 
+def test_kinds_of_maps_may_be_tested_one_after_the_other(tmp_path: Path) -> None:
+    write_tested(tmp_path, kept(trials("regions", pointing=1.0)))
+    write_tested(tmp_path, kept(trials("gradient", pointing=0.5)))
+    tested = read_tested(tmp_path, "a")
+    assert tested is not None
+    assert set(tested["questions"]["malignancy"]) == {"regions", "gradient"}
+    assert method_shown(tested, "malignancy") == "regions"
+
+
 def test_results_of_other_weights_count_for_nothing_and_give_way(tmp_path: Path) -> None:
     assert read_tested(tmp_path, "a") is None
     write_tested(tmp_path, kept(trials()))
