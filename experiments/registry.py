@@ -395,6 +395,7 @@ BENCHMARKS: dict[str, str] = {
     "data": "tests.benchmarks.data",
     "train": "tests.benchmarks.train",
     "contrastive": "tests.benchmarks.contrastive",
+    "onnx": "tests.benchmarks.exported",
 }
 """Module of every benchmark, beside the tests in the repository; its `run(quick, out)` measures, writes and prints."""
 

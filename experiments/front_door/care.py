@@ -47,7 +47,7 @@ def benchmarks(bench: str = "data", quick: bool = False, out: Path | None = None
     """Measure a hot path side by side in one run, and say what bounds it.
 
     Args:
-        bench: Which one: data, train, contrastive.
+        bench: Which one: data, train, contrastive, onnx.
         quick: A few repeats only; the figures are then rough.
         out: JSON file for every figure; by default beside the benchmark's code.
     """

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from pydicom.uid import SecondaryCaptureImageStorage
 
 from datamodules.errors import WriteError
 from datamodules.importers.one_scan import Place as Shown
@@ -26,9 +25,9 @@ from experiments.assessment.assessor import Assessed, Assessor
 from experiments.assessment.lesion_outlines import grid_affine
 from experiments.assessment.own_outlines import painted
 from experiments.cli import main
-from tests.datamodules.importers.dicom_phantom import Scan
 from tests.datamodules.importers.phantom_study import write_study
 from tests.experiments.assessment.place import STEP_MM, Place, reference
+from tests.experiments.assessment.refused_studies import REFUSED
 from tests.tiny import CONTRACT
 
 pytestmark = pytest.mark.slow
@@ -264,61 +263,6 @@ def test_painted_regions_are_dicom_objects_in_the_scans_own_space(place: Place, 
             order = [points[np.lexsort(points.round(2).T)] for points in (lps * (-1, -1, 1), expected)]
             np.testing.assert_allclose(order[0], order[1], atol=1e-2)
     assert read
-
-
-def _two_patients(folder: Path, place: Place) -> None:
-    Scan().write(folder / "all")
-    for path in Scan(patient="other", study="1.2.826.0.1.9", series="1.2.826.0.1.9.1").write(folder / "more"):
-        path.rename(folder / "all" / f"B{path.name}")
-    (folder / "more").rmdir()
-
-
-def _two_examinations(folder: Path, place: Place) -> None:
-    write_study(DemoSource().patient("E1-0001"), folder / "all", STEP_MM, phases=1)
-    write_study(DemoSource().patient("E1-0002"), folder / "all" / "later", STEP_MM, phases=1, mask=False)
-    shutil.copy(folder / "all" / "mask.nii.gz", folder / "mask.nii.gz")
-
-
-def _no_kidney(folder: Path, place: Place) -> None:
-    """A chest: its mask belongs to a part of the body that the scan does not show."""
-    mask = nibabel.load(place.files / "E1-0001/mask.nii.gz")
-    scan = nibabel.load(next(path for path in (place.files / "E1-0001").glob("*.nii.gz") if "mask" not in path.name))
-    affine = scan.affine.copy()
-    affine[2, 3] += 600.0
-    nibabel.save(nibabel.Nifti1Image(np.asarray(scan.dataobj), affine), folder / "venous.nii.gz")
-    nibabel.save(mask, folder / "mask.nii.gz")
-
-
-def _no_mask(folder: Path, place: Place) -> None:
-    write_study(DemoSource().patient("E1-0001"), folder, STEP_MM, phases=1, mask=False)
-
-
-def _three_slices(folder: Path, place: Place) -> None:
-    write_study(DemoSource().patient("E1-0001"), folder, STEP_MM, phases=1)
-    for path in sorted((folder / "0").iterdir())[3:]:
-        path.unlink()
-
-
-def _film(folder: Path, place: Place) -> None:
-    scan = Scan(sop_class=SecondaryCaptureImageStorage, tags={"ImageType": ["DERIVED", "SECONDARY"]})
-    scan.write(folder / "0")
-    shutil.copy(place.files / "E1-0001/mask.nii.gz", folder / "mask.nii.gz")
-
-
-def _unknown_phase(folder: Path, place: Place) -> None:
-    Scan(description="NO WORDS").write(folder / "0")
-    shutil.copy(place.files / "E1-0001/mask.nii.gz", folder / "mask.nii.gz")
-
-
-REFUSED = {
-    "two patients": (_two_patients, r"files of 2 patients"),
-    "two examinations": (_two_examinations, r"holds 2 examinations|no kidney mask"),
-    "no kidney in the field": (_no_kidney, r"outside|overlap"),
-    "no mask": (_no_mask, r"no kidney mask or box"),
-    "three slices": (_three_slices, r"3 slices; expected at least"),
-    "a scanned film": (_film, r"secondary|no CT|not CT"),
-    "unknown phase": (_unknown_phase, r"contrast phase is unknown"),
-}
 
 
 @pytest.mark.parametrize("case", REFUSED)

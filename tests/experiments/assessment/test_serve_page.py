@@ -67,9 +67,9 @@ class Visitor:
     def send(self, content: bytes, name: str = "s.zip") -> requests.Response:
         return self.http.post(f"{self.address}/studies", files={"study": (name, content)}, headers=self.headers)
 
-    def wait(self, sent: requests.Response) -> dict[str, Any]:
+    def wait(self, sent: requests.Response, seconds: int = 10) -> dict[str, Any]:
         assert sent.status_code == 202, sent.text
-        for _ in range(200):
+        for _ in range(20 * seconds):
             said: dict[str, Any] = self.http.get(f"{self.address}/studies/{sent.json()['study']}").json()
             if said["state"] in ("done", "refused"):
                 return said
@@ -190,6 +190,31 @@ def test_an_odd_limit_is_refused(place: Place, capsys: pytest.CaptureFixture[str
 
     assert main(["serve", "--limit_mb=0", f"--data={place.data}", f"--runs={place.runs}"]) == 2
     assert "LIMIT_MB=0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_page_refuses_in_one_sentence_what_the_command_refuses(place: Place, tmp_path: Path, scratch: Path) -> None:
+    from experiments.assessment.assessor import Assessor
+    from experiments.assessment.serve_command import _assess_study
+    from tests.experiments.assessment.refused_studies import REFUSED
+
+    assessor = Assessor.of_runs(place.data, place.runs, cases=False, outside_training=True)
+    limits = Limits(upload_bytes=1 << 26, unpacked_bytes=1 << 28)
+    with served(partial(_assess_study, assessor, None, False), limits=limits) as address:
+        visitor = Visitor(address)
+        for case, (write, expected) in REFUSED.items():
+            folder = tmp_path / case
+            folder.mkdir()
+            write(folder, place)
+            archive = Path(shutil.make_archive(str(tmp_path / f"{case} sent"), "zip", folder))
+            said = visitor.wait(visitor.send(archive.read_bytes()), seconds=120)
+            assert said["state"] == "refused", case
+            assert re.search(expected, said["reason"]), (case, said["reason"])
+            assert said["reason"].endswith(".")
+            assert "=" not in said["reason"], (case, said["reason"])  # no option of a command line
+            assert str(scratch) not in said["reason"]
+            assert "renal-study" not in said["reason"]
+    assert left(scratch) == []
 
 
 @pytest.fixture
