@@ -145,7 +145,11 @@ def test_the_readme_is_short() -> None:
 def test_the_readme_can_be_read_at_grade_ten() -> None:
     """The grade of Flesch and Kincaid (1975)."""
     textstat = pytest.importorskip("textstat", reason="textstat is not here")
-    assert textstat.flesch_kincaid_grade(_prose(ROOT / "README.md")) <= 10
+    try:
+        grade = textstat.flesch_kincaid_grade(_prose(ROOT / "README.md"))
+    except LookupError:
+        pytest.skip("the pronouncing dictionary of textstat (NLTK's cmudict) is not here")
+    assert grade <= 10
 
 
 def test_the_site_has_every_page_and_every_page_a_place() -> None:
