@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,3 +56,17 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("RENAL_DATA is not set: real masks and scans do not ship with the project")
     return Path(folder)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Chromium, where playwright and a browser are installed."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser to test in")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_api.sync_playwright() as running:
+        try:
+            opened = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except sync_api.Error as error:
+            pytest.skip(f"no browser can be started: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()

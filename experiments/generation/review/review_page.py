@@ -16,7 +16,7 @@ from experiments.generation.facts import VERDICTS
 from experiments.generation.review.marks import MEANING, SYMBOLS
 from experiments.generation.review.ratings import ERRORS, QUALITIES
 from experiments.generation.review.review import Review
-from experiments.generation.review.scans import PLANES, WINDOW_HU, Scans
+from experiments.generation.review.scans import PLANES, WINDOWS_HU, Scans
 from experiments.runs.local_pages import check_token, local_page
 
 TOKEN_HEADER = "X-Review-Token"
@@ -37,7 +37,7 @@ def create_app(review: Review, scans: Scans) -> Flask:
     app = local_page("review", Path(__file__).parent, 1 << 16)
     app.jinja_env.globals |= {
         "symbols": SYMBOLS, "meaning": MEANING, "verdicts": VERDICTS, "qualities": QUALITIES, "errors": ERRORS,
-        "note": review.note, "longest": LONGEST_COMMENT, "window": WINDOW_HU,
+        "note": review.note, "longest": LONGEST_COMMENT, "windows": WINDOWS_HU,
     }  # fmt: skip
     _add_pages(app, review, scans)
     _add_data(app, review, scans)
@@ -100,10 +100,12 @@ def _add_pages(app: Flask, review: Review, scans: Scans) -> None:
 def _add_data(app: Flask, review: Review, scans: Scans) -> None:
     @app.get("/case/<int:number>/<int:series>/<plane>/<int:level>.png")
     def picture(number: int, series: int, plane: str, level: int) -> Response:
-        kidney = _known(lambda: review.case(_reviewer(), number))
-        if plane not in PLANES or series >= len(scans.series(kidney)) or level >= scans.slices(plane):
+        kidney, window = _known(lambda: review.case(_reviewer(), number)), request.args.get("window", "soft")
+        there = plane in PLANES and series < len(scans.series(kidney)) and level < scans.slices(plane)
+        if not there or window not in WINDOWS_HU:
             abort(404, "There is no such slice.")
-        return Response(scans.picture(kidney, series, plane, level, "outline" in request.args), mimetype="image/png")
+        outline = "outline" in request.args
+        return Response(scans.picture(kidney, series, plane, level, outline, window), mimetype="image/png")
 
     @app.post("/rate")
     def rate() -> dict[str, Any]:

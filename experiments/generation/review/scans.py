@@ -20,7 +20,12 @@ from experiments.generation.review.cases import Case
 
 PLANES: Mapping[str, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
 """Axis of the stored array that runs through the slices of each plane."""
-WINDOW_HU = (-160.0, 240.0)
+WINDOWS_HU: Mapping[str, tuple[float, float]] = {
+    "soft": (-160.0, 240.0),
+    "narrow": (-10.0, 190.0),
+    "bone": (-500.0, 1300.0),
+}
+"""Ends of the grey scale by the window's name, the usual one first; the others show enhancement, and calcification."""
 PIXELS_A_MM = 3.0
 _OUTLINE = np.array([255, 176, 0], dtype=np.uint8)
 _KEPT = 8  # volumes in memory; a kidney has four phases at most in common use
@@ -88,8 +93,8 @@ class Scans:
         areas = lesion.sum(axis=tuple(other for other in range(3) if other != axis))
         return self.slices(plane) - 1 - int(areas.argmax())
 
-    def picture(self, case: Case, number: int, plane: str, level: int, outline: bool) -> bytes:
-        """A slice as PNG in a soft-tissue window, in the radiological convention.
+    def picture(self, case: Case, number: int, plane: str, level: int, outline: bool, window: str = "soft") -> bytes:
+        """A slice as PNG, in the radiological convention.
 
         Args:
             case: The kidney.
@@ -97,18 +102,22 @@ class Scans:
             plane: axial, coronal or sagittal.
             level: Slice, counted from the head, from the front, or from the patient's right.
             outline: Whether the lesion is outlined.
+            window: One of `WINDOWS_HU`.
 
         Raises:
-            DataError: if there is no such slice, or its shard is damaged.
+            DataError: if there is no such slice or window, or its shard is damaged.
         """
         series = self.series(case)
-        if plane not in PLANES or not 0 <= number < len(series) or not 0 <= level < self.slices(plane):
-            raise DataError(f"Series {number}, {plane} slice {level} was asked for; this kidney has none such.")
+        there = plane in PLANES and 0 <= number < len(series) and 0 <= level < self.slices(plane)
+        if not there or window not in WINDOWS_HU:
+            raise DataError(
+                f"Series {number}, {plane} slice {level}, window {window} was asked for; this kidney has none such."
+            )
         with self._lock:  # a volume set is read by one thread at a time
             image = self._image(series[number].position)
         lesion = self._cached_lesion(case) if outline else None
         cut = (slice(None),) * PLANES[plane] + (self.slices(plane) - 1 - level,)
-        return _png(image[cut], None if lesion is None else lesion[cut], self.size(plane))
+        return _png(image[cut], None if lesion is None else lesion[cut], self.size(plane), WINDOWS_HU[window])
 
     def _read_image(self, position: int) -> np.ndarray:
         return self.volumes.read(position)
@@ -122,12 +131,12 @@ class Scans:
         return None if labels is None else np.isin(labels, LESION)
 
 
-def _png(view: np.ndarray, lesion: np.ndarray | None, size: tuple[int, int]) -> bytes:
+def _png(view: np.ndarray, lesion: np.ndarray | None, size: tuple[int, int], window_hu: tuple[float, float]) -> bytes:
     """A slice [rows, columns] in HU, turned for display.
 
     The front, or the head, is above and the patient's right on the left; of a sagittal slice the front is on the left.
     """
-    low, high = WINDOW_HU
+    low, high = window_hu
     zoom = size[1] / view.shape[0], size[0] / view.shape[1]
     fine = ndimage.zoom(view[::-1, ::-1].astype(np.float32), zoom, order=1, grid_mode=True, mode="nearest")
     grey = np.round(255 * np.clip((fine - low) / (high - low), 0, 1)).astype(np.uint8)

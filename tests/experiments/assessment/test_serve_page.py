@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -217,19 +217,6 @@ def test_the_page_refuses_in_one_sentence_what_the_command_refuses(place: Place,
     assert left(scratch) == []
 
 
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser to test in")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_api.sync_playwright() as running:
-        try:
-            opened = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no browser can be started: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
-
-
 @pytest.mark.slow
 def test_a_browser_drops_a_study_and_reads_its_assessment(
     place: Place, browser: Any, tmp_path: Path, scratch: Path
@@ -264,6 +251,10 @@ def test_a_browser_drops_a_study_and_reads_its_assessment(
         assert "Assessment of a renal mass" in frame.locator("h1").text_content()
         assert frame.locator("img").first.evaluate("image => image.naturalWidth") > 100
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        seen = frame.locator("html").evaluate("page => page.clientWidth")
+        widths = frame.locator("caption").evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+        assert widths
+        assert max(widths) <= seen  # read without scrolling, however wide the table is
         page.screenshot(path=str(tmp_path / "serve.png"), full_page=True)
         page.click("#forget")
         page.wait_for_selector("#result", state="hidden")

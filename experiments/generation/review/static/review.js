@@ -1,4 +1,4 @@
-// The review page: slices of the scan, the switch of the marks, and ratings that are saved as they are given.
+// The review page: the switch of the marks, and ratings that are saved as they are given. scan.js draws the scan.
 "use strict";
 
 const page = document.body;
@@ -227,12 +227,15 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") framed.querySelector("h2").focus();
     return;
   }
+  if (event.target.tagName === "SELECT") return;
   const letter = cards.find((card) => event.shiftKey && card.dataset.letter === event.key);
   if (letter) goTo(letter);
   else if (event.key >= "1" && event.key <= "5") answer("quality", event.key);
   else if (event.key in ERRORS) answer("errors", ERRORS[event.key]);
   else if (event.key === "Enter" && !["A", "BUTTON"].includes(event.target.tagName)) goOn();
   else if (event.key === "m") marks.click();
+  else if (event.key === "w" && scanWindow) nextWindow();
+  else if (["+", "=", "-"].includes(event.key) && zoom) zoomBy(event.key === "-" ? -1 : 1);
   else if (event.key === "c") framed.querySelector("textarea").focus();
   else if (event.key === "n") leave(document.getElementById("open").href);
   else if (event.key === "p" && document.getElementById("previous")) leave(document.getElementById("previous").href);
@@ -241,66 +244,3 @@ document.addEventListener("keydown", (event) => {
 });
 frame(framed);
 showMarks(); // once more: drafts of this browser may have completed the kidney
-
-// --- slices --------------------------------------------------------------------------------------------------------
-const pictures = new Map(); // by address; the server asks browsers to keep nothing
-const MOST_PICTURES = 400;
-
-function picture(url) {
-  if (!pictures.has(url)) {
-    if (pictures.size >= MOST_PICTURES) {
-      const [oldest, address] = pictures.entries().next().value;
-      pictures.delete(oldest);
-      address.then(URL.revokeObjectURL, () => {});
-    }
-    const loaded = fetch(url).then(async (answer) => {
-      if (!answer.ok) throw new Error(await answer.text());
-      return URL.createObjectURL(await answer.blob());
-    });
-    loaded.catch(() => pictures.delete(url));
-    pictures.set(url, loaded);
-  }
-  return pictures.get(url);
-}
-
-const planes = [...document.querySelectorAll(".plane")];
-
-function address(plane, level) {
-  const series = document.querySelector("input[name=series]:checked").value;
-  const outline = document.getElementById("outline")?.checked ? "?outline" : "";
-  return `/case/${page.dataset.case}/${series}/${plane.dataset.plane}/${level - 1}.png${outline}`;
-}
-
-async function draw(plane) {
-  const slider = plane.querySelector("input");
-  const image = plane.querySelector("img");
-  const url = address(plane, Number(slider.value));
-  plane.dataset.wanted = url;
-  plane.querySelector("output").textContent = `${slider.value} / ${slider.max}`;
-  try {
-    const source = await picture(url);
-    if (plane.dataset.wanted !== url) return;
-    image.src = source;
-  } catch (error) {
-    tell(`The scan cannot be shown. ${error.message}`, true);
-    return;
-  }
-  for (const step of [1, -1, 2, -2]) {
-    const near = Number(slider.value) + step;
-    if (near >= 1 && near <= Number(slider.max)) picture(address(plane, near)).catch(() => {});
-  }
-}
-
-for (const plane of planes) {
-  const slider = plane.querySelector("input");
-  slider.addEventListener("input", () => draw(plane));
-  plane.querySelector("img").addEventListener("wheel", (event) => {
-    event.preventDefault();
-    slider.value = Number(slider.value) + Math.sign(event.deltaY);
-    draw(plane);
-  }, { passive: false });
-  draw(plane);
-}
-for (const input of document.querySelectorAll("input[name=series], #outline")) {
-  input.addEventListener("change", () => planes.forEach(draw));
-}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -26,6 +27,14 @@ from tests.experiments.aligned_tiny import with_reports
 from tests.experiments.generation.review.made import ATTACK, SYSTEMS, Reader, open_review, served, write_reports
 
 Place = tuple[Path, Path]
+PIXELS = """async () => {
+  const image = document.querySelector(".axial img"), canvas = document.createElement("canvas");
+  await image.decode();
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height).data.reduce((sum, one) => sum + one, 0);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +60,7 @@ def test_no_system_is_told_to_the_browser(place: Place, review: Review) -> None:
         reader = Reader(address)
         assert reader.landed.url == f"{address}/case/1"
         told = [reader.page(number) for number in range(1, 9)]
-        static = [reader.http.get(f"{address}/static/{name}").text for name in ("review.js", "review.css")]
+        static = [reader.http.get(f"{address}/static/{name}").text for name in ("review.js", "scan.js", "review.css")]
         answer = reader.rate(1, "A")
     assert answer.json()["of"] == len(review.cases) == 8
     everything = "\n".join([*told, answer.text, *map(str, answer.headers.items())]).lower()
@@ -120,6 +129,51 @@ def test_the_reader_judges_before_the_machine_is_heard(place: Place, review: Rev
     assert "when all reports of this kidney are rated" in page
     assert "Real report" not in page
     assert "marks.disabled = !cards.every(complete);" in script
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_scan_as_asked_and_the_marks_when_all_is_rated(
+    place: Place, review: Review, browser: Any
+) -> None:
+    with served(review, place[0]) as address:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(address)
+        page.fill("input[name=reviewer]", "R1")
+        page.press("input[name=reviewer]", "Enter")
+        page.wait_for_selector(".axial img[src]")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        soft, source = page.evaluate(PIXELS), page.get_attribute(".axial img", "src")
+        page.keyboard.press("w")
+        page.wait_for_function("before => document.querySelector('.axial img').src !== before", arg=source)
+        assert page.evaluate(PIXELS) != soft
+        assert "−10 to +190 HU" in page.evaluate("scanWindow.selectedOptions[0].text")
+        image, frame = page.locator(".axial img"), page.locator(".axial .view")
+        plain, view = image.bounding_box(), frame.bounding_box()
+        for _ in range(2):
+            page.keyboard.press("+")
+        assert page.text_content("output[for=zoom]") == "2 ×"
+        large = image.bounding_box()
+        assert large["width"] == pytest.approx(2 * plain["width"], rel=0.01)
+        assert large["x"] == pytest.approx(view["x"] - view["width"] / 2, abs=1)  # about the middle
+        page.mouse.move(view["x"] + 50, view["y"] + 50)
+        page.mouse.down()
+        page.mouse.move(view["x"] + 2000, view["y"] + 50, steps=4)
+        page.mouse.up()
+        assert image.bounding_box()["x"] == pytest.approx(view["x"], abs=1)  # its edge goes no further than the frame's
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.body.classList.contains('unmarked')")
+        for letter in "ABC":
+            assert page.is_disabled("#marks")
+            for name, value in (("quality", "4"), ("errors", "minor")):
+                page.check(f"#report-{letter} input[name={name}][value='{value}']", force=True)
+        page.wait_for_function("!document.body.classList.contains('unmarked')")
+        assert page.is_enabled("#marks")
+        page.wait_for_function("document.getElementById('rated').textContent.startsWith('1 of')")
+        assert problems == []
+    assert [row.marks_visible for row in review.ratings.rows()] == [False] * 3
 
 
 def test_ratings_survive_a_restart_and_are_replaced(place: Place, review: Review, tmp_path: Path) -> None:
@@ -211,7 +265,16 @@ def test_the_scan_is_drawn(running: tuple[str, Review, Reader]) -> None:
     assert answer.headers["Content-Type"] == "image/png"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.content.startswith(b"\x89PNG")
-    for path in ("/case/1/0/axial/8.png", "/case/1/9/axial/0.png", "/case/1/0/oblique/0.png", "/case/9/0/axial/0.png"):
+    bone = reader.http.get(f"{address}/case/1/0/axial/0.png?outline&window=bone")
+    assert bone.content.startswith(b"\x89PNG")
+    assert bone.content != answer.content
+    for path in (
+        "/case/1/0/axial/0.png?window=lung",
+        "/case/1/0/axial/8.png",
+        "/case/1/9/axial/0.png",
+        "/case/1/0/oblique/0.png",
+        "/case/9/0/axial/0.png",
+    ):
         assert reader.http.get(address + path).status_code == 404
 
 

@@ -68,6 +68,16 @@ def test_slices_are_turned_as_radiologists_expect(scans: Scans) -> None:
         assert shown.mean() < 0.3, (number, plane)
 
 
+def test_a_window_says_what_is_black_and_what_is_white(scans: Scans) -> None:
+    """Voxels are of -160 and 240 HU."""
+    for window, expected in {"soft": (0, 255), "narrow": (0, 255), "bone": (48, 105)}.items():
+        shown = 255 * imread(io.BytesIO(scans.picture(CASE, 2, "sagittal", 3, False, window)))[..., :3]
+        middle = 255 * imread(io.BytesIO(scans.picture(CASE, 2, "sagittal", 0, False, window)))[..., :3]
+        assert (round(shown.mean()), round(middle.mean())) == expected
+    with pytest.raises(DataError, match="window lung"):
+        scans.picture(CASE, 2, "sagittal", 3, False, "lung")
+
+
 def test_pictures_keep_proportions_in_mm(scans: Scans) -> None:
     for plane, (width, height) in {"axial": (50, 40), "coronal": (50, 60), "sagittal": (40, 60)}.items():
         assert scans.size(plane) == (3 * width, 3 * height)
