@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from experiments.runs.failed_runs import clear_failed, mark_failed
 from experiments.runs.locks import training
 from experiments.runs.run_data import RUN_COMMAND, RunData, check_same_data, recorded_hashes, run_data
 from experiments.runs.suite_cli import SuiteCLI, read_checkpoint
-from experiments.runs.tracking import make_logger, send_kept
+from experiments.runs.system_metrics import measured
+from experiments.runs.tracking import make_logger, outbox_of, send_kept
 from experiments.runs.trainer import PREVIOUS
 from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.core.errors import ModelError
@@ -146,7 +148,7 @@ def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finishe
     cli.trainer.logger = logger
     cli.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     try:
-        with goes_on_from(*(checkpoints / name for name in _RESUMED)):
+        with goes_on_from(*(checkpoints / name for name in _RESUMED)), _machine_measured(launch.folder):
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
         if resume is not None and resume.name != LAST:  # it may have been of the last epoch: nothing was left to train
             cli.trainer.save_checkpoint(checkpoints / LAST)
@@ -167,6 +169,11 @@ def _train(launch: Launch, test: bool, callbacks: Sequence[Callback]) -> Finishe
     cli.trainer.strategy.barrier()  # what rank 0 wrote of the test is read by every rank
     score = checkpoint.best_model_score  # type: ignore[union-attr]
     return FinishedRun(logger, float("nan") if score is None else float(score), cli.model)
+
+
+def _machine_measured(folder: Path) -> AbstractContextManager[None]:
+    """Measure this machine for MLflow; that of rank 0."""
+    return measured(outbox_of(folder), folder / RUN_COMMAND) if is_main_rank() else nullcontext()
 
 
 def resumed_from(checkpoints: Path, module: SuiteModule) -> Path | None:
