@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from experiments.runs.console import say
+from experiments.runs.logged_model import ExportedModel, log_model
 
 SPOOL = "mlflow.spool.jsonl"
 """Entries of a run that MLflow has not taken yet, one JSON object a line."""
@@ -102,9 +103,9 @@ class Outbox:
         """Note a file of the run's folder that becomes an artifact."""
         self._put({"do": "artifact", "path": os.path.relpath(path, self.folder)})
 
-    def log_artifacts(self, run_id: str | None, path: str | Path, name: str) -> None:
-        """Note a folder within the run's folder that becomes an artifact."""
-        self._put({"do": "artifacts", "path": os.path.relpath(path, self.folder), "name": name})
+    def log_model(self, run_id: str | None, model: ExportedModel) -> None:
+        """Note a folder within the run's folder that becomes a model."""
+        self._put({"do": "model", "path": model.folder, "loader": model.loader, "signature": dict(model.signature)})
 
     def set_terminated(self, run_id: str | None = None, status: str = "FINISHED") -> None:
         """Note how the run ended, and say so where MLflow does not have all of it."""
@@ -239,16 +240,17 @@ class Outbox:
         if (path := self.folder / entry["path"]).exists():  # kept entries may speak of files that are no more
             client.log_artifact(run_id, str(path))
 
-    def _artifacts(self, client: MlflowClient, run_id: str, entry: Entry) -> None:
-        if (path := self.folder / entry["path"]).exists():
-            client.log_artifacts(run_id, str(path), entry["name"])
+    def _model(self, client: MlflowClient, run_id: str, entry: Entry) -> None:
+        if (self.folder / entry["path"]).exists():
+            model = ExportedModel(entry["path"], entry["loader"], entry["signature"])
+            log_model(client, run_id, self.folder, model)
 
 
 _ACTIONS: dict[str, Callable[[Outbox, MlflowClient, str, Entry], Any]] = {
     "metrics": Outbox._metrics,
     "params": Outbox._params,
     "artifact": Outbox._artifact,
-    "artifacts": Outbox._artifacts,
+    "model": Outbox._model,
     "tag": lambda _, client, run_id, entry: client.set_tag(run_id, entry["key"], entry["value"]),
     "dict": lambda _, client, run_id, entry: client.log_dict(run_id, entry["content"], entry["name"]),
     "status": lambda _, client, run_id, entry: client.set_terminated(run_id, entry["status"]),

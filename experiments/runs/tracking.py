@@ -27,12 +27,11 @@ from datamodules.files import read_json_mapping, replacing, write_json
 from experiments.runs.buffered_logger import BufferedMLFlowLogger, SilentLogger
 from experiments.runs.console import say
 from experiments.runs.locks import held
+from experiments.runs.logged_model import NOTE, PARENT
 from experiments.runs.outbox import SPOOL, Outbox, reason
 from lightning_modules.core.distributed import is_main_rank
 
 RUN_FILE = "mlflow.json"
-NOTE, PARENT = "mlflow.note.content", "mlflow.parentRunId"
-"""Tags that MLflow's page reads: the description of a run, in Markdown, and the run that it stands beneath."""
 KIND, CURVE_LINE, CURVE = "kind", "curve line", "curve"
 """Tag of what a run is, where it is no training; its value of an encoder's line of a curve; and the tag of that with
 the id of the curve. A line stands beside the curve and not beneath it: MLflow shows nothing of runs that are folded."""
@@ -158,6 +157,11 @@ def _move_artifacts(runs: Path) -> None:
                 "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
                 (new, len(old) + 1, identifier, len(old), old),
             )
+            store.execute(
+                "UPDATE logged_models SET artifact_location = ? || substr(artifact_location, ?) "
+                "WHERE experiment_id = ? AND substr(artifact_location, 1, ?) = ?",
+                (new, len(old) + 1, identifier, len(old), old),
+            )
 
 
 @contextmanager
@@ -192,6 +196,7 @@ def _parent_run(runs: Path, experiment: str, name: str, tags: Mapping[str, str])
         if found:
             return str(found[0].info.run_id)
         run = client.create_run(identifier, run_name=name, tags=dict(tags))
+        client.log_inputs(run.info.run_id, _datasets(tags))
         client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
 

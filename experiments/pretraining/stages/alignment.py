@@ -24,6 +24,7 @@ from experiments.pretraining.stages.common import (
     Pretraining,
     already_finished,
     close,
+    image_model,
     keep_likeness,
     placeholders,
     stage_launch,
@@ -108,7 +109,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
     sha256 = _export(finished, cohort, text, launch.folder / ENCODER_FOLDER, STAGES[stage].title, summary)
     keep_likeness(finished, cohort, fold, launch.folder / ENCODER_FOLDER)
     done = {"encoder_sha256": sha256, "text_fingerprint": options["data.init_args.text_fingerprint"]}
-    close(launch, finished, summary, done, ENCODER_FOLDER)
+    close(launch, finished, summary, done, image_model(finished, finished.model.image_encoder))
 
 
 def _image_encoder(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> Path | None:

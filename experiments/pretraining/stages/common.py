@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from datamodules.base import VolumeDataModule
 from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.columns import PHASES
 from datamodules.cohort.trained_on import TrainedOn
 from experiments.doubt.scan_gate import open_gate
 from experiments.pretraining.cards import encoder_card
@@ -20,12 +22,13 @@ from experiments.runs.configuration import Configuration
 from experiments.runs.console import say
 from experiments.runs.folders import ENCODER_FOLDER, experiment_of, stage_folder
 from experiments.runs.launch import FinishedRun, Launch, check_finished, mark_done, read_done
+from experiments.runs.logged_model import ExportedModel, image_signature
 from experiments.runs.run_data import hand_over
 from experiments.runs.suite_cli import class_of
 from experiments.runs.tracking import cohort_tags
 from lightning_modules.core.distributed import is_main_rank
 from lightning_modules.export.image import load_exported, save_encoder
-from lightning_modules.networks.image.encoders import EncoderConfig
+from lightning_modules.networks.image.encoders import EncoderConfig, joins_phases
 
 _KNOWN_LATER = {"text_fingerprint": "unknown", "text_dim": 1, "embeddings": "."}
 """Arguments of a DataModule that only an earlier stage can give."""
@@ -152,24 +155,38 @@ def already_finished(launch: Launch) -> bool:
     return True
 
 
-def close(launch: Launch, finished: FinishedRun, summary: str, content: Mapping[str, Any], exported: str) -> None:
-    """Log tables, pictures and the exported folder to MLflow, say the summary, and write DONE last.
+def close(
+    launch: Launch, finished: FinishedRun, summary: str, content: Mapping[str, Any], exported: ExportedModel
+) -> None:
+    """Log tables, pictures and the exported model to MLflow, say the summary, and write DONE last.
 
     Args:
         launch: The run.
         finished: What training left behind.
         summary: What the stage reached, in sentences.
         content: What DONE says besides, for example the hash of the exported weights.
-        exported: Name of the exported folder within the run's folder.
+        exported: The model that it exported.
     """
     if not is_main_rank():
         return
     client, run_id = finished.logger.experiment, finished.logger.run_id
     for path in (*launch.folder.glob("*.csv"), *launch.folder.glob("*.png")):
         client.log_artifact(run_id, str(path))
-    client.log_artifacts(run_id, str(launch.folder / exported), exported)
+    client.log_model(run_id, exported)
     say(f"{summary}\nFolder: {launch.folder.as_posix()}")
     mark_done(launch.folder, {"summary": summary, "run_id": run_id, **content})
+
+
+def seen(finished: FinishedRun, encoder: object) -> tuple[int, ...]:
+    """The size of an image as an encoder reads it: channels, and voxels D x H x W."""
+    module: VolumeDataModule = finished.model.trainer.datamodule  # type: ignore[attr-defined]
+    return (len(PHASES) if joins_phases(encoder) else 1, *module.augmentation.config.crop)
+
+
+def image_model(finished: FinishedRun, encoder: nn.Module) -> ExportedModel:
+    """An exported image encoder as MLflow shows it."""
+    signature = image_signature(seen(finished, encoder), int(encoder.feature_dim))  # type: ignore[arg-type]
+    return ExportedModel(ENCODER_FOLDER, "load_exported", signature)
 
 
 def keep_likeness(finished: FinishedRun, cohort: Cohort, fold: int | None, folder: Path) -> None:

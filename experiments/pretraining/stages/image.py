@@ -15,6 +15,7 @@ from experiments.pretraining.stages.common import (
     already_finished,
     close,
     export_encoder,
+    image_model,
     keep_likeness,
     stage_launch,
 )
@@ -52,4 +53,4 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
         outlines_figure(launch.folder / OUTLINES, model.encoder, module, predictions, caption(cohort.info))
     save_heads(launch.folder / ENCODER_FOLDER, AttributeHeads.of_state(model.state_dict(), model.classes, PHASES))
     keep_likeness(finished, cohort, fold, launch.folder / ENCODER_FOLDER)
-    close(launch, finished, summary, {"encoder_sha256": sha256}, ENCODER_FOLDER)
+    close(launch, finished, summary, {"encoder_sha256": sha256}, image_model(finished, model.encoder))

@@ -11,11 +11,12 @@ from datamodules.cohort.cohort import Cohort, CohortInfo
 from experiments.cohorts.attributes import with_attributes
 from experiments.encoders.exported import exported_encoder
 from experiments.pretraining.cards import writer_card
-from experiments.pretraining.stages.common import Pretraining, close
+from experiments.pretraining.stages.common import Pretraining, close, seen
 from experiments.pretraining.stages.language import language_launch
 from experiments.runs.console import say
 from experiments.runs.folders import WRITER_FOLDER, WRITER_PARTS
 from experiments.runs.launch import Launch, check_finished, read_done, train
+from experiments.runs.logged_model import ExportedModel, writer_signature
 from experiments.runs.run_data import hand_over
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import bootstrap, mean_of
@@ -79,7 +80,9 @@ def _train(launch: Launch, info: CohortInfo, title: str) -> None:
     sha256 = save_report_writer(
         export, writer, model.encoder_config, model.contract, model.origin(), card, training_data
     )
-    close(launch, finished, summary, {"writer_sha256": sha256}, WRITER_FOLDER)
+    signature = writer_signature(seen(finished, writer.image_encoder))
+    exported = ExportedModel(WRITER_FOLDER, "load_report_writer", signature)
+    close(launch, finished, summary, {"writer_sha256": sha256}, exported)
 
 
 def _summary(model: ReportGeneration) -> str:

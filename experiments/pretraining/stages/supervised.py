@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from datamodules.cohort.cohort import Cohort
-from experiments.pretraining.stages.common import Pretraining, already_finished, close, export_encoder, stage_launch
-from experiments.runs.folders import ENCODER_FOLDER
+from experiments.pretraining.stages.common import (
+    Pretraining,
+    already_finished,
+    close,
+    export_encoder,
+    image_model,
+    stage_launch,
+)
 from experiments.runs.launch import FinishedRun, train
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.discrimination import auroc_delong
@@ -27,7 +33,7 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None) -> None:
         return
     summary = f"{_summary(finished)} {caption(cohort.info)}"
     sha256 = export_encoder(finished, cohort, STAGE, launch.folder, summary)
-    close(launch, finished, summary, {"encoder_sha256": sha256}, ENCODER_FOLDER)
+    close(launch, finished, summary, {"encoder_sha256": sha256}, image_model(finished, finished.model.encoder))
 
 
 def _summary(finished: FinishedRun) -> str:

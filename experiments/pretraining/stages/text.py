@@ -16,6 +16,7 @@ from experiments.registry import choose
 from experiments.runs.console import say
 from experiments.runs.folders import ENCODER_FOLDER, OBJECTIVES
 from experiments.runs.launch import Launch, check_finished, read_done, train
+from experiments.runs.logged_model import ExportedModel, text_signature
 from experiments.runs.run_data import hand_over
 from experiments.scores.results_table import caption, with_interval
 from experiments.statistics.bootstrap import bootstrap, ratio_of
@@ -82,7 +83,13 @@ def _train(launch: Launch, info: CohortInfo, name: str) -> None:
     export = launch.folder / ENCODER_FOLDER
     sha256 = save_text_encoder(export, encoder, card, hand_over(launch.folder, export))
     done = {"encoder_sha256": sha256, "encoder_fingerprint": encoder.fingerprint(), **figures}
-    close(launch, finished, summary, done, ENCODER_FOLDER)
+    close(
+        launch,
+        finished,
+        summary,
+        done,
+        ExportedModel(ENCODER_FOLDER, "load_text_encoder", text_signature(encoder.feature_dim)),
+    )
 
 
 def _summary(model: TextAdaptation, name: str) -> tuple[str, dict[str, float]]:

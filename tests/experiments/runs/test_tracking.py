@@ -39,7 +39,8 @@ def test_a_run_names_its_data_by_hash_and_no_place(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     logger = make_logger(tmp_path, folder, "renal/mine/rfs", "point", tags)
     logger.experiment.set_terminated()
-    run = store_client(tmp_path).get_run(str(logger.run_id))
-    (given,) = run.inputs.dataset_inputs
-    assert (given.dataset.name, given.dataset.digest) == ("mine", ("ab" * 32)[:36])
-    assert str(tmp_path) not in f"{given.dataset.source}{given.dataset.profile}"
+    parent = parent_run(tmp_path, "renal/mine/rfs", "curve-1", tags)
+    for run_id in (logger.run_id, parent):
+        (given,) = store_client(tmp_path).get_run(str(run_id)).inputs.dataset_inputs
+        assert (given.dataset.name, given.dataset.digest) == ("mine", ("ab" * 32)[:36])
+        assert str(tmp_path) not in f"{given.dataset.source}{given.dataset.profile}"
