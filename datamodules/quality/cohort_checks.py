@@ -251,10 +251,11 @@ def _check_classes(cohort: Cohort) -> list[Finding]:
                 )
             )
         elif len(counts) < 2 or counts.min() < MINIMUM_PER_CLASS:
+            known = [f"{count} of class {name}" for name, count in counts.items()]
             findings.append(
                 Finding(
                     "WARN",
-                    f"{column} has classes of {counts.to_dict()} training patients",
+                    f"{column}: {' and '.join(known)} are among the internal training patients",
                     "patients.parquet",
                     f"at least {MINIMUM_PER_CLASS} of each",
                     "its task cannot be trained",

@@ -71,6 +71,6 @@ def best_encoder(runs: Path, cohort: Cohort, pretrained: str) -> str:
             continue
         break
     later = ", ".join(BEST[BEST.index(name) + 1 :])
-    rest = f"before {later}" if later else "`make pretrain` trains better ones"
+    rest = f"before {later}" if later else "its weights are random, and `make pretrain` trains better ones"
     say(f"ENCODER={name} is the best that is here for {cohort.info.name}; {rest}.")
     return name

@@ -16,6 +16,7 @@ from datamodules.cohort.cohort import Cohort
 from datamodules.cohort.labels import Label, of_no_class, survival_arrays, targets, time_grid
 from datamodules.errors import DataError
 from datamodules.files import read_parquet, write_parquet
+from datamodules.quality.cohort_checks import check_cohort
 from datamodules.tasks import RoiDataModule
 from experiments.registry import TASKS, axis_file
 from tests.tiny import CONTRACT
@@ -121,6 +122,16 @@ def test_a_class_that_nobody_in_training_has_is_refused(tiny_copy: Path) -> None
     write_parquet(tiny_copy / "kidneys.parquet", frame, header)
     with pytest.raises(DataError, match="nobody in the training split has renal_a = x"):
         _module(tiny_copy, _label("renal_a")).setup("fit")
+
+
+def test_data_check_counts_a_class_that_is_too_small_in_plain_numbers(tiny_copy: Path) -> None:
+    frame, header = read_parquet(tiny_copy / "patients.parquet")
+    frame["aggressiveness"] = pd.array([0] * len(frame), dtype=frame["aggressiveness"].dtype)
+    write_parquet(tiny_copy / "patients.parquet", frame, header)
+    patients = Cohort.load(tiny_copy).patients()
+    trained = ((patients["role"] == "internal") & (patients["split"] == "train")).sum()
+    found = [one.what for one in check_cohort(tiny_copy, verify=False) if one.what.startswith("aggressiveness")]
+    assert found == [f"aggressiveness: {trained} of class 0 are among the internal training patients"]
 
 
 def test_folds_of_a_survival_task(tiny_folds_root: Path) -> None:

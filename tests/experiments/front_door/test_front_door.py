@@ -325,3 +325,14 @@ def test_the_best_encoder_is_the_first_that_was_trained(
         (folder / WEIGHTS).touch()
         assert best_encoder(tmp_path, cohort, "s7-mine") == expected
         assert best_encoder(tmp_path, cohort, "s7") == "scratch"
+
+
+def test_the_page_of_runs_starts_no_jobs_of_chat_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(subprocess, "call", lambda command, env: started.append((command, env)) or 0)
+    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", raising=False)
+    assert main(["ui", f"--runs={tmp_path}", "--port=5123"]) == 0
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "true")  # who sets it means it
+    assert main(["ui", f"--runs={tmp_path}"]) == 0
+    assert [env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] for _, env in started] == ["false", "true"]
+    assert started[0][0][-1] == "5123"
