@@ -25,7 +25,8 @@ class Label:
     Args:
         name: Name of the task.
         column: Column of the label in `table`; classification only.
-        classes: Values of the column in the order of the class indices; classification only.
+        classes: Values of the column in the order of the class indices, 0 and 1 of a column of true and false;
+            classification only.
         class_names: Words for the classes, for tables and figures.
         table: `patients`, or `kidneys` for a label of the index kidney.
         eligible: Columns of `patients` with the values that a patient must have, for example `{malignancy: [1]}`;
@@ -150,6 +151,8 @@ def _classes(cohort: Cohort, patients: pd.DataFrame, label: Label) -> pd.DataFra
 def _coded(cohort: Cohort, patients: pd.DataFrame, label: Label) -> tuple[pd.Series, pd.Series]:
     """Class index of every patient, missing where the value is not known or of no class, and the values of no class."""
     values = patients[label.column] if label.table == "patients" else _of_index_kidney(cohort, patients, label.column)
+    if pd.api.types.is_bool_dtype(values.dtype):
+        values = values.astype("Int64")  # a statement and its contrary are the classes 1 and 0
     values, codes = values.astype(object), label.codes()
     found = values.map(lambda value: codes.get(plain_words(value)), na_action="ignore")
     return found, values[values.notna() & found.isna()].map(str)

@@ -134,6 +134,18 @@ def test_data_check_counts_a_class_that_is_too_small_in_plain_numbers(tiny_copy:
     assert found == [f"aggressiveness: {trained} of class 0 are among the internal training patients"]
 
 
+def test_a_column_of_true_and_false_has_the_classes_0_and_1(tiny_copy: Path) -> None:
+    frame, header = read_parquet(tiny_copy / "patients.parquet")
+    stated = pd.Series([True, False, None] * len(frame), dtype="boolean")[: len(frame)]
+    frame["necrosis"] = stated.to_numpy()
+    frame["necrosis"] = frame["necrosis"].astype("boolean")
+    write_parquet(tiny_copy / "patients.parquet", frame, header)
+    found = targets(Cohort.load(tiny_copy), Label("necrosis", "necrosis", [0, 1], ["none", "necrosis"]))
+    own = frame.set_index("patient_id")["necrosis"].loc[found["patient_id"]]
+    assert own.notna().all()
+    assert found["target"].tolist() == own.astype(int).tolist()
+
+
 def test_folds_of_a_survival_task(tiny_folds_root: Path) -> None:
     patients = _module(tiny_folds_root, _label("os"), fold=1).plan.patients
     assert set(patients["part"]) == {"train", "val", "test"}

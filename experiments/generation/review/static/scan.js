@@ -85,7 +85,7 @@ function positioned(plane) {
 function zoomed() {
   document.querySelector("output[for=zoom]").textContent = `${zoom.value} ×`;
   page.classList.toggle("zoomed", Number(zoom.value) > 1);
-  planes.forEach(place_);
+  planes.forEach(positioned);
 }
 
 function zoomBy(steps) {

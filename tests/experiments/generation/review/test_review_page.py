@@ -155,6 +155,7 @@ def test_a_browser_shows_the_scan_as_asked_and_the_marks_when_all_is_rated(
         for _ in range(2):
             page.keyboard.press("+")
         assert page.text_content("output[for=zoom]") == "2 ×"
+        assert problems == []
         large = image.bounding_box()
         assert large["width"] == pytest.approx(2 * plain["width"], rel=0.01)
         assert large["x"] == pytest.approx(view["x"] - view["width"] / 2, abs=1)  # about the middle
