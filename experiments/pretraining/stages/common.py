@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
 from datamodules.base import VolumeDataModule
 from datamodules.cohort.cohort import Cohort
@@ -183,9 +182,9 @@ def seen(finished: FinishedRun, encoder: object) -> tuple[int, ...]:
     return (len(PHASES) if joins_phases(encoder) else 1, *module.augmentation.config.crop)
 
 
-def image_model(finished: FinishedRun, encoder: nn.Module) -> ExportedModel:
+def image_model(finished: FinishedRun, encoder: Any) -> ExportedModel:
     """An exported image encoder as MLflow shows it."""
-    signature = image_signature(seen(finished, encoder), int(encoder.feature_dim))  # type: ignore[arg-type]
+    signature = image_signature(seen(finished, encoder), int(encoder.feature_dim))
     return ExportedModel(ENCODER_FOLDER, "load_exported", signature)
 
 
