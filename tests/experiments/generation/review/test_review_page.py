@@ -138,8 +138,9 @@ def test_a_browser_shows_the_scan_as_asked_and_the_marks_when_all_is_rated(
     with served(review, place[0]) as address:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         problems: list[str] = []
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("response", lambda one: problems.append(one.url) if one.status >= 400 else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
+        page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
         page.goto(address)
         page.fill("input[name=reviewer]", "R1")
         page.press("input[name=reviewer]", "Enter")
