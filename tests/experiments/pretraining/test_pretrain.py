@@ -18,6 +18,7 @@ from datamodules.cohort.tables import TABLES
 from datamodules.files import read_json, write_parquet
 from experiments.cli import main
 from experiments.pretraining.evaluation.attribute_results import MEAN, attribute_table
+from experiments.runs.tracking import NOTE, store_client
 from lightning_modules.export.image import load_exported
 
 TINY: dict[str, Any] = {
@@ -76,6 +77,11 @@ def test_from_reports_to_a_compared_encoder(
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, checkpoint["state_dict"][f"encoder.{name}"])
     assert str(tmp_path) not in json.dumps(exported.contract) + (folder / "encoder/README.md").read_text()
+
+    client = store_client(tmp_path / "runs")
+    (model,) = client.search_logged_models([client.get_experiment_by_name("renal/tiny/pretrain").experiment_id])
+    assert (model.name, str(model.status)) == ("encoder", "READY")
+    assert model.tags[NOTE] == (folder / "encoder/README.md").read_text()
 
     before = (folder / "checkpoints/last.ckpt").stat().st_mtime_ns
     assert main(["pretrain", "--stages=[image]", *where, extra]) == 0
