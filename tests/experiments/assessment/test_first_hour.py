@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.experiments.assessment.conftest import Place
+from tests.experiments.assessment.place import CROP, Place
 
 ROOT = Path(__file__).parents[3]
 NOTEBOOK = ROOT / "docs/notebooks/first_hour.ipynb"
@@ -27,6 +27,7 @@ def test_every_cell_runs_and_shows_what_the_next_one_needs(
         "TASK": "malignancy",
         "FRACTIONS": "1",  # of a few patients no smaller share has both classes
         "SETTINGS": [f"ARGS=--config={place.runs.parent / 'tiny.yaml'}"],
+        "CROP": CROP,
     }
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert re.findall(r"(?m)^([A-Z]+) =", cells[0].source) == list(values)
