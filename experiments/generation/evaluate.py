@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from datamodules.cohort.cohort import Cohort
+from datamodules.cohort.identity import DataIdentity
 from datamodules.csv_files import write_csv
 from datamodules.errors import DataError
 from datamodules.reports.reader.rules import RuleExtractor
@@ -25,6 +26,7 @@ from experiments.registry import choose
 from experiments.runs.console import say
 from experiments.runs.folders import experiment_of, system_folder
 from experiments.runs.pretrained import pretrained_from
+from experiments.runs.run_data import bind_results
 from experiments.runs.tracking import cohort_tags, log_results, make_logger
 from experiments.scores.results_table import caption, marked, with_interval
 
@@ -36,7 +38,7 @@ def score_reports(
     data: Path = Path("data/demo"),
     pretrained: str = "s42",
     runs: Path = Path("runs"),
-    reference: str = "writer",
+    reference: str = "planned",
     replicates: int = 1000,
 ) -> int:
     """Score what `make generate` wrote, in every centre and all external ones together.
@@ -69,7 +71,7 @@ def score_reports(
         attributes.append(attribute_table(scored).assign(group=group))
     tables = [pd.concat(part, ignore_index=True) for part in (results, differences, attributes)]
     folder = system_folder(runs, cohort, "scores", seed, tag)
-    folder.mkdir(parents=True, exist_ok=True)
+    bind_results(folder / TABLES[0], _same_data([system_folder(runs, cohort, name, seed, tag) for name in names]))
     for name, table in zip(TABLES, tables, strict=False):
         write_csv(folder / name, table)
     titles = {name: SYSTEMS[name].title for name in names}
@@ -80,6 +82,25 @@ def score_reports(
     return 0
 
 
+def _same_data(folders: list[Path]) -> list[DataIdentity]:
+    """The data that all systems wrote on.
+
+    Raises:
+        DataError: if they wrote on different ones.
+    """
+    found = [
+        [DataIdentity.read(path) for path in sorted(folder.glob(f"{Path(GENERATED).stem}-data*.parquet"))]
+        for folder in folders
+    ]
+    for folder, own in zip(folders, found, strict=True):
+        if [one.sha256 for one in own] != [one.sha256 for one in found[0]]:
+            raise DataError(
+                f"The reports in {folder.name} and {folders[0].name} were written on other data; delete one of the "
+                "folders and run `make generate` again."
+            )
+    return found[0]
+
+
 def _with_reports(cohort: Cohort, wanted: list[str] | None, seed: int, runs: Path, tag: str) -> list[str]:
     for name in wanted or ():
         choose("SYSTEM", name, dict(SYSTEMS))
@@ -88,7 +109,7 @@ def _with_reports(cohort: Cohort, wanted: list[str] | None, seed: int, runs: Pat
     if missing or not found:
         raise DataError(
             f"Cohort {cohort.info.name} has no reports by {', '.join(missing) or 'any system'}; run `make generate "
-            f"SYSTEMS={','.join(missing) or 'writer'}` first."
+            f"SYSTEMS={','.join(missing) or 'planned'}` first."
         )
     return list(wanted) if wanted else found
 

@@ -118,7 +118,7 @@ def fact_scores(
         for fact in _facts(first, second, side, schema):
             verdicts[fact.verdict][row, place[fact.attribute]] = True
     other = [_speaks_of_other(found, side) for found, side in zip(said, sides, strict=True)]
-    sizes = [[_largest_mm(text) for text in texts] for texts in (generated, references)]
+    sizes = [[largest_mm(text) for text in texts] for texts in (generated, references)]
     error = np.abs(np.array(sizes[0], dtype=float) - np.array(sizes[1], dtype=float))
     return FactScores(attributes=names, other_side=np.array(other, dtype=bool), size_error_mm=error, **verdicts)
 
@@ -164,8 +164,8 @@ def _facts(said: list[Statement], meant: list[Statement], side: str, schema: Att
     return facts
 
 
-def _largest_mm(text: str) -> float:
-    """Largest diameter of a lesion in a text in mm; NaN where there is none."""
+def largest_mm(text: str) -> float:
+    """Largest diameter of a lesion that a text states, in mm; NaN where there is none."""
     found = [max(size.values) for clause in read_report(text).clauses for size in diameters(clause.text)]
     return max(found, default=float("nan"))
 

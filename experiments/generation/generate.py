@@ -30,9 +30,11 @@ from experiments.runs.run_data import bind_results
 from experiments.scores.results_table import caption
 from lightning_modules.networks.joint.decoding import Decoding
 
-TOKENS, SETTINGS = "tokens.parquet", "settings.json"
-DEFAULT = ("writer", "shuffled", "template", "nearest", "normal")
+TOKENS, FACTS, SETTINGS = "tokens.parquet", "facts.parquet", "settings.json"
+DEFAULT = ("planned", "planned_shuffled", "template", "nearest", "normal")
 """Systems that write where none is named, with the comparators that are there."""
+_ALL = "--data.init_args.validation_kidneys=null"
+"""A schedule takes few of them, since a language model reads them slowly; here thresholds are chosen on them."""
 
 
 def generate(
@@ -57,14 +59,14 @@ def generate(
     """Write a report of every tested kidney by one or more systems.
 
     Args:
-        systems: Who writes. By default writer, shuffled, template, nearest, normal, and of the comparators those that
-            are here: medgemma (weights in weights/medgemma), gpt4o (OPENAI_API_KEY), ct_chat, radfm and endpoint
-            (RENAL_CT_CHAT_URL, RENAL_RADFM_URL, RENAL_ENDPOINT_URL: servers of OpenAI's chat interface). base and
-            grounded when named.
+        systems: Who writes. By default planned, planned_shuffled, template, nearest, normal, and of the comparators
+            those that are here: medgemma (weights in weights/medgemma), gpt4o (OPENAI_API_KEY), ct_chat, radfm and
+            endpoint (RENAL_CT_CHAT_URL, RENAL_RADFM_URL, RENAL_ENDPOINT_URL: servers of OpenAI's chat interface).
+            writer, shuffled, base and grounded when named.
         data: Folder of the cohort.
         profile: Size of the network and grid.
-        pretrained: Pretraining of the writer, whose name the folders carry: `s42`, or with its TAG `s42-mytag`; its
-            seed also draws what is drawn.
+        pretrained: Pretraining whose encoders write, and whose name the folders carry: `s42`, or with its TAG
+            `s42-mytag`; its seed also draws what is drawn.
         runs: Folder of all runs.
         patients: Largest number of patients; all by default.
         max_tokens: Most tokens of a report.
@@ -170,7 +172,7 @@ def _job(
 ) -> WritingJob:
     values = {"seed_everything": options.seed, "data.init_args.root": data, "data.init_args.fold": options.fold}
     module = datamodule_of(
-        Configuration.of("report_projector", profile=profile, encoder="aligned", values=values, flags=extra)
+        Configuration.of("report_projector", profile=profile, encoder="aligned", values=values, flags=[_ALL, *extra])
     )
     assert isinstance(module, ReportImageDataModule)
     return WritingJob(cohort, module, tested_kidneys(module, patients, options.seed), options)
@@ -232,13 +234,20 @@ def _finished(folder: Path, settings: list[dict[str, Any]]) -> bool:
 
 
 def _write(folder: Path, frame: pd.DataFrame, settings: list[dict[str, Any]]) -> None:
-    """Write reports and token log-probabilities; the settings are written last, so a folder with them is complete."""
+    """Write reports, and what they rest on: tokens with log-probabilities, or facts with probabilities.
+
+    The settings are written last, so a folder with them is complete.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if "logprobs" in frame:
         long = frame[[*KIDNEY, "token_list", "logprobs"]].explode(["token_list", "logprobs"], ignore_index=True)
         long = long.rename(columns={"token_list": "token", "logprobs": "logprob"})
         long["position"] = long.groupby(KIDNEY).cumcount()
         write_parquet(folder / TOKENS, long.astype({"token": "string", "logprob": "Float64"}))
+    if "facts" in frame:
+        stated = frame[[*KIDNEY, "facts"]].explode("facts", ignore_index=True).dropna(subset=["facts"])
+        facts = pd.DataFrame(stated["facts"].tolist(), columns=["attribute", "value", "probability"])
+        write_parquet(folder / FACTS, pd.concat([stated[KIDNEY].reset_index(drop=True), facts], axis=1))
     write_generated(folder / GENERATED, generated_table(frame))
     write_json(folder / SETTINGS, {"parts": settings})
     (folder / UNFINISHED).unlink(missing_ok=True)

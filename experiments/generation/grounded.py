@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from experiments.generation import kidney_readings, untrained
 from experiments.generation.nearest import nearest_reports
 from experiments.generation.systems import WritingJob
-from experiments.generation.template import stated_attributes, template_reports
-from experiments.generation.templated import predicted_attributes
-from experiments.generation.untrained import answered, identity
-
-__all__ = ["identity", "write"]
+from experiments.generation.template import worded
+from experiments.generation.templated import template_facts
 
 _EXAMPLES = 3
 _ASKED = (
@@ -19,16 +17,19 @@ _ASKED = (
 )
 
 
+def identity(job: WritingJob) -> dict[str, str]:
+    """Fingerprint of the language model, and hash of stage 1."""
+    return untrained.identity(job) | kidney_readings.identity(job)
+
+
 def write(job: WritingJob) -> pd.DataFrame:
     """Ask for a report in the words of the nearest reports, with the facts that stage 1 predicts."""
     schema = job.module.schema
-    scores, classes = predicted_attributes(job)
-    codes = job.module.plan.fields["attributes"][job.training["row"].to_numpy(dtype=int)]
     sides = job.kidneys["side"].tolist()
-    findings = template_reports(scores, classes, sides, stated_attributes(codes, schema), schema)
+    findings = [worded(facts, side, schema) for facts, side in zip(template_facts(job), sides, strict=True)]
     near = nearest_reports(job, _EXAMPLES)
     prompts = [
         _ASKED.format(side=side, findings=facts, examples="\n".join(f"Example: {text}" for text in examples))
         for side, facts, examples in zip(sides, findings, near, strict=True)
     ]
-    return answered(job, prompts)
+    return untrained.answered(job, prompts)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from experiments.aligned.shared_space import SpaceOptions, check_contract, load_space
 from experiments.generation.systems import WritingJob
+from experiments.statistics.means import owner_mean
 
 
 def write(job: WritingJob) -> pd.DataFrame:
@@ -22,15 +23,17 @@ def nearest_reports(job: WritingJob, count: int) -> list[list[str]]:
         count: Reports a kidney.
     """
     options = job.options
-    space = load_space(job.cohort, SpaceOptions(options.runs, options.seed, options.fold, base=options.base))
+    space = load_space(
+        job.cohort, SpaceOptions(options.runs, options.seed, options.fold, base=options.base, tag=options.tag)
+    )
     check_contract(space, job.module.contract)
     space.trained_on.refuse_seen(job.module.identity, "The aligned model", ("test",))
     candidates = job.training.drop_duplicates(["side", "text"]).reset_index(drop=True)
     reports = space.texts(candidates["text"].tolist())
     found: list[list[str]] = []
-    for row, side in zip(job.kidneys["row"], job.kidneys["side"], strict=True):
-        images, _, _ = job.images([int(row)], space.model.image_encoder)
-        scan = space.images(images).mean(axis=0)
+    positions, owner = job.volumes(job.tested_rows)
+    scans = owner_mean(space.volumes(job.module, positions), owner, len(job.kidneys))
+    for scan, side in zip(scans, job.kidneys["side"], strict=True):
         rows = np.flatnonzero((candidates["side"] == side).to_numpy())
         order = rows[np.argsort(-(reports[rows] @ scan), kind="stable")][:count]
         found.append(candidates["text"].iloc[order].tolist())

@@ -83,6 +83,7 @@ class WritingJob:
         system: Name of the system that writes at present.
         folder: Folder of its reports; None where nothing is kept.
         scope: Hash of everything that its reports depend on.
+        fitted: What a system fitted, by name, for others of the same command.
     """
 
     cohort: Cohort
@@ -92,6 +93,7 @@ class WritingJob:
     system: str = ""
     folder: Path | None = None
     scope: str = ""
+    fitted: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -101,9 +103,29 @@ class WritingJob:
         table = plan.kidneys.iloc[rows][KIDNEY].assign(row=rows)
         return table.assign(text=plan.fields["report"][rows]).reset_index(drop=True)
 
+    def rows(self, part: str) -> list[int]:
+        """Rows of the plan's kidneys of a part that have a scan: train or val."""
+        return [int(row) for row in self.module.visits(part).kidney]
+
+    @property
+    def tested_rows(self) -> list[int]:
+        """Rows of the plan's kidneys of those tested, in their order."""
+        return [int(row) for row in self.kidneys["row"]]
+
+    def codes(self, rows: Sequence[int]) -> np.ndarray:
+        """What the reports of kidneys state, int64 [rows, A], -100 where nothing."""
+        found: np.ndarray = self.module.plan.fields["attributes"][list(rows)]
+        return found
+
     def positions(self, row: int) -> list[int]:
         """Positions of the volumes of a tested kidney, one a phase and series."""
         return self._volumes[row]
+
+    def volumes(self, rows: Sequence[int]) -> tuple[list[int], np.ndarray]:
+        """Positions of the volumes of kidneys, and for each the place of its kidney in `rows`, int64."""
+        taken = [self.positions(int(row)) for row in rows]
+        owner = np.repeat(np.arange(len(rows)), [len(own) for own in taken])
+        return [position for own in taken for position in own], owner
 
     @cached_property
     def _volumes(self) -> dict[int, list[int]]:
@@ -143,9 +165,15 @@ class WritingJob:
 
 
 SYSTEMS: dict[str, ReportSystem] = {
-    "writer": ReportSystem("Report writer", "experiments.generation.trained", "stage report"),
+    "planned": ReportSystem(
+        "Facts read from regions, in sentences of training reports", "experiments.generation.planned", "stage image"
+    ),
+    "planned_shuffled": ReportSystem(
+        "The same, images of other patients", "experiments.generation.planned_shuffled", "stage image"
+    ),
+    "writer": ReportSystem("Language model given image tokens", "experiments.generation.trained", "stage report"),
     "shuffled": ReportSystem(
-        "Report writer, images of other patients", "experiments.generation.shuffled", "stage report"
+        "Language model, images of other patients", "experiments.generation.shuffled", "stage report"
     ),
     "template": ReportSystem("Template of predicted attributes", "experiments.generation.templated", "stage image"),
     "nearest": ReportSystem(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import yaml
 
-from datamodules.batch import MISSING
 from datamodules.errors import DataError
 from datamodules.reports.schema import AttributeSchema
 
 SENTENCES = Path(__file__).parent / "sentences.yaml"
 PRESENCE = "lesion_present"
-STATED_FROM = 0.5
-"""Share of the training reports of kidneys with, or without, a lesion from which an attribute is worth a sentence."""
 
 
 @lru_cache(maxsize=1)
@@ -56,49 +52,12 @@ def worded(values: Mapping[str, str], side: str, schema: AttributeSchema) -> str
         side: left or right.
         schema: Attributes, in whose order they are worded, those of the kidney last.
     """
+    return " ".join(sentence(name, values[name], side) for name in spoken(values, schema))
+
+
+def spoken(values: Mapping[str, str], schema: AttributeSchema) -> list[str]:
+    """The attributes of a kidney in the order in which a report says them; of a lesion only where there is one."""
     diseased = values.get(PRESENCE) != "no"
     order = [PRESENCE, *(a.name for a in schema.attributes if a.level == "lesion" and diseased)]
     order += [a.name for a in schema.attributes if a.level != "lesion" and a.name != PRESENCE]
-    return " ".join(sentence(name, values[name], side) for name in order if name in values)
-
-
-def stated_attributes(codes: np.ndarray, schema: AttributeSchema) -> dict[str, list[str]]:
-    """Which attributes training reports state often, of kidneys without a lesion (`no`) and with one (`yes`).
-
-    Args:
-        codes: int64 [N, A], attributes of the training kidneys, -100 where not stated.
-        schema: Attributes and classes.
-    """
-    names = list(schema.names)
-    presence = codes[:, names.index(PRESENCE)]
-    result = {}
-    for value in ("yes", "no"):
-        rows = codes[presence == schema.classes[PRESENCE].index(value)]
-        share = (rows != MISSING).mean(axis=0) if len(rows) else np.zeros(len(names))
-        result[value] = [name for name, part in zip(names, share, strict=True) if part >= STATED_FROM]
-    return result
-
-
-def template_reports(
-    scores: Mapping[str, np.ndarray],
-    classes: Mapping[str, Sequence[str]],
-    sides: Sequence[str],
-    stated: Mapping[str, Sequence[str]],
-    schema: AttributeSchema,
-) -> list[str]:
-    """Reports of kidneys by the likeliest value of every attribute that is usually stated.
-
-    Args:
-        scores: float [N, classes] by attribute.
-        classes: Values by attribute, in the order of the columns.
-        sides: Side of each kidney.
-        stated: As `stated_attributes` gives it.
-        schema: Attributes.
-    """
-    likeliest = {name: [classes[name][column] for column in values.argmax(axis=1)] for name, values in scores.items()}
-    reports = []
-    for row, side in enumerate(sides):
-        presence = likeliest[PRESENCE][row] if PRESENCE in likeliest else "yes"
-        kept = [PRESENCE, *stated[presence]]
-        reports.append(worded({name: likeliest[name][row] for name in kept if name in likeliest}, side, schema))
-    return reports
+    return [name for name in order if name in values]

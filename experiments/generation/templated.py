@@ -2,58 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from datamodules.errors import DataError
-from experiments.encoders.attribute_reader import attribute_reader, attribute_scores
+from experiments.generation.kidney_readings import head_scores, identity, stage1_reader
+from experiments.generation.stated_chances import Kidneys, fit_chances
 from experiments.generation.systems import WritingJob
-from experiments.generation.template import check_sentences, stated_attributes, template_reports
-from experiments.runs.console import counted
-from experiments.runs.pretrained import Pretrained
+from experiments.generation.template import PRESENCE, check_sentences, worded
+from experiments.runs.console import say
+
+__all__ = ["identity", "template_facts", "write"]
+
+_LEAST = 1e-4
 
 
 def write(job: WritingJob) -> pd.DataFrame:
-    """Word the likeliest value of every attribute that training reports usually state."""
+    """Word every value that the report is likely enough to state."""
     schema = job.module.schema
-    check_sentences(schema)
-    scores, classes = predicted_attributes(job)
-    codes = job.module.plan.fields["attributes"][job.training["row"].to_numpy(dtype=int)]
-    stated = stated_attributes(codes, schema)
-    sides = job.kidneys["side"].tolist()
-    return pd.DataFrame({"text": template_reports(scores, classes, sides, stated, schema)})
+    return pd.DataFrame(
+        {
+            "text": [
+                worded(facts, side, schema)
+                for facts, side in zip(template_facts(job), job.kidneys["side"], strict=True)
+            ]
+        }
+    )
 
 
-def predicted_attributes(job: WritingJob) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Attributes of the tested kidneys by the encoder and heads of stage 1, averaged over the volumes of each.
+def template_facts(job: WritingJob) -> list[dict[str, str]]:
+    """The values of every tested kidney that are worth stating, by the heads of stage 1.
 
-    Returns:
-        float [N, classes] by attribute, and the classes by attribute.
+    What a report states of an attribute follows from the head's scores and from those of whether there is a lesion.
+    The model is fitted on training kidneys, calibrated on those of validation, and its threshold is chosen there.
 
     Raises:
-        DataError: if stage 1 was not run yet.
+        DataError: if stage 1 was not run yet, or a value has no sentence.
     """
-    options = job.options
-    reader = attribute_reader(
-        job.cohort,
-        None,
-        options.runs,
-        Pretrained(options.seed, options.tag),
-        options.fold,
-        job.module.plan.volumes.contract,
+    schema = job.module.schema
+    check_sentences(schema)
+    reader = stage1_reader(job)
+    features = {
+        part: _features(head_scores(job, reader, rows))
+        for part, rows in (("train", job.rows("train")), ("val", job.rows("val")), ("test", job.tested_rows))
+    }
+    known = {part: Kidneys(features[part], job.codes(job.rows(part))) for part in ("train", "val")}
+    chances = fit_chances(known["train"], known["val"], schema)
+    say(
+        f"A value is stated from a probability of {chances.threshold:.2f} on: micro F1 {chances.f1:.3f} on "
+        f"{len(known['val'].codes)} validation kidneys, which chose it."
     )
-    if reader is None:
-        raise DataError(
-            f"Cohort {job.cohort.info.name} has no attribute heads with pretraining seed {options.seed}; run `make "
-            "pretrain STAGES=image` first."
-        )
-    reader.trained_on.refuse_seen(job.module.identity, "The attribute encoder", ("test",))
-    rows = job.kidneys["row"].tolist()
-    found: dict[str, list[list[float]]] = {name: [] for name in reader.heads.classes}
-    with counted("kidneys") as show:
-        for number, row in enumerate(rows, start=1):
-            images, _, phases = job.images([row], reader.encoder)
-            for name, entry in attribute_scores(reader, images, phases).items():
-                found[name].append(list(entry["scores"].values()))
-            show(number, len(rows))
-    return {name: np.array(values) for name, values in found.items()}, dict(reader.heads.classes)
+    return chances.stated(chances.of(features["test"]))
+
+
+def _features(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Log-odds of the values of each attribute, and of whether there is a lesion."""
+    odds = {
+        name: np.log(np.clip(values, _LEAST, 1) / np.clip(1 - values, _LEAST, 1)) for name, values in scores.items()
+    }
+    lesion = [odds[PRESENCE]] if PRESENCE in odds else []
+    return {name: np.concatenate([values, *lesion], axis=1) for name, values in odds.items()}

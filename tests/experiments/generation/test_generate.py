@@ -35,7 +35,7 @@ from tests.tiny_text import make_base
 pytestmark = pytest.mark.slow
 
 PLAIN = AugmentationConfig(crop=CROP)
-SYSTEMS = ["template", "nearest", "writer", "shuffled"]
+SYSTEMS = ["template", "nearest", "writer", "shuffled", "planned", "planned_shuffled"]
 
 
 def test_images_of_other_patients_stay_on_their_side_and_in_their_centre() -> None:
@@ -145,6 +145,10 @@ def test_from_images_to_scored_reports(
     training = set(side_reports(cohort)["text"])
     assert set(tables["nearest"]["text"]) <= training
     assert tables["template"]["text"].str.contains("kidney").all()
+    facts = read_parquet(system_folder(runs, cohort, "planned", 42) / "facts.parquet")[0]
+    assert not facts.duplicated([*keys, "attribute"]).any()
+    assert facts["probability"].between(0, 1).all()
+    assert len(facts[keys].drop_duplicates()) == len(tables["planned"])
     tokens = read_parquet(system_folder(runs, cohort, "writer", 42) / "tokens.parquet")[0]
     means = tokens.groupby(keys)["logprob"].mean().reset_index()["logprob"]
     pd.testing.assert_series_equal(
