@@ -20,7 +20,7 @@ from experiments.encoders.attribute_reader import AttributeReader
 from experiments.generation.facts import largest_mm
 from experiments.generation.kidney_readings import identity, region_readings, stage1_reader
 from experiments.generation.sentence_bank import SentenceBank, sentence_bank
-from experiments.generation.stated_chances import Chances, Kidneys, fit_chances
+from experiments.generation.stated_chances import Chances, KnownKidneys, fit_chances
 from experiments.generation.systems import WritingJob
 from experiments.generation.template import check_sentences
 from experiments.runs.console import say
@@ -55,7 +55,7 @@ def written_from(job: WritingJob, rows: Sequence[int]) -> pd.DataFrame:
     schema = job.module.schema
     if "planned" not in job.fitted:
         job.fitted["planned"] = _fit(job)
-    plan: _Plan = job.fitted["planned"]
+    plan: _Planner = job.fitted["planned"]
     readings = region_readings(job, plan.reader, rows)
     found = plan.chances.of(dict.fromkeys(schema.names, readings))
     facts = plan.chances.stated(found)
@@ -77,7 +77,7 @@ def written_from(job: WritingJob, rows: Sequence[int]) -> pd.DataFrame:
     )
 
 
-class _Plan(NamedTuple):
+class _Planner(NamedTuple):
     """What decides and words the reports.
 
     Args:
@@ -93,12 +93,12 @@ class _Plan(NamedTuple):
     bank: SentenceBank
 
 
-def _fit(job: WritingJob) -> _Plan:
+def _fit(job: WritingJob) -> _Planner:
     schema, reader = job.module.schema, stage1_reader(job)
     check_sentences(schema)
     rows = {part: job.rows(part) for part in ("train", "val")}
     readings = {part: region_readings(job, reader, own) for part, own in rows.items()}
-    known = [Kidneys(dict.fromkeys(schema.names, readings[part]), job.codes(own)) for part, own in rows.items()]
+    known = [KnownKidneys(dict.fromkeys(schema.names, readings[part]), job.codes(own)) for part, own in rows.items()]
     chances = fit_chances(*known, schema, _PENALTY)
     say(
         f"A value is stated from a probability of {chances.threshold:.2f} on: micro F1 {chances.f1:.3f} on "
@@ -109,7 +109,7 @@ def _fit(job: WritingJob) -> _Plan:
     bank = sentence_bank(
         texts, training["side"].tolist(), training["patient_id"].tolist(), RuleExtractor(schema), schema
     )
-    return _Plan(reader, chances, _sizes(readings["train"], texts), bank)
+    return _Planner(reader, chances, _sizes(readings["train"], texts), bank)
 
 
 def _sizes(readings: np.ndarray, texts: Sequence[str]) -> Pipeline | None:

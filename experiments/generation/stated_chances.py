@@ -18,8 +18,8 @@ _LEAST = 1e-4
 
 
 @dataclass(frozen=True)
-class Kidneys:
-    """Kidneys whose reports are known.
+class KnownKidneys:
+    """KnownKidneys whose reports are known.
 
     Args:
         features: float [N, F] by attribute: what its chances follow from.
@@ -60,7 +60,7 @@ class Chances:
         """Calibrated probability that a report states each value, float64 [N, classes] by attribute.
 
         Args:
-            features: As those of `Kidneys`.
+            features: As those of `KnownKidneys`.
         """
         found = _raw(self.models, features, self.schema)
         return {name: _expit(self.slope * _logit(values) + self.offset) for name, values in found.items()}
@@ -81,12 +81,14 @@ class Chances:
         ]
 
 
-def fit_chances(training: Kidneys, validation: Kidneys, schema: AttributeSchema, penalty: float = 1.0) -> Chances:
+def fit_chances(
+    training: KnownKidneys, validation: KnownKidneys, schema: AttributeSchema, penalty: float = 1.0
+) -> Chances:
     """Fit what reports state.
 
     Args:
-        training: Kidneys to fit on.
-        validation: Kidneys to calibrate and to choose the threshold on.
+        training: KnownKidneys to fit on.
+        validation: KnownKidneys to calibrate and to choose the threshold on.
         schema: Attributes.
         penalty: Inverse strength of the penalty.
     """
@@ -101,7 +103,7 @@ def fit_chances(training: Kidneys, validation: Kidneys, schema: AttributeSchema,
     return Chances(schema, models, slope, offset, best, max(scores))
 
 
-def _model(kidneys: Kidneys, column: int, name: str, penalty: float) -> Pipeline | int:
+def _model(kidneys: KnownKidneys, column: int, name: str, penalty: float) -> Pipeline | int:
     outcome = kidneys.codes[:, column]
     if len(np.unique(outcome)) == 1:
         return int(outcome[0])

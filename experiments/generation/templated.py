@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.generation.kidney_readings import head_scores, identity, stage1_reader
-from experiments.generation.stated_chances import Kidneys, fit_chances
+from experiments.generation.stated_chances import KnownKidneys, fit_chances
 from experiments.generation.systems import WritingJob
 from experiments.generation.template import PRESENCE, check_sentences, worded
 from experiments.runs.console import say
@@ -47,7 +47,7 @@ def template_facts(job: WritingJob) -> list[dict[str, str]]:
         part: _features(head_scores(job, reader, rows))
         for part, rows in (("train", job.rows("train")), ("val", job.rows("val")), ("test", job.tested_rows))
     }
-    known = {part: Kidneys(features[part], job.codes(job.rows(part))) for part in ("train", "val")}
+    known = {part: KnownKidneys(features[part], job.codes(job.rows(part))) for part in ("train", "val")}
     chances = fit_chances(known["train"], known["val"], schema)
     say(
         f"A value is stated from a probability of {chances.threshold:.2f} on: micro F1 {chances.f1:.3f} on "

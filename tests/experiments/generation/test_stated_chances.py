@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from datamodules.reports.schema import load_schema
-from experiments.generation.stated_chances import Chances, Kidneys, facts_f1, fit_chances
+from experiments.generation.stated_chances import Chances, KnownKidneys, facts_f1, fit_chances
 
 SCHEMA = load_schema()
 NAMES = list(SCHEMA.names)
 POLE, STONES, PRESENCE = NAMES.index("pole"), NAMES.index("stones"), NAMES.index("lesion_present")
 
 
-def kidneys(count: int, seed: int, *, signal: float = 2.0) -> Kidneys:
+def kidneys(count: int, seed: int, *, signal: float = 2.0) -> KnownKidneys:
     """Poles that a feature tells, stated in 70 % of the reports, and stones that none tells, stated in 5 %."""
     rng = np.random.default_rng(seed)
     codes = np.full((count, len(NAMES)), -100, dtype=np.int64)
@@ -21,7 +21,7 @@ def kidneys(count: int, seed: int, *, signal: float = 2.0) -> Kidneys:
     codes[:, POLE] = np.where(rng.random(count) < 0.7, pole, -100)
     codes[:, STONES] = np.where(rng.random(count) < 0.05, rng.integers(0, 2, count), -100)
     feature = signal * np.eye(3)[pole] + rng.normal(size=(count, 3))
-    return Kidneys(dict.fromkeys(("lesion_present", "pole", "stones"), feature), codes)
+    return KnownKidneys(dict.fromkeys(("lesion_present", "pole", "stones"), feature), codes)
 
 
 def test_the_threshold_is_that_of_the_best_f1_and_near_half_of_it() -> None:
