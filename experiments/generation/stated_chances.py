@@ -82,7 +82,10 @@ class Chances:
 
 
 def fit_chances(
-    training: KnownKidneys, validation: KnownKidneys, schema: AttributeSchema, penalty: float = 1.0
+    training: KnownKidneys,
+    validation: KnownKidneys,
+    schema: AttributeSchema,
+    penalty: float = 1.0,
 ) -> Chances:
     """Fit what reports state.
 
