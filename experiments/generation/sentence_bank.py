@@ -62,17 +62,21 @@ class SentenceBank:
         return self._checked(chosen, facts, side)
 
     def _best(self, name: str, left: Mapping[str, str], facts: Mapping[str, str]) -> tuple[Facts, str] | None:
-        """The facts and the sentence that say a fact and nothing but what is left to say; that there is a lesion is
-        implied by whatever is said of it."""
+        """The facts and the sentence that say a fact and nothing but what is left to say.
+
+        That there is a lesion is implied by whatever is said of it; said itself, it is said with its side.
+        """
         items = frozenset(left.items()) | {(PRESENCE, facts.get(PRESENCE, ""))}
         fitting = [
-            (len(own & set(left.items())), found[0][1], sorted(own), own, found[0][0])
+            (len(own & set(left.items())), count, sorted(own), own, text)
             for own, found in self.sentences.items()
             if (name, left[name]) in own and own <= items
+            for text, count in found
+            if name != PRESENCE or _SIDE in text
         ]
         if not fitting:
             return None
-        *_, own, text = max(fitting, key=lambda entry: entry[:3])
+        *_, own, text = max(fitting, key=lambda entry: (*entry[:3], entry[4]))
         return own, text
 
     def _checked(self, chosen: Sequence[tuple[dict[str, str], str]], facts: Mapping[str, str], side: str) -> str:
