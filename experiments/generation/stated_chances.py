@@ -35,7 +35,7 @@ class Chances:
     """A model of what reports state.
 
     Of every attribute one multinomial logistic regression, in which saying nothing is an outcome beside its values, is
-    fitted on training kidneys. One slope and offset of the log-odds of all values, fitted on validation kidneys, makes
+    fitted on training kidneys. A slope and an offset of the log-odds of its values, fitted on validation kidneys, make
     calibrated probabilities of them (Platt 1999). A value is stated from one threshold on: with calibrated
     probabilities the micro F1 is greatest where all items have the same (half of that F1, Lipton et al., ECML 2014); it
     is chosen on the validation kidneys.
@@ -43,16 +43,14 @@ class Chances:
     Args:
         schema: Attributes.
         models: Model by attribute, or its only outcome in training.
-        slope: Of the log-odds.
-        offset: Of the log-odds.
+        lines: Slope and offset of the log-odds by attribute.
         threshold: Least probability of a value that is stated.
         f1: Micro F1 of facts on the validation kidneys.
     """
 
     schema: AttributeSchema
     models: Mapping[str, Pipeline | int]
-    slope: float
-    offset: float
+    lines: Mapping[str, tuple[float, float]]
     threshold: float
     f1: float
 
@@ -62,8 +60,7 @@ class Chances:
         Args:
             features: As those of `KnownKidneys`.
         """
-        found = _raw(self.models, features, self.schema)
-        return {name: _expit(self.slope * _logit(values) + self.offset) for name, values in found.items()}
+        return _calibrated(_raw(self.models, features, self.schema), self.lines)
 
     def stated(self, chances: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
         """The values worth stating of every kidney, in the schema's order.
@@ -97,13 +94,14 @@ def fit_chances(
     """
     models = {name: _model(training, schema.names.index(name), name, penalty) for name in training.features}
     raw = _raw(models, validation.features, schema)
-    slope, offset = _calibration(raw, validation.codes, schema)
-    chances = {name: _expit(slope * _logit(values) + offset) for name, values in raw.items()}
+    columns = {name: validation.codes[:, schema.names.index(name)] for name in raw}
+    lines = {name: _calibration(values, columns[name]) for name, values in raw.items()}
+    chances = _calibrated(raw, lines)
     grid = np.arange(0.05, 0.7, 0.01)
     scores = [facts_f1(_stated(chances, float(value), schema), validation.codes) for value in grid]
     # The middle of those that are best: one kidney more or less moves the edge of a flat top.
     best = float(np.mean(grid[np.isclose(scores, max(scores))]))
-    return Chances(schema, models, slope, offset, best, max(scores))
+    return Chances(schema, models, lines, best, max(scores))
 
 
 def _model(kidneys: KnownKidneys, column: int, name: str, penalty: float) -> Pipeline | int:
@@ -133,18 +131,17 @@ def _raw(
     return found
 
 
-def _calibration(raw: Mapping[str, np.ndarray], codes: np.ndarray, schema: AttributeSchema) -> tuple[float, float]:
-    """Slope and offset of the log-odds of all values; 1 and 0 where nothing, or everything, was stated."""
-    odds, true = [], []
-    for name, values in raw.items():
-        column = codes[:, schema.names.index(name)]
-        odds.append(_logit(values).ravel())
-        true.append((column[:, None] == np.arange(values.shape[1])).ravel())
-    seen, outcome = np.concatenate(odds)[:, None], np.concatenate(true)
+def _calibration(raw: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """Slope and offset of the log-odds of an attribute's values; 1 and 0 where none of them, or all, were stated."""
+    outcome = (codes[:, None] == np.arange(raw.shape[1])).ravel()
     if outcome.all() or not outcome.any():
         return 1.0, 0.0
-    model = LogisticRegression(C=np.inf).fit(seen, outcome)
+    model = LogisticRegression(C=np.inf).fit(_logit(raw).reshape(-1, 1), outcome)
     return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def _calibrated(raw: Mapping[str, np.ndarray], lines: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:
+    return {name: _expit(lines[name][0] * _logit(values) + lines[name][1]) for name, values in raw.items()}
 
 
 def _stated(chances: Mapping[str, np.ndarray], threshold: float, schema: AttributeSchema) -> np.ndarray:
