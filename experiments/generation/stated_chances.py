@@ -12,14 +12,13 @@ from sklearn.preprocessing import StandardScaler
 
 from datamodules.batch import MISSING
 from datamodules.reports.schema import AttributeSchema
+from experiments.doubt.calibrators import BETA, NONE, Calibrator, fit_calibrator
 from experiments.generation.template import PRESENCE
-
-_LEAST = 1e-4
 
 
 @dataclass(frozen=True)
 class KnownKidneys:
-    """KnownKidneys whose reports are known.
+    """Kidneys whose reports are known.
 
     Args:
         features: float [N, F] by attribute: what its chances follow from.
@@ -35,22 +34,23 @@ class Chances:
     """A model of what reports state.
 
     Of every attribute one multinomial logistic regression, in which saying nothing is an outcome beside its values, is
-    fitted on training kidneys. A slope and an offset of the log-odds of its values, fitted on validation kidneys, make
-    calibrated probabilities of them (Platt 1999). A value is stated from one threshold on: with calibrated
+    fitted on training kidneys. One beta map of all its values (Kull et al., AISTATS 2017), fitted on validation
+    kidneys, makes calibrated probabilities of them. Of what is plain to see a report still says only a share, and beta,
+    unlike a line of log-odds, can level off below 1. A value is stated from one threshold on: with calibrated
     probabilities the micro F1 is greatest where all items have the same (half of that F1, Lipton et al., ECML 2014); it
     is chosen on the validation kidneys.
 
     Args:
         schema: Attributes.
         models: Model by attribute, or its only outcome in training.
-        lines: Slope and offset of the log-odds by attribute.
+        calibrators: From the probability that a value is stated to the calibrated one, by attribute.
         threshold: Least probability of a value that is stated.
         f1: Micro F1 of facts on the validation kidneys.
     """
 
     schema: AttributeSchema
     models: Mapping[str, Pipeline | int]
-    lines: Mapping[str, tuple[float, float]]
+    calibrators: Mapping[str, Calibrator]
     threshold: float
     f1: float
 
@@ -60,7 +60,7 @@ class Chances:
         Args:
             features: As those of `KnownKidneys`.
         """
-        return _calibrated(_raw(self.models, features, self.schema), self.lines)
+        return _calibrated(_raw(self.models, features, self.schema), self.calibrators)
 
     def stated(self, chances: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
         """The values worth stating of every kidney, in the schema's order.
@@ -87,21 +87,21 @@ def fit_chances(
     """Fit what reports state.
 
     Args:
-        training: KnownKidneys to fit on.
-        validation: KnownKidneys to calibrate and to choose the threshold on.
+        training: Kidneys to fit on.
+        validation: Kidneys to calibrate and to choose the threshold on.
         schema: Attributes.
         penalty: Inverse strength of the penalty.
     """
     models = {name: _model(training, schema.names.index(name), name, penalty) for name in training.features}
     raw = _raw(models, validation.features, schema)
     columns = {name: validation.codes[:, schema.names.index(name)] for name in raw}
-    lines = {name: _calibration(values, columns[name]) for name, values in raw.items()}
-    chances = _calibrated(raw, lines)
+    calibrators = {name: _calibrator(values, columns[name]) for name, values in raw.items()}
+    chances = _calibrated(raw, calibrators)
     grid = np.arange(0.05, 0.7, 0.01)
     scores = [facts_f1(_stated(chances, float(value), schema), validation.codes) for value in grid]
     # The middle of those that are best: one kidney more or less moves the edge of a flat top.
     best = float(np.mean(grid[np.isclose(scores, max(scores))]))
-    return Chances(schema, models, lines, best, max(scores))
+    return Chances(schema, models, calibrators, best, max(scores))
 
 
 def _model(kidneys: KnownKidneys, column: int, name: str, penalty: float) -> Pipeline | int:
@@ -131,17 +131,21 @@ def _raw(
     return found
 
 
-def _calibration(raw: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the log-odds of an attribute's values; 1 and 0 where none of them, or all, were stated."""
+def _calibrator(raw: np.ndarray, codes: np.ndarray) -> Calibrator:
+    """One map of all values of an attribute; none where none of them, or all, were stated."""
     outcome = (codes[:, None] == np.arange(raw.shape[1])).ravel()
     if outcome.all() or not outcome.any():
-        return 1.0, 0.0
-    model = LogisticRegression(C=np.inf).fit(_logit(raw).reshape(-1, 1), outcome)
-    return float(model.coef_[0, 0]), float(model.intercept_[0])
+        return Calibrator(NONE)
+    return fit_calibrator(_either(raw), outcome, BETA)
 
 
-def _calibrated(raw: Mapping[str, np.ndarray], lines: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:
-    return {name: _expit(lines[name][0] * _logit(values) + lines[name][1]) for name, values in raw.items()}
+def _calibrated(raw: Mapping[str, np.ndarray], calibrators: Mapping[str, Calibrator]) -> dict[str, np.ndarray]:
+    return {name: calibrators[name](_either(values))[:, 1].reshape(values.shape) for name, values in raw.items()}
+
+
+def _either(raw: np.ndarray) -> np.ndarray:
+    """Each probability of a value, row by row, beside that of anything else: float64 [N * classes, 2]."""
+    return np.column_stack([1 - raw.ravel(), raw.ravel()])
 
 
 def _stated(chances: Mapping[str, np.ndarray], threshold: float, schema: AttributeSchema) -> np.ndarray:
@@ -165,12 +169,3 @@ def facts_f1(stated: np.ndarray, codes: np.ndarray) -> float:
     right = int(((stated == codes) & (codes != MISSING)).sum())
     total = int((stated != MISSING).sum() + (codes != MISSING).sum())
     return 2 * right / total if total else 0.0
-
-
-def _logit(values: np.ndarray) -> np.ndarray:
-    bounded = np.clip(values, _LEAST, 1 - _LEAST)
-    return np.log(bounded / (1 - bounded))
-
-
-def _expit(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values))

@@ -102,7 +102,7 @@ def test_what_is_not_here_says_so(
     for name in ("OPENAI_API_KEY", "RENAL_ENDPOINT_URL", "RENAL_CT_CHAT_URL", "RENAL_RADFM_URL"):
         monkeypatch.delenv(name, raising=False)
     options = Options(tmp_path)
-    assert _present(None, options) == ["writer", "shuffled", "template", "nearest", "normal"]
+    assert _present(None, options) == ["planned", "planned_shuffled", "template", "nearest", "normal"]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Left out: ")]
     assert [line.split()[2] for line in lines] == [
         f"SYSTEM={name}" for name in ("medgemma", "gpt4o", "ct_chat", "radfm", "endpoint")

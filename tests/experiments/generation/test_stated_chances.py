@@ -29,12 +29,13 @@ def test_the_threshold_is_that_of_the_best_f1_and_near_half_of_it() -> None:
     found = fit_chances(training, validation, SCHEMA)
     chances = found.of(validation.features)
     for threshold in np.arange(0.05, 0.7, 0.01):
-        other = Chances(SCHEMA, found.models, found.lines, float(threshold), 0.0)
+        other = Chances(SCHEMA, found.models, found.calibrators, float(threshold), 0.0)
         assert facts_f1(codes_of(other.stated(chances)), validation.codes) <= found.f1 + 1e-12
     # Lipton et al. 2014: the best threshold of calibrated probabilities is half of the best F1.
     assert (
         facts_f1(
-            codes_of(Chances(SCHEMA, found.models, found.lines, found.f1 / 2, 0.0).stated(chances)), validation.codes
+            codes_of(Chances(SCHEMA, found.models, found.calibrators, found.f1 / 2, 0.0).stated(chances)),
+            validation.codes,
         )
         > found.f1 - 0.01
     )
