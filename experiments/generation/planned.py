@@ -98,17 +98,17 @@ def _fit(job: WritingJob) -> _Planner:
     check_sentences(schema)
     rows = {part: job.rows(part) for part in ("train", "val")}
     readings = {part: region_readings(job, reader, own) for part, own in rows.items()}
-    known = [KnownKidneys(dict.fromkeys(schema.names, readings[part]), job.codes(own)) for part, own in rows.items()]
-    chances = fit_chances(*known, schema, _PENALTY)
+    training, validation = (
+        KnownKidneys(dict.fromkeys(schema.names, readings[part]), job.codes(own)) for part, own in rows.items()
+    )
+    chances = fit_chances(training, validation, schema, _PENALTY)
     say(
         f"A value is stated from a probability of {chances.threshold:.2f} on: micro F1 {chances.f1:.3f} on "
         f"{len(rows['val'])} validation kidneys, which chose it."
     )
-    training = job.training.set_index("row").loc[rows["train"]]
-    texts = training["text"].astype(str).tolist()
-    bank = sentence_bank(
-        texts, training["side"].tolist(), training["patient_id"].tolist(), RuleExtractor(schema), schema
-    )
+    reports = job.training.set_index("row").loc[rows["train"]]
+    texts = reports["text"].astype(str).tolist()
+    bank = sentence_bank(texts, reports["side"].tolist(), reports["patient_id"].tolist(), RuleExtractor(schema), schema)
     return _Planner(reader, chances, _sizes(readings["train"], texts), bank)
 
 
