@@ -26,7 +26,7 @@ from tests.benchmarks.timing import interleaved, summarize
 
 RESULTS = Path(__file__).parent / "results" / "onnx.json"
 PROFILES = Path(__file__).parents[2] / "experiments" / "configs" / "profile"
-MEASURED = ("demo", "study", "paper")
+MEASURED = ("demo", "study")
 TORCH, RUNTIME = "torch", "onnxruntime"
 
 
