@@ -109,7 +109,8 @@ def run(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str = STAG
     sha256 = _export(finished, cohort, text, launch.folder / ENCODER_FOLDER, STAGES[stage].title, summary)
     keep_likeness(finished, cohort, fold, launch.folder / ENCODER_FOLDER)
     done = {"encoder_sha256": sha256, "text_fingerprint": options["data.init_args.text_fingerprint"]}
-    close(launch, finished, summary, done, image_model(finished, finished.model.image_encoder))
+    module: ClipAlignment = finished.model  # type: ignore[assignment]
+    close(launch, finished, summary, done, image_model(finished, module.backbone()))
 
 
 def _image_encoder(wanted: Pretraining, cohort: Cohort, fold: int | None, stage: str) -> Path | None:
