@@ -145,6 +145,7 @@ def test_the_readme_is_short() -> None:
     assert len(before.split()) < 600
 
 
+@pytest.mark.slow
 def test_the_readme_can_be_read_at_grade_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     """The grade of Flesch and Kincaid (1975), with the syllables of the Carnegie Mellon dictionary.
 

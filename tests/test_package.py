@@ -50,6 +50,7 @@ def test_every_file_beside_the_code_is_packaged() -> None:
     assert {path for path in tree() if path.suffix != ".py"} == packaged
 
 
+@pytest.mark.slow
 def test_nothing_in_a_wheel_calls_a_package_by_its_name_in_the_checkout(build: ModuleType) -> None:
     whole = re.compile(rf"(?:{'|'.join(ROOMS)})(?:\.[\w.:]*)")
     left = []

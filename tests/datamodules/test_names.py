@@ -115,6 +115,7 @@ class _BarredStudies(TinySource):
         return record
 
 
+@pytest.mark.slow
 def test_an_import_fails_the_patient_and_no_other(tmp_path: Path) -> None:
     source = _BarredStudies()
     cohort, report = build_cohort(source, tmp_path / "cohort", CONTRACT, workers=1)

@@ -179,6 +179,7 @@ def test_every_process_is_started_in_one_place() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_a_waiting_worker_that_is_interrupted_prints_no_trace() -> None:
     script = (
         "import os, signal, time\n"

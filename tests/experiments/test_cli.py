@@ -284,6 +284,7 @@ def test_yaml_that_wants_to_run_code_is_refused(tmp_path: Path, capsys: pytest.C
     assert not proof.exists()
 
 
+@pytest.mark.slow
 def test_fit_test_and_print_config_replay(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_phase_that_is_not_read_does_not_count(tiny_copy: Path) -> None:
     assert _roi(tiny_copy).identity.sha256 != before.sha256
 
 
+@pytest.mark.slow
 def test_reports_and_attributes_count_where_they_enter(tiny_copy: Path) -> None:
     with_reports(tiny_copy)
     stated = _attributes(tiny_copy).identity

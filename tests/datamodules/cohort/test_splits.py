@@ -250,6 +250,7 @@ def test_folds_that_cannot_be_are_refused() -> None:
         assign_folds(patients, patients["center"], "malignancy", seed=0, stored=torn)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(sites=st.integers(6, 60), more=st.integers(0, 30), seed=st.integers(0, 1000), alone=st.booleans())
 def test_no_site_moves_when_folds_are_handed_on(sites: int, more: int, seed: int, alone: bool) -> None:

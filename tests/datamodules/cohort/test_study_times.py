@@ -141,6 +141,7 @@ def test_data_check_names_follow_up_and_what_is_marked_wrongly(followed: Path) -
     assert ("PASS", "178 studies state their time; 60 are follow-up and enter no task") in findings
 
 
+@pytest.mark.slow
 def test_a_cohort_without_times_is_used_as_before_and_says_so(tmp_path: Path) -> None:
     build_cohort(FollowedSource(per_center=12, timed=False), tmp_path / "tiny", CONTRACT, workers=1)
     module = RoiDataModule(label=task_label("malignancy"), **_options(tmp_path / "tiny"))  # type: ignore[arg-type]

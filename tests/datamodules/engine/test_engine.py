@@ -150,6 +150,7 @@ def test_a_scheduler_on_a_network_needs_certificates(monkeypatch: pytest.MonkeyP
         pass
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="Dask is an extra: renal-vlm-suite[cluster]")
     from datamodules.engine import dask_pool

@@ -20,6 +20,7 @@ from tests.tiny import TinySource
 OTHER = PreprocessingContract(grid=(6, 10, 10), axes="SPL")
 
 
+@pytest.mark.slow
 def test_it_holds_the_volumes_of_a_fresh_build_and_changes_nothing_else(tiny_copy: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tiny_copy.glob("*.parquet")}
     added = add_volumes(TinySource(), Cohort.load(tiny_copy), OTHER, workers=1)
@@ -34,6 +35,7 @@ def test_it_holds_the_volumes_of_a_fresh_build_and_changes_nothing_else(tiny_cop
     assert np.array_equal(added.read(0).shape, OTHER.grid)
 
 
+@pytest.mark.slow
 def test_only_the_index_kidney_is_kept(tiny_copy: Path) -> None:
     added = add_volumes(IndexKidneys(TinySource()), Cohort.load(tiny_copy), OTHER, workers=1)
     assert set(added.index["side"]) == {"left"}
@@ -74,6 +76,7 @@ def test_an_interrupted_call_goes_on(tiny_copy: Path) -> None:
     assert shown[0] == (len(cohort["patients"]) - len(again), len(cohort["patients"]))
 
 
+@pytest.mark.slow
 def test_another_source_or_a_failure_is_refused(tiny_copy: Path) -> None:
     cohort = Cohort.load(tiny_copy)
     with pytest.raises(DataError, match="gives other volumes of patient"):

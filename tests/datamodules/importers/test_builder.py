@@ -38,6 +38,7 @@ def _content(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_goes_on_and_equals_an_uninterrupted_one(tiny_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "tiny"
     with pytest.raises(Stop):
@@ -73,6 +74,7 @@ def test_a_killed_build_in_processes_goes_on(tiny_root: Path, tmp_path: Path) ->
     assert {name: content for name, content in _content(root).items() if name not in leftovers} == _content(tiny_root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluation", ["roles", "folds"])
 def test_a_rerun_that_adds_patients_moves_nobody_and_keeps_a_stored_assignment(tmp_path: Path, evaluation: str) -> None:
     root, late = tmp_path / "tiny", ("I1-000", "I1-005", "I2-003", "P1-001")
@@ -105,6 +107,7 @@ def test_failures_and_skips_are_counted_with_reasons(tmp_path: Path) -> None:
     assert len(stored) == 60
 
 
+@pytest.mark.slow
 def test_a_failed_patient_is_tried_again(tmp_path: Path) -> None:
     build_cohort(TinySource(fail=("I1-000",)), tmp_path / "tiny", CONTRACT, workers=1)
     _, report = build_cohort(TinySource(), tmp_path / "tiny", CONTRACT, workers=1)
@@ -123,6 +126,7 @@ def test_another_source_does_not_overwrite_a_finished_cohort(tiny_copy: Path) ->
         build_cohort(TinySource(seed=1), tiny_copy, CONTRACT, workers=1)
 
 
+@pytest.mark.slow
 def test_a_second_contract_adds_a_volume_set(tiny_copy: Path) -> None:
     other = PreprocessingContract(grid=(6, 10, 10))
     build_cohort(TinySource(), tiny_copy, other, workers=1)
@@ -136,6 +140,7 @@ def test_nobody_imported_is_an_error(tmp_path: Path) -> None:
         build_cohort(source, tmp_path / "tiny", CONTRACT, workers=1)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_build_and_a_rerun_completes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from litdata.streaming.writer import BinaryWriter
 

@@ -156,6 +156,7 @@ class FailingSource(TinySource):
         return record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -175,6 +176,7 @@ def test_an_unforeseen_error_costs_its_patient_alone(tmp_path: Path, error: Exce
     assert "I1-003" not in set(cohort["patients"]["patient_id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [-4.0, 900.0, "old"])
 def test_rows_that_the_schema_refuses_cost_their_patient_alone(tmp_path: Path, value: object) -> None:
     source = FailingSource(rows=value)  # type: ignore[arg-type]
@@ -186,6 +188,7 @@ def test_rows_that_the_schema_refuses_cost_their_patient_alone(tmp_path: Path, v
     assert len(cohort["patients"]) == 59
 
 
+@pytest.mark.slow
 def test_a_damaged_entry_of_an_interrupted_import_is_made_again(tmp_path: Path) -> None:
     root = tmp_path / "tiny"
     build_cohort(TinySource(), root, CONTRACT, workers=1)

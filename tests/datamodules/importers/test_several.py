@@ -142,6 +142,7 @@ def test_a_refresh_that_would_need_scans_says_so(hospital: Path) -> None:
         refresh_cohort(source(hospital), hospital / "out", CONTRACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "[", "[]", "null", '{"patient_id": "x"}'])
 def test_damaged_entries_of_a_build_are_read_again_or_leave(hospital: Path, content: str) -> None:
     """A file that no command reads would else refuse every command for good."""
@@ -162,6 +163,7 @@ def test_damaged_entries_of_a_build_are_read_again_or_leave(hospital: Path, cont
     assert not list((hospital / "out").rglob(f"{shard_name(last)}.*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["withdrawn", "no longer in the source"])
 def test_who_leaves_leaves_no_trace(hospital: Path, how: str) -> None:
     cohort, _ = built(hospital)
@@ -189,6 +191,7 @@ def test_who_leaves_leaves_no_trace(hospital: Path, how: str) -> None:
         assert len(VolumeSet.find(hospital / "out", contract=contract)) == 8
 
 
+@pytest.mark.slow
 def test_a_further_set_of_other_scans_is_no_longer_finished(hospital: Path) -> None:
     built(hospital)
     built(hospital, OTHER)

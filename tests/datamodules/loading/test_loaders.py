@@ -13,6 +13,7 @@ from callbacks.failure import failure_sentence
 from datamodules.loading.loaders import WatchedLoader, named_death
 
 
+@pytest.mark.slow
 def test_a_broken_connection_names_the_worker_that_died() -> None:
     context = multiprocessing.get_context("fork")
     dead, alive = (context.Process(target=time.sleep, args=(60,), daemon=True) for _ in range(2))

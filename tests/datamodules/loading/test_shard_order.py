@@ -65,6 +65,7 @@ def test_a_buffer_mixes_patients() -> None:
     assert abs(correlation) < 0.15
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(8, 120),

@@ -55,6 +55,7 @@ def test_further_pretraining_patients_leave_all_other_splits_as_they_were() -> N
     pd.testing.assert_frame_equal(one, other)
 
 
+@pytest.mark.slow
 def test_further_external_patients_leave_every_table_of_the_others_as_it_was() -> None:
     few, more = DemoSource(60, 42, pretraining=20), DemoSource(60, 42, pretraining=20, external=40)
     before, after = few.tables(), more.tables()

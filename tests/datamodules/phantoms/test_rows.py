@@ -15,6 +15,8 @@ from datamodules.phantoms.pathology import DAYS_PER_MONTH, follow
 from datamodules.phantoms.phantom_source import DemoSource
 from experiments.cohorts.trivial_predictors import image_statistics, trivial_predictors
 
+pytestmark = pytest.mark.slow  # the study, and the patients, that all of them read
+
 Tables = dict[str, pd.DataFrame]
 
 

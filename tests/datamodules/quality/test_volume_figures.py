@@ -96,6 +96,7 @@ def test_a_sample_is_seeded_and_says_what_it_is(tiny_root: Path) -> None:
     assert not one.table.equals(other.table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "flags"),
     [

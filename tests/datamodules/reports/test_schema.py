@@ -73,6 +73,7 @@ def _written(folder: Path, content: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_hash_changes_with_a_pattern(tmp_path: Path) -> None:
     content = _content()
     same = load_schema(_written(tmp_path, content)).hash

@@ -96,6 +96,7 @@ def test_lost_shards_are_named_and_made_again_alone(tiny_copy: Path, tiny_root: 
         np.testing.assert_array_equal(repaired.read(position), whole.read(position))
 
 
+@pytest.mark.slow
 def test_a_shard_lost_while_a_run_reads_is_named_soon(tiny_copy: Path) -> None:
     volumes = VolumeSet.find(tiny_copy)
     volumes.read(0)
@@ -125,6 +126,7 @@ def test_a_table_that_the_disk_refuses_leaves_the_old_one(tmp_path: Path) -> Non
     assert _leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_an_import_onto_a_full_disk_stops_and_goes_on(
     tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

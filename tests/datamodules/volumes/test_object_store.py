@@ -62,6 +62,7 @@ def _bytes(cache: Path) -> int:
     return sum(path.stat().st_size for path in _shards(cache))
 
 
+@pytest.mark.slow
 def test_every_volume_is_the_local_one_and_is_fetched_once(
     remote: Remote, tiny_root: Path, tmp_path: Path, fetched: list[str]
 ) -> None:
@@ -225,6 +226,7 @@ def test_wrong_credentials_are_named(
         VolumeSet.find(remote[0], url=remote[1], cache=tmp_path / "other").read(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [False, True])
 def test_an_unreachable_store_is_given_up(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool

@@ -39,6 +39,7 @@ def _there(remote: Remote, cache: Path, size: str | None = None) -> VolumeSet:
     return VolumeSet.find(remote[0], url=remote[1], cache=cache, cache_size=size, by_volume=True)
 
 
+@pytest.mark.slow
 def test_a_volume_costs_its_own_bytes_once(remote: Remote, tiny_root: Path, tmp_path: Path, ranges: list[int]) -> None:
     local, there = VolumeSet.find(tiny_root), _there(remote, tmp_path / "cache")
     order = np.random.default_rng(0).permutation(len(there))
@@ -55,6 +56,7 @@ def test_a_volume_costs_its_own_bytes_once(remote: Remote, tiny_root: Path, tmp_
     assert ranges == []
 
 
+@pytest.mark.slow
 def test_a_bounded_cache_of_volumes_looks_through_a_room_of_them(
     remote: Remote, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +82,7 @@ def test_a_bounded_cache_of_volumes_looks_through_a_room_of_them(
     assert max(looked) <= 4
 
 
+@pytest.mark.slow
 def test_a_damaged_copy_is_fetched_again(remote: Remote, tiny_root: Path, tmp_path: Path) -> None:
     local = VolumeSet.find(tiny_root)
     expected = local.read(5)

@@ -40,6 +40,7 @@ def test_the_bound_is_kept_over_all_rooms_and_volume_sets(tmp_path: Path) -> Non
     assert _bytes(tmp_path) > 0.85 * 20_500
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_rooms")
 def test_who_makes_room_looks_through_one_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []

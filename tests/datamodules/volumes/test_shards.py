@@ -61,6 +61,7 @@ def test_a_flipped_bit_is_named(tiny_copy: Path) -> None:
         volumes.read(last)
 
 
+@pytest.mark.slow
 def test_a_truncated_shard_is_named(tiny_copy: Path) -> None:
     volumes = VolumeSet.find(tiny_copy)
     name = volumes.index.iloc[0]["shard"]

@@ -124,6 +124,7 @@ def test_a_study_with_a_bar_in_its_name_keeps_its_masks() -> None:
     assert list(read_masks(buffer.getvalue(), "masks")) == [("a|b", "left")]
 
 
+@pytest.mark.slow
 def test_a_lost_file_of_an_added_set_is_made_again_alone(tiny_copy: Path) -> None:
     cohort = Cohort.load(tiny_copy)
     added = add_volumes(TinySource(), cohort, OTHER, workers=1).folder

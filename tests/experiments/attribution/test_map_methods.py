@@ -115,6 +115,7 @@ def test_contributions_of_regions_add_up_to_the_difference_from_the_mean_kidney(
     assert float(given.sum()) == pytest.approx(float(here - mean), rel=0.02, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_map_changes_neither_the_network_nor_its_mode() -> None:
     encoder = region_encoder()
     assert available(encoder) == METHODS

@@ -114,6 +114,7 @@ def test_a_second_call_has_nothing_to_do(root: Path, capsys: pytest.CaptureFixtu
     assert WordExtractor.calls == 2 * calls  # the first extractor's table is used again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["attributes.parquet", "attributes/attributes.png", "attributes/words.parquet"])
 def test_a_lost_file_is_written_again(root: Path, lost: str) -> None:
     command.attributes(root, "words")
@@ -122,6 +123,7 @@ def test_a_lost_file_is_written_again(root: Path, lost: str) -> None:
     assert (root / lost).is_file()
 
 
+@pytest.mark.slow
 def test_another_report_or_extractor_is_read(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command.attributes(root, "words")
     first = read_parquet(root / "attributes.parquet")[1]["extractor"]
@@ -144,6 +146,7 @@ def test_a_language_model_is_one_entry(root: Path) -> None:
     assert len(list((root / "attributes" / ".answers").rglob("*.json"))) == 4
 
 
+@pytest.mark.slow
 def test_a_review_is_merged_on_top(root: Path, tmp_path: Path) -> None:
     command.attributes(root, "words")
     before = Cohort.load(root)["attributes"]

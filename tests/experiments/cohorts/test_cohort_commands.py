@@ -21,6 +21,7 @@ def _import(folder: Path, out: Path, *extra: str) -> int:
     return main(["import", f"--source={folder}", f"--out={out}", "--workers=1", *extra])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -55,6 +56,7 @@ def test_a_damaged_case_is_named_and_exits_with_2(
     assert Cohort.load(tmp_path / "out")["patients"]["patient_id"].tolist() == good
 
 
+@pytest.mark.slow
 def test_a_cohort_holds_no_path_of_its_sources(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def draw(rng: np.random.Generator, count: int, classes: int) -> tuple[np.ndarray
     return softmax(3 * logits, axis=1), target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "validated"), [(2, 60), (3, 90)])
 def test_coverage_of_every_class_is_what_theory_says(classes: int, validated: int) -> None:
     """Over draws of validation and test patients, P(covered | class) lies in [1 - a, 1 - a + 1 / (n + 1)]."""

@@ -105,6 +105,7 @@ def test_interrupted_survival_training_resumes_to_the_same_predictions(
     )
 
 
+@pytest.mark.slow
 def test_discrete_time_models_predict_curves(tiny_root: Path, tmp_path: Path, tiny_config: Path) -> None:
     flags = ("--model.init_args.objective=logistic_hazard", "--trainer.max_epochs=1")
     assert _run(tiny_root, tmp_path, tiny_config, "os", *flags) == 0
@@ -115,6 +116,7 @@ def test_discrete_time_models_predict_curves(tiny_root: Path, tmp_path: Path, ti
     assert (np.diff(curves, axis=1) <= 1e-9).all()
 
 
+@pytest.mark.slow
 def test_three_classes_have_a_macro_auc_and_a_kappa(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +135,7 @@ def test_three_classes_have_a_macro_auc_and_a_kappa(
     assert row["minority"] == 16  # eight of each class
 
 
+@pytest.mark.slow
 def test_classes_without_an_order_have_a_plain_kappa_and_a_table_of_each(
     tmp_path: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +202,7 @@ def test_every_task_is_probed_features_computed_once_and_the_finished_kept(
     assert main(["compare", "--task=rfs", f"--data={tiny_root}", f"--runs={tmp_path}"]) == 2  # nothing fine-tuned
 
 
+@pytest.mark.slow
 def test_a_refused_task_does_not_stop_the_others(
     tiny_root: Path, tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def _fit(module: SimpleNamespace, space: AttributeSpace, feature: np.ndarray, tr
     )
 
 
+@pytest.mark.slow
 def test_few_labels_leave_it_near_the_prompts_and_many_take_it_past_them() -> None:
     few, zero, many = [], [], []
     for seed in range(5):
@@ -164,6 +165,7 @@ def _point(root: Path, runs: Path, **settings: object) -> Point:
     return Point("malignancy", data=root, runs=runs, extra=flags, **named)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_without_labels_it_is_the_prompts_and_with_labels_its_head_says_what_was_tested(
     tiny_root: Path, pretrained_runs: Path
 ) -> None:
@@ -195,6 +197,7 @@ def test_without_labels_it_is_the_prompts_and_with_labels_its_head_says_what_was
     assert not (folder / "malignancy/stage1_prompts-probe-f0-s42/head").exists()
 
 
+@pytest.mark.slow
 def test_no_labels_without_prompts_and_no_prompts_without_a_task_are_refused(
     tiny_root: Path, pretrained_runs: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from datamodules.reports.schema import load_schema
 from experiments.generation.stated_chances import Chances, KnownKidneys, facts_f1, fit_chances
@@ -24,6 +25,7 @@ def kidneys(count: int, seed: int) -> KnownKidneys:
     return KnownKidneys(dict.fromkeys(("lesion_present", "pole", "stones"), feature), codes)
 
 
+@pytest.mark.slow
 def test_the_threshold_is_that_of_the_best_f1_and_near_half_of_it() -> None:
     training, validation, tested = kidneys(2000, 0), kidneys(2000, 1), kidneys(2000, 2)
     found = fit_chances(training, validation, SCHEMA)

@@ -115,6 +115,7 @@ def test_from_reports_to_a_compared_encoder(
     assert gain["difference_low"] <= gain["difference"] <= gain["difference_high"]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said(
     tiny_root: Path, tmp_path: Path, extra: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

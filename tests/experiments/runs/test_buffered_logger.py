@@ -181,6 +181,7 @@ def locked(runs: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_locked_store_ends_nothing_and_is_told_later(
     runs: Path, locked: sqlite3.Connection, impatient: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +202,7 @@ def test_a_locked_store_ends_nothing_and_is_told_later(
     assert not (runs / "run" / SPOOL).exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_store_ends_nothing_and_a_mended_one_is_told(
     runs: Path, impatient: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

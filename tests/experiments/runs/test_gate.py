@@ -252,6 +252,7 @@ def test_resume_goes_on_with_training_commands_alone(
     assert sentence in _refused(["resume", str(run), f"--runs={folder / 'runs'}"], folder, capsys)
 
 
+@pytest.mark.slow
 def test_the_flags_of_a_resumed_run_pass_the_gate(
     folder: Path, tiny_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

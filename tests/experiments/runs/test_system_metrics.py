@@ -13,6 +13,7 @@ from experiments.runs.system_metrics import PREFIX, measured
 from experiments.runs.tracking import make_logger, outbox_of, store_client
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_machine_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "renal/mine/rfs/point"
     folder.mkdir(parents=True)

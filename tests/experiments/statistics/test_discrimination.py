@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from experiments.statistics.discrimination import auroc_delong, delong_components
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(4, 60), levels=st.integers(2, 20))
 def test_components_average_to_the_auc_under_ties(seed: int, count: int, levels: int) -> None:

@@ -66,6 +66,7 @@ def fit(
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "optimizer", "layers"),
     [(MaskedNextToken, "paged_adamw8bit", None), (MaskedNextToken, "adamw", 1), (UnsupervisedSimcse, "adamw", None)],
@@ -149,6 +150,7 @@ def test_the_translation_of_a_cut_base_brings_its_states_to_those_of_the_whole_a
         load_text_encoder(tmp_path / "next", str(base), "cpu", head=True)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_base_is_refused(base: Path, tmp_path: Path) -> None:
     module = UnsupervisedSimcse(config(base), {}, OptimizerConfig())
     module.build("cpu")

@@ -82,6 +82,7 @@ def test_exophytic_share_of_a_sphere_in_a_sphere_is_that_of_the_lens(distance: f
     assert -0.03 < score(labels, spacing, "left").e_fraction - truth < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height", [0.0, 8.0, 14.0, 20.0, 26.0, 34.0])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_share_between_the_lines_is_that_of_a_sphere_between_two_planes(height: float, sign: float) -> None:

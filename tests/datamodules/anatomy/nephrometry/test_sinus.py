@@ -33,6 +33,7 @@ def with_cavity(labels: np.ndarray, centre: tuple[float, float, float], radius_m
     return labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawn_sinus", [True, False])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), SPACING, (2.0, 1.0, 1.0)])
 def test_polar_lines_go_through_the_lips(drawn_sinus: bool, spacing: tuple[float, float, float]) -> None:

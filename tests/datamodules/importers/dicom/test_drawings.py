@@ -195,6 +195,7 @@ def test_a_second_reading_of_the_same_is_left_out_with_a_note(tmp_path: Path, wh
     assert "draws the same again" in joined.notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
 @pytest.mark.parametrize("omitted", [True, False])
 def test_objects_of_highdicom_are_read_as_highdicom_reads_them(tmp_path: Path, kind: str, omitted: bool) -> None:

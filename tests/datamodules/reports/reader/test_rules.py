@@ -94,6 +94,7 @@ def reports(phantoms: dict[str, pd.DataFrame]) -> list[str]:
     return phantoms["reports"]["text"].tolist()
 
 
+@pytest.mark.slow
 def test_evidence_is_quoted_and_statements_are_single(reports: list[str]) -> None:
     for report, statements in zip(reports, RULES.extract(reports), strict=True):
         keys = [(entry.side, entry.attribute) for entry in statements]
@@ -109,6 +110,7 @@ def _mirrored(report: str) -> str:
     return re.sub(rf"\b(?:{'|'.join(swap)})\b", lambda match: swap[match[0]], report)
 
 
+@pytest.mark.slow
 def test_a_mirrored_report_gives_mirrored_statements(reports: list[str]) -> None:
     for report in reports:
         found, mirrored = RULES.extract([report, _mirrored(report)])

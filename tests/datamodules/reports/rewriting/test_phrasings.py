@@ -33,6 +33,7 @@ def test_a_bank_covers_every_class(name: str) -> None:
     assert covered == {(entry.name, value) for entry in RULES.schema.attributes for value in entry.class_names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEAST_SHARES)
 def test_phrasings_are_read(name: str) -> None:
     bank = phrasings([name])

@@ -109,6 +109,7 @@ def test_intervals_hold_the_estimate(kidneys: Kidneys) -> None:
         assert (table[metric] <= table[f"{metric}_high"]).all()
 
 
+@pytest.mark.slow
 def test_the_command_writes_table_picture_and_no_text_of_a_report(cohort_root: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     fill_cache(runs, "tiny", side_reports(Cohort.load(cohort_root))["text"].tolist())

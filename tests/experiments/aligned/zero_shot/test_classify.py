@@ -129,6 +129,7 @@ def test_three_classes_on_the_index_kidney(cohort_root: Path, folder: Path) -> N
     assert table.loc[("pooled external", MEAN), "auroc"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_folds_are_pooled(tiny_folds_root: Path, folder: Path) -> None:
     arguments = {"data": tiny_folds_root, "runs": folder / "runs", "draws": 20, "model": str(export(folder / "model"))}
     assert zeroshot(**arguments, pretrained="s7", extra=extra_flags(folder)) == 0

@@ -88,6 +88,7 @@ def place(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield Place(root, folder / "weights", folder / "runs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CONTRACTS))
 def test_the_command_scores_as_a_loop_over_volumes_and_prompts(
     name: str, place: Place, monkeypatch: pytest.MonkeyPatch
@@ -123,6 +124,7 @@ def test_the_command_scores_as_a_loop_over_volumes_and_prompts(
         assert place.command(name, "--task=malignancy", "--draws=20") == 0
 
 
+@pytest.mark.slow
 def test_retrieval_is_among_the_index_kidneys(place: Place, capsys: Any) -> None:
     assert place.command("merlin", "--replicates=50", name="retrieval") == 0
     assert "Index kidneys alone" in capsys.readouterr().out

@@ -110,6 +110,7 @@ def test_an_encoder_without_weights_never_runs_and_no_line_is_drawn_for_it(
     assert "Skipped: merlin: ENCODER=merlin has no weights here" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_network_itself_refuses_to_start_from_random_weights(
     root: Path, run: Callable[..., int], weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -168,6 +169,7 @@ def test_weights_without_volumes_name_the_command_that_writes_them(
     assert "make volumes DATA=" in shown
 
 
+@pytest.mark.slow
 def test_a_probe_takes_the_published_weights_and_computes_each_volume_once(
     root: Path, run: Callable[..., int], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_probe_takes_the_published_weights_and_computes_each_volume_once(
     assert run("finetune", root, "--encoder=merlin", "--task=aggressiveness") == 0
 
 
+@pytest.mark.slow
 def test_a_published_encoder_is_fine_tuned_from_its_weights_to_done(
     tiny_copy: Path, weights: Path, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def test_size_is_refused_where_it_is_the_label() -> None:
         check_columns(label, (), radiomics=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patients", [12, 120])
 def test_boosting_is_the_same_in_any_order_of_validation_and_works_on_few(patients: int) -> None:
     rng = np.random.default_rng(0)

@@ -93,6 +93,7 @@ def test_nobody_is_both_fitted_and_tested(cohort: Cohort, parts: tuple[pd.DataFr
         kidney_parts(cohort, 16, 0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wording", ["other", "same", "shuffled"])
 def test_questions_differ_from_the_paraphrase_in_one_fact(
     cohort: Cohort, parts: tuple[pd.DataFrame, pd.DataFrame], wording: str
@@ -111,6 +112,7 @@ def test_questions_differ_from_the_paraphrase_in_one_fact(
         assert "side" in kinds or wording == "shuffled"
 
 
+@pytest.mark.slow
 def test_a_reader_of_facts_answers_all_and_a_constant_guesses(
     cohort: Cohort, parts: tuple[pd.DataFrame, pd.DataFrame]
 ) -> None:

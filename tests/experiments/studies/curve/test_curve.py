@@ -166,6 +166,7 @@ def test_points_that_were_run_one_by_one_make_a_curve(
     assert len(client.get_metric_history(again.info.run_id, "auroc/pooled_external")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "mode"), [("size", "finetune"), ("clinical", "probe")])
 def test_a_table_baseline_is_a_direct_fit_with_medians_of_training(
     sized_root: Path, tmp_path: Path, flags: str, encoder: str, mode: str, capsys: pytest.CaptureFixture[str]
@@ -211,6 +212,7 @@ def test_size_alone_runs_survival_and_is_refused_where_it_is_the_label(
         check_columns(Label("renal_r", "renal_r", [1, 2], ["a", "b"], "kidneys"), ("age_years", "tumor_size_mm"))
 
 
+@pytest.mark.slow
 def test_a_baseline_without_its_column_is_refused(
     tiny_root: Path, tmp_path: Path, flags: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

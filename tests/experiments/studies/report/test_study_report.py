@@ -43,6 +43,8 @@ from experiments.studies.report.report_page import Page, PageTable
 from experiments.studies.report.study_report import REPORT, replacing_folder, report
 from tests.experiments.studies.report.made import finished, make_study, vary
 
+pytestmark = pytest.mark.slow  # the study, and the patients, that all of them read
+
 
 class _Links(HTMLParser):
     """Every attribute that a browser follows, every anchor, picture and tag."""

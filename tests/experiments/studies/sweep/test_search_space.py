@@ -30,6 +30,7 @@ def _written(tmp_path: Path, content: object) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in SPACES.glob("*.yaml")))
 def test_every_space_is_taken_by_the_parser(name: str) -> None:
     space = read_space(name)
