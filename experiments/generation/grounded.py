@@ -7,8 +7,7 @@ import pandas as pd
 from experiments.generation import kidney_readings, untrained
 from experiments.generation.nearest import nearest_reports
 from experiments.generation.systems import WritingJob
-from experiments.generation.template import worded
-from experiments.generation.templated import template_facts
+from experiments.generation.templated import template_reports
 
 _EXAMPLES = 3
 _ASKED = (
@@ -24,12 +23,10 @@ def identity(job: WritingJob) -> dict[str, str]:
 
 def write(job: WritingJob) -> pd.DataFrame:
     """Ask for a report in the words of the nearest reports, with the facts that stage 1 predicts."""
-    schema = job.module.schema
-    sides = job.kidneys["side"].tolist()
-    findings = [worded(facts, side, schema) for facts, side in zip(template_facts(job), sides, strict=True)]
+    findings = template_reports(job)
     near = nearest_reports(job, _EXAMPLES)
     prompts = [
         _ASKED.format(side=side, findings=facts, examples="\n".join(f"Example: {text}" for text in examples))
-        for side, facts, examples in zip(sides, findings, near, strict=True)
+        for side, facts, examples in zip(job.kidneys["side"], findings, near, strict=True)
     ]
     return untrained.answered(job, prompts)

@@ -23,7 +23,6 @@ from experiments.generation.sentence_bank import SentenceBank, sentence_bank
 from experiments.generation.stated_chances import Chances, KnownKidneys, fit_chances
 from experiments.generation.systems import WritingJob
 from experiments.generation.template import check_sentences
-from experiments.runs.console import say
 
 __all__ = ["identity", "write", "written_from"]
 
@@ -102,10 +101,6 @@ def _fit(job: WritingJob) -> _Planner:
         KnownKidneys(dict.fromkeys(schema.names, readings[part]), job.codes(own)) for part, own in rows.items()
     )
     chances = fit_chances(training, validation, schema, _PENALTY)
-    say(
-        f"A value is stated from a probability of {chances.threshold:.2f} on: micro F1 {chances.f1:.3f} on "
-        f"{len(rows['val'])} validation kidneys, which chose it."
-    )
     reports = job.training.set_index("row").loc[rows["train"]]
     texts = reports["text"].astype(str).tolist()
     bank = sentence_bank(texts, reports["side"].tolist(), reports["patient_id"].tolist(), RuleExtractor(schema), schema)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from experiments.generation.planned import identity, written_from
-from experiments.generation.shuffled import other_patients
+from experiments.generation.shuffled import other_rows
 from experiments.generation.systems import WritingJob
 
 __all__ = ["identity", "write"]
@@ -13,5 +13,4 @@ __all__ = ["identity", "write"]
 
 def write(job: WritingJob) -> pd.DataFrame:
     """Write the report of every kidney from the images of another patient's."""
-    places = other_patients(job.kidneys, job.options.seed)
-    return written_from(job, job.kidneys["row"].to_numpy()[places].tolist())
+    return written_from(job, other_rows(job))

@@ -12,7 +12,7 @@ from datamodules.errors import DataError
 from experiments.generation.systems import WritingJob
 from experiments.generation.trained import identity, written_from
 
-__all__ = ["identity", "other_patients", "write"]
+__all__ = ["identity", "other_patients", "other_rows", "write"]
 
 
 def other_patients(kidneys: pd.DataFrame, seed: int) -> np.ndarray:
@@ -45,7 +45,11 @@ def other_patients(kidneys: pd.DataFrame, seed: int) -> np.ndarray:
     return result
 
 
+def other_rows(job: WritingJob) -> list[int]:
+    """For every tested kidney the row of the plan's kidneys of one of another patient, as of `other_patients`."""
+    return [job.tested_rows[place] for place in other_patients(job.kidneys, job.options.seed)]
+
+
 def write(job: WritingJob) -> pd.DataFrame:
     """Write the report of every kidney from the images of another patient's."""
-    places = other_patients(job.kidneys, job.options.seed)
-    return written_from(job, job.kidneys["row"].to_numpy()[places].tolist())
+    return written_from(job, other_rows(job))

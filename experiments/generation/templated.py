@@ -11,28 +11,19 @@ from experiments.generation.kidney_readings import head_scores, identity, stage1
 from experiments.generation.stated_chances import KnownKidneys, fit_chances
 from experiments.generation.systems import WritingJob
 from experiments.generation.template import PRESENCE, check_sentences, worded
-from experiments.runs.console import say
 
-__all__ = ["identity", "template_facts", "write"]
+__all__ = ["identity", "template_reports", "write"]
 
 _LEAST = 1e-4
 
 
 def write(job: WritingJob) -> pd.DataFrame:
     """Word every value that the report is likely enough to state."""
-    schema = job.module.schema
-    return pd.DataFrame(
-        {
-            "text": [
-                worded(facts, side, schema)
-                for facts, side in zip(template_facts(job), job.kidneys["side"], strict=True)
-            ]
-        }
-    )
+    return pd.DataFrame({"text": template_reports(job)})
 
 
-def template_facts(job: WritingJob) -> list[dict[str, str]]:
-    """The values of every tested kidney that are worth stating, by the heads of stage 1.
+def template_reports(job: WritingJob) -> list[str]:
+    """A report of every tested kidney: the values that are worth stating by the heads of stage 1, worded.
 
     What a report states of an attribute follows from the head's scores and from those of whether there is a lesion.
     The model is fitted on training kidneys, calibrated on those of validation, and its threshold is chosen there.
@@ -49,11 +40,8 @@ def template_facts(job: WritingJob) -> list[dict[str, str]]:
     }
     known = {part: KnownKidneys(features[part], job.codes(job.rows(part))) for part in ("train", "val")}
     chances = fit_chances(known["train"], known["val"], schema)
-    say(
-        f"A value is stated from a probability of {chances.threshold:.2f} on: micro F1 {chances.f1:.3f} on "
-        f"{len(known['val'].codes)} validation kidneys, which chose it."
-    )
-    return chances.stated(chances.of(features["test"]))
+    facts = chances.stated(chances.of(features["test"]))
+    return [worded(own, side, schema) for own, side in zip(facts, job.kidneys["side"], strict=True)]
 
 
 def _features(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from lightning_modules.networks.joint.report_writer import ReportWriter
 
 def write(job: WritingJob) -> pd.DataFrame:
     """Write the report of every kidney from its own images."""
-    return written_from(job, job.kidneys["row"].tolist())
+    return written_from(job, job.tested_rows)
 
 
 def identity(job: WritingJob) -> dict[str, str]:
