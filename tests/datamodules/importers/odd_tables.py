@@ -92,7 +92,7 @@ def quote_left_open(lines: list[str], rng: np.random.Generator) -> list[str]:
 
 @_lines
 def numbers_with_units(lines: list[str], rng: np.random.Generator) -> list[str]:
-    return [line.replace("12.5", "12.5 months").replace("renal mass, 3 cm", "renal mass, 3 cm") for line in lines]
+    return [line.replace("12.5", "12.5 months") for line in lines]
 
 
 @_lines

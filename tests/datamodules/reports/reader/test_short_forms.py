@@ -6,20 +6,9 @@ import pytest
 
 from datamodules.reports.reader.clauses import kidney_text, read_report
 from datamodules.reports.reader.rules import RuleExtractor
+from tests.datamodules.reports.reader.said import said
 
 MILD, NONE = "mild", "none"
-
-
-@pytest.fixture(scope="module")
-def rules() -> RuleExtractor:
-    return RuleExtractor()
-
-
-def read(rules: RuleExtractor, text: str) -> dict[str, str]:
-    (found,) = rules.extract([text])
-    for one in found:
-        assert text[one.start : one.end] == one.evidence
-    return {f"{one.side} {one.attribute}": one.value for one in found}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +30,7 @@ def read(rules: RuleExtractor, text: str) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_sides_are_read_in_their_short_forms(rules: RuleExtractor, text: str, expected: dict[str, str]) -> None:
-    found = read(rules, text)
+    found = said(rules, text)
     assert {key: found.get(key, "") for key in expected} == expected
 
 
@@ -58,7 +47,7 @@ def test_sides_are_read_in_their_short_forms(rules: RuleExtractor, text: str, ex
     ],
 )  # fmt: skip
 def test_markup_is_no_part_of_a_text(rules: RuleExtractor, text: str, expected: dict[str, str]) -> None:
-    found = read(rules, text)
+    found = said(rules, text)
     assert {key: found.get(key, "") for key in expected} == expected
 
 
@@ -77,7 +66,7 @@ def test_markup_is_no_part_of_a_text(rules: RuleExtractor, text: str, expected: 
     ],
 )
 def test_a_size_is_that_of_the_largest_lesion_and_of_nothing_else(rules: RuleExtractor, text: str, value: str) -> None:
-    assert read(rules, text).get("left size_class", "") == value
+    assert said(rules, text).get("left size_class", "") == value
 
 
 @pytest.mark.parametrize(

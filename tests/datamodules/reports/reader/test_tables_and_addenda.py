@@ -6,6 +6,7 @@ import pytest
 
 from datamodules.reports.reader.rules import RuleExtractor
 from datamodules.reports.reader.side_tables import spread
+from tests.datamodules.reports.reader.said import said
 
 YES, NO, NONE, MILD = "yes", "no", "none", "mild"
 SPACED = """KIDNEYS
@@ -30,19 +31,6 @@ No stones.                Stone of 4 mm.
 """
 
 
-@pytest.fixture(scope="module")
-def rules() -> RuleExtractor:
-    return RuleExtractor()
-
-
-def read(rules: RuleExtractor, text: str) -> dict[str, str]:
-    (found,) = rules.extract([text])
-    for one in found:
-        assert text[one.start : one.end] == one.evidence
-        assert one.evidence
-    return {f"{one.side} {one.attribute}": one.value for one in found}
-
-
 @pytest.mark.parametrize("text", [SPACED, BARS, TABS, BESIDE])
 def test_a_table_gives_each_side_its_own(rules: RuleExtractor, text: str) -> None:
     expected = {
@@ -50,17 +38,17 @@ def test_a_table_gives_each_side_its_own(rules: RuleExtractor, text: str) -> Non
         "left composition": "solid", "right hydronephrosis": MILD, "left hydronephrosis": NONE,
         "right stones": NO, "left stones": YES,
     }  # fmt: skip
-    assert read(rules, text) == expected
+    assert said(rules, text) == expected
     swapped = text.replace("Right", "Wrong").replace("Left", "Right").replace("Wrong", "Left")
     other = {"left": "right", "right": "left"}
-    assert read(rules, swapped) == {
+    assert said(rules, swapped) == {
         f"{other[key.split()[0]]} {key.split()[1]}": value for key, value in expected.items()
     }
 
 
 def test_what_follows_a_table_has_no_side_of_it(rules: RuleExtractor) -> None:
-    assert read(rules, "Right   Left\n10.2 cm   11 cm\n\nLiver: cyst.") == {}
-    assert read(rules, "        Right   Left\nSize   10.2 cm   11.3 x 5 cm\n\nLiver: cyst.") == {}
+    assert said(rules, "Right   Left\n10.2 cm   11 cm\n\nLiver: cyst.") == {}
+    assert said(rules, "        Right   Left\nSize   10.2 cm   11.3 x 5 cm\n\nLiver: cyst.") == {}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +85,7 @@ def test_what_is_no_table_stays_as_it_is(text: str) -> None:
     ],
 )  # fmt: skip
 def test_an_addendum_goes_before_what_it_corrects(rules: RuleExtractor, text: str, expected: dict[str, str]) -> None:
-    found = read(rules, text)
+    found = said(rules, text)
     assert {key: found.get(key, "") for key in expected} == expected
 
 
@@ -107,9 +95,9 @@ def test_an_addendum_goes_before_what_it_corrects(rules: RuleExtractor, text: st
      "The laterality above is wrong.", "The size was stated incorrectly."],
 )  # fmt: skip
 def test_nothing_is_read_where_an_addendum_takes_back_a_side(rules: RuleExtractor, addendum: str) -> None:
-    assert read(rules, f"Findings: 4 cm mass in the left kidney. Right kidney normal.\nAddendum: {addendum}") == {}
+    assert said(rules, f"Findings: 4 cm mass in the left kidney. Right kidney normal.\nAddendum: {addendum}") == {}
 
 
 def test_kidneys_behind_their_heading(rules: RuleExtractor) -> None:
-    found = read(rules, "FINDINGS:\nKIDNEYS: unremarkable\nLIVER: normal")
+    found = said(rules, "FINDINGS:\nKIDNEYS: unremarkable\nLIVER: normal")
     assert found == {"left lesion_present": NO, "right lesion_present": NO}
