@@ -41,8 +41,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if (page := asked_help(words)) is not None:
             print(page)
             return 0
-        checked = words if words[0] in TRAINER_COMMANDS else check(words)
-        if words[0] not in TRAINER_COMMANDS:
+        if words[0] in TRAINER_COMMANDS:
+            checked = words
+        else:
+            checked = check(words)
             check_cohort(checked)
     except DataError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
